@@ -1,1 +1,1 @@
-"""A fleet of servers: who has which agents, so that any server reaches any agent."""
+"""A fleet of servers: every server can forward requests to the agents of every other one."""

@@ -1,10 +1,10 @@
 """
-A client of etcd, by way of its JSON gateway, with Twisted's own HTTP client.
+A client of etcd's JSON gateway, with Twisted's HTTP client.
 
-Why not a client library: those that there are for Python (etcd3, etcd3-py, aetcd,
-python-etcd) speak gRPC by C extensions with threads or event loops of their own, or
-version 2, and have had no release for years; the gateway is a part of every etcd since
-3.3, and what is needed of it are six requests and one stream.
+Why not a client library: those for Python (etcd3, etcd3-py, aetcd, python-etcd) use gRPC through C
+extensions with threads or event loops of their own, or speak version 2, and have had no release for
+years. The gateway is part of every etcd since 3.3, and this project needs six kinds of requests and one
+stream of it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from reverseproxy.tls import ClientTls
 log = Logger()
 
 TIMEOUT: Final = 3.0
-"""Seconds for one request to one of the endpoints, and its answer."""
+"""Seconds for one request to one endpoint, its response included."""
 
 PAGE: Final = 500
-"""Keys that are asked for at once."""
+"""Keys in one page of a range request."""
 
 _STALE: Final = (
     "invalid auth token",
@@ -55,17 +55,17 @@ _STALE: Final = (
     "user name is empty",
     "auth store is old",
 )
-"""What is said of a token that is not good any more, with various codes."""
+"""Parts of the messages with which etcd rejects an expired token; their codes vary."""
 
 
 class EtcdWatch:
     """
-    One watch, on one endpoint.
+    One watch, at one endpoint.
 
-    @ivar ended: fails with an L{EtcdError} when it tells nothing any more; with
-        L{CancelledError} if it is stopped.
-    @ivar began: whether it has been created.
-    @ivar endpoint: which one it is at.
+    @ivar ended: fails with an L{EtcdError} when the watch has ended; with L{CancelledError} if it was
+        stopped here.
+    @ivar began: whether etcd has confirmed the watch.
+    @ivar endpoint: the endpoint's address.
     """
 
     def __init__(self, endpoint: str, told: Callable[[WatchMessage], object]) -> None:
@@ -77,9 +77,9 @@ class EtcdWatch:
 
     def took(self, data: bytes) -> None:
         """
-        Take in some of the stream.
+        Parse a part of the response body, and hand its messages to the callback.
 
-        @raise EtcdError: if the watch is over.
+        @raise EtcdError: if the body is malformed, or reports an error.
         """
         for line in self._lines.feed(data):
             message = read_watch(line)
@@ -87,21 +87,21 @@ class EtcdWatch:
             self._told(message)
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Cancel the watch."""
         self.ended.cancel()
 
 
 class Etcd:
     """
-    Endpoints of one etcd, of which one is asked, and the next one if it does not answer.
+    The endpoints of one etcd cluster: requests go to one of them, and to the next one when it fails.
 
-    Every request has a deadline.  What is asked for may have been done although no
-    answer came; so all of it may be asked for twice.
+    Every request has a deadline. A request without a response may have been executed nevertheless; as it
+    is sent again, it may be executed twice.
 
-    @ivar endpoint: which one is asked at present.
-    @ivar requests: how many have been sent.
-    @ivar failures: how many endpoints have not answered, or could not.
-    @ivar on_left: called with an endpoint that is not asked any more, as it has not answered.
+    @ivar endpoint: the endpoint that requests go to at present.
+    @ivar requests: how many requests have been sent.
+    @ivar failures: how many requests have failed because an endpoint did not answer, or was unavailable.
+    @ivar on_left: called with the address of an endpoint when requests go to another one from now on.
     """
 
     on_left: Callable[[str], object] = staticmethod(lambda endpoint: None)
@@ -117,9 +117,12 @@ class Etcd:
         timeout: float = TIMEOUT,
     ) -> None:
         """
-        @param endpoints: each C{host:port}.
+        @param endpoints: addresses, each C{host:port}.
         @param tls: for all of them; L{None} for plaintext.
-        @param password: asked for whenever a token is needed; raises what is to be logged.
+        @param user: the name to log in with; empty for no authentication.
+        @param password: called whenever a token is needed; may raise L{OSError} or L{ValueError} with a
+            message for the log.
+        @param timeout: seconds; see L{TIMEOUT}.
         """
         self._reactor = reactor
         self._endpoints = list(endpoints)
@@ -134,11 +137,11 @@ class Etcd:
 
     @property
     def endpoint(self) -> str:
-        """Which one is asked at present."""
+        """The endpoint that requests go to at present."""
         return self._endpoints[self._place]
 
     def next_endpoint(self) -> None:
-        """Ask another one from now on."""
+        """Send requests to the next endpoint from now on."""
         left = self.endpoint
         self._place = (self._place + 1) % len(self._endpoints)
         self.on_left(left)
@@ -151,21 +154,21 @@ class Etcd:
 
     async def range(self, prefix: str) -> tuple[list[KeyValue], int]:
         """
-        Read all keys with a prefix, as they are at one revision.
+        Read all keys with a prefix, as of one revision.
 
-        @return: and that revision.
-        @raise EtcdError: if they can't be had.
+        @return: the keys with their values, and the revision.
+        @raise EtcdError: if they can't be read.
         """
         found: list[KeyValue] = []
         return found, await self.read(prefix, found.extend)
 
     async def read(self, prefix: str, took: Callable[[list[KeyValue]], object]) -> int:
         """
-        Read all keys with a prefix, as they are at one revision.
+        Read all keys with a prefix page by page, as of one revision.
 
-        @param took: called with some of them at a time, in their order.
-        @return: that revision.
-        @raise EtcdError: if they can't be had.
+        @param took: called with each page, in the order of the keys.
+        @return: the revision.
+        @raise EtcdError: if they can't be read.
         """
         revision = 0
         after = ""
@@ -175,7 +178,8 @@ class Etcd:
             try:
                 page, more, now = read_range(await self.call("kv/range", body))
             except TooLong:
-                # Somebody has written large values, which are no records, but have to be read like them.
+                # Other clients may write large values under the prefix, which have to be read before
+                # they can be rejected.
                 if limit == 1:
                     raise
                 limit = max(limit // 4, 1)
@@ -189,12 +193,19 @@ class Etcd:
                 limit = min(2 * limit, PAGE)
 
     async def get(self, key: str) -> KeyValue | None:
-        """Read one key."""
+        """
+        Read one key.
+
+        @return: L{None} if it does not exist.
+        """
         found, _, _ = read_range(await self.call("kv/range", get_body(key)))
         return found[0] if found else None
 
     async def revision(self, prefix: str) -> int:
-        """Ask which revision the store has: all of its members, not only the endpoint."""
+        """
+        Return the current revision of the store: by a linearizable read, not only as the endpoint knows
+        it.
+        """
         return read_range(await self.call("kv/range", range_body(prefix, 1)))[2]
 
     async def change(
@@ -205,20 +216,21 @@ class Etcd:
         absent: Iterable[str] = (),
     ) -> tuple[bool, int]:
         """
-        Change keys at once; see L{transaction_body}.
+        Change several keys in one transaction; see L{transaction_body}.
 
-        @return: whether that has been done, which it has unless keys are there that should
-            be absent; and the store's revision.
-        @raise EtcdError: with C{NOT_FOUND} if there is no such lease.
+        @return: whether the transaction was executed, which it is unless a key exists that is to be
+            absent; and the store's revision.
+        @raise EtcdError: with C{NOT_FOUND} if the lease does not exist.
         """
         answer = await self.call("kv/txn", transaction_body(puts, deletes, lease, absent))
         return answer.get("succeeded") is True, revision_of(answer)
 
     async def grant(self, ttl: int) -> int:
         """
-        Get a lease.
+        Create a lease.
 
-        @param ttl: seconds that it lasts without L{keep}.
+        @param ttl: seconds after which it expires unless L{keep} renews it.
+        @return: its id.
         """
         answer = await self.call("lease/grant", {"TTL": str(ttl), "ID": "0"})
         lease = number_of(answer, "ID")
@@ -228,16 +240,16 @@ class Etcd:
 
     async def keep(self, lease: int) -> float:
         """
-        Let a lease go on.
+        Renew a lease.
 
-        @return: for how many seconds; 0 if there is none any more.
+        @return: its remaining seconds; 0 if it has expired.
         """
         answer = await self.call("lease/keepalive", {"ID": str(lease)})
         result = answer.get("result")
         return float(number_of(result, "TTL")) if isinstance(result, dict) else 0.0
 
     async def revoke(self, lease: int) -> None:
-        """End a lease, and all keys that go with it."""
+        """Revoke a lease, and with it all keys that are attached to it."""
         try:
             await self.call("lease/revoke", {"ID": str(lease)})
         except EtcdError as error:
@@ -246,12 +258,12 @@ class Etcd:
 
     async def call(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """
-        Send a request, to another endpoint if one does not answer.
+        Send a request, and send it to another endpoint if one does not answer.
 
-        @raise EtcdError: with the last reason if none does.
+        @raise EtcdError: with the last error if none does, or with the error that etcd has answered.
         """
         problem = EtcdError("there is no endpoint")
-        # An idle connection may be closed at the moment that it is used: so one endpoint is asked twice.
+        # An idle connection may be closed just when it is used: so a single endpoint is tried twice.
         for _ in range(max(2, len(self._endpoints))):
             endpoint = self.endpoint
             try:
@@ -299,9 +311,9 @@ class Etcd:
 
     async def _in_time(self, asking: Any) -> Any:
         """
-        Wait for something, but not for too long.
+        Wait for a coroutine, for at most the timeout.
 
-        @raise EtcdError: if it takes too long.
+        @raise EtcdError: if it takes longer.
         """
         waiting: Deferred[Any] = Deferred.fromCoroutine(asking)
         try:
@@ -329,12 +341,13 @@ class Etcd:
 
     def watch(self, prefix: str, start: int, told: Callable[[WatchMessage], object]) -> EtcdWatch:
         """
-        Be told of changes, by the endpoint that is asked at present.
+        Watch all keys with a prefix, at the present endpoint.
 
-        It ends by itself if it can't be had in time, or the connection is lost; and with
-        what C{told} raises.
+        The watch ends when it can't be established in time, when its connection is lost, and with any
+        exception that C{told} raises.
 
-        @param start: the first revision to be told of.
+        @param start: the first revision whose changes are reported.
+        @param told: called with each message.
         """
         endpoint = self.endpoint
         watch = EtcdWatch(endpoint, told)

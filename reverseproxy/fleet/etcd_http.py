@@ -1,8 +1,4 @@
-"""
-One request to one of etcd's endpoints, and its answer, with Twisted's own HTTP client.
-
-What is in the way of that is an L{EtcdError}, whatever Twisted calls it.
-"""
+"""HTTP requests to etcd's endpoints, with Twisted's HTTP client; its errors become L{EtcdError}."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from reverseproxy.sockets import tune
 from reverseproxy.tls import ClientTls
 
 DEAD_PEER: Final = 8.0
-"""Seconds after which an endpoint is given up that does not even acknowledge."""
+"""Seconds without a TCP acknowledgement after which a connection is given up."""
 
 KEPT: Final = 20.0
 """Seconds for which idle connections are kept."""
@@ -35,13 +31,13 @@ KEPT: Final = 20.0
 
 @implementer(IStreamClientEndpoint)
 class _Tuned:
-    """Dials, and notices when the other end is gone."""
+    """An endpoint whose connections detect a dead peer."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        """See L{IStreamClientEndpoint}."""
+        """Connect; see L{IStreamClientEndpoint}."""
         factory.noisy = False
         return self._endpoint.connect(factory).addCallback(self._connected)
 
@@ -52,10 +48,10 @@ class _Tuned:
 
 class _Endpoints:
     """
-    Dials endpoints, for L{twisted.web.client.Agent}.
+    The endpoint factory for L{twisted.web.client.Agent}.
 
-    In URLs they are called by their places: not every address can be in one, as treq
-    takes the name of a host for one of DNS.
+    In URLs, each endpoint has its index as its host name: treq would look up a name, and can't represent
+    every address.
     """
 
     def __init__(self, reactor: Any, addresses: Sequence[str], timeout: float, tls: ClientTls | None) -> None:
@@ -65,14 +61,14 @@ class _Endpoints:
         self._tls = tls
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
-        """See C{IAgentEndpointFactory}."""
+        """Return the endpoint for a URL; see C{IAgentEndpointFactory}."""
         address = self._addresses[int(uri.host.removeprefix(b"endpoint-"))]
         tls = None if self._tls is None else self._tls.named(host_of(address))
         return _Tuned(make_endpoint(self._reactor, address, self._timeout, tls))
 
 
 class _Body(Protocol):
-    """Takes the body of an answer, up to a limit."""
+    """The protocol that receives a response body."""
 
     def __init__(self, took: Callable[[bytes], object]) -> None:
         self.done: Deferred[None] = Deferred(self._cancelled)
@@ -80,7 +76,7 @@ class _Body(Protocol):
         self._ended = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Some of it has come."""
+        """Pass data to the callback; end with whatever it raises."""
         if self._ended:
             return
         try:
@@ -90,7 +86,7 @@ class _Body(Protocol):
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """That was all, or the connection is lost."""
+        """Complete at the end of the body, or fail if the connection was lost before."""
         from twisted.web.client import ResponseDone
         from twisted.web.http import PotentialDataLoss
 
@@ -107,20 +103,18 @@ class _Body(Protocol):
         self._abort()
 
     def _abort(self) -> None:
-        # The gateway has no other way to be told that nobody listens any more.
+        # Closing the connection is the only way to cancel a stream of the gateway.
         if self.transport is not None:
             self.transport.loseConnection()
 
 
 class Poster:
-    """
-    Posts requests to endpoints, over connections that are kept for a while.
-    """
+    """Sends POST requests to endpoints, over persistent connections."""
 
     def __init__(self, reactor: Any, endpoints: Sequence[str], timeout: float, tls: ClientTls | None) -> None:
         """
-        @param endpoints: each C{host:port}.
-        @param timeout: seconds for one to be reached.
+        @param endpoints: addresses, each C{host:port}.
+        @param timeout: seconds to connect to one.
         @param tls: for all of them; L{None} for plaintext.
         """
         self._reactor = reactor
@@ -134,14 +128,18 @@ class Poster:
         """
         Send a request.
 
-        @return: the response, whose body has not come yet; see L{deliver}.
-        @raise EtcdError: if it can't be sent, or is not answered.
+        @param endpoint: one of the addresses.
+        @param path: of the API, behind C{/v3/}.
+        @param token: for the C{Authorization} field; L{None} for none.
+        @return: the response, whose body is still to be read; see L{deliver}.
+        @raise EtcdError: if it can't be sent, or no response comes.
         """
         headers = {"Content-Type": "application/json", "Host": endpoint}
         if token is not None:
             headers["Authorization"] = token
         if path == "watch":
-            # A member that has lost the others then says so, rather than nothing.
+            # With this field, a member without a leader ends the watch with an error instead of staying
+            # silent.
             headers["Grpc-Metadata-Hasleader"] = "true"
         scheme = "http" if self._tls is None else "https"
         url = f"{scheme}://endpoint-{self._endpoints.index(endpoint)}/v3/{path}"
@@ -153,7 +151,7 @@ class Poster:
 
     def _client(self) -> Any:
         if self._agent is None:
-            # These bring all of Twisted's web client with them: only a fleet pays for it.
+            # These imports load all of Twisted's web client: only a server in a fleet needs it.
             from treq.client import HTTPClient
             from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -175,7 +173,11 @@ class Poster:
 
 
 async def deliver(response: Any, took: Callable[[bytes], object]) -> None:
-    """Take in the body of an answer."""
+    """
+    Read a response body, and pass it to a callback.
+
+    @raise EtcdError: if the connection is lost before its end.
+    """
     body = _Body(took)
     response.deliverBody(body)
     try:
@@ -188,12 +190,13 @@ async def deliver(response: Any, took: Callable[[bytes], object]) -> None:
 
 def read_answer(status: int, body: bytes) -> Mapping[str, Any]:
     """
-    Read an answer.
+    Parse the response to a request.
 
-    @raise EtcdError: if it is that something is wrong.
+    @param status: of HTTP.
+    @raise EtcdError: if it reports an error, or is malformed.
     """
     try:
-        # A stream may say more than once; what is asked for here says so once.
+        # Responses of streaming methods may have several lines; those that are used here have one.
         answer = read_json(body.partition(b"\n")[0])
     except EtcdError:
         if status != 200:
@@ -209,9 +212,9 @@ def read_answer(status: int, body: bytes) -> Mapping[str, Any]:
 
 def _error(failure: Failure) -> Exception:
     """
-    Say what was in the way of a request, which Twisted may have wrapped.
+    Convert an exception of Twisted's HTTP client.
 
-    @return: L{CancelledError} if it was given up, however Twisted has that.
+    @return: L{CancelledError} if the request was cancelled; otherwise an L{EtcdError} with the reason.
     """
     reasons = getattr(failure.value, "reasons", None)
     if reasons:

@@ -1,8 +1,8 @@
 """
-The JSON of etcd's version 3, as its gateway has it; pure.
+The JSON of etcd's version 3 gateway; pure.
 
-Keys and values are base64 in it, and numbers of 64 bits are texts.  Whatever comes is
-checked, and raises L{EtcdError} if it is not what was asked for.
+Keys and values are in base64, and 64-bit numbers are strings. Everything that comes is checked, and
+raises L{EtcdError} if it is malformed.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from typing import Any, Final, NamedTuple
 from reverseproxy.errors import ReverseProxyError
 
 MAX_LINE: Final = 16 * 1024 * 1024
-"""Bytes of one message of a watch; etcd splits what would be longer than some 2 MiB."""
+"""Bytes of one message of a watch; etcd fragments messages above some 2 MiB."""
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
-"""Bytes of one answer; a key has 2 MiB in it at the most, as etcd takes no request of more than 1.5 MiB."""
+"""Bytes of one response; a single key takes 2 MiB at most, as etcd accepts no request above 1.5 MiB."""
 
 UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 NOT_FOUND: Final = 5
 OUT_OF_RANGE: Final = 11
-"""Codes of gRPC, which the gateway passes on; C{OUT_OF_RANGE}: a revision that has been compacted."""
+"""gRPC status codes, which the gateway passes on; C{OUT_OF_RANGE} is that of a compacted revision."""
 
 
 class EtcdError(ReverseProxyError):
     """
-    Etcd has not done what it was asked for.
+    An error that etcd has answered, or the failure of a request to it.
 
-    @ivar code: what gRPC calls the reason; 0 where there is none, such as when there was no answer.
+    @ivar code: the gRPC status code; 0 where there is none, such as when no response came.
     """
 
     def __init__(self, message: str, code: int = 0) -> None:
@@ -59,17 +59,17 @@ class EtcdError(ReverseProxyError):
 
 
 class TooLong(EtcdError):
-    """An answer has more bytes than are taken: less has to be asked for at once."""
+    """A response above the limit: fewer keys have to be requested at once."""
 
 
 class KeyValue(NamedTuple):
     """
-    A key, and what it has.
+    A key with its value.
 
-    @ivar value: L{None} if it has been deleted.
-    @ivar revision: when it was changed last.
-    @ivar created: the revision in which it was made.
-    @ivar lease: with which lease it goes; 0 for none.
+    @ivar value: L{None} if the key has been deleted.
+    @ivar revision: of its last change.
+    @ivar created: the revision in which it was created.
+    @ivar lease: the id of the lease that it is attached to; 0 for none.
     """
 
     key: str
@@ -83,12 +83,12 @@ class WatchMessage(NamedTuple):
     """
     A message of a watch.
 
-    @ivar revision: which one the store had when it was sent.
+    @ivar revision: the store's revision when it was sent.
     @ivar events: changes, in their order.
-    @ivar fragment: whether more of them will come of the same revisions.
-    @ivar created: whether the watch begins with it.
-    @ivar canceled: why the watch ends with it; empty if it does not.
-    @ivar compacted: up to which revision changes can't be had any more; 0 if that is not why.
+    @ivar fragment: whether another message continues the same revisions.
+    @ivar created: whether it confirms the watch.
+    @ivar canceled: why etcd ends the watch with it; empty if it does not.
+    @ivar compacted: up to which revision history is gone; 0 if that is not the reason.
     """
 
     revision: int
@@ -99,7 +99,7 @@ class WatchMessage(NamedTuple):
     compacted: int = 0
 
 
-# what is asked
+# requests
 
 
 def _text(data: bytes) -> str:
@@ -111,24 +111,25 @@ def _key(key: str) -> str:
 
 
 def _end(prefix: str) -> str:
-    """The first key behind all those that begin so; a prefix is never empty, nor ends with the last byte."""
+    """Return the end of the range of a prefix; a prefix is never empty, nor ends with the byte 0xFF."""
     raw = prefix.encode("utf-8", "surrogateescape")
     return _text(raw[:-1] + bytes((raw[-1] + 1,)))
 
 
 def range_body(prefix: str, limit: int, after: str = "", revision: int = 0) -> dict[str, Any]:
     """
-    Ask for keys with a prefix, in their order.
+    Make a request for keys with a prefix, in their order.
 
-    @param after: begin behind this one.
-    @param revision: as the store was then; 0 for now.
+    @param limit: how many keys at most.
+    @param after: the key behind which to begin; empty for the beginning.
+    @param revision: as of which the keys are read; 0 for now.
     """
     start = _text(after.encode("utf-8", "surrogateescape") + b"\0") if after else _key(prefix)
     return {"key": start, "range_end": _end(prefix), "limit": str(limit), "revision": str(revision)}
 
 
 def get_body(key: str) -> dict[str, Any]:
-    """Ask for one key."""
+    """Make a request for one key."""
     return {"key": _key(key)}
 
 
@@ -136,10 +137,12 @@ def transaction_body(
     puts: Iterable[tuple[str, bytes]], deletes: Iterable[str], lease: int = 0, absent: Iterable[str] = ()
 ) -> dict[str, Any]:
     """
-    Change keys at once.
+    Make a transaction that changes several keys.
 
-    @param lease: what is put goes with it.
-    @param absent: nothing is done unless none of these keys is there.
+    @param puts: keys and values to write.
+    @param deletes: keys to delete.
+    @param lease: the lease to attach written keys to; 0 for none.
+    @param absent: keys that must not exist for the transaction to be executed.
     """
     operations: list[dict[str, Any]] = [
         {"request_put": {"key": _key(key), "value": _text(value), "lease": str(lease)}} for key, value in puts
@@ -155,7 +158,7 @@ def transaction_body(
 
 
 def watch_body(prefix: str, start: int) -> dict[str, Any]:
-    """Ask to be told of changes of keys with a prefix, from a revision on."""
+    """Make a request to watch keys with a prefix, from a revision on."""
     return {
         "create_request": {
             "key": _key(prefix),
@@ -167,7 +170,7 @@ def watch_body(prefix: str, start: int) -> dict[str, Any]:
     }
 
 
-# what is answered
+# responses
 
 
 def _bad(what: str, value: Any) -> EtcdError:
@@ -176,9 +179,9 @@ def _bad(what: str, value: Any) -> EtcdError:
 
 def number_of(value: Mapping[str, Any], name: str) -> int:
     """
-    Read a number of 64 bits; one that is 0 is left out.
+    Return a 64-bit number; a missing field is 0.
 
-    @raise EtcdError: if it is none.
+    @raise EtcdError: if it is not a number.
     """
     found = value.get(name, 0)
     if isinstance(found, str) and len(found) <= 20 and found.removeprefix("-").isdecimal():
@@ -212,9 +215,9 @@ def _bytes(value: Mapping[str, Any], name: str) -> bytes:
 
 def revision_of(answer: Mapping[str, Any]) -> int:
     """
-    Read which revision the store had.
+    Return the store's revision from the header of a response; 0 if it has none.
 
-    @raise EtcdError: if there is none.
+    @raise EtcdError: if it is malformed.
     """
     return number_of(_object(answer, "header"), "revision")
 
@@ -231,10 +234,10 @@ def _key_value(found: Mapping[str, Any], deleted: bool = False) -> KeyValue:
 
 def read_range(answer: Mapping[str, Any]) -> tuple[list[KeyValue], bool, int]:
     """
-    Read an answer to L{range_body}.
+    Parse the response to L{range_body}.
 
-    @return: the keys, whether there are more, and the store's revision now.
-    @raise EtcdError: if it is none.
+    @return: the keys, whether there are more, and the store's revision.
+    @raise EtcdError: if it is malformed.
     """
     found = [_key_value(each) for each in _list(answer, "kvs")]
     return found, answer.get("more") is True, revision_of(answer)
@@ -242,9 +245,9 @@ def read_range(answer: Mapping[str, Any]) -> tuple[list[KeyValue], bool, int]:
 
 def read_watch(message: Mapping[str, Any]) -> WatchMessage:
     """
-    Read a message of a watch.
+    Parse a message of a watch.
 
-    @raise EtcdError: if it is none, or tells of an error.
+    @raise EtcdError: if it is malformed, or reports an error.
     """
     error = error_of(message)
     if error is not None:
@@ -267,11 +270,11 @@ def read_watch(message: Mapping[str, Any]) -> WatchMessage:
 
 
 def error_of(answer: Mapping[str, Any]) -> EtcdError | None:
-    """What an answer says is wrong, if anything is."""
+    """Return the error that a response reports; L{None} if it reports none."""
     found: Any = answer.get("error")
     if found is None:
         return None
-    if isinstance(found, dict):  # so it is in streams
+    if isinstance(found, dict):  # the format of streaming methods
         return EtcdError(_said(found.get("message")), _code(found.get("grpc_code")))
     return EtcdError(_said(answer.get("message") or found), _code(answer.get("code")))
 
@@ -286,7 +289,7 @@ def _code(value: Any) -> int:
 
 
 class LineReader:
-    """Takes messages out of a stream: JSON objects, one a line."""
+    """Parses a stream of JSON objects, one a line."""
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
@@ -295,10 +298,10 @@ class LineReader:
 
     def feed(self, data: bytes) -> Iterator[Mapping[str, Any]]:
         """
-        Take in some bytes.
+        Take bytes.
 
         @return: the messages that are complete now.
-        @raise EtcdError: if a line is none, or too long.
+        @raise EtcdError: if a line is not a JSON object, or above the limit.
         """
         while data:
             line, end, data = data.partition(b"\n")
@@ -317,9 +320,9 @@ class LineReader:
 
 def read_json(data: bytes) -> Mapping[str, Any]:
     """
-    Read a JSON object.
+    Parse a JSON object.
 
-    @raise EtcdError: if it is none.
+    @raise EtcdError: if it is not one.
     """
     try:
         found = json.loads(data)

@@ -1,4 +1,4 @@
-"""What ends by itself after a while, unless somebody comes back."""
+"""Timers after which the routes of a cluster expire."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class ExpiryTimers:
-    """When the routes of clusters end; those of each cluster once."""
+    """At most one timer for each cluster."""
 
     def __init__(self, clock: IReactorTime, ended: Callable[[str], object]) -> None:
-        """
-        @param ended: called with a cluster whose time is over.
-        """
+        """@param ended: called with the name of a cluster when its timer expires."""
         self._clock = clock
         self._ended = ended
         self._calls: dict[str, IDelayedCall] = {}
 
     def later(self, cluster: str, seconds: float) -> None:
-        """Let them end in a while, counted from now."""
+        """
+        Start the timer of a cluster, or start it anew.
+
+        @param seconds: from now on.
+        """
         self.cancel(cluster)
         self._calls[cluster] = self._clock.callLater(seconds, self._end, cluster)
 
     def cancel(self, cluster: str) -> None:
-        """Let them stay."""
+        """Cancel the timer of a cluster, if there is one."""
         call = self._calls.pop(cluster, None)
         if call is not None:
             call.cancel()
 
     def stop(self) -> None:
-        """Let nothing end any more."""
+        """Cancel all timers."""
         for cluster in list(self._calls):
             self.cancel(cluster)
 

@@ -1,8 +1,8 @@
 """
-How keys of the store are made of names; pure.
+Keys of the store; pure.
 
-Behind the fleet's prefix stand C{servers/ID}, C{hosts/CLUSTER/AGENT/ID} and
-C{routes/CLUSTER/ID}; names of clusters, which may have any characters, as URLs have them.
+Behind the fleet's prefix stand C{servers/ID}, C{hosts/CLUSTER/AGENT/ID} and C{routes/CLUSTER/ID}. Names
+of clusters, which may contain any character, are percent-encoded.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from urllib.parse import quote, unquote
 from reverseproxy.fleet.records import BadRecord, HostKey, RouteKey
 
 MAX_KEY: Final = 2048
-"""Bytes of a key behind the prefix at the most."""
+"""Bytes of a key without the prefix, at most."""
 
 Name = str | HostKey | RouteKey
-"""Whose record a key has: a server's, by its id, a host's, or that of an agent's routes."""
+"""What a key identifies: a server by its id, a host, or an agent's routes."""
 
 
 def server_path(server: str) -> str:
-    """Where the record of a server is."""
+    """Return the path of a server's record."""
     return f"servers/{server}"
 
 
 def host_path(key: HostKey) -> str:
-    """Where the record of a host is."""
+    """Return the path of a host's record."""
     return f"hosts/{_quoted(key.cluster)}/{key.agent}/{key.server}"
 
 
 def route_path(key: RouteKey) -> str:
-    """Where the record of an agent's routes is."""
+    """Return the path of the record of an agent's routes."""
     return f"routes/{_quoted(key.cluster)}/{key.server}"
 
 
@@ -42,11 +42,11 @@ def _quoted(name: str) -> str:
 
 def read_path(path: str) -> Name | None:
     """
-    Say whose record a key has.
+    Parse a path.
 
     @param path: the key without the fleet's prefix.
-    @return: L{None} for a kind of record that is not known.
-    @raise BadRecord: if it is of a kind that is known, but none.
+    @return: what it identifies; L{None} for an unknown kind of record.
+    @raise BadRecord: if it is malformed.
     """
     if len(path) > MAX_KEY:
         raise BadRecord(f"a key of {len(path)} characters")
@@ -66,6 +66,6 @@ def read_path(path: str) -> Name | None:
         case _:
             return None
     if path_of != path:
-        # Or one record could have several keys.
+        # Otherwise, one record could have several keys.
         raise BadRecord("the cluster's name is not written as URLs have it")
     return found

@@ -1,4 +1,4 @@
-"""Tells those who listen to a directory what is different; and operators, which records are none."""
+"""Events for the listeners of a directory, and log lines about bad records."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = Logger()
 
 class DirectoryNotifier:
     """
-    Tells listeners, all of them in the same order.
+    Calls the listeners of a directory, all of them in the same order.
 
-    Much that is different at once is told bit by bit: requests are served meanwhile.
+    Many events at once are delivered in slices, so that requests are served in between.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -31,23 +31,23 @@ class DirectoryNotifier:
 
     def add(self, listener: IDirectoryListener, known: Iterable[Notice]) -> None:
         """
-        Let somebody listen.
+        Add a listener.
 
-        @param known: what has to be told to somebody who knows nothing.
+        @param known: the events that bring it up to date.
         """
-        # What the others are still to be told, this one is told with all the rest.
+        # Events that wait are contained in C{known}: deliver them to the other listeners first.
         self._turns.finish()
         self._listeners.append(listener)
         for notice in known:
             self._tell(listener, notice)
 
     def remove(self, listener: IDirectoryListener) -> None:
-        """Tell somebody nothing any more."""
+        """Remove a listener; it gets no further events."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def tell(self, notices: Iterable[Notice]) -> None:
-        """Tell all that are there."""
+        """Deliver events to all listeners."""
         self._turns.add(self._tell_all, notices)
 
     def _tell_all(self, notice: Notice) -> None:
@@ -63,7 +63,7 @@ class DirectoryNotifier:
 
 class BadRecordLog:
     """
-    Says which records are none, not too often.
+    Logs records of the store that can't be decoded, at a limited rate.
 
     @ivar count: how many there have been.
     """
@@ -73,7 +73,12 @@ class BadRecordLog:
         self._throttle = Throttle(clock, 1.0, 5)
 
     def note(self, path: str, problem: str) -> None:
-        """There is one."""
+        """
+        Count and log one.
+
+        @param path: its key without the fleet's prefix.
+        @param problem: what is wrong with it.
+        """
         self.count += 1
         if self._throttle.allow():
             log.warn(

@@ -1,4 +1,4 @@
-"""Access logs and traces of what other servers forward."""
+"""Access logs and traces of requests that other servers forward to this one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AccessLog = Callable[[AccessRecord], None]
 
 @dataclass(frozen=True, slots=True)
 class _TracingOf:
-    """Traces of what one server forwards, which their spans name."""
+    """Tracing for requests from one server, whose id every span gets as an attribute."""
 
     tracing: ITracing
     server: str
@@ -31,19 +31,20 @@ class _TracingOf:
         return self.tracing.begin(lookup, believed, started, now, name, named)
 
     def start(self) -> None:
-        """See L{ITracing.start}: who has made it does that."""
+        """Do nothing: the owner of the wrapped tracing starts it; see L{ITracing.start}."""
 
     def stop(self) -> None:
-        """See L{ITracing.stop}: who has made it does that."""
+        """Do nothing: the owner of the wrapped tracing stops it; see L{ITracing.stop}."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestObservers:
     """
-    Who wants to know of what is forwarded.
+    What observes forwarded requests and sessions.
 
-    @ivar access_log: called at the end of each request or session; L{None} for nobody.
-    @ivar tracing: makes spans of requests; L{None} if they are not traced.
+    @ivar access_log: called with the record of each request or session when it ends; L{None} if nothing
+        is logged.
+    @ivar tracing: makes spans of requests; L{None} if requests are not traced.
     """
 
     access_log: AccessLog | None = None
@@ -51,22 +52,22 @@ class RequestObservers:
 
     @property
     def wanted(self) -> bool:
-        """Whether requests have to be told from each other, rather than passed on as bytes."""
+        """Whether anything observes requests, so that they have to be parsed rather than relayed as bytes."""
         return self.access_log is not None or self.tracing is not None
 
     def log_of(self, server: str) -> AccessLog | None:
-        """What writes lines about requests that a server has forwarded, with its name."""
+        """Return the access log for requests that a server forwards: each record gets the server's id."""
         return None if self.access_log is None else partial(_say_from, self.access_log, server)
 
     def tracing_of(self, server: str) -> ITracing | None:
-        """What makes spans of them, with its name."""
+        """Return the tracing for requests that a server forwards: each span gets the server's id."""
         return None if self.tracing is None else _TracingOf(self.tracing, server)
 
 
 def _say_from(access_log: AccessLog, server: str, record: AccessRecord) -> None:
     record.forwarded_by = server
     lookup = record.asked.headers
-    # One stream carries requests of many clients: the server that forwards says whose each is.
+    # One stream carries requests of many clients: the forwarding server names each in this field.
     client = None if lookup is None else lookup("x-forwarded-for")
     if client:
         record.client = Client(client.rpartition(",")[2].strip(), record.client.local)

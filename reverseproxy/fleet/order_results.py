@@ -1,8 +1,9 @@
 """
-What has come of orders that were passed on to other servers.
+Results of orders that this server has passed on to other servers.
 
-Each process that gets one says how many connections of the agent it has let go of, and be it
-none.  Who is of an older version, or has too much to do, says nothing in time.
+Each process that gets an order answers with the number of the agent's connections that it has closed or
+drained, even if that is 0. A process of an older version, or one that is too busy, does not answer in
+time.
 
     {"done": "5f1c...", "connections": 2, "problem": ""}
 """
@@ -23,7 +24,7 @@ from reverseproxy.errors import WireError
 from reverseproxy.fleet.incoming_links import IncomingLink
 
 PATIENCE: Final = 1.0
-"""Seconds that other servers have to answer."""
+"""Seconds to wait for the results of one order."""
 
 _MOST_CONNECTIONS: Final = 2**31
 _MOST_TEXT: Final = 256
@@ -32,11 +33,11 @@ _MOST_TEXT: Final = 256
 @dataclass(slots=True)
 class OrderResult:
     """
-    What a server has done.
+    The result of one order at one server.
 
-    @ivar connections: how many it has let go of.
-    @ivar confirmed: whether all of its processes that were told have answered.
-    @ivar problem: what could not be done; empty if there is nothing.
+    @ivar connections: how many connections of the agent the order was applied to.
+    @ivar confirmed: whether every process of the server that got the order has answered.
+    @ivar problem: the first error that a process has reported; empty if there is none.
     """
 
     connections: int = 0
@@ -44,17 +45,18 @@ class OrderResult:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """Return all fields as JSON."""
         return {"connections": self.connections, "confirmed": self.confirmed, "problem": self.problem}
 
 
 @dataclass(slots=True)
 class _Waiting:
     """
-    An order, until all have answered.
+    An order whose results are still coming in.
 
-    @ivar missing: the links whose answers are missing.
-    @ivar found: what has come, by server.
+    @ivar missing: the links over which no answer has come yet.
+    @ivar found: the results so far, by server id.
+    @ivar over: fires with C{found} when all have answered, or the time is up.
     """
 
     missing: set[IncomingLink]
@@ -64,7 +66,7 @@ class _Waiting:
 
 
 class OrderResults:
-    """Waits for what other servers say of orders."""
+    """Collects the results of orders, with a timeout for each order."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -72,10 +74,12 @@ class OrderResults:
 
     def wait(self, order_id: str, links: Iterable[IncomingLink]) -> Deferred[dict[str, OrderResult]]:
         """
-        Wait for what comes of an order, for L{PATIENCE} at the most.
+        Wait for the results of an order, for at most L{PATIENCE}.
 
-        @param links: what it is told over.
-        @return: what each server has done; never fails.
+        @param order_id: the order's id; results of an id that is waited for already are not collected
+            again.
+        @param links: the links over which the order is sent.
+        @return: a L{Deferred} with the result of each server, by id; never fails.
         """
         missing = set(links)
         if not missing or order_id in self._open:
@@ -87,9 +91,9 @@ class OrderResults:
 
     def heard(self, link: IncomingLink, message: Mapping[str, Any]) -> None:
         """
-        A server has said what it has done.
+        Take the result that one process of a server has sent.
 
-        @raise WireError: if it makes no sense.
+        @raise WireError: if the message is malformed.
         """
         order_id, connections, problem = (
             message.get("done"),
@@ -118,6 +122,6 @@ class OrderResults:
         waiting.over.callback(waiting.found)
 
     def stop(self) -> None:
-        """Wait for nobody any more."""
+        """Complete all waits with the results that have come so far."""
         for order_id in list(self._open):
             self._over(order_id)

@@ -1,9 +1,9 @@
 """
-What a server wants the store to have of it, and what is still to be written; pure.
+What a server wants the store to hold, and which of it is still to be written; pure.
 
-Keys are written in the order in which they were changed, each but once, however often
-it has changed meanwhile.  When everything has to be written anew, the server's own
-record comes after those of its hosts (L{reverseproxy.fleet.view} has the reason).
+Keys are written in the order in which they were changed, each once, however often it has changed in the
+meantime. When everything has to be written again, the server's own record comes after those of its hosts
+(L{reverseproxy.fleet.view} says why).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 MOST: Final = 100
-"""Keys that are written at once; etcd's default is 128 operations in a transaction."""
+"""Keys in one batch; etcd's default limit is 128 operations in a transaction."""
 
 MOST_BYTES: Final = 512 * 1024
-"""Bytes that are written at once; etcd takes 1.5 MiB."""
+"""Bytes in one batch; etcd's default limit is 1.5 MiB for a request."""
 
 
 class Batch(NamedTuple):
     """
-    What is to be written at once.
+    Keys to be written in one transaction.
 
-    @ivar puts: keys, and what they are to have.
-    @ivar deletes: keys that are to go.
+    @ivar puts: keys with their new values.
+    @ivar deletes: keys to delete.
     """
 
     puts: dict[str, bytes]
@@ -34,16 +34,14 @@ class Batch(NamedTuple):
 
 class Outbox:
     """
-    What is to be written.
+    The wanted state, and the keys whose state in the store differs from it.
 
-    @ivar wanted: what the store is to have.
-    @ivar written: the revision in which each of these was written last, if that is known.
+    @ivar wanted: what the store is to hold, by path.
+    @ivar written: the revision in which each path was written last, if that is known.
     """
 
     def __init__(self, own: str) -> None:
-        """
-        @param own: the key of the server's own record.
-        """
+        """@param own: the path of the server's own record."""
         self.wanted: dict[str, bytes] = {}
         self.written: dict[str, int] = {}
         self._own = own
@@ -53,28 +51,28 @@ class Outbox:
         return len(self._dirty)
 
     def put(self, path: str, value: bytes) -> None:
-        """The store is to have something."""
+        """Want a value at a path."""
         if self.wanted.get(path) != value:
             self.wanted[path] = value
             self._dirty.setdefault(path)
 
     def drop(self, path: str) -> None:
-        """The store is to have something no more."""
+        """Want nothing at a path."""
         if self.wanted.pop(path, None) is not None:
             self._dirty.setdefault(path)
 
     def anew(self) -> None:
-        """The store has nothing of it: everything is to be written, and nothing deleted."""
+        """Write everything again, and delete nothing: the store has lost all of it."""
         self.written.clear()
         self._dirty = dict.fromkeys(self.wanted)
         self._own_last()
 
     def missing(self, paths: Iterable[str], revision: int) -> bool:
         """
-        The store has lost some keys.
+        Write paths again that the store has lost.
 
-        @param revision: when; what has been written after that is there.
-        @return: whether there is something to be written because of that.
+        @param revision: of the loss; what was written later is there.
+        @return: whether any of them has to be written.
         """
         lost = [
             path
@@ -89,20 +87,20 @@ class Outbox:
 
     def compare(self, stored: Mapping[str, bytes], revision: int) -> bool:
         """
-        Make up for what the store does not have.
+        Write again what the store lacks.
 
-        @param stored: what it has.
-        @param revision: when it had that.
+        @param stored: what it holds, by path.
+        @param revision: as of which.
         @return: as for L{missing}.
         """
         return self.missing([path for path in self.wanted if path not in stored], revision + 1)
 
     def leftovers(self, stored: Iterable[str]) -> int:
         """
-        Let go of what another process of the same name has left behind.
+        Delete what a former process with the same id has left in the store.
 
-        @param stored: keys that the store has.
-        @return: how many.
+        @param stored: the paths of this server that the store holds.
+        @return: how many are deleted.
         """
         found = [path for path in stored if path not in self.wanted and path not in self._dirty]
         self._dirty.update(dict.fromkeys(found))
@@ -114,13 +112,13 @@ class Outbox:
             self._dirty[self._own] = None
 
     def farewell(self) -> dict[str, bytes]:
-        """The server's own record, to be written before all of it goes."""
+        """Return the server's own record, which is written before the lease is revoked."""
         return {self._own: self.wanted[self._own]} if self._own in self.wanted else {}
 
     # writing
 
     def take(self) -> Batch:
-        """Take out what is to be written next; to be given back with L{done} or L{failed}."""
+        """Take the next batch out; call L{done} or L{failed} with it afterwards."""
         puts: dict[str, bytes] = {}
         deletes: list[str] = []
         size = 0
@@ -138,7 +136,7 @@ class Outbox:
         return Batch(puts, tuple(deletes))
 
     def done(self, batch: Batch, revision: int) -> None:
-        """It has been written."""
+        """Note that a batch has been written."""
         for path in batch.puts:
             if path in self.wanted:
                 self.written[path] = revision
@@ -146,5 +144,5 @@ class Outbox:
             self.written.pop(path, None)
 
     def failed(self, batch: Batch) -> None:
-        """It may not have been written: it comes first the next time."""
+        """Put a batch back to the front: it may not have been written."""
         self._dirty = {**dict.fromkeys((*batch.puts, *batch.deletes)), **self._dirty}

@@ -1,7 +1,7 @@
 """
-Records as a store has them, by their keys; pure.
+Decodes what the store holds; pure.
 
-What is none is complained of, and left alone: it costs itself.
+A bad record is reported and ignored, whatever else stands beside it.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from reverseproxy.fleet.records import (
 )
 
 MAX_BAD: Final = 100
-"""Bad records that are told of one snapshot, or of one message of a watch."""
+"""Bad records that are reported of one page of a snapshot, or of one message of a watch."""
 
 Key = HostKey | RouteKey
 Record = ServerRecord | HostRecord | RouteRecord
 
 
 class RecordReader:
-    """Reads keys and records."""
+    """Decodes keys and records, and reports those that are bad."""
 
     def __init__(self, own: str, bad: Callable[[str, str], object]) -> None:
         """
         @param own: this server's id.
-        @param bad: called with a path, and what is wrong with it or its record.
+        @param bad: called with the path of a bad key or record, and what is wrong with it.
         """
         self._own = own
         self._bad = bad
         self._told = 0
 
     def begin(self) -> None:
-        """Other bad records are told of from now on."""
+        """Begin a new page or message, with a fresh limit for reports."""
         self._told = 0
 
     def is_own(self, name: Name) -> bool:
-        """Whether a record is this server's."""
+        """Return whether a key belongs to this server."""
         return (name if isinstance(name, str) else name.server) == self._own
 
     def name(self, path: str) -> Name | None:
-        """Say whose record a key has; L{None} if it is of a kind that is not known, or is none."""
+        """Parse a path; return L{None} if its kind is unknown, or it is malformed."""
         try:
             return read_path(path)
         except ValueError as error:
@@ -58,7 +58,7 @@ class RecordReader:
             return None
 
     def decode(self, path: str, name: Name, value: bytes) -> Record | None:
-        """Read a record; a bad one is told."""
+        """Decode a record; report it and return L{None} if it is bad."""
         try:
             if isinstance(name, str):
                 return ServerRecord.decode(name, value)
@@ -70,7 +70,7 @@ class RecordReader:
             return None
 
     def complain(self, path: str, problem: str) -> None:
-        """Tell of a bad record, unless there have been many."""
+        """Report a bad record, up to L{MAX_BAD} of them."""
         if self._told < MAX_BAD:
             self._told += 1
             self._bad(path, problem)
@@ -78,20 +78,21 @@ class RecordReader:
 
 def kept(name: Name, value: bytes) -> bytes:
     """
-    Say what is kept of a record of this server's own: of a host, that it is there.
+    Return what to keep of a record of this server's own: of a host, only that it exists.
 
-    Others can write what is called like ours, of any size.
+    Other clients of the store can write values of any size under this server's keys.
     """
     return b"" if isinstance(name, HostKey) or len(value) > MAX_RECORD else value
 
 
 class StoreContents:
     """
-    All that a store has, read bit by bit.
+    All records of the store, collected page by page.
 
-    @ivar servers: records of the other servers; C{others}: of their hosts and routes.
-    @ivar keys: those of the latter.
-    @ivar own: what there is of this server, by path; see L{kept}.
+    @ivar servers: records of the other servers.
+    @ivar others: records of their hosts and routes.
+    @ivar keys: the keys of C{others}.
+    @ivar own: what the store holds of this server, by path; see L{kept}.
     """
 
     def __init__(self, reader: RecordReader) -> None:
@@ -103,9 +104,9 @@ class StoreContents:
 
     def add(self, entries: Iterable[tuple[str, bytes]]) -> None:
         """
-        Take in some.
+        Add a page.
 
-        @param entries: paths and records.
+        @param entries: paths and encoded records.
         """
         reader = self._reader
         reader.begin()

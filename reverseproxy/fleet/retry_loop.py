@@ -1,4 +1,4 @@
-"""What is done over and over: one thing after the other, with waits between them, until it is stopped."""
+"""A loop of asynchronous steps, with waits and backoff, until it is stopped."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = Logger()
 
 class RetryLoop:
     """
-    Does the next thing again and again.
+    Runs a step again and again.
 
-    @ivar alive: whether it goes on.
-    @ivar backoff: how long it waits after a failure; to be reset when all is well.
+    @ivar alive: whether it has been started, and not stopped.
+    @ivar backoff: the delays after failures; the step resets it when it has succeeded.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class RetryLoop:
         lament: str,
     ) -> None:
         """
-        @param step: does the next thing.
-        @param failed: called with what that has raised; what this raises ends the routine.
-        @param lament: what is said in the log then.
+        @param step: one step of the loop.
+        @param failed: called with the exception of a failed step; if this raises, the loop ends.
+        @param lament: the message to log then.
         """
         self.alive = False
         self.backoff = backoff
@@ -48,13 +48,13 @@ class RetryLoop:
         self._alarm: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the loop."""
         self.alive = True
         running = self._running = Deferred.fromCoroutine(self._run())
         running.addErrback(self._ended)
 
     def stop(self) -> None:
-        """End; what is under way is cancelled."""
+        """Stop the loop, and cancel the step that runs."""
         self.alive = False
         running, self._running = self._running, None
         if running is not None:
@@ -73,16 +73,16 @@ class RetryLoop:
                 raise
             except Exception as error:
                 if not self.alive:
-                    return  # what a request that is cancelled may fail with
+                    return  # a cancelled request may fail with any exception
                 await self._failed(error)
 
     # waiting
 
     async def wait(self, seconds: float, wakes: bool = True) -> None:
         """
-        Wait; for a step, and for nobody else.
+        Wait some time; only for use within a step, or within C{failed}.
 
-        @param wakes: whether L{wake} ends that.
+        @param wakes: whether L{wake} ends the wait.
         """
         waiting: Deferred[None] = Deferred(lambda _: self._hush())
         self._alarm = self._clock.callLater(max(seconds, 0.0), self._ring, waiting)
@@ -91,14 +91,14 @@ class RetryLoop:
 
     async def pause(self, lasting: bool = False) -> None:
         """
-        Wait after a failure.
+        Wait for the delay that follows a failure.
 
         @param lasting: see L{Backoff.failed}.
         """
         await self.wait(self.backoff.failed(lasting=lasting), wakes=False)
 
     def wake(self) -> None:
-        """There is something to be done."""
+        """End the wait of a step, if it can be woken: there is work."""
         sleep, self._sleep = self._sleep, None
         if sleep is not None:
             self._hush()

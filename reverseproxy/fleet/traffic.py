@@ -1,4 +1,4 @@
-"""What has been forwarded to other servers, and by them: counted, and nothing else."""
+"""Counters of streams that were forwarded to other servers, and by them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 class PeerTraffic:
     """
-    What went to one server, and came from it.
+    The counters of one server.
 
     @ivar sent: streams that were opened to its agents.
-    @ivar received: streams that it has opened to ours.
-    @ivar refused: those of them that could not be served, and were told to be tried elsewhere.
-    @ivar active: those that are under way.
+    @ivar received: streams that it has opened to agents of this server.
+    @ivar refused: those of them that this server has refused, so that they are tried elsewhere.
+    @ivar active: those of them that are relayed as bytes, and have not ended.
     """
 
     __slots__ = ("active", "received", "refused", "sent")
@@ -24,13 +24,13 @@ class PeerTraffic:
 
 
 class Traffic:
-    """The same for all servers, by their ids."""
+    """The counters of all servers, by id."""
 
     def __init__(self) -> None:
         self._peers: dict[str, PeerTraffic] = {}
 
     def of(self, server: str) -> PeerTraffic:
-        """Find the counts of a server."""
+        """Return the counters of a server."""
         found = self._peers.get(server)
         if found is None:
             found = self._peers[server] = PeerTraffic()
@@ -38,9 +38,9 @@ class Traffic:
 
     @property
     def peers(self) -> Mapping[str, PeerTraffic]:
-        """All that there have been."""
+        """The counters of all servers that streams went to or came from."""
         return self._peers
 
     def sent(self, server: str) -> None:
-        """A stream was opened to an agent of a server."""
+        """Count a stream that is opened to an agent of a server."""
         self.of(server).sent += 1

@@ -1,4 +1,4 @@
-"""Much work in short turns of the reactor, so that requests are served meanwhile; in its order."""
+"""Long work in slices, one in each turn of the reactor, so that requests are served in between."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from twisted.internet.interfaces import IReactorTime
 T = TypeVar("T")
 
 AT_ONCE: Final = 100
-"""Steps of one turn: a few milliseconds, where each makes or removes a host."""
+"""Steps in one slice: a few milliseconds, where each adds or removes a host."""
 
 
 class WorkQueue:
     """
-    Takes steps, some of them at once, and the others in the next turns of the reactor.
+    Runs steps in their order, some of them at once, and the others in later turns of the reactor.
 
-    A step that raises costs itself; it may add others, which come after all that wait.
+    An exception in a step ends the slice, but loses no other step. A step may add further ones, which
+    come last.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -33,21 +34,21 @@ class WorkQueue:
         self, step: Callable[[T], object], items: Iterable[T], size: Callable[[T], int] = lambda item: 1
     ) -> None:
         """
-        Take a step for each item; the first ones now, unless others wait.
+        Run a step for each item; the first ones at once, unless others wait.
 
-        @param items: left as they are until then.
-        @param size: for how many steps that for an item counts.
+        @param items: consumed as the steps are run.
+        @param size: how many steps that of an item counts for.
         """
         self._waiting.append((step, iter(items), size))
         if not self._busy:
             self._turn()
 
     def finish(self) -> None:
-        """Take all that wait, now."""
+        """Run all steps that wait, now."""
         self._go(sys.maxsize)
 
     def clear(self) -> None:
-        """Take none of those that wait."""
+        """Discard all steps that wait."""
         self._waiting.clear()
 
     def _turn(self) -> None:
@@ -68,7 +69,7 @@ class WorkQueue:
                 if most <= 0:
                     return
                 if not self._waiting or self._waiting[0][1] is not items:
-                    break  # it has finished, or cleared, them
+                    break  # the step has called L{finish} or L{clear}
             else:
                 if self._waiting and self._waiting[0][1] is items:
                     self._waiting.popleft()
