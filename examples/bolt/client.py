@@ -9,13 +9,13 @@ from __future__ import annotations
 import socket
 import sys
 
-from reverseproxy.wire.rpc.bolt import Bolt, BoltFrame, Status, encode_request
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.bolt import Bolt, BoltFrame, BoltStatus, encode_request
+from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder
 
 
 def main(port: int = 2045, requests: int = 3) -> int:
     """Ask; the exit status is 0 if every request was answered well."""
-    decoder = FrameDecoder(Bolt())
+    decoder = RpcFrameDecoder(Bolt())
     missing = set(range(1, requests + 1))
     failed = False
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -31,7 +31,7 @@ def main(port: int = 2045, requests: int = 3) -> int:
             for frame in decoder.feed(data):
                 assert isinstance(frame, BoltFrame)
                 missing.discard(frame.id)
-                failed |= frame.status != Status.SUCCESS
+                failed |= frame.status != BoltStatus.SUCCESS
                 text = frame.content.decode("utf-8", "replace")
                 print(f"request {frame.id}: status {frame.status}, {text!r}")
     return int(failed)

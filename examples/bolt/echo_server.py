@@ -10,7 +10,7 @@ import socketserver
 import sys
 
 from reverseproxy.wire.rpc.bolt import Bolt, BoltFrame, encode_response
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -19,7 +19,7 @@ class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         """Answer everything that comes."""
         bolt = Bolt()
-        decoder = FrameDecoder(bolt)
+        decoder = RpcFrameDecoder(bolt)
         while data := self.request.recv(65536):
             for frame in decoder.feed(data):
                 assert isinstance(frame, BoltFrame)

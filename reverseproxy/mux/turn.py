@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from reverseproxy.wire.yamux.outbound import Output
+from reverseproxy.wire.yamux.outbound import YamuxOutput
 
 if TYPE_CHECKING:
     from reverseproxy.mux.stream import MuxStream
@@ -50,7 +50,7 @@ class TurnEnd:
     def __init__(
         self,
         at_turn_end: Callable[[Callable[[], object]], object],
-        output: Output,
+        output: YamuxOutput,
         goes: Callable[[], object],
         failed: Callable[[], object],
     ) -> None:

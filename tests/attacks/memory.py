@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.host import Fault
 from reverseproxy.testing import MemoryReactor, Recorder, run
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder, XProtocol
 from tests.integration import configs
 from tests.proxy.http2_memory import Http2Peer, Message
 
@@ -90,7 +90,7 @@ class RpcService(Protocol):
     def __init__(self, protocol: XProtocol, world: World) -> None:
         self.protocol = protocol
         self.world = world
-        self.decoder = FrameDecoder(protocol)
+        self.decoder = RpcFrameDecoder(protocol)
 
     def dataReceived(self, data: bytes) -> None:
         for frame in self.decoder.feed(data):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, XProtocol
+from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder, XProtocol
 from tests.attacks.memory import RpcService, World
 
 LIMITS: dict[str, str] = {"x-mosn-try-timeout": "1", "x-mosn-global-timeout": "1"}
@@ -53,7 +53,7 @@ class LimitTests(SynchronousTestCase):
 
     def statuses(self, protocol: XProtocol, data: bytes) -> list[int]:
         """What was answered, as HTTP has it."""
-        return [protocol.http_status(frame) for frame in FrameDecoder(protocol).feed(data)]
+        return [protocol.http_status(frame) for frame in RpcFrameDecoder(protocol).feed(data)]
 
     def test_in_a_hurry(self) -> None:
         for protocol, world in self.worlds():

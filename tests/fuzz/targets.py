@@ -48,7 +48,7 @@ from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_hea
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import Http2Limits, Pong
+from reverseproxy.wire.http2.events import Http2Limits, PingAck
 from reverseproxy.wire.http2.frames import PREFACE
 from reverseproxy.wire.mosn import gojson
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAnnouncement
@@ -56,7 +56,7 @@ from reverseproxy.wire.mosn.frames import FrameDecoder as TunnelDecoder
 from reverseproxy.wire.mosn.frames import GracefulClose, encode
 from reverseproxy.wire.rpc.bolt import Bolt
 from reverseproxy.wire.rpc.dubbo import Dubbo
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, XProtocol
+from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder, XProtocol
 from reverseproxy.wire.yamux.events import Data, MuxLimits
 from reverseproxy.wire.yamux.session import Mux
 from reverseproxy.workers.messages import MessageReader
@@ -132,7 +132,7 @@ def merged(events: list[Any]) -> list[Any]:
             if simple and isinstance(simple[-1], bytes):
                 simple.pop()
             simple.append("error")
-        elif isinstance(event, Pong):
+        elif isinstance(event, PingAck):
             simple.append(("pong", event.data))
         elif isinstance(event, Http2Error):
             simple.append(("broken", event.code))
@@ -332,7 +332,7 @@ def _rpc(protocol: XProtocol, data: bytes) -> None:
     whole, cut = pieces(data)
 
     def read(feeds: list[bytes]) -> list[Any]:
-        decoder = FrameDecoder(protocol, MAX_FRAME)
+        decoder = RpcFrameDecoder(protocol, MAX_FRAME)
         facts: list[Any] = []
         for feed in feeds:
             for frame in decoder.feed(feed):
@@ -356,7 +356,7 @@ def _headers(protocol: XProtocol, frame: Any) -> Any:
     if facts[3] is not None:
         # Headers that are written as they were read change nothing.
         frame.set_fields(facts[3])
-        [again] = FrameDecoder(protocol, 2 * MAX_FRAME).feed(bytes(frame.data))
+        [again] = RpcFrameDecoder(protocol, 2 * MAX_FRAME).feed(bytes(frame.data))
         same((facts[3], frame.body_size), (again.fields(), again.body_size))
     frame.set_id(frame.id)
     return (*facts, before[:1])

@@ -25,7 +25,7 @@ from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.routing import Router
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder, XProtocol
 from tests.proxy.memory import CountingCluster, Endpoint, Wire, pass_time
 
 ROUTES: list[dict[str, Any]] = [
@@ -109,7 +109,7 @@ class Peer:
 
     def __init__(self, wire: Wire, protocol: XProtocol | None = None) -> None:
         self.wire = wire
-        self._decoder = FrameDecoder(protocol or Bolt())
+        self._decoder = RpcFrameDecoder(protocol or Bolt())
 
     def send(self, *frames: bytes) -> None:
         self.wire.send(b"".join(frames))

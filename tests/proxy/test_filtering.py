@@ -11,7 +11,7 @@ from reverseproxy.cluster.host import StaticHost
 from reverseproxy.config.models import HostConfig
 from reverseproxy.proxy.http.sending import REQUEST_BUFFER
 from reverseproxy.wire.http1.fields import chunk
-from reverseproxy.wire.rpc.bolt import Status, encode_request
+from reverseproxy.wire.rpc.bolt import BoltStatus, encode_request
 from tests.proxy.filters.build import chain
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Endpoint
@@ -341,7 +341,9 @@ class RpcTests(SynchronousTestCase):
         world = self.world(DENY)
         client = world.client()
         client.send(request(5), request(6))
-        self.assertEqual(client.answers(), [(5, Status.SERVER_EXCEPTION), (6, Status.SERVER_EXCEPTION)])
+        self.assertEqual(
+            client.answers(), [(5, BoltStatus.SERVER_EXCEPTION), (6, BoltStatus.SERVER_EXCEPTION)]
+        )
         self.assertEqual([record.flag for record in world.records], ["refused by ip_access"] * 2)
 
     def test_let_through(self) -> None:
@@ -349,7 +351,7 @@ class RpcTests(SynchronousTestCase):
         client = world.client()
         client.send(request(5))
         self.assertEqual(len(world.host().echo()), 1)
-        self.assertEqual(client.answers(), [(5, Status.SUCCESS)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SUCCESS)])
 
     def test_payload(self) -> None:
         """It is the content that counts, without the headers."""
@@ -357,7 +359,9 @@ class RpcTests(SynchronousTestCase):
         client = world.client()
         client.send(request(5, content=b"x" * 10), request(6, content=b"x" * 11))
         self.assertEqual(len(world.host().echo()), 1)
-        self.assertEqual(sorted(client.answers()), [(5, Status.SUCCESS), (6, Status.SERVER_THREADPOOL_BUSY)])
+        self.assertEqual(
+            sorted(client.answers()), [(5, BoltStatus.SUCCESS), (6, BoltStatus.SERVER_THREADPOOL_BUSY)]
+        )
 
     def test_delayed(self) -> None:
         """Others are not held up, and answers come in whatever order."""
@@ -367,11 +371,11 @@ class RpcTests(SynchronousTestCase):
         client = world.client()
         client.send(request(5, "quick"), request(6))
         self.assertEqual(len(world.host().echo()), 1)
-        self.assertEqual(client.answers(), [(6, Status.SUCCESS)])
+        self.assertEqual(client.answers(), [(6, BoltStatus.SUCCESS)])
         world.turn(5)
         world.turn(1.9)
         self.assertEqual(len(world.host().echo()), 1)
-        self.assertEqual(client.answers(), [(5, Status.SUCCESS)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SUCCESS)])
 
     def test_a_client_that_leaves_while_it_waits(self) -> None:
         world = self.world(DELAY)
@@ -394,7 +398,7 @@ class RpcTests(SynchronousTestCase):
         frame = Peer(wire, world.protocol).one()
         self.assertEqual(dict(frame.headers), {"service": "echo", "other": "b"})
         wire.send(response(frame.id))
-        self.assertEqual(client.answers(), [(5, Status.SUCCESS)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SUCCESS)])
 
     def test_an_answer_of_the_routers(self) -> None:
         world = self.world(("ip_access", {}))
@@ -411,7 +415,7 @@ class RpcTests(SynchronousTestCase):
         for wire in world.copied.wires:
             wire.reset()
         self.assertEqual(len(world.host().echo()), 1)
-        self.assertEqual(client.answers(), [(5, Status.SUCCESS)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SUCCESS)])
         world.turn(100)
 
     def test_headers_that_can_not_be_read(self) -> None:

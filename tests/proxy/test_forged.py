@@ -17,7 +17,7 @@ from reverseproxy.interfaces import ConnectionInfo, IService
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.http2.frames import ErrorCode
-from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_response
+from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_response
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2World
@@ -165,7 +165,7 @@ class RpcTests(SynchronousTestCase):
             reverse(),
             make=lambda number: checked(forged(protocol, Unsent.SERVICE, number)),
         )
-        self.assertEqual((answer.status, answer.content), (Status.UNKNOWN, b"content"))
+        self.assertEqual((answer.status, answer.content), (BoltStatus.UNKNOWN, b"content"))
 
     def test_whoever_is_not_believed_says_what_he_likes(self) -> None:
         """Those to whom it says nothing get it as it is."""
@@ -211,7 +211,7 @@ class GatewayTests(SynchronousTestCase):
     def test_what_services_answer(self) -> None:
         """With the same status, but with something to say."""
         bolt, dubbo = Bolt(), Dubbo()
-        for status in (Status.NO_PROCESSOR, Status.SERVER_THREADPOOL_BUSY, Status.TIMEOUT):
+        for status in (BoltStatus.NO_PROCESSOR, BoltStatus.SERVER_THREADPOOL_BUSY, BoltStatus.TIMEOUT):
             for more in ({"class_name": b"com.example.Busy"}, {"content": b"x"}, {"headers": {"a": "b"}}):
                 frame: Any = bolt.decode(bytearray(encode_response(1, status, **more)), 0)
                 self.assertEqual(bolt.gateway_status(frame), 0)

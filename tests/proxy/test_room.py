@@ -17,7 +17,7 @@ from reverseproxy.proxy.http.http1_server import head_limits
 from reverseproxy.proxy.http.http2_server import limits_of
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.wire.rpc.bolt import Bolt, encode_request, encode_response
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder
 from tests.config.documents import CLUSTER, FILTER, TUNNEL_SERVER, edited, parse, problems
 from tests.integration.configs import quick_agent, server
 from tests.integration.http2_configs import spoken
@@ -294,7 +294,7 @@ class RpcRoomTests(SynchronousTestCase):
 
         class Echo(Protocol):
             def connectionMade(self) -> None:
-                self.decoder = FrameDecoder(Bolt(), 1_000_000)
+                self.decoder = RpcFrameDecoder(Bolt(), 1_000_000)
 
             def dataReceived(self, data: bytes) -> None:
                 for frame in self.decoder.feed(data):
@@ -312,7 +312,7 @@ class RpcRoomTests(SynchronousTestCase):
         client.transport.write(encode_request(7, {"service": "echo"}, bytes(limit - 100)))
         for _ in range(5):
             reactor.settle()
-        [answer] = FrameDecoder(Bolt(), 1_000_000).feed(bytes(client.data))
+        [answer] = RpcFrameDecoder(Bolt(), 1_000_000).feed(bytes(client.data))
         self.assertEqual((answer.id, answer.status), (7, 0))
         self.assertGreater(len(answer.data), limit)
         self.assertGreater(sizes[0], limit)

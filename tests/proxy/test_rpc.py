@@ -17,7 +17,7 @@ from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import server as rpc
 from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.server import RpcProxy
-from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
+from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.rpc.xprotocol import Kind
 from tests import most
@@ -167,11 +167,11 @@ class LocalReplyTests(RpcTestCase):
 
     def test_statuses(self) -> None:
         self.world = World()
-        self.assertEqual(self.one(request(7, "")), Status.NO_PROCESSOR)  # no route
-        self.assertEqual(self.one(request(7, "unknown")), Status.NO_PROCESSOR)  # no cluster
-        self.assertEqual(self.one(request(7, "echo")), Status.NO_PROCESSOR)  # no host
-        self.assertEqual(self.one(request(7, "direct")), Status.SERVER_EXCEPTION)
-        self.assertEqual(self.one(request(7, "moved")), Status.UNKNOWN)
+        self.assertEqual(self.one(request(7, "")), BoltStatus.NO_PROCESSOR)  # no route
+        self.assertEqual(self.one(request(7, "unknown")), BoltStatus.NO_PROCESSOR)  # no cluster
+        self.assertEqual(self.one(request(7, "echo")), BoltStatus.NO_PROCESSOR)  # no host
+        self.assertEqual(self.one(request(7, "direct")), BoltStatus.SERVER_EXCEPTION)
+        self.assertEqual(self.one(request(7, "moved")), BoltStatus.UNKNOWN)
         self.assertEqual([record.status for record in self.world.records], [404, 404, 502, 403, 301])
 
     def test_bad_headers(self) -> None:
@@ -179,7 +179,7 @@ class LocalReplyTests(RpcTestCase):
         bad = encode_request(7, {"service": "x"}).replace(b"\0\0\0\1x", b"\0\0\0\2x")
         client = self.world.client()
         client.send(bad, request(8, ""))
-        self.assertEqual(client.answers(), [(7, Status.CODEC_EXCEPTION), (8, Status.NO_PROCESSOR)])
+        self.assertEqual(client.answers(), [(7, BoltStatus.CODEC_EXCEPTION), (8, BoltStatus.NO_PROCESSOR)])
         self.assertEqual(self.world.records[0].status, 400)
         self.assertEqual(self.world.records[0].asked.service, "")
         self.assertIsNone(self.world.records[0].asked.headers)
@@ -194,7 +194,7 @@ class LocalReplyTests(RpcTestCase):
         self.world = World(2)
         for endpoint in self.world.endpoints:
             endpoint.answer = ConnectionRefusedError()
-        self.assertEqual(self.one(request(7)), Status.NO_PROCESSOR)
+        self.assertEqual(self.one(request(7)), BoltStatus.NO_PROCESSOR)
         self.assertEqual([len(endpoint.dials) for endpoint in self.world.endpoints], [1, 1])
 
     def test_another_host_is_tried(self) -> None:
@@ -209,7 +209,7 @@ class LocalReplyTests(RpcTestCase):
         self.world = World(1, cluster={"circuit_breakers": [{"max_requests": 1}]})
         client = self.world.client()
         client.send(request(1), request(2))
-        self.assertEqual(client.answers(), [(2, Status.SERVER_THREADPOOL_BUSY)])
+        self.assertEqual(client.answers(), [(2, BoltStatus.SERVER_THREADPOOL_BUSY)])
         self.world.host().echo()
         self.assertEqual(client.answers(), [(1, 0)])
 
@@ -217,7 +217,7 @@ class LocalReplyTests(RpcTestCase):
         client, host = self.set_up()
         client.send(request(5), request(6))
         host.wire.reset()
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN), (6, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN), (6, BoltStatus.UNKNOWN)])
         self.assertEqual([record.status for record in self.world.records], [500, 500])
         client.send(request(7))
         self.world.host().echo()
@@ -231,7 +231,7 @@ class LocalReplyTests(RpcTestCase):
         host.wire.send(response(first.id) + b"HTTP/1.1 200 OK\r\n")
         self.world.turn()
         self.assertTrue(host.wire.lost)
-        self.assertEqual(client.answers(), [(5, 0), (6, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, 0), (6, BoltStatus.UNKNOWN)])
         other.send(request(1))
         self.world.host().echo()
         self.assertEqual(other.answers(), [(1, 0)])
@@ -319,7 +319,7 @@ class TimeTests(RpcTestCase):
         self.world.turn(1.4)
         self.assertEqual(client.frames(), [])
         self.world.turn(0.2)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
         self.assertEqual(self.world.upstream.active, 0)
         host.echo()
         self.assertEqual(client.frames(), [])
@@ -330,9 +330,9 @@ class TimeTests(RpcTestCase):
         client, _host = self.set_up()
         client.send(request(5, "quick"), request(6))
         self.world.turn(2.1)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
         self.world.turn(59)
-        self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(6, BoltStatus.TIMEOUT)])
 
     def test_no_timeout(self) -> None:
         client, host = self.set_up(trust=Trust(["10.9.9.0/24"]))
@@ -350,7 +350,7 @@ class TimeTests(RpcTestCase):
         client = self.world.client()
         client.send(request(5, timeout=1000))
         self.world.turn(1.1)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
         self.world.endpoint.dials[0].succeed()
         self.assertEqual(self.world.host().frames(), [])
 
@@ -468,7 +468,7 @@ class DrainTests(RpcTestCase):
         for number in range(30, 33):
             self.world.turn(QUIET / 4)
             client.send(request(number))
-            self.assertEqual(client.answers(), [(number, Status.SERVER_THREADPOOL_BUSY)])
+            self.assertEqual(client.answers(), [(number, BoltStatus.SERVER_THREADPOOL_BUSY)])
         self.world.turn(QUIET / 4)
         self.assertTrue(client.wire.write_closed)
 
@@ -480,7 +480,7 @@ class DrainTests(RpcTestCase):
         client.send(request(6), request(7))
         self.world.turn(2)
         client.send(request(8))
-        self.assertEqual(client.answers(), [(8, Status.SERVER_THREADPOOL_BUSY)])
+        self.assertEqual(client.answers(), [(8, BoltStatus.SERVER_THREADPOOL_BUSY)])
         self.assertFalse(client.wire.write_closed)
         host.echo()
         self.assertEqual(client.answers(), [(5, 0), (6, 0), (7, 0)])
@@ -629,7 +629,7 @@ class BackPressureTests(RpcTestCase):
         self.assertFalse(client.wire.reading)
         host.wire.reset()
         self.assertTrue(client.wire.reading)
-        self.assertEqual(client.answers(), [(2, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(2, BoltStatus.UNKNOWN)])
 
     def test_a_client_that_does_not_read_is_not_read(self) -> None:
         client, host = self.set_up()
@@ -753,7 +753,7 @@ class RetryTests(RpcTestCase):
 
     def test_status(self) -> None:
         client, [first] = self.send()
-        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        first.send(response(first.one().id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
         self.assertEqual(client.frames(), [])
         self.world.turn(0.02)
         second = self.hosts()[1]
@@ -764,16 +764,16 @@ class RetryTests(RpcTestCase):
 
     def test_another_status(self) -> None:
         client, [first] = self.send()
-        first.send(response(first.one().id, status=Status.SERVER_EXCEPTION))
-        self.assertEqual(client.answers(), [(5, Status.SERVER_EXCEPTION)])
+        first.send(response(first.one().id, status=BoltStatus.SERVER_EXCEPTION))
+        self.assertEqual(client.answers(), [(5, BoltStatus.SERVER_EXCEPTION)])
 
     def test_not_for_ever(self) -> None:
         client, [first] = self.send(1)
         for _ in range(4):
             frame = first.one()
-            first.send(response(frame.id, status=Status.SERVER_THREADPOOL_BUSY))
+            first.send(response(frame.id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
             self.world.turn(0.02)
-        self.assertEqual(client.answers(), [(5, Status.SERVER_THREADPOOL_BUSY)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SERVER_THREADPOOL_BUSY)])
 
     def test_lost(self) -> None:
         client, [first] = self.send()
@@ -795,7 +795,7 @@ class RetryTests(RpcTestCase):
     def test_all_attempts_take_too_long(self) -> None:
         client, [_first] = self.send()
         self.world.run(5, 0.1)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
         self.assertEqual(self.world.records[0].flag, "the host did not answer an attempt within 1s")
 
     def test_an_attempt_in_time(self) -> None:
@@ -810,14 +810,14 @@ class RetryTests(RpcTestCase):
         client = self.world.client()
         client.send(request(5), request(6))
         first, second = self.hosts()
-        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        first.send(response(first.one().id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
         second.wire.reset()
         self.world.turn(1)
-        self.assertEqual(client.answers(), [(5, Status.SERVER_THREADPOOL_BUSY), (6, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.SERVER_THREADPOOL_BUSY), (6, BoltStatus.UNKNOWN)])
 
     def test_outcomes_are_reported(self) -> None:
         client, [first] = self.send(2, cluster={"outlier_detection": {"consecutive_5xx": 1}})
-        first.send(response(first.one().id, status=Status.SERVER_THREADPOOL_BUSY))
+        first.send(response(first.one().id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
         self.assertFalse(self.world.hosts[0].healthy)
         self.world.turn(0.02)
         self.hosts()[1].echo()
@@ -877,13 +877,13 @@ class RouteTests(RpcTestCase):
         self.world = World(1)
         client = self.world.client()
         client.send(encode_request(5, {"service": "changed", "long": "x" * 65490}))
-        self.assertEqual(client.answers(), [(5, Status.CODEC_EXCEPTION)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.CODEC_EXCEPTION)])
 
     def test_another_protocol(self) -> None:
         self.world = World(1)
         client = self.world.client()
         client.send(request(5, "turned"))
-        self.assertEqual(client.answers(), [(5, Status.NO_PROCESSOR)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.NO_PROCESSOR)])
         self.assertEqual(self.world.records[0].flag, "bolt can't be turned into dubbo")
 
     def test_metadata(self) -> None:
@@ -892,7 +892,7 @@ class RouteTests(RpcTestCase):
         )
         client = self.world.client()
         client.send(request(5, "labelled"))
-        self.assertEqual(client.answers(), [(5, Status.NO_PROCESSOR)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.NO_PROCESSOR)])
 
     def test_hashing(self) -> None:
         self.world = World(3, cluster={"lb_type": "LB_MAGLEV"})
@@ -992,7 +992,7 @@ class AccessLogTests(RpcTestCase):
     def test_status_of_a_failed_call(self) -> None:
         client, host = self.set_up()
         client.send(request(3))
-        host.send(response(2, status=Status.SERVER_THREADPOOL_BUSY))
+        host.send(response(2, status=BoltStatus.SERVER_THREADPOOL_BUSY))
         self.assertEqual(client.answers(), [(3, 4)])
         self.assertEqual((self.world.records[0].status, self.world.records[0].flag), (503, ""))
 
@@ -1012,8 +1012,8 @@ class TallyTests(RpcTestCase):
             client, host = self.set_up(access_log=log, tally=tally)
             client.send(request(5), request(6), request(7, oneway=True))
             first, second, _ = host.frames()
-            host.send(response(first.id), response(second.id, status=Status.SERVER_THREADPOOL_BUSY))
-            self.assertEqual(client.answers(), [(5, 0), (6, Status.SERVER_THREADPOOL_BUSY)])
+            host.send(response(first.id), response(second.id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
+            self.assertEqual(client.answers(), [(5, 0), (6, BoltStatus.SERVER_THREADPOOL_BUSY)])
             (cell,) = tally.cells.values()
             self.assertEqual(classes_of(cell.ends), {2: 2, 5: 1, 0: 1})
 

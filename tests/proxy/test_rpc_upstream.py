@@ -16,7 +16,7 @@ from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Keepalive
 from reverseproxy.proxy.rpc.pool import RpcPool
-from reverseproxy.wire.rpc.bolt import Bolt, Status
+from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import Kind
 from tests.proxy.rpc_world import Peer, World, request, response
@@ -92,7 +92,7 @@ class ReverseTests(UpstreamTestCase):
         client, agent = self.reverse()
         client.send(request(5), request(6))
         agent.wire.reset()
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN), (6, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN), (6, BoltStatus.UNKNOWN)])
         self.assertEqual(self.world.cluster.hosts, {})
 
     def test_the_agent_closes_its_side(self) -> None:
@@ -100,7 +100,7 @@ class ReverseTests(UpstreamTestCase):
         client.send(request(5))
         agent.wire.end()
         self.world.turn()
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN)])
         self.assertTrue(agent.wire.lost)
 
     def test_undecodable_bytes_cost_the_host(self) -> None:
@@ -110,7 +110,7 @@ class ReverseTests(UpstreamTestCase):
         self.assertEqual(self.world.cluster.hosts, {})
         self.world.turn()
         self.assertTrue(agent.wire.lost)
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN)])
 
     def test_two_agents_share_the_requests(self) -> None:
         client, agent = self.reverse()
@@ -154,7 +154,7 @@ class ReverseTests(UpstreamTestCase):
         self.world.hosts[0].close("stopping")
         self.world.turn()
         self.assertTrue(agent.wire.aborted)
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN)])
 
     def test_detach(self) -> None:
         client, agent = self.reverse()
@@ -263,7 +263,7 @@ class StaticTests(UpstreamTestCase):
         self.assertEqual(static.connections, 0)
         self.world.endpoint.answer = ConnectionRefusedError()
         client.send(request(7))
-        self.assertEqual(client.answers(), [(7, Status.NO_PROCESSOR)])
+        self.assertEqual(client.answers(), [(7, BoltStatus.NO_PROCESSOR)])
         self.assertEqual(static.connections, 0)
 
     def test_as_many_requests_as_its_connections_can_carry(self) -> None:
@@ -423,7 +423,7 @@ class GoAwayTests(UpstreamTestCase):
         client.send(request(5, timeout=1000))
         host.send(self.goaway)
         self.world.turn(2)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
         self.assertTrue(host.wire.lost)
 
 
@@ -446,7 +446,7 @@ class UnusualTests(UpstreamTestCase):
         _client, host = self.static()
         host.send(request(78), request(79, oneway=True))
         frame = host.one()
-        self.assertEqual((frame.kind, frame.id, frame.status), (Kind.RESPONSE, 78, Status.NO_PROCESSOR))
+        self.assertEqual((frame.kind, frame.id, frame.status), (Kind.RESPONSE, 78, BoltStatus.NO_PROCESSOR))
 
     def test_unknown_ids(self) -> None:
         client, host = self.static()
@@ -536,7 +536,7 @@ class HeartbeatTests(UpstreamTestCase):
         self.world.turn(1.1)
         self.assertTrue(agent.wire.lost)
         self.assertEqual(self.world.cluster.hosts, {})
-        self.assertEqual(client.answers(), [(5, Status.UNKNOWN)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.UNKNOWN)])
 
     def test_answered_late(self) -> None:
         _client, agent = self.reverse()

@@ -19,7 +19,7 @@ from reverseproxy.proxy.rpc import protocols as xprotocols
 from reverseproxy.proxy.rpc.protocols import dialect_of
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.wire.rpc.bolt import Bolt
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder
+from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder
 from tests.config.documents import parse
 from tests.proxy.rpc_world import Peer, World, request, response
 
@@ -217,7 +217,7 @@ class Service(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._decoder = FrameDecoder(Bolt())
+        self._decoder = RpcFrameDecoder(Bolt())
 
     def dataReceived(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
@@ -233,7 +233,7 @@ class ProcessTests(SynchronousTestCase):
         reactor.dial("127.0.0.1", port, client)
         client.transport.write(request(1))
         reactor.settle()
-        [frame] = FrameDecoder(Bolt()).feed(client.data)
+        [frame] = RpcFrameDecoder(Bolt()).feed(client.data)
         return int(frame.status)  # type: ignore[attr-defined]
 
     def start(self, *filters: dict[str, Any]) -> MemoryReactor:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.farewell import LINGER, STALL
 from reverseproxy.wire.http2.frames import ErrorCode
-from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request, encode_response
+from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request, encode_response
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
 from reverseproxy.wire.rpc.xprotocol import XProtocol
 from tests.proxy.http2_memory import Http2Peer, Http2World
@@ -43,13 +43,13 @@ def _invocation(number: int, service: str) -> bytes:
 
 
 RPC = {
-    "bolt": Rpc(Bolt, request, response, 0, Status.TIMEOUT, 9),
+    "bolt": Rpc(Bolt, request, response, 0, BoltStatus.TIMEOUT, 9),
     "boltv2": Rpc(
         lambda: Bolt(2),
         lambda number, service: encode_request(number, {"service": service}, timeout=0, version=2),
         lambda number, content: encode_response(number, content=content, version=2),
         0,
-        Status.TIMEOUT,
+        BoltStatus.TIMEOUT,
         10,
     ),
     "dubbo": Rpc(
@@ -450,7 +450,7 @@ class RpcTests(SynchronousTestCase):
             wire.receive(100)
         self.assertEqual(client.answers(), [])
         world.run(4, 0.5)
-        self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
 
     def test_heartbeats_behind_a_large_request(self) -> None:
         world = RpcWorld(1, idle_timeout=None)
@@ -470,7 +470,7 @@ class RpcTests(SynchronousTestCase):
         client.send(request(6, timeout=1000))
         host.frames()
         world.run(1.5, 0.25)
-        self.assertEqual(client.answers(), [(6, Status.TIMEOUT)])
+        self.assertEqual(client.answers(), [(6, BoltStatus.TIMEOUT)])
 
     def test_partial_ids(self) -> None:
         for name, rpc in RPC.items():

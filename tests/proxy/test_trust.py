@@ -12,7 +12,7 @@ from reverseproxy.proxy.http.leftover import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.refused import REFUSED
 from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
-from reverseproxy.wire.rpc.bolt import Bolt, Status, encode_request
+from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 from tests.config.documents import FILTER, TUNNEL_SERVER, edited, problems
 from tests.proxy.http2_memory import Http2World
@@ -375,7 +375,7 @@ class RpcTests(SynchronousTestCase):
             world.run(seconds - 0.1, 0.1)
             self.assertEqual(client.answers(), [], (timeout, headers))
             world.run(0.3, 0.1)
-            self.assertEqual(client.answers(), [(5, Status.TIMEOUT)], (timeout, headers))
+            self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)], (timeout, headers))
 
     def test_faults(self) -> None:
         """What the request limits is not the host's fault; what the route limits is."""
@@ -398,8 +398,8 @@ class RpcTests(SynchronousTestCase):
             world = RpcWorld(2, cluster=outliers)
             client = world.client()
             client.send(request(5, timeout=timeout))
-            world.host().send(response(world.host().one().id, status=Status.TIMEOUT))
-            self.assertEqual(client.answers(), [(5, Status.TIMEOUT)])
+            world.host().send(response(world.host().one().id, status=BoltStatus.TIMEOUT))
+            self.assertEqual(client.answers(), [(5, BoltStatus.TIMEOUT)])
             self.assertEqual(world.hosts[0].healthy, healthy)
 
     def test_headers_that_can_not_be_read(self) -> None:
@@ -408,7 +408,7 @@ class RpcTests(SynchronousTestCase):
         broken = bytearray(encode_request(5, {"service": "echo"}, timeout=0))
         broken[22:26] = b"\x00\x00\xff\xff"
         client.send(bytes(broken))
-        self.assertEqual(client.answers(), [(5, Status.CODEC_EXCEPTION)])
+        self.assertEqual(client.answers(), [(5, BoltStatus.CODEC_EXCEPTION)])
         self.assertEqual(Bolt().name, "bolt")
 
 

@@ -17,7 +17,7 @@ from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.unfinished import KNOWN, STRANGERS, UnfinishedBytes
-from reverseproxy.wire.http2.frames import PREFACE, Kind, frame, settings
+from reverseproxy.wire.http2.frames import PREFACE, FrameType, frame, settings
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from tests.proxy import rpc_world, test_tcp
 from tests.proxy.http2_memory import Http2World
@@ -192,7 +192,7 @@ class UnfinishedTests(SynchronousTestCase):
         world = Http2World()
         peers = [world.connect(remote=self.info().remote, greet=False).wire for _ in range(20)]
         for wire in peers:
-            wire.send(PREFACE + settings([]) + frame(Kind.HEADERS, 0, 1, b"x" * 10_000))
+            wire.send(PREFACE + settings([]) + frame(FrameType.HEADERS, 0, 1, b"x" * 10_000))
         world.turn()
         self.assertLessEqual(STRANGERS.total, 100_000)
         self.assertEqual(sum(wire.lost for wire in peers), 10)

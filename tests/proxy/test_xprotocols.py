@@ -15,7 +15,7 @@ from reverseproxy.interfaces import IXProtocolPlugin
 from reverseproxy.proxy.rpc import protocols as xprotocols
 from reverseproxy.proxy.rpc.protocols import find_xprotocol, xprotocol_names
 from reverseproxy.wire.rpc.bolt import Bolt
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder
 from tests.integration.configs import EXAMPLES
 from tests.proxy.rpc_world import World
 from tests.wire.frames import decode_all, split
@@ -87,11 +87,11 @@ class ThirdPartyTests(SynchronousTestCase):
         first, second = decode_all(protocol, data)
         self.assertEqual((first.kind, first.id, first.service, first.method), (Kind.REQUEST, 7, "echo", ""))
         self.assertEqual((second.kind, second.header("service")), (Kind.HEARTBEAT, None))
-        decoder = FrameDecoder(protocol)
+        decoder = RpcFrameDecoder(protocol)
         pieces = split(data, list(range(len(data))))
         self.assertEqual(len([frame for piece in pieces for frame in decoder.feed(piece)]), 2)
         for bad in (b"X", b"EY", b"EXz\0\0\0\0\7\0\0\0\0"):
-            decoder = FrameDecoder(protocol)
+            decoder = RpcFrameDecoder(protocol)
             decoder.feed(bad)
             self.assertIsNotNone(decoder.error)
         self.assertEqual([protocol.detect(b) for b in (b"E", b"EX", b"EY", b"x")], [None, True, False, False])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import strategies
 
 from reverseproxy.errors import RpcFrameError
-from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder, XProtocol
 
 
 class TinyFrame(Frame):
@@ -58,7 +58,7 @@ def tiny(kind: Kind, request_id: int, body: bytes = b"") -> bytes:
 
 def decode_all(protocol: XProtocol, data: bytes) -> list[Frame]:
     """All frames in some bytes, which must have nothing else."""
-    decoder = FrameDecoder(protocol)
+    decoder = RpcFrameDecoder(protocol)
     frames = decoder.feed(data)
     assert decoder.error is None, decoder.error
     assert not decoder.in_frame

@@ -24,7 +24,7 @@ from hyperframe.frame import (
 
 from reverseproxy.errors import Http2Error
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import Http2Limits, Reset
+from reverseproxy.wire.http2.events import Http2Limits, StreamReset
 from reverseproxy.wire.http2.frames import PREFACE, ErrorCode
 
 Fields = list[tuple[bytes, bytes]]
@@ -174,7 +174,7 @@ def outcome(peer: Peer, *data: bytes) -> str:
     if resets:
         assert not any(isinstance(frame, GoAwayFrame) for frame in sent)
         for number, event in events:
-            if isinstance(event, Reset) and not event.remote:
+            if isinstance(event, StreamReset) and not event.remote:
                 assert (number, event.code) in [(r.stream_id, r.error_code) for r in resets]
         return f"stream {ErrorCode.name_of(resets[-1].error_code)}"
     return "fine"

@@ -11,12 +11,12 @@ from reverseproxy.errors import RpcHeaderError
 from reverseproxy.wire.rpc.bolt import (
     Bolt,
     BoltFrame,
-    Status,
+    BoltStatus,
     encode_headers,
     encode_request,
     encode_response,
 )
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder
 from tests.wire.frames import cuts, decode_all, split
 
 # Written by hand from the description of the format.
@@ -86,19 +86,19 @@ class DecodeTests(SynchronousTestCase):
 
     def test_first_byte(self) -> None:
         for byte in (0, 3, 0x47, 0xFF):
-            decoder = FrameDecoder(Bolt())
+            decoder = RpcFrameDecoder(Bolt())
             self.assertEqual(decoder.feed(bytes([byte])), [])
             self.assertEqual(str(decoder.error), f"a bolt frame begins with 01 or 02, not with {byte:02x}")
 
     def test_type(self) -> None:
         for data in (b"\1\3", b"\2\1\3", b"\1\xff"):
-            decoder = FrameDecoder(Bolt())
+            decoder = RpcFrameDecoder(Bolt())
             self.assertEqual(decoder.feed(data), [])
             self.assertIn("the type of a bolt frame is 0, 1 or 2", str(decoder.error))
 
     def test_every_length_is_refused_from_the_header_alone(self) -> None:
         for header in (REQUEST[:18] + b"\xff\xff\xff\xff", RESPONSE[:16] + b"\x7f\0\0\0"):
-            decoder = FrameDecoder(Bolt())
+            decoder = RpcFrameDecoder(Bolt())
             self.assertEqual(decoder.feed(header), [])
             self.assertIsNotNone(decoder.error)
 
@@ -113,7 +113,7 @@ class DecodeTests(SynchronousTestCase):
         cuts,
     )
     def test_chunks_make_no_difference(self, wanted: list[bytes], where: list[int]) -> None:
-        decoder = FrameDecoder(Bolt())
+        decoder = RpcFrameDecoder(Bolt())
         frames = [frame for chunk in split(b"".join(wanted), where) for frame in decoder.feed(chunk)]
         self.assertEqual([bytes(frame.data) for frame in frames], wanted)
 
@@ -122,7 +122,7 @@ class DecodeTests(SynchronousTestCase):
         frames = [encode_request(n, {"a": "b"}, bytes([n]) * (200_000 + n)) for n in range(1, 4)]
         stream = b"".join(frames)
         for sizes in ([1], [7, 100_000], [20_000], [3, 16_384, 1], [len(stream)]):
-            decoder = FrameDecoder(Bolt())
+            decoder = RpcFrameDecoder(Bolt())
             found: list[bytes] = []
             position = number = 0
             while position < len(stream):
@@ -137,7 +137,7 @@ class DecodeTests(SynchronousTestCase):
 
     @given(st.lists(st.binary(max_size=60), max_size=5))
     def test_anything_at_all(self, chunks: list[bytes]) -> None:
-        decoder = FrameDecoder(Bolt(), 1000)
+        decoder = RpcFrameDecoder(Bolt(), 1000)
         for chunk in chunks:
             for frame in decoder.feed(b"\1" + chunk):
                 frame.set_id(1)
@@ -168,7 +168,7 @@ class CrcTests(SynchronousTestCase):
             self.assertEqual(again.data, with_crc(data))
 
     def test_wrong(self) -> None:
-        decoder = FrameDecoder(Bolt())
+        decoder = RpcFrameDecoder(Bolt())
         bad = with_crc(REQUEST_2)
         self.assertEqual(decoder.feed(bad[:-5] + b"X" + bad[-4:]), [])
         self.assertIn("CRC", str(decoder.error))
@@ -323,4 +323,4 @@ class OwnFramesTests(SynchronousTestCase):
 
     def test_encoded_responses(self) -> None:
         self.assertEqual(encode_response(7, content=b"hello"), RESPONSE)
-        self.assertEqual(encode_response(7, Status.TIMEOUT, version=2), RESPONSE_2)
+        self.assertEqual(encode_response(7, BoltStatus.TIMEOUT, version=2), RESPONSE_2)

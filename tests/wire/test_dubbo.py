@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.wire.rpc.dubbo import Dubbo, DubboFrame, decode_string, encode_frame, encode_string
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder
 from tests.wire.frames import cuts, decode_all, split
 
 # Written by hand from the description of the format.
@@ -50,12 +50,12 @@ class DecodeTests(SynchronousTestCase):
 
     def test_magic(self) -> None:
         for data in (b"\xdb", b"\xda\xba", b"GET / HTTP/1.1\r\n", b"x" * 16):
-            decoder = FrameDecoder(Dubbo())
+            decoder = RpcFrameDecoder(Dubbo())
             self.assertEqual(decoder.feed(data), [])
             self.assertIn("a dubbo frame begins with da bb", str(decoder.error))
 
     def test_too_large(self) -> None:
-        decoder = FrameDecoder(Dubbo(), 1000)
+        decoder = RpcFrameDecoder(Dubbo(), 1000)
         self.assertEqual(decoder.feed(REQUEST[:12] + b"\xff\xff\xff\xff"), [])
         self.assertIn("1000 are allowed", str(decoder.error))
 
@@ -67,7 +67,7 @@ class DecodeTests(SynchronousTestCase):
 
     @given(st.lists(st.sampled_from([REQUEST, RESPONSE, HEARTBEAT, READ_ONLY])), cuts)
     def test_chunks_make_no_difference(self, wanted: list[bytes], where: list[int]) -> None:
-        decoder = FrameDecoder(Dubbo())
+        decoder = RpcFrameDecoder(Dubbo())
         frames = [frame for chunk in split(b"".join(wanted), where) for frame in decoder.feed(chunk)]
         self.assertEqual([bytes(frame.data) for frame in frames], wanted)
 

@@ -21,7 +21,7 @@ from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.message import END, End, Request, Response
 from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import GoAway, Http2Limits, PeerSettings, Pong, Reset
+from reverseproxy.wire.http2.events import GoAway, Http2Limits, PeerSettings, PingAck, StreamReset
 from reverseproxy.wire.http2.frame_reader import MAX_CONTINUATIONS, MAX_REPLIES, UPDATES_PER_FRAME
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, MAX_WINDOW, PREFACE, ErrorCode, Setting
 from reverseproxy.wire.http2.message_reader import REMEMBERED_RESETS
@@ -388,7 +388,7 @@ class RequestTests(SynchronousTestCase):
         events = peer.feed(peer.headers(1, POST), peer.rst(1, ErrorCode.CANCEL))
         reset = events[-1][1]
         self.assertEqual((reset.code, reset.remote, reset.processed), (ErrorCode.CANCEL, True, True))
-        self.assertEqual(repr(reset), "<Reset by peer: CANCEL: the stream was reset: CANCEL>")
+        self.assertEqual(repr(reset), "<StreamReset by peer: CANCEL: the stream was reset: CANCEL>")
         self.assertFalse(peer.connection.is_open(1))
 
     def test_reset_by_us_drops_what_was_to_be_sent(self) -> None:
@@ -406,8 +406,8 @@ class RequestTests(SynchronousTestCase):
         events = peer.feed(
             peer.headers(1, POST), peer.headers(3, [*GET, (b"Bad", b"")], True), peer.data(1, b"x", True)
         )
-        self.assertEqual(kinds(events), [(1, Request), (3, Reset), (1, b"x"), (1, End)])
-        self.assertEqual(repr(events[1][1]), "<Reset by us: PROTOCOL_ERROR: a field is named b'Bad'>")
+        self.assertEqual(kinds(events), [(1, Request), (3, StreamReset), (1, b"x"), (1, End)])
+        self.assertEqual(repr(events[1][1]), "<StreamReset by us: PROTOCOL_ERROR: a field is named b'Bad'>")
 
     def test_head_that_is_too_large(self) -> None:
         peer = server(max_header_list_size=1000)
@@ -453,7 +453,7 @@ class AgainTests(SynchronousTestCase):
             for number in range(4):
                 stream = 1 + peer.connection.last_stream + peer.connection.last_stream % 2
                 (event,) = peer.feed(peer.headers(stream, fields, True))
-                self.assertIsInstance(event[1], Reset, number)
+                self.assertIsInstance(event[1], StreamReset, number)
 
     def test_upgrades_have_heads_of_their_own(self) -> None:
         """What they are switched to is added to their fields on the way."""
@@ -474,7 +474,7 @@ class AgainTests(SynchronousTestCase):
         self.assertEqual([head.length for head in heads], [3, 0] * 3)
         stream = connection.request(GET, True)
         events = peer.feed(peer.headers(stream, answer, True))
-        self.assertEqual(kinds(events), [(stream, Reset)])
+        self.assertEqual(kinds(events), [(stream, StreamReset)])
 
 
 class ResponseTests(SynchronousTestCase):
@@ -514,14 +514,14 @@ class ResponseTests(SynchronousTestCase):
         peer = client()
         number = peer.connection.request(POST, False)
         events = peer.feed(peer.headers(1, OK, True), peer.rst(1, ErrorCode.NO_ERROR))
-        self.assertEqual(kinds(events), [(1, Response), (1, End), (1, Reset)])
+        self.assertEqual(kinds(events), [(1, Response), (1, End), (1, StreamReset)])
         self.assertFalse(peer.connection.is_open(number))
 
     def test_response_head_that_is_too_large(self) -> None:
         peer = client(max_header_list_size=1000)
         self.ask(peer)
         events = peer.feed(peer.headers(1, [*OK, (b"x", b"y" * 1000)]))
-        self.assertEqual(kinds(events), [(1, Reset)])
+        self.assertEqual(kinds(events), [(1, StreamReset)])
         (_, reset) = peer.take()
         self.assertEqual(reset.error_code, ErrorCode.CANCEL)
 
@@ -529,7 +529,7 @@ class ResponseTests(SynchronousTestCase):
         peer = client(max_header_list_size=1000)
         self.ask(peer)
         events = peer.feed(peer.headers(1, OK), peer.headers(1, [(b"x", b"y" * 1000)], True))
-        self.assertEqual(kinds(events), [(1, Response), (1, Reset)])
+        self.assertEqual(kinds(events), [(1, Response), (1, StreamReset)])
 
     def test_tunnel(self) -> None:
         peer = client()
@@ -579,7 +579,8 @@ class GoAwayTests(SynchronousTestCase):
             peer.headers(1, OK), peer.goaway(1, ErrorCode.NO_ERROR, b"bye"), peer.data(1, b"x", True)
         )
         self.assertEqual(
-            kinds(events), [(1, Response), (0, GoAway), (3, Reset), (5, Reset), (1, b"x"), (1, End)]
+            kinds(events),
+            [(1, Response), (0, GoAway), (3, StreamReset), (5, StreamReset), (1, b"x"), (1, End)],
         )
         self.assertEqual(repr(events[1][1]), "<GoAway NO_ERROR last=1 'bye'>")
         self.assertEqual([events[2][1].processed, events[2][1].code], [False, ErrorCode.REFUSED_STREAM])
@@ -589,7 +590,7 @@ class GoAwayTests(SynchronousTestCase):
         peer = client()
         peer.connection.request(GET, True)
         self.assertEqual(kinds(peer.feed(peer.goaway(MAX_STREAM_ID))), [(0, GoAway)])
-        self.assertEqual(kinds(peer.feed(peer.goaway(0))), [(0, GoAway), (1, Reset)])
+        self.assertEqual(kinds(peer.feed(peer.goaway(0))), [(0, GoAway), (1, StreamReset)])
 
     def test_refused_stream_was_not_processed(self) -> None:
         peer = client()
@@ -613,13 +614,13 @@ class GoAwayTests(SynchronousTestCase):
         self.assertEqual((goaway.last_stream_id, goaway.error_code), (MAX_STREAM_ID, ErrorCode.NO_ERROR))
         # A request that was under way is still taken.
         events = peer.feed(peer.headers(3, GET, True), peer.ping(b"draining", ack=True))
-        self.assertEqual(kinds(events), [(3, Request), (3, End), (0, Pong)])
+        self.assertEqual(kinds(events), [(3, Request), (3, End), (0, PingAck)])
         self.assertEqual(events[-1][1].data, ping.opaque_data)
         peer.connection.refuse_new()
         (goaway,) = peer.take()
         self.assertEqual(goaway.last_stream_id, 3)
         events = peer.feed(peer.headers(5, GET, True))
-        self.assertEqual((kinds(events), events[0][1].processed), ([(5, Reset)], False))
+        self.assertEqual((kinds(events), events[0][1].processed), ([(5, StreamReset)], False))
         (reset,) = peer.take()
         self.assertEqual((reset.stream_id, reset.error_code), (5, ErrorCode.REFUSED_STREAM))
         peer.connection.refuse_new()
@@ -880,7 +881,7 @@ class BoundsTests(SynchronousTestCase):
     def test_too_many_streams_are_refused(self) -> None:
         peer = server(max_concurrent_streams=2)
         events = peer.feed(*[peer.headers(n, POST) for n in (1, 3, 5)])
-        self.assertEqual(kinds(events), [(1, Request), (3, Request), (5, Reset)])
+        self.assertEqual(kinds(events), [(1, Request), (3, Request), (5, StreamReset)])
         (reset,) = peer.take()
         self.assertEqual((reset.stream_id, reset.error_code), (5, ErrorCode.REFUSED_STREAM))
         self.assertEqual(kinds(peer.feed(peer.data(5, b"x"), peer.data(3, b"y"))), [(3, b"y")])

@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import Http2Error
 from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import Http2Limits, Reset
+from reverseproxy.wire.http2.events import Http2Limits, StreamReset
 from tests import most
 from tests.wire.http2_frames import GET, OK, POST
 
@@ -100,7 +100,7 @@ class Ours:
 
     def feed(self, data: bytes) -> None:
         for number, event in self.connection.feed(data):
-            assert not isinstance(event, Http2Error | Reset), event
+            assert not isinstance(event, Http2Error | StreamReset), event
             if isinstance(event, bytes):
                 self.bodies[number] += event
                 if self.rng.random() < 0.2:

@@ -14,7 +14,7 @@ from reverseproxy.wire.http1.fields import CHUNKED, chunk, last_chunk
 from reverseproxy.wire.http1.heads import request_head_bytes
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import Http2Limits, Reset
+from reverseproxy.wire.http2.events import Http2Limits, StreamReset
 from reverseproxy.wire.http2.fields import (
     Malformed,
     parse_request,
@@ -255,7 +255,7 @@ class ConnectionTests(SynchronousTestCase):
         head = head_of()
         number = client.request(request_fields(head, head.headers, b"http", b"", b"a", True), False)
         [(_, _), (stream, reset)] = server.feed(client.take())
-        assert isinstance(reset, Reset)
+        assert isinstance(reset, StreamReset)
         self.assertEqual((stream, reset.code), (number, ErrorCode.PROTOCOL_ERROR))
 
     def test_other_values_say_nothing(self) -> None:

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import Http2Error
 from reverseproxy.wire.http.message import Request
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
-from reverseproxy.wire.http2.events import Http2Limits, Pong
+from reverseproxy.wire.http2.events import Http2Limits, PingAck
 from reverseproxy.wire.http2.windows import PROBE
 from reverseproxy.wire.window import PROBE_EVERY, Reserve
 from tests.wire.http2_frames import GET, OK, POST, Peer, client, read_frames, server
@@ -245,7 +245,7 @@ class PeerTests(SynchronousTestCase):
         # What was not asked is no answer.
         peer.feed(peer.ping(PROBE + b"\0\0\0\x09", ack=True))
         [(_, event)] = peer.feed(peer.ping(b"whatever", ack=True))
-        self.assertIsInstance(event, Pong)
+        self.assertIsInstance(event, PingAck)
         self.assertAlmostEqual(growth.rtt or 0.0, 0.1)
 
     def test_answers_before_any_question(self) -> None:

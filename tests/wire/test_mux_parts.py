@@ -27,10 +27,10 @@ from reverseproxy.wire.yamux.frames import (
 )
 from reverseproxy.wire.yamux.ids import SPARE_IDS, StreamIds
 from reverseproxy.wire.yamux.late import REMEMBERED_RESETS, ResetStreams
-from reverseproxy.wire.yamux.outbound import ACK_AFTER, BRIEF, Output
-from reverseproxy.wire.yamux.reader import FrameReader
+from reverseproxy.wire.yamux.outbound import ACK_AFTER, BRIEF, YamuxOutput
+from reverseproxy.wire.yamux.reader import YamuxFrameReader
 from reverseproxy.wire.yamux.session import Mux
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.stream import YamuxStream
 from reverseproxy.wire.yamux.table import StreamTable
 from reverseproxy.wire.yamux.windows import ReceiveWindows
 from tests.wire.mux_frames import Frame, frames
@@ -149,7 +149,7 @@ class AbuseTests(SynchronousTestCase):
 class WindowTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.table = table()
-        self.output = Output(self.table)
+        self.output = YamuxOutput(self.table)
         self.windows = ReceiveWindows(self.table, self.output)
         self.stream = self.table.add(1, 0)
 
@@ -216,9 +216,9 @@ class WindowTests(SynchronousTestCase):
 class OutputTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.table = table(client=True)
-        self.output = Output(self.table)
+        self.output = YamuxOutput(self.table)
 
-    def open(self) -> Stream:
+    def open(self) -> YamuxStream:
         stream = self.table.add(self.table.ids.take(), SYN)
         self.output.open(stream)
         return stream
@@ -286,7 +286,7 @@ class OutputTests(SynchronousTestCase):
 
     def test_too_much_for_a_peer_that_takes_nothing(self) -> None:
         limits = MuxLimits(max_pending_control=3, max_streams=1)
-        output = Output(table(limits))
+        output = YamuxOutput(table(limits))
         for _ in range(5):
             self.assertFalse(output.overflow)
             output.put_first(pack(PING, SYN, 0, 0))
@@ -312,13 +312,13 @@ class OutputTests(SynchronousTestCase):
 class Rules:
     """Writes down what the reader asks."""
 
-    def __init__(self, streams: dict[int, Stream]) -> None:
+    def __init__(self, streams: dict[int, YamuxStream]) -> None:
         self.streams = streams
         self.asked: list[object] = []
 
     def on_data(
-        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
-    ) -> Stream | None:
+        self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
+    ) -> YamuxStream | None:
         self.asked.append((number, flags, length))
         return stream
 
@@ -327,15 +327,18 @@ class Rules:
             raise MuxError("expected something else")
         self.asked.append((kind, flags, number, length))
 
-    def on_end(self, stream: Stream, events: list[Event]) -> None:
+    def on_end(self, stream: YamuxStream, events: list[Event]) -> None:
         events.append(Ended(stream.id))
 
 
 class ReaderTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.streams = {1: Stream(1, WINDOW, WINDOW, WINDOW, 0, 0.0), 3: Stream(3, WINDOW, 5, WINDOW, 0, 0.0)}
+        self.streams = {
+            1: YamuxStream(1, WINDOW, WINDOW, WINDOW, 0, 0.0),
+            3: YamuxStream(3, WINDOW, 5, WINDOW, 0, 0.0),
+        }
         self.rules = Rules(self.streams)
-        self.reader = FrameReader(self.streams, self.rules, GO_AWAY)
+        self.reader = YamuxFrameReader(self.streams, self.rules, GO_AWAY)
 
     def read(self, data: bytes) -> tuple[int, str]:
         events: list[Event] = []
@@ -377,7 +380,7 @@ class ReaderTests(SynchronousTestCase):
     def test_no_header(self) -> None:
         for begin in (b"\1", b"\0\4", b"GET"):
             with self.assertRaisesRegex(MuxError, "expected version 0 and a type from 0 to 3"):
-                FrameReader(self.streams, self.rules, GO_AWAY).read(begin, [])
+                YamuxFrameReader(self.streams, self.rules, GO_AWAY).read(begin, [])
 
 
 class CutTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import RpcFrameError
-from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, Frame, FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, Frame, Kind, RpcFrameDecoder, XProtocol
 from tests.wire.frames import Tiny, cuts, decode_all, split, tiny
 
 
@@ -32,7 +32,7 @@ class FrameDecoderTests(SynchronousTestCase):
         )
 
     def test_byte_by_byte(self) -> None:
-        decoder = FrameDecoder(Tiny())
+        decoder = RpcFrameDecoder(Tiny())
         data = tiny(Kind.REQUEST, 7, b"abc")
         for count in range(1, len(data)):
             self.assertEqual(decoder.feed(data[count - 1 : count]), [])
@@ -42,14 +42,14 @@ class FrameDecoderTests(SynchronousTestCase):
         self.assertFalse(decoder.in_frame)
 
     def test_a_frame_is_a_copy(self) -> None:
-        decoder = FrameDecoder(Tiny())
+        decoder = RpcFrameDecoder(Tiny())
         [frame] = decoder.feed(tiny(Kind.REQUEST, 7, b"a"))
         frame.set_id(9)
         [other] = decoder.feed(tiny(Kind.REQUEST, 7, b"b"))
         self.assertEqual((frame.data[2], other.data[2]), (9, 7))
 
     def test_frames_before_an_error_count(self) -> None:
-        decoder = FrameDecoder(Tiny())
+        decoder = RpcFrameDecoder(Tiny())
         [frame] = decoder.feed(tiny(Kind.REQUEST, 7) + b"?")
         self.assertEqual(frame.id, 7)
         self.assertIsInstance(decoder.error, RpcFrameError)
@@ -57,36 +57,36 @@ class FrameDecoderTests(SynchronousTestCase):
         self.assertFalse(decoder.in_frame)
 
     def test_the_largest_frame(self) -> None:
-        decoder = FrameDecoder(Tiny(), 10)
+        decoder = RpcFrameDecoder(Tiny(), 10)
         self.assertEqual(len(decoder.feed(tiny(Kind.REQUEST, 7, b"a" * 6))), 1)
         self.assertIsNone(decoder.error)
 
     def test_a_frame_too_large_is_refused_before_it_is_there(self) -> None:
-        decoder = FrameDecoder(Tiny(), 10)
+        decoder = RpcFrameDecoder(Tiny(), 10)
         self.assertEqual(decoder.feed(tiny(Kind.REQUEST, 7, b"a" * 7)[:4]), [])
         self.assertEqual(str(decoder.error), "a frame of 11 bytes or more, where 10 are allowed")
 
     def test_a_frame_too_large_is_refused_in_one_piece_as_well(self) -> None:
-        decoder = FrameDecoder(Tiny(), 10)
+        decoder = RpcFrameDecoder(Tiny(), 10)
         frames = decoder.feed(tiny(Kind.REQUEST, 1) + tiny(Kind.REQUEST, 7, b"a" * 7))
         self.assertEqual([frame.id for frame in frames], [1])
         self.assertIsNotNone(decoder.error)
 
     def test_a_long_frame_is_not_looked_at_with_each_byte(self) -> None:
         protocol = _Counting()
-        decoder = FrameDecoder(protocol)
+        decoder = RpcFrameDecoder(protocol)
         data = tiny(Kind.REQUEST, 7, b"a" * 255)
         frames = [frame for byte in data for frame in decoder.feed(bytes([byte]))]
         self.assertEqual(len(frames), 1)
         self.assertEqual(protocol.calls, 3)
 
     def test_a_protocol_that_never_has_enough(self) -> None:
-        decoder = FrameDecoder(_Needy(), 10)
+        decoder = RpcFrameDecoder(_Needy(), 10)
         for _ in range(3):
             self.assertEqual(decoder.feed(b"#"), [])
 
     def test_close_forgets(self) -> None:
-        decoder = FrameDecoder(Tiny())
+        decoder = RpcFrameDecoder(Tiny())
         decoder.feed(b"#")
         decoder.close()
         self.assertFalse(decoder.in_frame)
@@ -94,7 +94,7 @@ class FrameDecoderTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 255), st.binary(max_size=40))), cuts)
     def test_chunks_make_no_difference(self, wanted: list[tuple[Kind, int, bytes]], where: list[int]) -> None:
         data = b"".join(tiny(*each) for each in wanted)
-        decoder = FrameDecoder(Tiny())
+        decoder = RpcFrameDecoder(Tiny())
         frames = [frame for chunk in split(data, where) for frame in decoder.feed(chunk)]
         self.assertEqual([(f.kind, f.id, bytes(f.data[4:])) for f in frames], wanted)
         self.assertFalse(decoder.in_frame)

@@ -45,7 +45,7 @@ from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.message import Response
 from reverseproxy.wire.http2.connection import ClientConnection
-from reverseproxy.wire.http2.events import Event, GoAway, PeerSettings, Pong, Reset
+from reverseproxy.wire.http2.events import Event, GoAway, PeerSettings, PingAck, StreamReset
 from reverseproxy.wire.http2.frames import ErrorCode
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Http2Client(HostConnection, Http2Protocol):
             kind = type(event)
             if number == 0:
                 self._on_connection(event)
-            elif kind is Reset:
+            elif kind is StreamReset:
                 self._deliver(number, batches.pop(number, None))
                 self._reset(number, event)  # type: ignore[arg-type]
             elif number in calls:
@@ -202,7 +202,7 @@ class Http2Client(HostConnection, Http2Protocol):
                     self._pool.served()
             call.received(batch)
 
-    def _reset(self, number: int, reset: Reset) -> None:
+    def _reset(self, number: int, reset: StreamReset) -> None:
         if not reset.remote:
             log.warn(
                 "{host} sent a bad response: {reason}", host=self._pool.host.address, reason=reset.reason
@@ -238,7 +238,7 @@ class Http2Client(HostConnection, Http2Protocol):
             self._go_away(event)
         elif isinstance(event, PeerSettings):
             self._settings_came()
-        elif isinstance(event, Pong):
+        elif isinstance(event, PingAck):
             self._pings.answered()
 
     def _settings_came(self) -> None:

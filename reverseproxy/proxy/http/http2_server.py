@@ -45,7 +45,7 @@ from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.message import END, End, Request
 from reverseproxy.wire.http2.connection import ServerConnection
-from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, Pong, Reset
+from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, PingAck, StreamReset
 from reverseproxy.wire.http2.frames import ErrorCode
 from reverseproxy.wire.http2.upgrades import Content
 
@@ -163,7 +163,7 @@ class Http2Proxy(Http2Closing):
                     touched[exchange] = None
             elif type(event) is HttpError:
                 self._refuse(number, event)
-            elif type(event) is Reset:
+            elif type(event) is StreamReset:
                 self._reset(number, event)
             elif number == 0:
                 self._on_connection(event)
@@ -249,7 +249,7 @@ class Http2Proxy(Http2Closing):
         stream.was_reset(reason, Flag.OM)
         self._forget(stream)
 
-    def _reset(self, number: int, reset: Reset) -> None:
+    def _reset(self, number: int, reset: StreamReset) -> None:
         stream = self._streams.get(number)
         if not reset.remote and reset.code != ErrorCode.REFUSED_STREAM:
             note_mistake(log, self.settings, self.info, reset.reason)
@@ -275,7 +275,7 @@ class Http2Proxy(Http2Closing):
                 )
             self._end_flags = Flag.DPE
             self._close("the client broke the rules of HTTP/2", linger=True)
-        elif isinstance(event, Pong):
+        elif isinstance(event, PingAck):
             if event.data == WARNED and self.draining:
                 self._name_last_stream()
         elif isinstance(event, GoAway) and event.code:

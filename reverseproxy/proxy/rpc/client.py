@@ -38,7 +38,7 @@ from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.to_hosts import HostConnection
 from reverseproxy.unfinished import Counted
-from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.pool import RpcPool
@@ -90,7 +90,7 @@ class RpcClient(HostConnection, Rebindable, Counted):
         self.dropped = 0
         self.sent = 0
         self._pool = pool
-        self._decoder = FrameDecoder(pool.protocol, pool.max_frame)
+        self._decoder = RpcFrameDecoder(pool.protocol, pool.max_frame)
         self._served = False  # the host has answered with success
         self._pausers: set[object] = set()
         self._last_read = 0.0
@@ -190,7 +190,7 @@ class RpcClient(HostConnection, Rebindable, Counted):
         self._decoder.max_frame = max_frame
 
     def arriving(self, number: int) -> tuple[int, int] | None:
-        """Look whether the response to a request is coming; see L{FrameDecoder.begun}."""
+        """Look whether the response to a request is coming; see L{RpcFrameDecoder.begun}."""
         return self._decoder.begun(number)
 
     def forget(self, number: int) -> None:

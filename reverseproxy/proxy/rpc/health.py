@@ -29,7 +29,7 @@ from reverseproxy.logs import loss
 from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.proxy.rpc.pool import make_rpc_pool
 from reverseproxy.proxy.rpc.protocols import find_xprotocol
-from reverseproxy.wire.rpc.xprotocol import FrameDecoder, Kind, XProtocol
+from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder, XProtocol
 
 _NUMBER: Final = 1
 """The id of the only frame on a connection."""
@@ -44,7 +44,7 @@ class _Probe(Probe):
     def __init__(self, protocol: XProtocol) -> None:
         super().__init__()
         self._protocol = protocol
-        self._decoder = FrameDecoder(protocol, _MAX_ANSWER)
+        self._decoder = RpcFrameDecoder(protocol, _MAX_ANSWER)
 
     def connectionMade(self) -> None:
         """Ask."""

@@ -46,7 +46,7 @@ from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.refused import REFUSED
 from reverseproxy.sockets import heed_reset
 from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
-from reverseproxy.wire.rpc.xprotocol import Frame, FrameDecoder, Kind
+from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 log = Logger()
 
@@ -75,7 +75,7 @@ class RpcProxy(Rebindable, Counted):
         self.answers = Answers(settings, self, patient=info.reverse)
         self.deadlines: Deadlines[RpcTimed] = Deadlines(clock, RpcTimed.timed_out)
         self.try_deadlines: Deadlines[RpcTimed] = Deadlines(clock, methodcaller("try_timed_out"))
-        self._decoder = FrameDecoder(
+        self._decoder = RpcFrameDecoder(
             settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)
         )
         self._under_way = UnderWay(KNOWN if info.reverse else STRANGERS)

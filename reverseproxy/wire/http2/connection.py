@@ -4,7 +4,7 @@ HTTP/2 as events: one connection, its streams, and the bounds on both.
 Feed bytes, get pairs of a stream's number and an event; number 0 stands for the
 connection.  The events of HTTP are the same as those of HTTP/1: a
 L{Request} or L{Response}, the body as plain C{bytes}, an L{End}.  A
-L{Reset} ends a stream early.  An L{Http2Error} comes last and once, if the peer
+L{StreamReset} ends a stream early.  An L{Http2Error} comes last and once, if the peer
 broke the rules of the connection, after everything that was in order before it.
 
 What a peer does wrong with one message ends one stream, and only what leaves
@@ -29,7 +29,7 @@ from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, Req
 from reverseproxy.wire.http2.control import ControlReader
 from reverseproxy.wire.http2.events import (
     Http2Limits,
-    Reset,
+    StreamReset,
 )
 from reverseproxy.wire.http2.fields import (
     Malformed,
@@ -48,7 +48,7 @@ from reverseproxy.wire.http2.frames import (
 )
 from reverseproxy.wire.http2.hpack import KNOWN_HEAD, Fields
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
-from reverseproxy.wire.http2.outbound import Stream
+from reverseproxy.wire.http2.outbound import StreamState
 from reverseproxy.wire.window import Reserve
 
 
@@ -120,7 +120,7 @@ class ServerConnection(ControlReader):
         if len(self._streams) >= self._max_streams:
             self._refuse(number, f"more than {self._max_streams} streams at once")
             return
-        stream = Stream(
+        stream = StreamState(
             number,
             self._stream_window,
             self._peer_stream_window,
@@ -181,13 +181,13 @@ class ServerConnection(ControlReader):
         self._spend_reset()
         self._reply(rst_stream(number, ErrorCode.REFUSED_STREAM))
         self._remember_reset(number)
-        self._events.append((number, Reset(ErrorCode.REFUSED_STREAM, False, False, reason)))
+        self._events.append((number, StreamReset(ErrorCode.REFUSED_STREAM, False, False, reason)))
 
     def _on_peer_reset(self, number: int, code: int) -> None:
         super()._on_peer_reset(number, code)
         self._spend_reset()
 
-    def _local_end(self, stream: Stream) -> None:
+    def _local_end(self, stream: StreamState) -> None:
         super()._local_end(stream)
         if stream.remote_open and not stream.tunnel:
             # The rest of the request is of no use to anybody (RFC 9113 8.1).
@@ -248,7 +248,7 @@ class ClientConnection(ControlReader):
             raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which has ended")
         self._spend_control("frames on streams that were reset")
 
-    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
+    def _on_response(self, stream: StreamState, fields: Headers, ended: bool) -> None:
         number = stream.id
         head = self._read_response(stream, fields, ended)
         if head is None:
@@ -264,7 +264,7 @@ class ClientConnection(ControlReader):
             self._remote_end(stream)
             self._events.append((number, END))
 
-    def _read_response(self, stream: Stream, fields: Headers, ended: bool) -> Response | None:
+    def _read_response(self, stream: StreamState, fields: Headers, ended: bool) -> Response | None:
         """Make a head of the fields of a response; L{None} if its stream was reset, as there is none."""
         remembered = fields if type(fields) is Fields and not stream.tunnel else None
         if remembered is not None and remembered.meaning is not None:
@@ -313,7 +313,7 @@ class ClientConnection(ControlReader):
             self._remember_reset(number)  # which a host may do as well, or answer all the same
             self._drop(number)
             reason = f"the peer closes the connection: {ErrorCode.name_of(code)}"
-            self._events.append((number, Reset(ErrorCode.REFUSED_STREAM, True, False, reason)))
+            self._events.append((number, StreamReset(ErrorCode.REFUSED_STREAM, True, False, reason)))
 
     @property
     def room(self) -> int:
@@ -336,7 +336,7 @@ class ClientConnection(ControlReader):
         """
         number = self._next
         self._next = number + 2
-        stream = Stream(
+        stream = StreamState(
             number,
             self._stream_window,
             self._peer_stream_window,

@@ -17,16 +17,16 @@ from reverseproxy.wire.http2.events import (
     PEER_SETTINGS,
     GoAway,
     Http2Limits,
-    Pong,
-    Reset,
+    PingAck,
+    StreamReset,
 )
 from reverseproxy.wire.http2.frames import (
     DEFAULT_MAX_FRAME_SIZE,
     DEFAULT_WINDOW,
     MAX_WINDOW,
     ErrorCode,
-    Flag,
-    Kind,
+    FrameFlag,
+    FrameType,
     Setting,
     frame,
     go_away,
@@ -52,7 +52,7 @@ _SETTING: Final = Struct(">HL")
 _DEBUG_BYTES: Final = 200
 """Bytes of a peer's text that are kept for the log."""
 
-_SETTINGS_ACK: Final = frame(Kind.SETTINGS, Flag.ACK, 0)
+_SETTINGS_ACK: Final = frame(FrameType.SETTINGS, FrameFlag.ACK, 0)
 
 
 class ControlReader(MessageReader):
@@ -147,7 +147,7 @@ class ControlReader(MessageReader):
         self._events.append(
             (
                 number,
-                Reset(
+                StreamReset(
                     code,
                     True,
                     code != ErrorCode.REFUSED_STREAM,
@@ -166,13 +166,13 @@ class ControlReader(MessageReader):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"PING on stream {number}")
         if len(payload) != 8:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
-        if flags & Flag.ACK:
+        if flags & FrameFlag.ACK:
             if self._asked:
                 self._asked -= 1
             else:
                 self._spend_control("answers to no PING")
             if not self._is_probe(payload):
-                self._events.append((0, Pong(payload)))
+                self._events.append((0, PingAck(payload)))
             return
         self._spend_control("PING frames")
         self._reply(ping(payload, ack=True))
@@ -228,7 +228,7 @@ class ControlReader(MessageReader):
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"SETTINGS on stream {number}")
-        if flags & Flag.ACK:
+        if flags & FrameFlag.ACK:
             if payload:
                 raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
             if self.acknowledged:
@@ -294,7 +294,7 @@ class ControlReader(MessageReader):
     # what we say
 
     def ping(self, data: bytes) -> None:
-        """Ask for a L{Pong} with these 8 bytes."""
+        """Ask for a L{PingAck} with these 8 bytes."""
         if not self.closed:
             self._asked += 1
             self._out.append(ping(data))

@@ -9,8 +9,8 @@ __all__ = [
     "GoAway",
     "Http2Limits",
     "PeerSettings",
-    "Pong",
-    "Reset",
+    "PingAck",
+    "StreamReset",
 ]
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class Http2Limits:
         return max(4 * self.max_header_list_size, 65536)
 
 
-class Reset:
+class StreamReset:
     """
     A stream has ended early; nothing more comes for it.
 
@@ -112,7 +112,7 @@ class Reset:
 
     def __repr__(self) -> str:
         who = "peer" if self.remote else "us"
-        return f"<Reset by {who}: {ErrorCode.name_of(self.code)}: {self.reason}>"
+        return f"<StreamReset by {who}: {ErrorCode.name_of(self.code)}: {self.reason}>"
 
 
 class GoAway:
@@ -135,7 +135,7 @@ class GoAway:
         return f"<GoAway {ErrorCode.name_of(self.code)} last={self.last_stream} {self.debug!r}>"
 
 
-class Pong:
+class PingAck:
     """
     The answer to a PING of ours.
 
@@ -154,5 +154,7 @@ class PeerSettings:
 
 PEER_SETTINGS: Final = PeerSettings()
 
-Event = Request | Response | bytes | End | HttpError | Reset | GoAway | Pong | PeerSettings | Http2Error
+Event = (
+    Request | Response | bytes | End | HttpError | StreamReset | GoAway | PingAck | PeerSettings | Http2Error
+)
 """What C{feed} returns, with the number of the stream."""

@@ -27,8 +27,8 @@ from reverseproxy.wire.http2.frames import (
     HEADER_SIZE,
     PREFACE,
     ErrorCode,
-    Flag,
-    Kind,
+    FrameFlag,
+    FrameType,
     go_away,
 )
 from reverseproxy.wire.http2.hpack import FieldDecoder
@@ -197,7 +197,7 @@ class FrameReader(Windows):
                 break
             offset = body + size
             stream &= 0x7FFFFFFF
-            if self._block and (kind != Kind.CONTINUATION or stream != self._block_stream):
+            if self._block and (kind != FrameType.CONTINUATION or stream != self._block_stream):
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a field block was interrupted by another frame")
             if kind < 10:
                 handlers[kind](flags, stream, data[body:offset])
@@ -214,7 +214,7 @@ class FrameReader(Windows):
         first (RFC 9113 3.4): MOSN reads in one thread and writes in another.  Go's
         library takes that, too.
         """
-        if kind != Kind.SETTINGS:
+        if kind != FrameType.SETTINGS:
             first = data[offset : offset + 24]
             raise Http2Error(
                 ErrorCode.PROTOCOL_ERROR, f"the first frame is not SETTINGS; the peer sent {first!r}"
@@ -253,16 +253,16 @@ class FrameReader(Windows):
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         if not number:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
-        if flags & Flag.PADDED:
+        if flags & FrameFlag.PADDED:
             payload = unpad(payload)
-        if flags & Flag.PRIORITY:
+        if flags & FrameFlag.PRIORITY:
             if len(payload) < 5:
                 raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
             depends_on_itself = _UINT32.unpack_from(payload)[0] & 0x7FFFFFFF == number
             payload = payload[5:]
             if depends_on_itself:
                 flags |= SELF_DEPENDENT
-        if flags & Flag.END_HEADERS:
+        if flags & FrameFlag.END_HEADERS:
             self._on_block(flags, number, payload)
             return
         self._block.append(payload)
@@ -279,7 +279,7 @@ class FrameReader(Windows):
         self._block_size += len(payload)
         self._continuations += 1
         self._check_block()
-        if flags & Flag.END_HEADERS:
+        if flags & FrameFlag.END_HEADERS:
             block = b"".join(self._block)
             self._block.clear()
             self._on_block(self._block_flags, number, block)

@@ -16,8 +16,8 @@ __all__ = [
     "MAX_WINDOW",
     "PREFACE",
     "ErrorCode",
-    "Flag",
-    "Kind",
+    "FrameFlag",
+    "FrameType",
     "Setting",
     "frame",
     "go_away",
@@ -47,7 +47,7 @@ MAX_WINDOW: Final = 2**31 - 1
 MAX_STREAM_ID: Final = 2**31 - 1
 
 
-class Kind(IntEnum):
+class FrameType(IntEnum):
     """What a frame is."""
 
     DATA = 0
@@ -62,7 +62,7 @@ class Kind(IntEnum):
     CONTINUATION = 9
 
 
-class Flag:
+class FrameFlag:
     """Bits of a frame; some share a number, as they belong to different kinds."""
 
     ACK: Final = 0x1
@@ -127,41 +127,41 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
     """Write SETTINGS."""
-    return frame(Kind.SETTINGS, 0, 0, b"".join([_SETTING.pack(key, value) for key, value in values]))
+    return frame(FrameType.SETTINGS, 0, 0, b"".join([_SETTING.pack(key, value) for key, value in values]))
 
 
 def ping(data: bytes, ack: bool = False) -> bytes:
     """Write a PING with 8 bytes."""
-    return frame(Kind.PING, Flag.ACK if ack else 0, 0, data)
+    return frame(FrameType.PING, FrameFlag.ACK if ack else 0, 0, data)
 
 
 def rst_stream(stream: int, code: int) -> bytes:
     """Write RST_STREAM."""
-    return frame(Kind.RST_STREAM, 0, stream, _UINT32.pack(code))
+    return frame(FrameType.RST_STREAM, 0, stream, _UINT32.pack(code))
 
 
 def window_update(stream: int, increment: int) -> bytes:
     """Write WINDOW_UPDATE; stream 0 for the connection."""
-    return frame(Kind.WINDOW_UPDATE, 0, stream, _UINT32.pack(increment))
+    return frame(FrameType.WINDOW_UPDATE, 0, stream, _UINT32.pack(increment))
 
 
 def go_away(last_stream: int, code: int, debug: bytes = b"") -> bytes:
     """Write GOAWAY."""
-    return frame(Kind.GOAWAY, 0, 0, _GOAWAY.pack(last_stream, code) + debug)
+    return frame(FrameType.GOAWAY, 0, 0, _GOAWAY.pack(last_stream, code) + debug)
 
 
 def header_block(stream: int, block: bytes, end_stream: bool, max_frame_size: int) -> bytes:
     """Write an encoded field block as HEADERS, and as many CONTINUATIONs as it needs."""
-    end = Flag.END_STREAM if end_stream else 0
+    end = FrameFlag.END_STREAM if end_stream else 0
     if len(block) <= max_frame_size:
-        return frame(Kind.HEADERS, end | Flag.END_HEADERS, stream, block)
+        return frame(FrameType.HEADERS, end | FrameFlag.END_HEADERS, stream, block)
     pieces = [block[start : start + max_frame_size] for start in range(0, len(block), max_frame_size)]
     last = len(pieces) - 1
     return b"".join(
         [
             frame(
-                Kind.CONTINUATION if index else Kind.HEADERS,
-                (0 if index else end) | (Flag.END_HEADERS if index == last else 0),
+                FrameType.CONTINUATION if index else FrameType.HEADERS,
+                (0 if index else end) | (FrameFlag.END_HEADERS if index == last else 0),
                 stream,
                 piece,
             )

@@ -14,7 +14,7 @@ from reverseproxy.wire.http.fields import Headers
 from reverseproxy.wire.http.message import END, End
 from reverseproxy.wire.http2.events import (
     Http2Limits,
-    Reset,
+    StreamReset,
 )
 from reverseproxy.wire.http2.fields import (
     Malformed,
@@ -24,10 +24,10 @@ from reverseproxy.wire.http2.fields import (
 from reverseproxy.wire.http2.frame_reader import SELF_DEPENDENT, FrameReader, unpad
 from reverseproxy.wire.http2.frames import (
     ErrorCode,
-    Flag,
+    FrameFlag,
     rst_stream,
 )
-from reverseproxy.wire.http2.outbound import NO_HEAD, Stream
+from reverseproxy.wire.http2.outbound import NO_HEAD, StreamState
 from reverseproxy.wire.window import Reserve
 
 REMEMBERED_RESETS: Final = 256
@@ -55,7 +55,7 @@ class MessageReader(FrameReader):
     def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
         raise NotImplementedError
 
-    def _on_response(self, stream: Stream, fields: Headers, ended: bool) -> None:
+    def _on_response(self, stream: StreamState, fields: Headers, ended: bool) -> None:
         raise NotImplementedError
 
     # bodies
@@ -81,10 +81,10 @@ class MessageReader(FrameReader):
             return
         stream.recv_window -= size
         data = payload
-        if flags & Flag.PADDED:
+        if flags & FrameFlag.PADDED:
             data = unpad(payload)
         count = len(data)
-        ended = flags & Flag.END_STREAM
+        ended = flags & FrameFlag.END_STREAM
         if stream.left == NO_HEAD:
             self._consume(None, size)
             self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
@@ -116,7 +116,7 @@ class MessageReader(FrameReader):
     # field blocks
 
     def _on_fields(self, flags: int, number: int, fields: Headers) -> None:
-        ended = bool(flags & Flag.END_STREAM)
+        ended = bool(flags & FrameFlag.END_STREAM)
         stream = self._streams.get(number)
         if flags & SELF_DEPENDENT:
             if stream is None:
@@ -131,7 +131,7 @@ class MessageReader(FrameReader):
         else:
             self._on_trailers(stream, fields, ended)
 
-    def _on_trailers(self, stream: Stream, fields: Headers, ended: bool) -> None:
+    def _on_trailers(self, stream: StreamState, fields: Headers, ended: bool) -> None:
         if not ended:
             self._stream_error(stream.id, ErrorCode.PROTOCOL_ERROR, "HEADERS in the middle of a message")
             return
@@ -151,7 +151,7 @@ class MessageReader(FrameReader):
 
     # streams that end
 
-    def _on_closed(self, number: int, stream: Stream | None, kind: str) -> None:
+    def _on_closed(self, number: int, stream: StreamState | None, kind: str) -> None:
         """A frame came for a stream that the peer may not send it on."""
         if stream is not None:
             self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
@@ -169,7 +169,7 @@ class MessageReader(FrameReader):
 
     def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
         """The peer broke the rules of one stream."""
-        self._events.append((number, Reset(code, False, processed, reason)))
+        self._events.append((number, StreamReset(code, False, processed, reason)))
         self._spend_reset()
         self._reply(rst_stream(number, code))
         self._remember_reset(number)
@@ -193,17 +193,17 @@ class MessageReader(FrameReader):
         if stream.part is not None:
             self._growth.forget(number, stream.window)
 
-    def _remote_end(self, stream: Stream) -> None:
+    def _remote_end(self, stream: StreamState) -> None:
         stream.remote_open = False
         if not stream.local_open:
             self._complete(stream)
 
-    def _local_end(self, stream: Stream) -> None:
+    def _local_end(self, stream: StreamState) -> None:
         stream.local_open = False
         if not stream.remote_open:
             self._complete(stream)
 
-    def _complete(self, stream: Stream) -> None:
+    def _complete(self, stream: StreamState) -> None:
         """Both messages have come to their ends, as they should."""
         self._reset_budget.earn()
         self._control_budget.earn()

@@ -7,7 +7,7 @@ them, and go out in turns, one frame of each stream.
 
 from __future__ import annotations
 
-__all__ = ["NO_HEAD", "RESUME_BELOW", "STREAM_BUFFER", "TURN", "Output", "Stream"]
+__all__ = ["NO_HEAD", "RESUME_BELOW", "STREAM_BUFFER", "TURN", "Http2Output", "StreamState"]
 
 from collections import deque
 from typing import Final
@@ -20,8 +20,8 @@ from reverseproxy.wire.http2.frames import (
     HEADER,
     MAX_WINDOW,
     ErrorCode,
-    Flag,
-    Kind,
+    FrameFlag,
+    FrameType,
     frame,
     header_block,
 )
@@ -29,7 +29,7 @@ from reverseproxy.wire.http2.hpack import FieldEncoder
 from reverseproxy.wire.window import Round
 
 STREAM_BUFFER: Final = 65536
-"""Bytes of a body kept for one stream beyond which L{Output.is_full} asks for a pause."""
+"""Bytes of a body kept for one stream beyond which L{Http2Output.is_full} asks for a pause."""
 
 RESUME_BELOW: Final = 16384
 """Bytes kept for a stream that was full, below which it wants more."""
@@ -38,10 +38,10 @@ NO_HEAD: Final = -2
 """In place of the length of a body: the head has not come that would say it."""
 
 TURN: Final = 65536
-"""Bytes of bodies that one L{Output.take} returns, if it is not told otherwise."""
+"""Bytes of bodies that one L{Http2Output.take} returns, if it is not told otherwise."""
 
 
-class Stream:
+class StreamState:
     """
     One stream.
 
@@ -117,7 +117,7 @@ class Stream:
         self.full = False
 
 
-class Output:
+class Http2Output:
     """
     What is to be sent, and when.
 
@@ -126,21 +126,21 @@ class Output:
 
     def __init__(self) -> None:
         self.drained: list[int] = []
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, StreamState] = {}
         self._out: list[bytes | memoryview] = []
         self._replies = 0
         self._encoder = FieldEncoder()
         self._send_window = DEFAULT_WINDOW
         self._peer_stream_window = DEFAULT_WINDOW
         self._peer_max_frame = DEFAULT_MAX_FRAME_SIZE
-        self._ready: deque[Stream] = deque()
-        self._fresh: list[Stream] = []  # for which something came that is about to be passed on
+        self._ready: deque[StreamState] = deque()
+        self._fresh: list[StreamState] = []  # for which something came that is about to be passed on
 
     def _settle(self) -> None:
         """What has come was passed on."""
         raise NotImplementedError
 
-    def _local_end(self, stream: Stream) -> None:
+    def _local_end(self, stream: StreamState) -> None:
         """All of a message is sent."""
         raise NotImplementedError
 
@@ -187,7 +187,7 @@ class Output:
             else:
                 stream.ready = False
 
-    def _send_frame(self, stream: Stream, size: int) -> int:
+    def _send_frame(self, stream: StreamState, size: int) -> int:
         """Send up to some bytes of a stream as one frame; return how many."""
         pending = stream.pending
         pieces: list[bytes | memoryview] = []
@@ -205,7 +205,9 @@ class Output:
         last = not pending and stream.trailers is not None
         bare = last and not stream.trailers
         self._out.append(
-            HEADER.pack(sent >> 8, sent & 0xFF, Kind.DATA, Flag.END_STREAM if bare else 0, stream.id)
+            HEADER.pack(
+                sent >> 8, sent & 0xFF, FrameType.DATA, FrameFlag.END_STREAM if bare else 0, stream.id
+            )
         )
         self._out += pieces
         if stream.full and stream.pending_size < RESUME_BELOW:
@@ -215,14 +217,14 @@ class Output:
             self._send_end(stream, bare)
         return sent
 
-    def _send_end(self, stream: Stream, done: bool) -> None:
+    def _send_end(self, stream: StreamState, done: bool) -> None:
         """All of a message is sent, but for its trailers if it is not C{done}."""
         if not done:
             assert stream.trailers is not None
             self._out.append(self._encode(stream.id, stream.trailers, True))
         self._local_end(stream)
 
-    def _queue(self, stream: Stream) -> None:
+    def _queue(self, stream: StreamState) -> None:
         if stream.pending_size and not stream.ready and stream.send_window > 0:
             stream.ready = True
             self._ready.append(stream)
@@ -230,7 +232,7 @@ class Output:
     def _encode(self, number: int, fields: Headers, ended: bool) -> bytes:
         return header_block(number, self._encoder.encode(fields), ended, self._peer_max_frame)
 
-    def _sendable(self, number: int) -> Stream | None:
+    def _sendable(self, number: int) -> StreamState | None:
         """Find a stream that we may send on; it may have been reset meanwhile."""
         stream = self._streams.get(number)
         if stream is None or not stream.local_open or stream.trailers is not None:
@@ -269,7 +271,7 @@ class Output:
             stream.trailers = trailers
             if not stream.pending_size:
                 if not trailers:
-                    self._out.append(frame(Kind.DATA, Flag.END_STREAM, number))
+                    self._out.append(frame(FrameType.DATA, FrameFlag.END_STREAM, number))
                 self._send_end(stream, not trailers)
 
     def is_full(self, number: int) -> bool:

@@ -22,14 +22,14 @@ from typing import Final
 
 from reverseproxy.wire.http2.events import Http2Limits
 from reverseproxy.wire.http2.frames import DEFAULT_WINDOW, ping, window_update
-from reverseproxy.wire.http2.outbound import Output, Stream
+from reverseproxy.wire.http2.outbound import Http2Output, StreamState
 from reverseproxy.wire.window import Growth, Reserve, Round
 
 PROBE: Final = b"far?"
 """How the 8 bytes of our questions for the round trip begin; a number follows."""
 
 
-class Windows(Output):
+class Windows(Http2Output):
     """
     What a peer may send.
 
@@ -61,7 +61,7 @@ class Windows(Output):
         if self._greeted_at > now:
             self._greeted_at = now
 
-    def _consume(self, stream: Stream | None, size: int) -> None:
+    def _consume(self, stream: StreamState | None, size: int) -> None:
         """Open windows again by what was passed on, or dropped."""
         self._recv_credit += size
         if self._recv_credit >= self._recv_threshold:
@@ -73,7 +73,7 @@ class Windows(Output):
             if stream.credit >= stream.threshold and stream.remote_open:
                 self._grant(stream)
 
-    def _grant(self, stream: Stream) -> None:
+    def _grant(self, stream: StreamState) -> None:
         """Tell the peer what was passed on, and how the window of a stream has changed."""
         credit, stream.credit = stream.credit, 0
         now = self._now
@@ -151,7 +151,7 @@ class Windows(Output):
         if stream.credit and stream.remote_open:
             self._grant(stream)
 
-    def _let_go(self, stream: Stream) -> None:
+    def _let_go(self, stream: StreamState) -> None:
         """A stream has ended, for which something came that was not passed on."""
         if stream.held:
             self.held -= stream.unconsumed

@@ -29,7 +29,7 @@ MOSN has it; what we answer is of the version of the question.
 
 from __future__ import annotations
 
-__all__ = ["Bolt", "BoltFrame", "Status", "encode_headers", "encode_request", "encode_response"]
+__all__ = ["Bolt", "BoltFrame", "BoltStatus", "encode_headers", "encode_request", "encode_response"]
 
 import struct
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ _GOAWAY: Final = 100
 _HESSIAN2: Final = 1
 
 
-class Status(IntEnum):
+class BoltStatus(IntEnum):
     """How a request went: the status of a response."""
 
     SUCCESS = 0
@@ -78,20 +78,20 @@ class Status(IntEnum):
 
 # MOSN: Mapping in pkg/protocol/xprotocol/bolt/protocol.go, and mapping.go for the way back.
 _FROM_HTTP: Final = {
-    200: Status.SUCCESS,
-    404: Status.NO_PROCESSOR,
-    502: Status.NO_PROCESSOR,
-    503: Status.SERVER_THREADPOOL_BUSY,
-    504: Status.TIMEOUT,
-    403: Status.SERVER_EXCEPTION,
-    0: Status.CODEC_EXCEPTION,
-    3: Status.SERVER_DESERIAL_EXCEPTION,
+    200: BoltStatus.SUCCESS,
+    404: BoltStatus.NO_PROCESSOR,
+    502: BoltStatus.NO_PROCESSOR,
+    503: BoltStatus.SERVER_THREADPOOL_BUSY,
+    504: BoltStatus.TIMEOUT,
+    403: BoltStatus.SERVER_EXCEPTION,
+    0: BoltStatus.CODEC_EXCEPTION,
+    3: BoltStatus.SERVER_DESERIAL_EXCEPTION,
 }
 _TO_HTTP: Final[dict[int, int]] = {
-    Status.SUCCESS: 200,
-    Status.SERVER_THREADPOOL_BUSY: 503,
-    Status.TIMEOUT: 504,
-    Status.CONNECTION_CLOSED: 502,
+    BoltStatus.SUCCESS: 200,
+    BoltStatus.SERVER_THREADPOOL_BUSY: 503,
+    BoltStatus.TIMEOUT: 504,
+    BoltStatus.CONNECTION_CLOSED: 502,
 }
 
 _UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
@@ -99,10 +99,10 @@ _UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
 _UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
 _GATEWAY: Final[dict[int, int]] = {
-    Status.NO_PROCESSOR: 502,
-    Status.SERVER_THREADPOOL_BUSY: 503,
-    Status.TIMEOUT: 504,
-    Status.CONNECTION_CLOSED: 502,
+    BoltStatus.NO_PROCESSOR: 502,
+    BoltStatus.SERVER_THREADPOOL_BUSY: 503,
+    BoltStatus.TIMEOUT: 504,
+    BoltStatus.CONNECTION_CLOSED: 502,
 }
 """What a MOSN agent answers with by itself; then without class, headers and content (docs/mosn.rst 6.6)."""
 
@@ -190,7 +190,7 @@ class Bolt(XProtocol):
 
     def reply(self, frame: Frame, status: int) -> bytes:
         """See L{XProtocol.reply}; without class, headers and content, as MOSN does."""
-        return encode_response(frame.id, _FROM_HTTP.get(status, Status.UNKNOWN), version=_version(frame))
+        return encode_response(frame.id, _FROM_HTTP.get(status, BoltStatus.UNKNOWN), version=_version(frame))
 
     def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
         """See L{XProtocol.reply_unsent}."""
@@ -205,7 +205,7 @@ class Bolt(XProtocol):
         """See L{XProtocol.disclaim}."""
         assert isinstance(frame, BoltFrame)
         if frame.status in _UNSENT:
-            frame.set_status(Status.UNKNOWN)
+            frame.set_status(BoltStatus.UNKNOWN)
 
     def gateway_status(self, frame: Frame) -> int:
         """See L{XProtocol.gateway_status}."""
@@ -214,7 +214,7 @@ class Bolt(XProtocol):
 
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """See L{XProtocol.answer_heartbeat}."""
-        return encode_response(frame.id, Status.SUCCESS, command=_HEARTBEAT, version=_version(frame))
+        return encode_response(frame.id, BoltStatus.SUCCESS, command=_HEARTBEAT, version=_version(frame))
 
     def heartbeat(self, request_id: int) -> bytes:
         """See L{XProtocol.heartbeat}."""
@@ -272,7 +272,7 @@ def encode_request(
 
 def encode_response(
     request_id: int,
-    status: int = Status.SUCCESS,
+    status: int = BoltStatus.SUCCESS,
     headers: Mapping[str, str] | None = None,
     content: bytes = b"",
     *,

@@ -7,7 +7,7 @@ itself, as several clients share one.
 
 An L{XProtocol} knows one of them: where a frame ends, what kind it is, and how
 to make the few frames that a proxy sends of its own.  It has no state, so that
-one object serves all connections.  A L{FrameDecoder} does what is the same for
+one object serves all connections.  An L{RpcFrameDecoder} does what is the same for
 all of them: it takes what comes from a connection and gives whole frames.
 
 To add a protocol, derive from L{Frame} and L{XProtocol}; C{docs/plugins.rst}
@@ -16,7 +16,7 @@ shows how.
 
 from __future__ import annotations
 
-__all__ = ["MAX_FRAME", "Frame", "FrameDecoder", "Kind", "XProtocol"]
+__all__ = ["MAX_FRAME", "Frame", "Kind", "RpcFrameDecoder", "XProtocol"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -258,7 +258,7 @@ class XProtocol(ABC):
         return b""
 
 
-class FrameDecoder:
+class RpcFrameDecoder:
     """
     Takes what comes from one connection apart.
 

@@ -39,8 +39,8 @@ from reverseproxy.wire.yamux.frames import (
     UPDATE,
     WELL,
 )
-from reverseproxy.wire.yamux.outbound import Output
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.outbound import YamuxOutput
+from reverseproxy.wire.yamux.stream import YamuxStream
 from reverseproxy.wire.yamux.table import StreamTable
 
 MAX_PINGS: Final = 64
@@ -56,7 +56,7 @@ class Inbound:
 
     __slots__ = ("_output", "_pings", "_table", "remote_goaway")
 
-    def __init__(self, table: StreamTable, output: Output) -> None:
+    def __init__(self, table: StreamTable, output: YamuxOutput) -> None:
         self._table = table
         self._output = output
         self._pings: list[int] = []  # that wait for their answers
@@ -74,8 +74,8 @@ class Inbound:
     # frames of data
 
     def on_data(
-        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
-    ) -> Stream | None:
+        self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
+    ) -> YamuxStream | None:
         """See L{FrameRules<reverseproxy.wire.yamux.reader.FrameRules>}."""
         if flags & ~ON_WIRE:
             raise MuxError(f"expected flags that are known on stream {number}")
@@ -115,7 +115,7 @@ class Inbound:
             raise MuxError(f"expected nothing more on stream {number}, which is over")
         self._charge("frames for streams that are over", LATE)
 
-    def on_end(self, stream: Stream, events: list[Event]) -> None:
+    def on_end(self, stream: YamuxStream, events: list[Event]) -> None:
         """See L{FrameRules<reverseproxy.wire.yamux.reader.FrameRules>}."""
         stream.remote_open = False
         stream.recv_window = -1
@@ -140,7 +140,7 @@ class Inbound:
             self._on_session(kind, number, flags, length, events)
 
     def _on_update(
-        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
+        self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
     ) -> None:
         """Take a frame of credit that has flags, or no stream."""
         if flags & ~ON_WIRE:
@@ -168,7 +168,7 @@ class Inbound:
         if flags & FIN:
             self.on_end(stream, events)
 
-    def _on_syn(self, number: int, flags: int, events: list[Event]) -> Stream | None:
+    def _on_syn(self, number: int, flags: int, events: list[Event]) -> YamuxStream | None:
         """The peer opens a stream; return it, unless it is refused or reset at once."""
         table, output = self._table, self._output
         table.ids.accept(number)
@@ -191,7 +191,7 @@ class Inbound:
         events.append(Opened(number))
         return stream
 
-    def _on_reset(self, stream: Stream, code: int, events: list[Event]) -> None:
+    def _on_reset(self, stream: YamuxStream, code: int, events: list[Event]) -> None:
         if not stream.local_open and not stream.remote_open:
             return  # it is over, and the owner shall have what came
         if stream.flags & SYN:
@@ -207,7 +207,7 @@ class Inbound:
         self._output.drop(stream)
         events.append(Reset(stream.id, True, refused))
 
-    def _on_credit(self, stream: Stream, length: int, events: list[Event]) -> None:
+    def _on_credit(self, stream: YamuxStream, length: int, events: list[Event]) -> None:
         if not stream.local_open:
             return
         before = stream.send_window

@@ -11,7 +11,7 @@ sent.  So frames of bulk can be large, however many streams there are.
 
 from __future__ import annotations
 
-__all__ = ["ACK_AFTER", "BRIEF", "TURN", "Output"]
+__all__ = ["ACK_AFTER", "BRIEF", "TURN", "YamuxOutput"]
 
 from collections import OrderedDict, deque
 from typing import Final
@@ -29,11 +29,11 @@ from reverseproxy.wire.yamux.frames import (
     UPDATE,
     pack,
 )
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.stream import YamuxStream
 from reverseproxy.wire.yamux.table import StreamTable
 
 TURN: Final = 65536
-"""Bytes that one L{Output.take} returns, roughly, if it is not told otherwise."""
+"""Bytes that one L{YamuxOutput.take} returns, roughly, if it is not told otherwise."""
 
 ACK_AFTER: Final = 64
 """Streams that wait for their ACK to ride on something, before it is sent alone."""
@@ -42,7 +42,7 @@ BRIEF: Final = 4096
 """Bytes up to which what waits in a stream is little."""
 
 
-class Output:
+class YamuxOutput:
     """
     What is to be sent, and when.
 
@@ -88,12 +88,12 @@ class Output:
         self._room = TURN  # bytes that may be put into _out without waiting for a turn
         self._tail = 0  # the stream whose data stands last in _out
         self._tail_flags = 0
-        self._opening: deque[Stream] = deque()  # ours that the peer does not know of, in their order
-        self.unacknowledged: dict[int, Stream] = {}
+        self._opening: deque[YamuxStream] = deque()  # ours that the peer does not know of, in their order
+        self.unacknowledged: dict[int, YamuxStream] = {}
         self._acknowledge_now = False
         # These may send and wait for a turn, those with little apart.
-        self._ready: OrderedDict[int, Stream] = OrderedDict()
-        self._brief: OrderedDict[int, Stream] = OrderedDict()
+        self._ready: OrderedDict[int, YamuxStream] = OrderedDict()
+        self._brief: OrderedDict[int, YamuxStream] = OrderedDict()
 
     # what others have to send
 
@@ -141,11 +141,11 @@ class Output:
 
     # beginning and end of streams
 
-    def open(self, stream: Stream) -> None:
+    def open(self, stream: YamuxStream) -> None:
         """Tell the peer of a stream that we open, with the first of its data if that comes soon."""
         self._opening.append(stream)
 
-    def accept(self, stream: Stream) -> None:
+    def accept(self, stream: YamuxStream) -> None:
         """Tell the peer that we have its stream, with the first frame of that if there is one soon."""
         if self._extra:
             stream.flags = SILENT
@@ -153,20 +153,20 @@ class Output:
         else:
             self.unacknowledged[stream.id] = stream
 
-    def withhold_ack(self, stream: Stream) -> None:
+    def withhold_ack(self, stream: YamuxStream) -> None:
         """Don't acknowledge a stream, if that has not happened yet."""
         if stream.flags & ACK:
             stream.flags = SILENT
             del self.unacknowledged[stream.id]
 
-    def grant(self, stream: Stream, credit: int) -> None:
+    def grant(self, stream: YamuxStream, credit: int) -> None:
         """Tell the peer that it may send more bytes on a stream."""
         flags = stream.flags & ACK
         if flags:
             self.withhold_ack(stream)
         self._control.append(pack(UPDATE, flags, stream.id, credit))
 
-    def resume(self, stream: Stream) -> None:
+    def resume(self, stream: YamuxStream) -> None:
         """A stream that has something to send, and had no credit, has some: it waits for its turn."""
         if stream.pending <= BRIEF:
             self._brief[stream.id] = stream
@@ -184,7 +184,7 @@ class Output:
             table = self._table
             table.resets.remember(number, table.limits.first)
 
-    def reset(self, stream: Stream, code: int) -> None:
+    def reset(self, stream: YamuxStream, code: int) -> None:
         """
         Break a stream off, and tell the peer if that has heard of it and does not know.
 
@@ -198,7 +198,7 @@ class Output:
                 self._table.resets.remember(stream.id, stream.recv_window)
         self.drop(stream)
 
-    def drop(self, stream: Stream) -> None:
+    def drop(self, stream: YamuxStream) -> None:
         """Forget a stream, and what waits of it."""
         if stream.flags & ACK:
             del self.unacknowledged[stream.id]
@@ -250,7 +250,7 @@ class Output:
                     self._brief.pop(number, None)
                 self.resume(stream)
 
-    def _first_flags(self, stream: Stream) -> int:
+    def _first_flags(self, stream: YamuxStream) -> int:
         """Take what the first frame of a stream has to carry."""
         flags = stream.flags
         if flags & SYN and (self._extra or self._opening[0] is not stream):
@@ -263,7 +263,7 @@ class Output:
         stream.flags = 0
         return flags & ON_WIRE
 
-    def _announce(self, last: Stream | None = None) -> None:
+    def _announce(self, last: YamuxStream | None = None) -> None:
         """Tell the peer of streams that we have opened, up to one of them: their numbers must increase."""
         opening = self._opening
         while opening:
@@ -308,7 +308,7 @@ class Output:
             self.put(pack(UPDATE, flags | FIN, number, 0))
         self._local_end(stream)
 
-    def _local_end(self, stream: Stream) -> None:
+    def _local_end(self, stream: YamuxStream) -> None:
         """All that we send on a stream is in the output."""
         stream.local_open = False
         stream.send_window = -1
@@ -359,7 +359,7 @@ class Output:
         return b"".join(out)
 
     def _send_in_turns(
-        self, ready: OrderedDict[int, Stream], out: list[bytes | memoryview], limit: int
+        self, ready: OrderedDict[int, YamuxStream], out: list[bytes | memoryview], limit: int
     ) -> int:
         """
         Send a frame of each stream that can, again and again.
@@ -385,7 +385,7 @@ class Output:
                 ready[number] = stream
         return limit - room
 
-    def _take_pending(self, stream: Stream, size: int, out: list[bytes | memoryview]) -> None:
+    def _take_pending(self, stream: YamuxStream, size: int, out: list[bytes | memoryview]) -> None:
         queue = stream.queue
         assert queue is not None
         stream.pending -= size

@@ -7,7 +7,7 @@ pieces as it comes in.
 
 from __future__ import annotations
 
-__all__ = ["FrameReader", "FrameRules", "violation"]
+__all__ = ["FrameRules", "YamuxFrameReader", "violation"]
 
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from reverseproxy.errors import MuxError
 from reverseproxy.wire.yamux.events import Data, Event, GoAwayCode
 from reverseproxy.wire.yamux.frames import FIN, HEADER_SIZE, unpack
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.stream import YamuxStream
 
 _QUOTED: Final = 24
 """Bytes that an error quotes."""
@@ -25,8 +25,8 @@ class FrameRules(Protocol):
     """What frames mean, but for the most ordinary ones of data, with which the reader deals itself."""
 
     def on_data(
-        self, number: int, flags: int, length: int, stream: Stream | None, events: list[Event]
-    ) -> Stream | None:
+        self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
+    ) -> YamuxStream | None:
         """
         Look at a frame of data that has flags, or no stream, or no data, or too much of it.
 
@@ -41,16 +41,16 @@ class FrameRules(Protocol):
         @raise MuxError: if the peer broke the rules.
         """
 
-    def on_end(self, stream: Stream, events: list[Event]) -> None:
+    def on_end(self, stream: YamuxStream, events: list[Event]) -> None:
         """All that the peer sends on a stream has come."""
 
 
-class FrameReader:
+class YamuxFrameReader:
     """Reads the frames of one connection."""
 
     __slots__ = ("_flags", "_highest", "_left", "_rest", "_rules", "_stream", "_streams")
 
-    def __init__(self, streams: Mapping[int, Stream], rules: FrameRules, highest: int) -> None:
+    def __init__(self, streams: Mapping[int, YamuxStream], rules: FrameRules, highest: int) -> None:
         """
         @param streams: those that there are, by number; others add to it and take away.
         @param highest: the highest kind of frame that the two ends know.
@@ -60,7 +60,7 @@ class FrameReader:
         self._highest = highest
         self._rest = b""  # the beginning of a header
         self._left = 0  # bytes to come of a frame that has begun
-        self._stream: Stream | None = None  # whose it is, or None to drop them
+        self._stream: YamuxStream | None = None  # whose it is, or None to drop them
         self._flags = 0
 
     def read(self, data: bytes, events: list[Event]) -> int:

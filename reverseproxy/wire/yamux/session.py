@@ -43,8 +43,8 @@ from reverseproxy.wire.window import Growth, Reserve
 from reverseproxy.wire.yamux.events import Event, GoAwayCode, MuxLimits, Reset
 from reverseproxy.wire.yamux.frames import GO_AWAY, LEAVING, PING, SYN, UNSENT, WELL, pack
 from reverseproxy.wire.yamux.inbound import Inbound
-from reverseproxy.wire.yamux.outbound import Output
-from reverseproxy.wire.yamux.reader import FrameReader, violation
+from reverseproxy.wire.yamux.outbound import YamuxOutput
+from reverseproxy.wire.yamux.reader import YamuxFrameReader, violation
 from reverseproxy.wire.yamux.table import StreamTable
 from reverseproxy.wire.yamux.windows import ReceiveWindows
 
@@ -56,11 +56,11 @@ class Mux:
     @ivar failed: the peer broke the rules: nothing more is read, and what
         C{take} returns is to be sent before the connection is closed.
     @ivar consumed: see L{ReceiveWindows.consumed}.
-    @ivar send: see L{Output.send}.
-    @ivar end: see L{Output.end}.
-    @ivar take: see L{Output.take}.
-    @ivar pending: see L{Output.pending}.
-    @ivar credit: see L{Output.credit}.
+    @ivar send: see L{YamuxOutput.send}.
+    @ivar end: see L{YamuxOutput.end}.
+    @ivar take: see L{YamuxOutput.take}.
+    @ivar pending: see L{YamuxOutput.pending}.
+    @ivar credit: see L{YamuxOutput.credit}.
     @ivar output: all of that half.
     """
 
@@ -89,9 +89,9 @@ class Mux:
         """
         limits = limits or MuxLimits()
         table = self._table = StreamTable(client, limits, reserve or Reserve())
-        output = self.output = Output(table)
+        output = self.output = YamuxOutput(table)
         self._inbound = Inbound(table, output)
-        self._reader = FrameReader(table.streams, self._inbound, _highest_kind(limits))
+        self._reader = YamuxFrameReader(table.streams, self._inbound, _highest_kind(limits))
         self._useless = table.abuse.useless
         self._max_held = limits.max_held
         self.failed = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Stream"]
+__all__ = ["YamuxStream"]
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from reverseproxy.wire.window import Round
 
 
-class Stream:
+class YamuxStream:
     """
     One stream.
 

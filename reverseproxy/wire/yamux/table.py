@@ -11,7 +11,7 @@ from reverseproxy.wire.yamux.abuse import Abuse
 from reverseproxy.wire.yamux.events import MuxLimits
 from reverseproxy.wire.yamux.ids import StreamIds
 from reverseproxy.wire.yamux.late import ResetStreams
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.stream import YamuxStream
 
 _held = attrgetter("held")
 
@@ -40,7 +40,7 @@ class StreamTable:
         """
         self.limits = limits
         self.now = 0.0
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, YamuxStream] = {}
         self.held = 0
         self.growth = Growth(limits.window, limits.max_window, limits.receive_budget, reserve)
         self.ids = StreamIds(client)
@@ -48,37 +48,37 @@ class StreamTable:
         self.abuse = Abuse(limits.max_resets)
         self._threshold = self.growth.threshold(limits.window)
 
-    def add(self, number: int, flags: int) -> Stream:
+    def add(self, number: int, flags: int) -> YamuxStream:
         """
         Have a stream, with the windows that streams begin with.
 
         @param flags: what the first frame that we send on it is to carry.
         """
         limits = self.limits
-        stream = Stream(number, limits.first, limits.window, self._threshold, flags, self.now)
+        stream = YamuxStream(number, limits.first, limits.window, self._threshold, flags, self.now)
         self.streams[number] = stream
         return stream
 
-    def finish(self, stream: Stream) -> None:
+    def finish(self, stream: YamuxStream) -> None:
         """Forget a stream if nothing more is to be done with it: it was of use."""
         if not (stream.local_open or stream.remote_open or stream.held):
             self._forget(stream)
             if self.abuse.resets:
                 self.abuse.earn_stream()
 
-    def drop(self, stream: Stream) -> None:
+    def drop(self, stream: YamuxStream) -> None:
         """Forget a stream, whatever was to come of it."""
         stream.local_open = stream.remote_open = False
         stream.recv_window = stream.send_window = -1
         self.held -= stream.held
         self._forget(stream)
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: YamuxStream) -> None:
         del self.streams[stream.id]
         if stream.part is not None:
             self.growth.forget(stream.id, stream.window)
 
-    def fullest(self) -> Stream:
+    def fullest(self) -> YamuxStream:
         """Return the stream of which most is held."""
         return max(self.streams.values(), key=_held)
 

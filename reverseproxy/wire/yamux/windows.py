@@ -9,8 +9,8 @@ from __future__ import annotations
 __all__ = ["ReceiveWindows"]
 
 from reverseproxy.wire.window import TELL_EVERY, Round
-from reverseproxy.wire.yamux.outbound import Output
-from reverseproxy.wire.yamux.stream import Stream
+from reverseproxy.wire.yamux.outbound import YamuxOutput
+from reverseproxy.wire.yamux.stream import YamuxStream
 from reverseproxy.wire.yamux.table import StreamTable
 
 
@@ -19,7 +19,7 @@ class ReceiveWindows:
 
     __slots__ = ("_first", "_output", "_streams", "_table")
 
-    def __init__(self, table: StreamTable, output: Output) -> None:
+    def __init__(self, table: StreamTable, output: YamuxOutput) -> None:
         self._table = table
         self._output = output
         self._streams = table.streams
@@ -63,7 +63,7 @@ class ReceiveWindows:
         stream.recv_window += credit
         self._output.grant(stream, credit)
 
-    def _resize(self, stream: Stream, credit: int, now: float) -> int:
+    def _resize(self, stream: YamuxStream, credit: int, now: float) -> int:
         """
         Change a stream's window by how fast what comes is passed on.
 
