@@ -19,17 +19,17 @@ from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector
 from reverseproxy.assembly.running import RunningConfig
+from reverseproxy.assembly.shutdown import Stopping
 from reverseproxy.assembly.world import World
 from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
-from reverseproxy.inheritance import INHERITED, Bequest
+from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import bind_all
-from reverseproxy.reloading import Report
-from reverseproxy.sockets import PeerSweep
-from reverseproxy.stopping import Stopping
+from reverseproxy.net.sockets import PeerSweep
+from reverseproxy.process.inherited_sockets import INHERITED, Bequest
+from reverseproxy.process.reloading import Report
 from reverseproxy.tls.turns import set_share
-from reverseproxy.unfinished import set_limit
 from reverseproxy.workers.exclusions import report, take
 from reverseproxy.workers.worker import Worker
 

@@ -32,7 +32,7 @@ from reverseproxy.cluster.directory import ClusterDirectory
 from reverseproxy.config.loader import Loaded, load, loads
 from reverseproxy.endpoints.client import ClusterEndpoint
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.reloading import Report
+from reverseproxy.process.reloading import Report
 from reverseproxy.transport import is_supported, with_streams
 
 log = Logger()

@@ -47,8 +47,8 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute, Interface
 
 from reverseproxy.addresses import host_of
-from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import CertificateSubject
+from reverseproxy.identity.allowance import NOTHING, Allowance
 
 
 class IService(Interface):

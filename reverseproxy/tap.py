@@ -33,7 +33,7 @@ from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 from twisted.python.util import switchUID
 
-from reverseproxy import __version__, quickstart
+from reverseproxy import __version__
 from reverseproxy.admin import AdminServer
 from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.app import ReverseProxy
@@ -43,14 +43,15 @@ from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
-from reverseproxy.crowd import Descriptors
 from reverseproxy.errors import ConfigError, Problem, WireError
-from reverseproxy.inheritance import Bequest
-from reverseproxy.lifecycle import Lifecycle
+from reverseproxy.limits.connection_limit import Descriptors
 from reverseproxy.logs import LogObserver, make_observer
-from reverseproxy.reloading import Report
-from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
-from reverseproxy.signals import Signals
+from reverseproxy.process.inherited_sockets import Bequest
+from reverseproxy.process.lifecycle import Lifecycle
+from reverseproxy.process.reloading import Report
+from reverseproxy.process.runners import LogPlan, Once, is_foreign, plan_log
+from reverseproxy.process.signals import Signals
+from reverseproxy.services import quickstart
 from reverseproxy.transport import is_supported, with_bounds, with_streams
 from reverseproxy.transport.allocator import keep_memory
 from reverseproxy.transport.garbage import leave_alone

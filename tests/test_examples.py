@@ -47,7 +47,7 @@ class ExampleTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_quickstart(self) -> None:
-        loaded = load(str(Path(reverseproxy.__file__).with_name("quickstart.json")))
+        loaded = load(str(Path(reverseproxy.__file__).parent / "services" / "quickstart.json"))
         self.assertEqual([str(warning) for warning in loaded.warnings], [])
         (agent,) = loaded.config.agents
         self.assertIn(agent.hosting_listener, [each.name for each in loaded.config.server.listeners])

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.problems} and L{reverseproxy.diagnostics}."""
+"""Tests for L{reverseproxy.problems} and L{reverseproxy.config.diagnostics}."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import loads
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError
 from reverseproxy.problems import Place, Problem
 

@@ -29,8 +29,9 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import reverseproxy
-from reverseproxy import __version__, quickstart, tap
-from reverseproxy.signals import Signals
+from reverseproxy import __version__, tap
+from reverseproxy.process.signals import Signals
+from reverseproxy.services import quickstart
 from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.transport.ports import BoundedReactor

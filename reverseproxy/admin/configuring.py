@@ -16,7 +16,7 @@ from reverseproxy.admin.http import Call, Problem, Reply
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import counted
-from reverseproxy.reloading import Reloading, Report
+from reverseproxy.process.reloading import Reloading, Report
 
 log = Logger()
 

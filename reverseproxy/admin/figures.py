@@ -17,11 +17,11 @@ from reverseproxy import __version__
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.cluster.host import Fault, Host, MuxHost
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import LogFile
 from reverseproxy.metrics import OTHER
 from reverseproxy.metrics.latency import class_names, classes_of
 from reverseproxy.proxy.flags import short_names
-from reverseproxy.refused import REFUSED
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts

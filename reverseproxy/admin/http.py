@@ -26,8 +26,8 @@ from twisted.web.http import RESPONSES, HTTPChannel, Request
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
-from reverseproxy.crowd import crowd_address
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
+from reverseproxy.limits.connection_limit import crowd_address
 from reverseproxy.tls.turns import HandshakeTurns, Waiting
 
 log = Logger()

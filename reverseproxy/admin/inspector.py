@@ -34,7 +34,7 @@ from reverseproxy.fleet.fleet import Fleet
 from reverseproxy.listener import Listener
 from reverseproxy.logs import LogFile, LogObserver, Throttle
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
-from reverseproxy.reloading import Reloading
+from reverseproxy.process.reloading import Reloading
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
 

@@ -28,8 +28,8 @@ from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.errors import Problem as ConfigProblem
-from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener import BoundPort, Listener, ListenerFailed
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import Throttle
 from reverseproxy.tls import ServerTls
 

@@ -14,6 +14,7 @@ from reverseproxy.assembly import etcd_lister  # noqa: F401  it has its lister f
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.health.reachability import Reach
 from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import (
     Config,
     ListenerConfig,
@@ -21,7 +22,6 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
     TunnelAgentConfig,
 )
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
 from reverseproxy.listener import Listener

@@ -26,8 +26,8 @@ from reverseproxy.assembly.listeners import LISTENERS, ListenerBuilder, Listener
 from reverseproxy.assembly.routers import Routers
 from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.assembly.world import World
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import Problem
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.listener import BoundPort, ListenerFailed

@@ -19,8 +19,8 @@ from reverseproxy.cluster.first_host import FirstHost
 from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ClusterConfig, HostConfig, TlsContextConfig
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.problems import Place
 from reverseproxy.proxy.readiness import Readiness
 from reverseproxy.proxy.rpc.health import rpc_checkers

@@ -12,8 +12,8 @@ from random import SystemRandom
 from typing import Any, Final
 
 from reverseproxy.assembly.world import World, tell_of_expiry
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import EtcdConfig, FleetConfig
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import TIMEOUT, Etcd
 from reverseproxy.fleet.records import ServerRecord

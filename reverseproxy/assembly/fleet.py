@@ -13,8 +13,8 @@ from reverseproxy.addresses import host_of, is_loopback
 from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import FleetConfig, PeersConfig
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory

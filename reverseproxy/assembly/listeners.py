@@ -12,6 +12,7 @@ from typing import Final
 from reverseproxy.addresses import is_unix
 from reverseproxy.assembly.agent_routes import build_agent_routes
 from reverseproxy.assembly.world import World, tell_of_expiry
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import (
     AccessLogConfig,
     ClusterConfig,
@@ -22,7 +23,6 @@ from reverseproxy.config.models import (
     TlsContextConfig,
     TunnelConfig,
 )
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.listener import BuildProtocol, Listener
 from reverseproxy.metrics import RequestTally
 from reverseproxy.problems import Place

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from reverseproxy.assembly.world import World
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import RouterConfig
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.problems import Place
 from reverseproxy.routing import Router
 

@@ -32,13 +32,13 @@ from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.problems import Place
-from reverseproxy.reloading import Reloading, Report, Stopping
+from reverseproxy.process.reloading import Reloading, Report, Stopping
 from reverseproxy.tls.turns import set_share
 from reverseproxy.tunnel.agent.agent import Agent
-from reverseproxy.unfinished import set_limit
 
 log = Logger()
 

@@ -20,7 +20,7 @@ from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import ListenerFailed
-from reverseproxy.reloading import Reloading, Report, Stopping
+from reverseproxy.process.reloading import Reloading, Report, Stopping
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.supervisor import Supervisor
 

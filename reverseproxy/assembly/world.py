@@ -10,9 +10,9 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.diagnostics import Diagnostics
-from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.listener import Listener
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.routing import Router

@@ -251,8 +251,8 @@ def server(
 
 def _bring(zone: str, ports: str | None) -> Bring:
     """What agents may bring, of what the command line says."""
-    from reverseproxy.allowance import clean_domain, parse_ports
     from reverseproxy.command.instant import Bring
+    from reverseproxy.identity.allowance import clean_domain, parse_ports
 
     host, _, numbers = (ports or "").rpartition(":")
     try:

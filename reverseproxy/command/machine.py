@@ -22,7 +22,7 @@ from OpenSSL import SSL
 from reverseproxy import __version__
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.crowd import Descriptors
+from reverseproxy.limits.connection_limit import Descriptors
 
 OK: Final = "ok"
 WARN: Final = "warn"

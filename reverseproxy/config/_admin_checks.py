@@ -12,7 +12,7 @@ from reverseproxy.config._admin import AdminConfig
 from reverseproxy.config._nodes import Location, Node
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import quote
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 
 _PLACE: Final[Location] = ("admin",)
 _ADDRESS: Final[Location] = ("admin", "address")

@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from reverseproxy.allowance import Allowance, clean_domain, parse_ports
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._values import Int, Span, Text, between, quote
+from reverseproxy.identity.allowance import Allowance, clean_domain, parse_ports
 
 MAX_NAME: Final = 253
 

@@ -12,8 +12,8 @@ from reverseproxy.config._nodes import Location, Node
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
 """What is spoken, besides what plug-ins speak."""

@@ -25,8 +25,8 @@ from reverseproxy.config._router_checks import RouterChecker
 from reverseproxy.config._tls_checks import TlsChecker
 from reverseproxy.config._tracing import check_tracing
 from reverseproxy.config._tree import Tree
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _XDS: Final = ("dynamic_resources", "static_resources")
 

@@ -16,7 +16,7 @@ from reverseproxy.config._nodes import Location
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import HostPort, Interval, Text, quote
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 
 _ETCD: Final[Location] = ("fleet", "etcd")
 

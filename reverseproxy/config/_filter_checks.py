@@ -26,8 +26,8 @@ from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import compile_regex
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _PROTECTING: Final = (IpAccessConfig, PayloadLimitConfig, FlowControlConfig)
 _WITHOUT_REQUESTS: Final = (TcpProxyConfig, TunnelConfig)

@@ -18,7 +18,7 @@ from reverseproxy.config._nodes import Location
 from reverseproxy.config._tls import TlsContextConfig, enabled
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import HostPort, Text, quote, split_address
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 
 _PLACE: Final[Location] = ("fleet",)
 _PEERS: Final[Location] = ("fleet", "peers")

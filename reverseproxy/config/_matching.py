@@ -40,7 +40,7 @@ from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._spellings import same_value
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import describe, quote
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.problems import Place
 
 _REPEATED: Final = "this key occurs more than once; the last one counts"

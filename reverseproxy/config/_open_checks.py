@@ -26,9 +26,9 @@ from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote, split_address
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
 from reverseproxy.config.networks import EVERYBODY, networks_of
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.problems import Place
 
 _LISTENERS: Final[Location] = ("servers", 0, "listeners")

@@ -13,8 +13,8 @@ from reverseproxy.config._nodes import Location
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import quote
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ClusterConfig, Config
-from reverseproxy.diagnostics import Diagnostics
 
 Report = Callable[[str, str], None]
 """Adds an error, given a key, or nothing for all of the routes, and what is wrong."""

@@ -20,8 +20,8 @@ from reverseproxy.config._routers import (
 )
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import compile_regex, quote
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _NAMED_BY: Final = ("cluster_variable", "cluster_header")
 _HTTP: Final = frozenset({"Http1", "Http2"})

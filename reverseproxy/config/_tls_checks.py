@@ -20,8 +20,8 @@ from reverseproxy.config._tls import (
 )
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import quote
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 
 _PEM: Final = "-----BEGIN"
 

@@ -14,7 +14,7 @@ from reverseproxy.config._base import Model, key
 from reverseproxy.config._nodes import Location
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import Bool, Free, Number, Text, describe, quote, split_address
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 
 DRIVER: Final = "otel"
 """The one driver of MOSN's that there is here."""

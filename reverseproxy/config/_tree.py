@@ -15,7 +15,7 @@ from reverseproxy.config._base import (
 from reverseproxy.config._document import Object
 from reverseproxy.config._matching import Matcher, ReadDirectory, refuse_unsupported
 from reverseproxy.config._nodes import Items, Location, Node, info_of, step
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.problems import Place
 
 

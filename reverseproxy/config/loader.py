@@ -27,8 +27,8 @@ from reverseproxy.config._nodes import Location
 from reverseproxy.config._toml import parse_toml
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import describe
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.problems import Place
 

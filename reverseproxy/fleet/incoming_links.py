@@ -34,7 +34,7 @@ from reverseproxy.fleet.outgoing_links import HELLO_TIMEOUT, LIMITS
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.mux.session import MuxSession
-from reverseproxy.sockets import tune
+from reverseproxy.net.sockets import tune
 
 log = Logger()
 

@@ -35,8 +35,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from reverseproxy.allowance import clean_domain
 from reverseproxy.identity import AgentIdentity, CertificateSubject
+from reverseproxy.identity.allowance import clean_domain
 
 RECORD_VERSION: Final = 1
 """Which version of records this is; a record that is of a later one may have fields that are left alone."""

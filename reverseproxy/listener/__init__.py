@@ -22,7 +22,7 @@ __all__ = [
     "remove_stale_socket",
 ]
 
-from reverseproxy.binding import bind_all
+from reverseproxy.listener.binding import bind_all
 from reverseproxy.listener.connections import END_TIME
 from reverseproxy.listener.listener import PARTING, BoundPort, BuildProtocol, Listen, Listener
-from reverseproxy.ports import BACKLOG, NO_IPV6, ListenerFailed, not_bound, remove_stale_socket
+from reverseproxy.listener.ports import BACKLOG, NO_IPV6, ListenerFailed, not_bound, remove_stale_socket

@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.crowd import crowd_address
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IPartable
+from reverseproxy.limits.connection_limit import crowd_address
 from reverseproxy.listener.connections import Connections
-from reverseproxy.proxied import Proxied
+from reverseproxy.listener.proxy_protocol import Proxied
+from reverseproxy.net.sockets import descriptor_of, format_address, tune
 from reverseproxy.proxy.farewell import QUIET, doing, end_session
-from reverseproxy.sockets import descriptor_of, format_address, tune
 from reverseproxy.tls import gate_of, peer_subject
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 
-from reverseproxy.crowd import Crowd
-from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.limits.connection_limit import Crowd
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import counted, how_many
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
-from reverseproxy.crowd import crowd_address
+from reverseproxy.limits.connection_limit import crowd_address
 from reverseproxy.listener.accepted import AcceptedFactory
 from reverseproxy.listener.connections import Connections
+from reverseproxy.listener.proxy_protocol import proxied_factory, trusting
 from reverseproxy.logs import LeftOut
 from reverseproxy.logs.folding import Folding
-from reverseproxy.proxied import proxied_factory, trusting
-from reverseproxy.sockets import format_address
+from reverseproxy.net.sockets import format_address
 from reverseproxy.tls import inspect_factory, wrap_server
 from reverseproxy.transport.fronts import build_protocol
 

@@ -21,16 +21,16 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.binding import listen_at, say_bound
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.inheritance import INHERITED, Bequest
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
-from reverseproxy.limiter import ConnectionLimiter
 from reverseproxy.listener.accepted import AdoptedConnection
+from reverseproxy.listener.binding import listen_at, say_bound
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.entrance import ListenerEntrance
-from reverseproxy.ports import SharedPort, not_bound, stop_taking
-from reverseproxy.sockets import format_address
+from reverseproxy.listener.ports import SharedPort, not_bound, stop_taking
+from reverseproxy.net.sockets import format_address
+from reverseproxy.process.inherited_sockets import INHERITED, Bequest
 from reverseproxy.tls import ServerTls
 from reverseproxy.transport.fronts import build_protocol
 

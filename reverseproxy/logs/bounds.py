@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Final
 
-from reverseproxy.refused import REFUSED
+from reverseproxy.limits.refusals import REFUSED
 
 KIND_BURST: Final = 500.0
 """Lines of one kind that may be written at once, after a quiet time."""

@@ -46,6 +46,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT
 from reverseproxy.mux.rest import SESSIONS
@@ -53,8 +54,7 @@ from reverseproxy.mux.stream import MuxStream
 from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import TurnEnd
 from reverseproxy.mux.watch import GRACE, MAX_JITTER, PING_INTERVAL, PING_TIMEOUT, PeerWatch
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import keep_short
+from reverseproxy.net.sockets import keep_short
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.wire.window import Reserve

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.lenient_timeouts import MOST_EXCUSES, timer_lag
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
-from reverseproxy.sockets import SLOW_WAYS, was_heard
+from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.sockets import SLOW_WAYS, was_heard
 
 if TYPE_CHECKING:
     from reverseproxy.mux.session import MuxSession

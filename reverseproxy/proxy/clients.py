@@ -9,10 +9,10 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from reverseproxy.crowd import crowd_address
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.limits.buffered_bytes import KNOWN, STRANGERS, Account
+from reverseproxy.limits.connection_limit import crowd_address
 from reverseproxy.logs import Throttle
-from reverseproxy.unfinished import KNOWN, STRANGERS, Account
 
 log = Logger()
 

@@ -38,9 +38,9 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
-from reverseproxy.refused import REFUSED
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http.fields import MAX_METHOD, TOKEN
 

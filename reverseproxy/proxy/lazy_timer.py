@@ -7,7 +7,7 @@ is over, and sets it again if not.
 
 If it fires late, it is this process that had no turn: what has come from
 others meanwhile waits to be read, and puts the deadline off once it is.  So it
-waits as much more as it was late, as L{reverseproxy.lenient_timeouts} has it.
+waits as much more as it was late, as L{reverseproxy.net.lenient_timeouts} has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from math import inf
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
 
 
 class LazyTimer:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.transport.backlog import backlog_of

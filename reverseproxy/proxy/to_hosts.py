@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from reverseproxy.sockets import own_address, tune
-from reverseproxy.unfinished import KNOWN, Account
+from reverseproxy.limits.buffered_bytes import KNOWN, Account
+from reverseproxy.net.sockets import own_address, tune
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -73,7 +73,7 @@ class HostConnection:
     # how it ends
 
     def open_account(self) -> Account:
-        """See L{reverseproxy.unfinished.Counted}."""
+        """See L{reverseproxy.limits.buffered_bytes.Counted}."""
         return KNOWN.account(self._pool.host.address, self._made_room)
 
     def _made_room(self, reason: str) -> None:

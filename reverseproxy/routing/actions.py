@@ -43,6 +43,7 @@ from reverseproxy.routing.variables import find_variable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reverseproxy.config.diagnostics import Diagnostics
     from reverseproxy.config.models import (
         DirectResponseConfig,
         HashPolicyConfig,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
         RouterRuleConfig,
         VirtualHostConfig,
     )
-    from reverseproxy.diagnostics import Diagnostics
     from reverseproxy.routing.facts import RouteInput
 from reverseproxy.problems import Place
 

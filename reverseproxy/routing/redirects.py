@@ -11,8 +11,8 @@ from reverseproxy.routing.results import Redirect
 from reverseproxy.routing.urls import quote_host, quote_path, quote_query
 
 if TYPE_CHECKING:
+    from reverseproxy.config.diagnostics import Diagnostics
     from reverseproxy.config.models import PerFilterConfig, RedirectConfig
-    from reverseproxy.diagnostics import Diagnostics
     from reverseproxy.routing.facts import RouteInput
     from reverseproxy.routing.matching import Action
 from reverseproxy.problems import Place

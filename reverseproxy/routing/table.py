@@ -27,7 +27,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reverseproxy.diagnostics import Diagnostics
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.problems import Place
 from reverseproxy.routing.actions import Level, compile_action

@@ -14,12 +14,12 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 
 from reverseproxy.addresses import host_of
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import TlsFailed
+from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import LeftOut, loss
 from reverseproxy.logs.folding import Folding
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import format_address
+from reverseproxy.net.sockets import format_address
 from reverseproxy.tls.client_contexts import ClientTls
 from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport

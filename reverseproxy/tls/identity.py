@@ -19,7 +19,7 @@ from typing import Any
 from cryptography import x509
 from twisted.protocols.policies import ProtocolWrapper
 
-from reverseproxy.identity import MAX_NAME, MAX_NAMES, CertificateSubject
+from reverseproxy.identity.agents import MAX_NAME, MAX_NAMES, CertificateSubject
 from reverseproxy.tls.contexts import LoadedContext
 from reverseproxy.tls.transport import TlsTransport
 

@@ -16,10 +16,10 @@ __all__ = ["MOST_EARLY", "ClientOpening", "OpeningOwner"]
 
 from typing import Any, Final, Protocol
 
-from reverseproxy.crowd import crowd_address
+from reverseproxy.limits.buffered_bytes import STRANGERS, Account, Counted
+from reverseproxy.limits.connection_limit import crowd_address
 from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
 from reverseproxy.tls.turns import HandshakeTurns, Waiting
-from reverseproxy.unfinished import STRANGERS, Account, Counted
 
 MOST_EARLY: Final = 65536
 """Bytes that have come while a handshake waits for its turn, beyond which no more is read."""

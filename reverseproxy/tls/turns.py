@@ -26,8 +26,8 @@ from weakref import WeakKeyDictionary
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.crowd import Crowd
-from reverseproxy.refused import REFUSED
+from reverseproxy.limits.connection_limit import Crowd
+from reverseproxy.limits.refusals import REFUSED
 
 log = Logger()
 

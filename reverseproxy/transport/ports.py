@@ -25,7 +25,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from reverseproxy.crowd import Descriptors
+from reverseproxy.limits.connection_limit import Descriptors
 
 MOST: Final = 32
 """Connections in one turn; to accept one takes a tenth of a millisecond."""

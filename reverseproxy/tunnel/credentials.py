@@ -46,8 +46,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.allowance import Allowance
 from reverseproxy.errors import CredentialMissing
+from reverseproxy.identity.allowance import Allowance
 from reverseproxy.interfaces import (
     IConnectionValidator,
     ICredentialCheck,

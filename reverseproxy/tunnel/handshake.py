@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from reverseproxy.allowance import NOTHING, Allowance
 from reverseproxy.identity import AgentIdentity, shown_agent_id
+from reverseproxy.identity.allowance import NOTHING, Allowance
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator, Identity, INaming
 from reverseproxy.wire.mosn.extensions import (
     MAX_RETRY_AFTER,

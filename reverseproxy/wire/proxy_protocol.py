@@ -3,7 +3,7 @@ The header by which one proxy tells the next who the client is: PROXY protocol, 
 
 HAProxy's U{specification<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>}.
 Headers are written here; what comes is taken apart by Twisted's parsers, see
-L{reverseproxy.proxied}.
+L{reverseproxy.listener.proxy_protocol}.
 """
 
 from __future__ import annotations

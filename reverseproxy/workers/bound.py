@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
-from reverseproxy.binding import say_bound
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.inheritance import INHERITED, Bequest
 from reverseproxy.listener import bind_all
-from reverseproxy.ports import address_of, is_open, open_sockets
-from reverseproxy.sockets import format_address
+from reverseproxy.listener.binding import say_bound
+from reverseproxy.listener.ports import address_of, is_open, open_sockets
+from reverseproxy.net.sockets import format_address
+from reverseproxy.process.inherited_sockets import INHERITED, Bequest
 
 log = Logger("reverseproxy.workers.supervisor")
 

@@ -37,8 +37,8 @@ from twisted.logger import Logger
 
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.inheritance import Bequest, name_of_port
-from reverseproxy.ports import ListenerFailed, open_sockets
+from reverseproxy.listener.ports import ListenerFailed, open_sockets
+from reverseproxy.process.inherited_sockets import Bequest, name_of_port
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.fleet_routes import FleetRoutes
 from reverseproxy.workers.handover import send_sockets

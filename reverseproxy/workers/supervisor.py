@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.inheritance import INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import INHERITED, Bequest
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.bound import BoundSockets
 from reverseproxy.workers.changing import Changing, Problems

@@ -20,7 +20,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import Listen
-from reverseproxy.ports import SharedPort
+from reverseproxy.listener.ports import SharedPort
 from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive

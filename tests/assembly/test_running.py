@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.app import ReverseProxy
 from reverseproxy.clock import wall_time
 from reverseproxy.config.loader import loads
-from reverseproxy.reloading import Report
+from reverseproxy.process.reloading import Report
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from tests.admin.world import parse_answer
 from tests.config.documents import (

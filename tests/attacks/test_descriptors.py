@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from reverseproxy.crowd import Descriptors
+from reverseproxy.limits.connection_limit import Descriptors
 from tests.integration import configs
 from tests.integration.clients import fetch
 from tests.integration.harness import JOINED, TWISTD, IntegrationTestCase, ReverseProxy

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.service_manager import ServiceManager, handed_over
+from reverseproxy.process.service_manager import ServiceManager, handed_over
 
 
 class ToldTests(SynchronousTestCase):

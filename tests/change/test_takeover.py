@@ -13,11 +13,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from reverseproxy import ports
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.inheritance import AGENTS_PORT, Bequest, Inheritance
-from reverseproxy.ports import SharedPort
-from reverseproxy.takeover import MAX_CLAIMS, OTHER, Taken, Testator, take_over
+from reverseproxy.listener import ports
+from reverseproxy.listener.ports import SharedPort
+from reverseproxy.process.inherited_sockets import AGENTS_PORT, Bequest, Inheritance
+from reverseproxy.process.takeover import MAX_CLAIMS, OTHER, Taken, Testator, take_over
 from tests.tunnel.logged import capture
 
 

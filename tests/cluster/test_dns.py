@@ -27,7 +27,7 @@ from reverseproxy.cluster.names.dns import (
     parse_resolv_conf,
 )
 from reverseproxy.config.models import ClusterConfig, DnsResolversConfig
-from reverseproxy.resolver import IAnswerReceiver
+from reverseproxy.net.resolver import IAnswerReceiver
 from tests.tunnel.logged import capture
 
 V4: Sequence[type[IAddress]] = (IPv4Address,)

@@ -51,7 +51,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_examples(self) -> None:
         files = [*ROOT.glob("examples/*/server.*"), *ROOT.glob("examples/*/agent.*")]
-        files.append(ROOT / "reverseproxy" / "quickstart.json")
+        files.append(ROOT / "reverseproxy" / "services" / "quickstart.json")
         self.assertGreaterEqual(len(files), 17)
         for file in files:
             text = file.read_text()

@@ -20,11 +20,11 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.allowance import Allowance
 from reverseproxy.fleet.records import RouteKey, RouteRecord
 from reverseproxy.fleet.route_arbiter import DECIDE, FleetRouteArbiter
 from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
-from reverseproxy.ports import ListenerFailed
+from reverseproxy.identity.allowance import Allowance
+from reverseproxy.listener.ports import ListenerFailed
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
 from reverseproxy.workers import route_desk

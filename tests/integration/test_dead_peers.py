@@ -13,9 +13,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from reverseproxy import sockets
 from reverseproxy.addresses import split_host_port
 from reverseproxy.app import ReverseProxy
+from reverseproxy.net import sockets
 from tests.blackhole import blackhole
 from tests.config.documents import parse
 from tests.integration import configs

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.lenient_timeouts import LATE, MOST_EXCUSES
+from reverseproxy.net.lenient_timeouts import LATE, MOST_EXCUSES
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.wire.rpc.bolt import Bolt
 from tests.proxy import rpc_world, test_tcp

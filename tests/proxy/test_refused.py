@@ -11,18 +11,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
-from reverseproxy.crowd import Descriptors
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.limits.buffered_bytes import UnfinishedBytes
+from reverseproxy.limits.connection_limit import Descriptors
+from reverseproxy.limits.refusals import REASONS, REFUSED
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs.bounds import LogBounds
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.detect import Detector, DetectorSettings
 from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.rpc.server import RpcProxy
-from reverseproxy.refused import REASONS, REFUSED
 from reverseproxy.testing import MemoryReactor
 from reverseproxy.tunnel.server.filter import TunnelServer
-from reverseproxy.unfinished import UnfinishedBytes
 from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire, World

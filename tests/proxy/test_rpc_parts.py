@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HostGone
+from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
 from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
@@ -22,7 +23,6 @@ from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.transport.backlog import Backlog
-from reverseproxy.unfinished import FREE, UnfinishedBytes
 from tests.proxy.rpc_world import World
 
 

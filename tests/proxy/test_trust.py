@@ -8,9 +8,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.proxy.http.leftover import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.http.trust import NOBODY, Trust
-from reverseproxy.refused import REFUSED
 from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
 from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind

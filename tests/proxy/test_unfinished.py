@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.limits.buffered_bytes import KNOWN, STRANGERS, UnfinishedBytes
 from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.tunnel.server.filter import TunnelServer
-from reverseproxy.unfinished import KNOWN, STRANGERS, UnfinishedBytes
 from reverseproxy.wire.http2.frames import PREFACE, FrameType, frame, settings
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from tests.proxy import rpc_world, test_tcp

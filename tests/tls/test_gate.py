@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.refused import REFUSED
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.tls.contexts import Demands
 from reverseproxy.tls.gate import Gate, gate_of
 from reverseproxy.tls.server_contexts import ServerTls

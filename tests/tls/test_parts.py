@@ -9,12 +9,12 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
 from reverseproxy.tls import opening
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import MOST_EARLY, ClientOpening
 from reverseproxy.tls.producing import EarlyWriter
 from reverseproxy.tls.turns import HandshakeTurns
-from reverseproxy.unfinished import FREE, UnfinishedBytes
 from tests.tls.test_client_hello import real_hello
 
 

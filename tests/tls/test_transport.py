@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
+from reverseproxy.limits.buffered_bytes import UnfinishedBytes
 from reverseproxy.tls import (
     ClientTls,
     ServerTls,
@@ -28,7 +29,6 @@ from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
 from reverseproxy.tls.turns import SHARE, turns_of
-from reverseproxy.unfinished import UnfinishedBytes
 from tests.certs import Certificates
 from tests.tls.wire import HalfRecorder, Recorder, TlsPair, Wire, factory_of
 

@@ -8,7 +8,7 @@ from functools import partial
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.refused import REFUSED
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.tls import turns as turns_module
 from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, Waiting, set_share, turns_of
 

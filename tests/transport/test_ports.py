@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from reverseproxy.crowd import Descriptors
+from reverseproxy.limits.connection_limit import Descriptors
 from reverseproxy.transport import ports, with_bounds
 from tests.transport.contract import Contract, Family, Recorder
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.mux import progress, watch
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.session import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.sockets import NOT_SENT, acknowledged, keep_short
+from reverseproxy.net.sockets import NOT_SENT, acknowledged, keep_short
 from reverseproxy.transport.backlog import Backlog
 from tests.blackhole import blackhole
 from tests.transport.test_mux import Pair

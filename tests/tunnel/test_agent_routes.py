@@ -11,13 +11,13 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.allowance import Allowance
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import CertificateSubject
-from reverseproxy.inheritance import INHERITED
+from reverseproxy.identity.allowance import Allowance
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.process.inherited_sockets import INHERITED
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.tunnel.handshake import Accepted
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.allowance import NOTHING, Allowance
+from reverseproxy.identity.allowance import NOTHING, Allowance
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
 from reverseproxy.wire.mosn.extensions import Announcement, ServerAnnouncement
 from reverseproxy.wire.mosn.frames import Status

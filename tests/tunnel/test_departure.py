@@ -7,8 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.app import ReverseProxy
+from reverseproxy.assembly.shutdown import QUIET, TELL
 from reverseproxy.listener import END_TIME
-from reverseproxy.stopping import QUIET, TELL
 from reverseproxy.testing import Recorder, run
 from reverseproxy.tunnel.server.departure import AWAY
 from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.resolver import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH
+from reverseproxy.net.resolver import ABANDONED_FORGOTTEN, LOOKUP_TIMEOUT, MAX_ADDRESSES, REFRESH
 from reverseproxy.tunnel.agent.discovery import MAX_SERVERS, Discovery, Server, Target, parse_server
 from tests.tunnel.logged import capture
 

@@ -20,8 +20,8 @@ from zope.interface import Interface, implementer
 
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import loss
+from reverseproxy.net.lenient_timeouts import add_lenient_timeout
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster

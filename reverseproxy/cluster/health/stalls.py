@@ -19,8 +19,8 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.lenient_timeouts import MOST_EXCUSES, timer_lag
-from reverseproxy.sockets import TcpInfo, tcp_info, waits_since
+from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.sockets import TcpInfo, tcp_info, waits_since
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster

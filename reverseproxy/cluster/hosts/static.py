@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.hosts.base import Host
 from reverseproxy.errors import ConnectionUnavailable, HostGone
-from reverseproxy.lenient_timeouts import add_lenient_timeout
+from reverseproxy.net.lenient_timeouts import add_lenient_timeout
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import HostConfig

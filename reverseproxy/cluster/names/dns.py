@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.resolver import MAX_ADDRESSES, IAnswerReceiver
+from reverseproxy.net.resolver import MAX_ADDRESSES, IAnswerReceiver
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import join_host_port
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.resolver import ReresolvingName
+from reverseproxy.net.resolver import ReresolvingName
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster

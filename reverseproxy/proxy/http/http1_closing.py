@@ -14,13 +14,13 @@ from functools import partial
 from math import inf
 
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.limits.buffered_bytes import Counted
 from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
-from reverseproxy.unfinished import Counted
 
 LINGER_BYTES = 16 * 1024 * 1024
 """

@@ -23,7 +23,10 @@ from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
+from reverseproxy.limits.buffered_bytes import Account
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import loss
+from reverseproxy.net.sockets import heed_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import Flag, who_ended
@@ -34,10 +37,7 @@ from reverseproxy.proxy.http.http1_answering import Answering
 from reverseproxy.proxy.http.http1_closing import CLOSING, HEAD, IDLE, OPEN
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import heed_reset
 from reverseproxy.transport import stop_splice
-from reverseproxy.unfinished import Account
 from reverseproxy.wire.http.message import END, End, Event, Request
 from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.requests import RequestParser

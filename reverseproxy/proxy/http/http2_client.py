@@ -32,13 +32,13 @@ from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.errors import Http2Error
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
+from reverseproxy.net.sockets import keep_short
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_pings import Pings
 from reverseproxy.proxy.to_hosts import HostConnection
-from reverseproxy.sockets import keep_short
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import WINDOWS

@@ -23,13 +23,13 @@ from twisted.python.failure import Failure
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.logs import counted
+from reverseproxy.net.sockets import heed_reset
 from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_stream import Http2Stream
 from reverseproxy.proxy.http.settings import HttpSettings
-from reverseproxy.sockets import heed_reset
 from reverseproxy.wire.http2.connection import ServerConnection
 from reverseproxy.wire.http2.frames import ErrorCode
 

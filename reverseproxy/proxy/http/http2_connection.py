@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
+from reverseproxy.limits.buffered_bytes import Counted
 from reverseproxy.logs import loss
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.lazy_timer import LazyTimer
@@ -30,7 +31,6 @@ from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport import batching_of
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.transport.memory import HELD, HeldBytes
-from reverseproxy.unfinished import Counted
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Event
 from reverseproxy.wire.http2.frames import ErrorCode

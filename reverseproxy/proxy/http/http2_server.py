@@ -23,7 +23,10 @@ from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
+from reverseproxy.limits.buffered_bytes import Account
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import said
+from reverseproxy.net.sockets import keep_short
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, record
@@ -36,11 +39,8 @@ from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, websocket_request
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import keep_short
 from reverseproxy.tls import too_weak_for_http2
 from reverseproxy.transport.memory import WINDOWS
-from reverseproxy.unfinished import Account
 from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.message import END, End, Request
@@ -132,7 +132,7 @@ class Http2Proxy(Http2Closing):
         super().dataReceived(data)
 
     def open_account(self) -> Account:
-        """See L{reverseproxy.unfinished.Counted}."""
+        """See L{reverseproxy.limits.buffered_bytes.Counted}."""
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:

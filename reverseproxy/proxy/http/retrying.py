@@ -10,7 +10,7 @@ from typing import Final
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.sending import ACTIVE
 from reverseproxy.proxy.http.timed import Timed

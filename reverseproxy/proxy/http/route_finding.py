@@ -12,6 +12,7 @@ from math import inf
 from twisted.logger import Logger
 
 from reverseproxy.errors import ClusterUnknown
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.deadlines import LOOKS
@@ -21,7 +22,6 @@ from reverseproxy.proxy.http.retrying import Retrying
 from reverseproxy.proxy.http.sending import WAITING
 from reverseproxy.proxy.http.telling import begin_trace, variable
 from reverseproxy.proxy.pools import is_pooled
-from reverseproxy.refused import REFUSED
 from reverseproxy.routing import (
     IMMUTABLE_FIELDS,
     ClusterRoute,

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable, Rebindable
+from reverseproxy.limits.buffered_bytes import Counted
 from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Farewell, Parting
@@ -37,7 +38,6 @@ from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.to_hosts import HostConnection
-from reverseproxy.unfinished import Counted
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 if TYPE_CHECKING:

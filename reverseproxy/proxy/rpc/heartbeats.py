@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.errors import HostGone
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.rpc.in_flight import InFlight
 
 HEARTBEAT_IDLE: Final = 15.0

@@ -27,7 +27,10 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
+from reverseproxy.limits.buffered_bytes import FREE, KNOWN, STRANGERS, Account, Counted
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import counted, loss
+from reverseproxy.net.sockets import heed_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.farewell import Farewell, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
@@ -43,9 +46,6 @@ from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.timed import RpcTimed
 from reverseproxy.proxy.rpc.under_way import UnderWay
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import heed_reset
-from reverseproxy.unfinished import FREE, KNOWN, STRANGERS, Account, Counted
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 log = Logger()

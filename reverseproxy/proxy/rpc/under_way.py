@@ -11,7 +11,7 @@ __all__ = ["HELD_LIMIT", "MAX_REQUESTS", "UnderWay"]
 
 from typing import TYPE_CHECKING, Final
 
-from reverseproxy.unfinished import FREE, UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.exchange import RpcExchange

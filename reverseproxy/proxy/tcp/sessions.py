@@ -31,8 +31,10 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
+from reverseproxy.limits.buffered_bytes import Account, Counted
 from reverseproxy.logs import DEBUGGING, Throttle, loss
 from reverseproxy.metrics import RequestTally
+from reverseproxy.net.sockets import has_ended, tune
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
 from reverseproxy.proxy.farewell import STALL, Parting
@@ -49,9 +51,7 @@ from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
 from reverseproxy.proxy.tcp.notes import SessionNotes
-from reverseproxy.sockets import has_ended, tune
 from reverseproxy.tracing.interfaces import ITracing
-from reverseproxy.unfinished import Account, Counted
 from reverseproxy.wire.proxy_protocol import encode_header
 
 log = Logger()

@@ -27,7 +27,7 @@ from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
 from reverseproxy.interfaces import IServerLister
-from reverseproxy.resolver import REFRESH, ReresolvingName
+from reverseproxy.net.resolver import REFRESH, ReresolvingName
 
 log = Logger()
 

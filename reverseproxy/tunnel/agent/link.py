@@ -31,13 +31,13 @@ from reverseproxy.errors import (
     ServerLeaves,
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
-from reverseproxy.lenient_timeouts import LenientTimeout
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
+from reverseproxy.net.lenient_timeouts import LenientTimeout
+from reverseproxy.net.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
-from reverseproxy.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
 from reverseproxy.tls import peer_identity
 from reverseproxy.tls.wording import explain
 from reverseproxy.tunnel.agent.service import HostedService

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.endpoints import CallableFactory, make_endpoint
-from reverseproxy.lenient_timeouts import add_lenient_timeout
 from reverseproxy.logs import Throttle, counted
+from reverseproxy.net.lenient_timeouts import add_lenient_timeout
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
 from reverseproxy.tunnel.agent.dial_turns import DialTurn, DialTurns
 from reverseproxy.tunnel.agent.discovery import Target

@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.allowance import Allowance
 from reverseproxy.identity import AgentIdentity
+from reverseproxy.identity.allowance import Allowance
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import Listen
 from reverseproxy.tunnel.handshake import Accepted, Refusal

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from reverseproxy.allowance import Allowance, clean_domain
+from reverseproxy.identity.allowance import Allowance, clean_domain
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.wire.mosn.route_requests import RouteRequest
 

@@ -17,21 +17,21 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
 from reverseproxy.cluster.host import MuxHost, ReverseHost
-from reverseproxy.crowd import crowd_address
 from reverseproxy.errors import FrameError
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.limits.buffered_bytes import STRANGERS, Account, Counted
+from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.net.lenient_timeouts import LenientTimeout
+from reverseproxy.net.sockets import tune
 from reverseproxy.proxy.relay import LINGER, lose_connection
-from reverseproxy.refused import REFUSED
-from reverseproxy.sockets import tune
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
 from reverseproxy.tunnel.server.graceful_closes import GracefulCloses
 from reverseproxy.tunnel.server.joined import JoinedConnection, JoinRecord, TunnelProtocol
 from reverseproxy.tunnel.server.joining import JoinAttempt
 from reverseproxy.tunnel.server.new_hosts import Publication, Terms, make_host, make_session
 from reverseproxy.tunnel.server.refusals import REMEDIES, note_refusal
-from reverseproxy.unfinished import STRANGERS, Account, Counted
 from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, GracefulClose, Status, encode
 
 if TYPE_CHECKING:

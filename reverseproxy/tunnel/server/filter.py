@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
-from reverseproxy.crowd import Descriptors
 from reverseproxy.interfaces import ConnectionInfo, IConnectionValidator
+from reverseproxy.limits.connection_limit import Descriptors
 from reverseproxy.metrics import TunnelTally
 from reverseproxy.tunnel.handshake import Admission
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes

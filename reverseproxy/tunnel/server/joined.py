@@ -22,10 +22,10 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import MuxHost, ReverseHost
-from reverseproxy.crowd import crowd_address
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
-from reverseproxy.sockets import watch_over
+from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.net.sockets import watch_over
 from reverseproxy.tunnel.handshake import Accepted, Principal, Refusal
 from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.quotas import NOBODY, QuotaPlace

@@ -12,7 +12,7 @@ __all__ = ["PENDING_PART", "IPending", "PendingConnections"]
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from reverseproxy.crowd import Crowd, IMember
+from reverseproxy.limits.connection_limit import Crowd, IMember
 
 PENDING_PART: Final = 2
 """Connections that have not joined may be one in so many of those that strangers may hold."""

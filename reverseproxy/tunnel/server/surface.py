@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from reverseproxy.addresses import join_host_port
-from reverseproxy.allowance import Allowance
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import (
     AgentRoutesConfig,
@@ -23,10 +22,11 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
     VirtualHostConfig,
 )
-from reverseproxy.inheritance import name_of_port
-from reverseproxy.limiter import ConnectionLimiter
+from reverseproxy.identity.allowance import Allowance
 from reverseproxy.listener import Listen, Listener, ListenerFailed
+from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.metrics import RequestTally
+from reverseproxy.process.inherited_sockets import name_of_port
 from reverseproxy.proxy.protocols import session_idle
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router

@@ -29,19 +29,18 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy import binding
 from reverseproxy import listener as listener_module
 from reverseproxy.addresses import split_host_port
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.crowd import Descriptors
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable, IEndable, IExpendable
-from reverseproxy.limiter import PAUSE, ConnectionLimiter
-from reverseproxy.listener import Listener, ListenerFailed
-from reverseproxy.sockets import format_address
+from reverseproxy.limits.connection_limit import Descriptors
+from reverseproxy.listener import Listener, ListenerFailed, binding
+from reverseproxy.listener.connection_limiter import PAUSE, ConnectionLimiter
+from reverseproxy.net.sockets import format_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
-from tests.test_sockets import expected, tuning
+from tests.net.test_sockets import expected, tuning
 from tests.tunnel.logged import capture
 
 

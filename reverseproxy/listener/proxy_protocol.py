@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
-from reverseproxy.lenient_timeouts import LenientTimeout
+from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 

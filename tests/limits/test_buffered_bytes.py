@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.unfinished}."""
+"""Tests for L{reverseproxy.limits.buffered_bytes}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy import unfinished
-from reverseproxy.unfinished import FREE, KNOWN_PART, Account, Counted, UnfinishedBytes
+from reverseproxy.limits import buffered_bytes as unfinished
+from reverseproxy.limits.buffered_bytes import FREE, KNOWN_PART, Account, Counted, UnfinishedBytes
 
 
 class BooksTests(SynchronousTestCase):

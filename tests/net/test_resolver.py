@@ -1,5 +1,5 @@
 """
-Tests for L{reverseproxy.resolver}.
+Tests for L{reverseproxy.net.resolver}.
 
 How names are followed on the whole is tested where it was needed first, in
 L{tests.tunnel.test_discovery}.
@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.resolver import IAnswerReceiver, ReresolvingName
+from reverseproxy.net.resolver import IAnswerReceiver, ReresolvingName
 from tests.tunnel.logged import capture
 
 

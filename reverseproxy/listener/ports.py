@@ -53,7 +53,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.inheritance import INHERITED
+from reverseproxy.process.inherited_sockets import INHERITED
 from reverseproxy.transport.ports import readable
 
 log = Logger()

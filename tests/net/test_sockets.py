@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.sockets}, over real sockets."""
+"""Tests for L{reverseproxy.net.sockets}, over real sockets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from reverseproxy import sockets
-from reverseproxy.sockets import (
+from reverseproxy.net import sockets
+from reverseproxy.net.sockets import (
     INFO_SIZE,
     PeerSweep,
     SlowWays,

@@ -1,10 +1,10 @@
-"""Tests for L{reverseproxy.allowance}."""
+"""Tests for L{reverseproxy.identity.allowance}."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.allowance import NOTHING, Allowance, clean_domain, parse_ports
+from reverseproxy.identity.allowance import NOTHING, Allowance, clean_domain, parse_ports
 
 
 class AllowanceTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.quickstart}."""
+"""Tests for L{reverseproxy.services.quickstart}."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from reverseproxy import quickstart
 from reverseproxy.addresses import split_host_port
 from reverseproxy.app import ReverseProxy
+from reverseproxy.services import quickstart
 from tests.streams import reactor
 from tests.test_app import Got
 
@@ -30,7 +30,9 @@ def free_port() -> int:
 
 def put_ports(test: SynchronousTestCase, client: int, tunnel: int) -> None:
     """Give the quickstart other ports than its own for the time of a test."""
-    document: dict[str, Any] = json.loads((files("reverseproxy") / quickstart.FILE).read_text("utf-8"))
+    document: dict[str, Any] = json.loads(
+        (files("reverseproxy.services") / quickstart.FILE).read_text("utf-8")
+    )
     for listener, port in zip(document["servers"][0]["listeners"], (client, tunnel, 2046), strict=True):
         listener["address"] = f"127.0.0.1:{port}"
     directory = Path(test.mktemp())

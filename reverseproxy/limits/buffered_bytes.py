@@ -8,7 +8,7 @@ but there may be any number of connections.  So each has an L{Account} in an
 L{UnfinishedBytes}, which bounds them together.
 
 Below L{FREE} bytes nothing is entered, as a connection itself takes more than
-that, and the number of these is bounded elsewhere (L{reverseproxy.crowd}).  So
+that, and the number of these is bounded elsewhere (L{reverseproxy.limits.connection_limit}).  So
 what comes whole costs nothing here.
 
 When there is too much, the address that keeps most of it gives up the connection
@@ -38,7 +38,7 @@ __all__ = [
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from reverseproxy.refused import REFUSED
+from reverseproxy.limits.refusals import REFUSED
 
 FREE: Final = 4096
 """Bytes of one connection that are not counted."""

@@ -49,7 +49,7 @@ def load() -> Loaded:
     Where one of its ports is taken, another one takes its place, so that
     trying this out never fails on somebody else's server.
     """
-    resource = files("reverseproxy") / FILE
+    resource = files("reverseproxy.services") / FILE
     document: dict[str, Any] = json.loads(resource.read_text("utf-8"))
     for listener in document["servers"][0]["listeners"]:
         if listener["bind_port"]:

@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.systemd import ListenFDs
 
-from reverseproxy.inheritance import Bequest
+from reverseproxy.process.inherited_sockets import Bequest
 
 log = Logger()
 

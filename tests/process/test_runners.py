@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.runners} and L{reverseproxy.signals}."""
+"""Tests for L{reverseproxy.process.runners} and L{reverseproxy.process.signals}."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twisted.logger import LogBeginner, LogEvent, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import ServerConfig
-from reverseproxy.runners import LogPlan, Once, is_foreign, plan_log
-from reverseproxy.signals import Signals
+from reverseproxy.process.runners import LogPlan, Once, is_foreign, plan_log
+from reverseproxy.process.signals import Signals
 from tests.tunnel.logged import capture
 
 TWIST = {"logLevel": LogLevel.warn, "logFormat": "json", "logFile": sys.__stdout__}

@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.inheritance import AGENTS_PORT, INHERITED, Bequest
-from reverseproxy.service_manager import ServiceManager, handed_over
-from reverseproxy.takeover import Successor, Taken, Testator, take_over
+from reverseproxy.process.inherited_sockets import AGENTS_PORT, INHERITED, Bequest
+from reverseproxy.process.service_manager import ServiceManager, handed_over
+from reverseproxy.process.takeover import Successor, Taken, Testator, take_over
 
 log = Logger()
 

@@ -13,8 +13,15 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.config.models import ListenerConfig, PeersConfig
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.inheritance import INHERITED
-from reverseproxy.ports import BACKLOG, NO_IPV6, ListenerFailed, SharedPort, open_sockets, remove_stale_socket
+from reverseproxy.listener.ports import (
+    BACKLOG,
+    NO_IPV6,
+    ListenerFailed,
+    SharedPort,
+    open_sockets,
+    remove_stale_socket,
+)
+from reverseproxy.process.inherited_sockets import INHERITED
 
 
 def listen_at(reactor: Any, config: ListenerConfig, factory: IProtocolFactory, mode: int) -> IListeningPort:

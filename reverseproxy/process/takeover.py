@@ -40,7 +40,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.inheritance import Bequest
+from reverseproxy.process.inherited_sockets import Bequest
 
 log = Logger()
 

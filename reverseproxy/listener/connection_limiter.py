@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.crowd import Crowd, Descriptors
+from reverseproxy.limits.connection_limit import Crowd, Descriptors
+from reverseproxy.limits.refusals import REFUSED
 from reverseproxy.logs import Throttle
-from reverseproxy.refused import REFUSED
 
 log = Logger()
 
@@ -28,7 +28,7 @@ class ILimited(Protocol):
 
     @property
     def expendable(self) -> bool:
-        """See L{reverseproxy.crowd.IMember}."""
+        """See L{reverseproxy.limits.connection_limit.IMember}."""
 
     @property
     def descriptor(self) -> int:

@@ -1,5 +1,5 @@
 """
-Tests for L{reverseproxy.lenient_timeouts}, and for everything that judges others by the time they take.
+Tests for L{reverseproxy.net.lenient_timeouts}, and for everything that judges others by the time they take.
 
 A process that had no turn for some seconds is told of all timers first, and then of
 what has come meanwhile.  L{task.Clock} does the same when it is set forward at once.
@@ -16,7 +16,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.lenient_timeouts import LATE, MOST_EXCUSES, LenientTimeout, add_lenient_timeout, timer_lag
+from reverseproxy.net.lenient_timeouts import (
+    LATE,
+    MOST_EXCUSES,
+    LenientTimeout,
+    add_lenient_timeout,
+    timer_lag,
+)
 from reverseproxy.testing import _FIRST_PORT, MemoryReactor, MemoryTransport, mux_pair, run
 from tests.integration import configs
 

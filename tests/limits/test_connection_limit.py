@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.crowd}."""
+"""Tests for L{reverseproxy.limits.connection_limit}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.crowd import Crowd, Descriptors, crowd_address
+from reverseproxy.limits.connection_limit import Crowd, Descriptors, crowd_address
 
 
 @dataclass(eq=False)
