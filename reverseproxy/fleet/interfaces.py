@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["IDirectory", "IDirectoryListener"]
+__all__ = ["IDirectory", "IDirectoryListener", "IRouteDirectory"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecord, ServerRecord
 
 
 class IDirectoryListener(Interface):
@@ -94,3 +95,33 @@ class IDirectory(Interface):
         @param stays: whether another process goes on as this server, to which that is left.
         @return: fires when that has been done, or could not be for some seconds; never fails.
         """
+
+
+class IRouteDirectory(Protocol):
+    """What is needed of the directory."""
+
+    @property
+    def server_id(self) -> str:
+        """What this server is called."""
+
+    @property
+    def servers(self) -> Mapping[str, ServerRecord]:
+        """The other servers."""
+
+    @property
+    def routes(self) -> Mapping[RouteKey, RouteRecord]:
+        """The routes that agents have brought to other servers."""
+
+    def publish_routes(self, record: RouteRecord) -> None:
+        """Say that this server has some."""
+
+    def withdraw_routes(self, cluster: str) -> None:
+        """Say that it has them no more."""
+
+    def follow_routes(
+        self,
+        told: Callable[[str, RouteRecord], object],
+        own: Callable[[RouteRecord, RouteRecord | None], object],
+        lost: Callable[[], object],
+    ) -> None:
+        """Be told of them."""

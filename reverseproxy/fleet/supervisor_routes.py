@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.grant_requests import satisfies
+from reverseproxy.fleet.interfaces import IRouteDirectory
 from reverseproxy.fleet.records import RouteRecord, fit, proved
-from reverseproxy.fleet.route_arbiter import FleetRouteArbiter, IRouteDirectory
+from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied, Rules

@@ -179,9 +179,9 @@ class WorkerRouteTests(test_routes.Fleet):
         directory: Any = self.directories["gamma 0"]
         desk._objection = lambda record: ""
         directory._view.routes[record.key] = record
-        desk._told("came", record)
+        desk._on_remote_record("came", record)
         del directory._view.routes[record.key]
-        desk._told("left", record)
+        desk._on_remote_record("left", record)
         self.pass_time(6)
         self.assertEqual((len(self.desk), self.at_gamma()), (0, [b"default", b"default"]))
 
