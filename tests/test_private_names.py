@@ -23,10 +23,9 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.application.app import AppLogger
 from twisted.internet import tcp, unix
-from twisted.internet.endpoints import TCP4ClientEndpoint, _SystemdParser
+from twisted.internet.endpoints import _SystemdParser
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
 from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
@@ -52,7 +51,6 @@ PRIVATE: Final[dict[str, str]] = {
     "_fromConnectedSocket": "a connection from a descriptor: reactors have no place for ours (stream)",
     "_fromListeningDescriptor": "a port from a descriptor: likewise (ports)",
     # Twisted's other rooms
-    "_wrappedProtocol": "whom an endpoint passes everything on to: TLS has to know that it is us (tls)",
     "_sddaemon": "Twisted reads systemd's variables once, and removes them (service_manager)",
     "_SystemdParser": "has that",
     "twisted.protocols.haproxy._exceptions": "what the parsers raise",
@@ -64,9 +62,8 @@ PRIVATE: Final[dict[str, str]] = {
     "_ffi": "makes their buffers",
     "_ssl": "the connection that they are given",
     "_raise_ssl_error": "finds the exception for what they return",
-    "_into_ssl": "the memory that a connection reads from, and has none of once it has a socket",
-    "_from_ssl": "the memory that it writes to: likewise",
-    "_socket": "that socket",
+    "_into_ssl": "the memory that a connection reads from",
+    "_from_ssl": "the memory that it writes to",
 }
 
 THEIRS: Final = ("twisted", "OpenSSL")
@@ -312,16 +309,6 @@ class ConnectionTests(SynchronousTestCase):
 class RoomTests(SynchronousTestCase):
     """What is expected of other parts of Twisted."""
 
-    def test_protocols_of_endpoints(self) -> None:
-        """What an endpoint puts in between knows whom it passes everything on to."""
-        reactor = MemoryReactorClock()
-        protocol = Recording()
-        factory = Factory()
-        factory.buildProtocol = lambda addr: protocol  # type: ignore[method-assign]
-        TCP4ClientEndpoint(reactor, "127.0.0.1", 1).connect(factory)
-        between = reactor.tcpClients[0][2].buildProtocol(None)
-        self.assertIs(between._wrappedProtocol, protocol)
-
     def test_sockets_of_systemd(self) -> None:
         """Twisted keeps what it has found in the environment."""
         self.assertIsInstance(_SystemdParser._sddaemon, ListenFDs)
@@ -397,18 +384,3 @@ class OpenSslTests(SynchronousTestCase):
         result = openssl.read(self.near._ssl, openssl.PLAIN, openssl.RECORD)
         self.assertEqual(openssl.get_error(self.near._ssl, result), openssl.WANT_READ)
         self.assertRaises(SSL.WantReadError, openssl.raise_error, self.near, result)
-
-    def test_socket(self) -> None:
-        """A connection that had memory goes on with a socket, which pyOpenSSL's methods use too."""
-        ends = socket.socketpair()
-        for each in ends:
-            self.addCleanup(each.close)
-        openssl.attach(self.near, ends[0])
-        openssl.attach(self.far, ends[1])
-        self.assertIs(self.near._socket, ends[0])
-        self.near.send(b"hello")
-        self.assertEqual(self.far.recv(9), b"hello")
-        self.assertRaises(TypeError, self.near.bio_read, 9)
-        openssl.detach(self.near)
-        openssl.detach(self.far)
-        self.assertIsNone(self.near._socket)

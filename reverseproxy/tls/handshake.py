@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import ClientOpening
+from reverseproxy.tls.record_layer import RecordLayer
+from reverseproxy.tls.records import PORTION
 from reverseproxy.tls.server_contexts import ServerTls
-from reverseproxy.tls.through_memory import ThroughMemory
 from reverseproxy.tls.turns import HandshakeTurns
 
 
@@ -35,7 +36,7 @@ class HandshakeEnd(Protocol):
     def finished(self) -> bool:
         """Whether nothing that comes now matters any more."""
 
-    def use(self, connection: SSL.Connection) -> ThroughMemory:
+    def use(self, connection: SSL.Connection) -> RecordLayer:
         """Use another connection of OpenSSL's, through which nothing has gone yet."""
 
     def handshake_complete(self) -> None:
@@ -65,8 +66,8 @@ class Handshake:
         "_connection",
         "_deadline",
         "_end",
-        "_memory",
         "_opening",
+        "_records",
         "_server",
         "_stopped",
         "_transport",
@@ -90,7 +91,7 @@ class Handshake:
         self._end = end
         self._transport = transport
         self._connection = connection
-        self._memory = end.use(connection)
+        self._records = end.use(connection)
         self._server = server
         self._stopped = False
         self._deadline: IDelayedCall | None = None
@@ -130,12 +131,16 @@ class Handshake:
         server = self._server
         assert server is not None
         self._connection = server.connection(self._end, server.select(hello.server_name, hello.alpn))
-        self._memory = self._end.use(self._connection)
+        self._records = self._end.use(self._connection)
 
     def step(self, data: bytes) -> None:
         """Take a step; behind it there may be what the handshake was for."""
-        self._memory.feed(data)
-        self.shake_hands()
+        for start in range(0, len(data), PORTION):
+            if self.complete:
+                self._records.hold(data[start:])
+                break
+            self._records.feed(data[start : start + PORTION])
+            self.shake_hands()
         if self.complete:
             self._end.go_on()
 
@@ -163,7 +168,7 @@ class Handshake:
         try:
             self._connection.do_handshake()
         except WantReadError:
-            self._memory.flush()
+            self._records.flush()
         except Error as error:
             self._end.fail(error)
         else:

@@ -22,13 +22,10 @@ __all__ = [
     "RECORD",
     "ROOM",
     "WANT_READ",
-    "WANT_WRITE",
     "ZERO_RETURN",
     "address_of",
-    "attach",
     "bio_read",
     "bio_write",
-    "detach",
     "get_error",
     "raise_error",
     "read",
@@ -36,7 +33,6 @@ __all__ = [
     "write",
 ]
 
-import socket
 from typing import Any, Final, NoReturn
 
 from OpenSSL import SSL
@@ -50,7 +46,7 @@ ROOM: Final = 2**18
 FETCHED: Final = 2**15 + 2**12
 """Bytes that are fetched from OpenSSL at once: two records, and room for more."""
 
-_ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl", "_socket", "_raise_ssl_error")
+_ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
 
 # The same module of functions that pyOpenSSL works with, and what makes buffers for it.
 _lib: Any = getattr(SSL, "_lib", None)
@@ -64,24 +60,10 @@ def _function(name: str) -> Any:
 # The types are those of the functions of OpenSSL with these names.
 read, write, get_error = _function("SSL_read"), _function("SSL_write"), _function("SSL_get_error")
 bio_read, bio_write = _function("BIO_read"), _function("BIO_write")
-_set_fd = _function("SSL_set_fd")
-_set_mode, _clear_mode = _function("SSL_set_mode"), _function("SSL_clear_mode")
-_AUTO_RETRY = _function("SSL_MODE_AUTO_RETRY")
-
-_WRITE_AGAIN: Final = 1 | 2
-"""
-OpenSSL's SSL_MODE_ENABLE_PARTIAL_WRITE and SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER.
-
-What could not be sent comes again from another place of the memory, with more
-behind it, which OpenSSL refuses without these.  pyOpenSSL sets the second one
-since 25.2; without it, whatever the socket does not take at once is lost.
-"""
-
-WANT_READ, WANT_WRITE = _function("SSL_ERROR_WANT_READ"), _function("SSL_ERROR_WANT_WRITE")
-ZERO_RETURN = _function("SSL_ERROR_ZERO_RETURN")
+WANT_READ, ZERO_RETURN = _function("SSL_ERROR_WANT_READ"), _function("SSL_ERROR_ZERO_RETURN")
 _found = _ffi is not None and None not in (
-    *(read, write, get_error, bio_read, bio_write, _set_fd, _set_mode, _clear_mode),
-    *(WANT_READ, WANT_WRITE, ZERO_RETURN, _AUTO_RETRY),
+    *(read, write, get_error, bio_read, bio_write),
+    *(WANT_READ, ZERO_RETURN),
 )
 
 PLAIN: Any = None
@@ -115,24 +97,3 @@ def raise_error(connection: Any, result: int) -> NoReturn:
     """
     connection._raise_ssl_error(connection._ssl, result)
     raise SSL.Error([])  # OpenSSL has no explanation
-
-
-def attach(connection: Any, handle: socket.socket) -> None:
-    """
-    Let a connection that has had memory for a wire go on with a socket.
-
-    What has been written to that memory and not been read is lost.
-    """
-    _set_mode(connection._ssl, _WRITE_AGAIN)
-    _set_fd(connection._ssl, handle.fileno())
-    # A peer that sends nothing but messages to OpenSSL must not keep us from everything else.
-    _clear_mode(connection._ssl, _AUTO_RETRY)
-    # That was the end of the memory.
-    connection._into_ssl = connection._from_ssl = None
-    connection._socket = handle
-
-
-def detach(connection: Any) -> None:
-    """Take the socket away again: when it is closed, its number is another's."""
-    _set_fd(connection._ssl, -1)
-    connection._socket = None

@@ -1,13 +1,13 @@
 """
-A connection's data through OpenSSL, by way of memory.
+Encryption and decryption of a connection's records by OpenSSL, from memory to memory.
 
-This serves every kind of transport.  Where there is a socket of ours, OpenSSL
-has it to itself; see L{reverseproxy.tls.socket_records}.
+OpenSSL has no socket, but two memory BIOs: one for the ciphertext that was received, one for the
+ciphertext to be sent.
 """
 
 from __future__ import annotations
 
-__all__ = ["BLOCK", "DirectRecords", "PublicRecords", "Records", "records_of"]
+__all__ = ["BLOCK", "PORTION", "DirectRecords", "PublicRecords", "Records", "records_of"]
 
 from typing import Any, Final
 
@@ -42,6 +42,13 @@ Larger blocks save system calls, but the first records of such a block have left
 the processor's cache when they are fetched from OpenSSL.
 """
 
+PORTION: Final = 2**15
+"""
+Bytes of ciphertext that OpenSSL is given at once.
+
+A memory BIO keeps for good the room that it has needed once, so that it is given a large read in parts.
+"""
+
 _HEADER: Final = 5
 """Bytes in front of each record, the last two of which are its length."""
 
@@ -58,7 +65,11 @@ class Records:
     error: Error | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take what has come."""
+        """
+        Take ciphertext.
+
+        @param data: at most a L{PORTION}.
+        """
         raise NotImplementedError
 
     def decrypt(self) -> bytes:
@@ -71,9 +82,14 @@ class Records:
         raise NotImplementedError
 
     def receive(self, data: bytes) -> bytes:
-        """Take what has come, and get what can be decrypted; see L{decrypt}."""
-        self.feed(data)
-        return self.decrypt()
+        """Take ciphertext of any length, and return what can be decrypted; see L{decrypt}."""
+        pieces: list[bytes] = []
+        for start in range(0, len(data), PORTION):
+            self.feed(data[start : start + PORTION])
+            pieces.append(self.decrypt())
+            if self.ended or self.error is not None:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """
@@ -158,8 +174,7 @@ class DirectRecords(Records):
         """See L{Records}."""
         size = len(data)
         if not (self._aligned and size > _HEADER and _HEADER + (data[3] << 8 | data[4]) == size):
-            self.feed(data)
-            return self.decrypt()
+            return self._receive(data)
         bio_write(self._in, data, size)
         got = read(self._ssl, PLAIN, RECORD)
         if got > 0:
@@ -168,9 +183,25 @@ class DirectRecords(Records):
         self._stop(got)
         return b""
 
+    def _receive(self, data: bytes) -> bytes:
+        """Do what L{receive} does with anything but one record."""
+        self._follow(data)
+        pieces: list[bytes] = []
+        size, start, filled = len(data), address_of(data), 0
+        for offset in range(0, size, PORTION):
+            bio_write(self._in, start + offset, min(PORTION, size - offset))
+            filled = self._decrypt(pieces, filled)
+            if self.ended or self.error is not None:
+                break
+        return _together(pieces, filled)
+
     def feed(self, data: bytes) -> None:
         """See L{Records}."""
         bio_write(self._in, data, len(data))
+        self._follow(data)
+
+    def _follow(self, data: bytes) -> None:
+        """Find where in the ciphertext the last record ends."""
         position = self._missing
         if self._head:
             data = self._head + data
@@ -185,17 +216,24 @@ class DirectRecords(Records):
 
     def decrypt(self) -> bytes:
         """See L{Records}."""
-        ssl = self._ssl
-        size = 0
         pieces: list[bytes] = []
-        while (got := read(ssl, PLAIN + size, RECORD)) > 0:
-            size += got
-            if size >= ROOM:
-                pieces.append(PLAIN_VIEW[:size].tobytes())
-                size = 0
+        return _together(pieces, self._decrypt(pieces, 0))
+
+    def _decrypt(self, pieces: list[bytes], filled: int) -> int:
+        """
+        Decrypt into L{PLAIN}, and what it has no room for into pieces.
+
+        @param filled: bytes of it that are in use.
+        @return: the same, afterwards.
+        """
+        ssl = self._ssl
+        while (got := read(ssl, PLAIN + filled, RECORD)) > 0:
+            filled += got
+            if filled >= ROOM:
+                pieces.append(PLAIN_VIEW[:filled].tobytes())
+                filled = 0
         self._stop(got)
-        last = PLAIN_VIEW[:size].tobytes()
-        return b"".join((*pieces, last)) if pieces else last
+        return filled
 
     def _stop(self, result: int) -> None:
         """Note why there is no more to be read."""
@@ -240,6 +278,11 @@ class DirectRecords(Records):
             got = max(0, bio_read(self._out, OUTPUT, FETCHED))
             pieces.append(OUTPUT_VIEW[:got].tobytes())
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _together(pieces: list[bytes], filled: int) -> bytes:
+    last = PLAIN_VIEW[:filled].tobytes()
+    return b"".join((*pieces, last)) if pieces else last
 
 
 def records_of(connection: SSL.Connection) -> Records:

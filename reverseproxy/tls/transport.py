@@ -17,10 +17,6 @@ what is left to send.  The one here treats TLS's two directions as TCP's:
 A paused transport delivers nothing, though up to one read of ciphertext is
 taken in.  What is written goes to the TCP transport at once, so that its
 buffer is the only one and back-pressure is its business.
-
-Handshakes go through memory, whatever the transport.  When one is complete and
-the connection is one of ours, OpenSSL is given the socket, and what follows
-costs less; see L{reverseproxy.tls.socket_records}.
 """
 
 from __future__ import annotations
@@ -56,8 +52,7 @@ from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.handshake import Handshake
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.producing import EarlyWriter
-from reverseproxy.tls.socket_records import SocketRecords, can_have_socket
-from reverseproxy.tls.through_memory import ThroughMemory
+from reverseproxy.tls.record_layer import RecordLayer
 
 if TYPE_CHECKING:
     from reverseproxy.tls.factory import TlsFactory
@@ -120,9 +115,7 @@ class TlsTransport(ProtocolWrapper):
         """
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
-        self._memory: ThroughMemory | None = None  # which takes what comes, if anything may
-        self._way: ThroughMemory | SocketRecords
-        self._wants_socket = False
+        self._records: RecordLayer
         self._handshake: Handshake | None = None
         self._early = EarlyWriter()
         self._linger: IDelayedCall | None = None
@@ -144,23 +137,22 @@ class TlsTransport(ProtocolWrapper):
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
         handshake = self._handshake = Handshake(self, transport, connection, factory.server, factory.turns)
-        self._wants_socket = can_have_socket(self, connection, transport)
         handshake.begin(factory.clock, factory.handshake_timeout)
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.makeConnection(self)
         handshake.shake_hands()
 
-    def use(self, connection: SSL.Connection) -> ThroughMemory:
+    def use(self, connection: SSL.Connection) -> RecordLayer:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
         self._connection = connection
-        self._way = self._memory = memory = ThroughMemory(self, connection, self.transport)
-        return memory
+        self._records = RecordLayer(self, connection, self.transport)
+        return self._records
 
     def handshake_complete(self) -> None:
         """The peer is who it should be: now its protocol may talk to it."""
         self.established = True
         self._handshake = None
-        self._way.flush()
+        self._records.flush()
         self.factory.connect_wrapped(self)
         early = self._early
         early.pass_down(self.transport)
@@ -177,9 +169,7 @@ class TlsTransport(ProtocolWrapper):
     def go_on(self) -> None:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
         if not self.finished:  # whoever was told of the handshake may have ended it
-            self._way.deliver()
-            if self._wants_socket:
-                self._take_socket()
+            self._records.deliver()
 
     def give_up(self, reason: str) -> None:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
@@ -199,26 +189,12 @@ class TlsTransport(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Decrypt, and deliver."""
-        memory = self._memory
-        if not data or memory is None:
+        if self._phase is not _UP or self._reading is _CLOSED or not data:
             return
         if self.established:
-            memory.receive(data)
-            if self._wants_socket:
-                self._take_socket()
+            self._records.receive(data)
         elif self._handshake is not None:
             self._handshake.receive(data)
-
-    def _take_socket(self) -> None:
-        """Give OpenSSL the socket, unless there is something on its way through memory, or at an end."""
-        if not self.reads or self.disconnecting or self._writing is not Half.OPEN or self._way.ended:
-            return
-        self._way.flush()
-        transport = self.transport
-        if transport.connected and not (transport.unsent or transport.disconnecting):
-            self._wants_socket = False
-            self._memory = None
-            self._way = SocketRecords(self, self._connection, transport)
 
     @property
     def finished(self) -> bool:
@@ -241,7 +217,6 @@ class TlsTransport(ProtocolWrapper):
         self._reading = Half.CLOSING if self.paused else Half.CLOSED
         if self.paused:
             return
-        self._memory = None
         half = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if self.disconnecting:
             self._finish_writing()
@@ -286,7 +261,7 @@ class TlsTransport(ProtocolWrapper):
         self.paused = False
         if not self.established or self._over or self.disconnecting:
             return
-        self._way.deliver()
+        self._records.deliver()
         if not self.paused and not self._over:
             self.transport.resumeProducing()
 
@@ -319,7 +294,7 @@ class TlsTransport(ProtocolWrapper):
         if self._phase is not _UP or self._writing is _CLOSED or not data:
             return
         if self.established:
-            self._way.write(data)
+            self._records.write(data)
         else:
             self._early.keep(data)
 
@@ -382,11 +357,8 @@ class TlsTransport(ProtocolWrapper):
         if self._phase is not Phase.OPEN or not self.established:
             return
         first = self._writing is not Half.CLOSED
-        if first and not self._send_close_notify():
-            if self.disconnecting:
-                # An end-of-file that OpenSSL meets now would be the end of sending, too.
-                self.transport.pauseProducing()
-            return
+        if first:
+            self._send_close_notify()
         if self._reading is Half.CLOSED:
             self._close_tcp()
         elif self.disconnecting:
@@ -396,22 +368,10 @@ class TlsTransport(ProtocolWrapper):
             if half is not None:
                 half.writeConnectionLost()
 
-    def _send_close_notify(self) -> bool:
-        """
-        Tell the peer that this was all.
-
-        @return: whether that is done; if not, L{drained} goes on with what was to follow.
-        """
-        if self._way.close():
-            self._writing = Half.CLOSED
-        return self._writing is Half.CLOSED
-
-    def drained(self) -> None:
-        """Hear that everything is sent: what had to wait for that comes now."""
-        if not self._over:
-            self._finish_writing()
-        elif not self.transport.disconnecting:
-            self._close_tcp()
+    def _send_close_notify(self) -> None:
+        """Tell the peer that this was all, behind everything that was written."""
+        self._writing = Half.CLOSED
+        self._records.close()
 
     def _await_close(self) -> None:
         """Read on for a while; see L{CLOSE_TIMEOUT}."""
@@ -427,8 +387,9 @@ class TlsTransport(ProtocolWrapper):
         if self._phase is Phase.OPEN:
             self._stop(Phase.OVER)
         self._early.withdraw()
-        if self._writing is Half.CLOSED or self._send_close_notify():
-            self.transport.loseConnection()
+        if self._writing is not Half.CLOSED:
+            self._send_close_notify()
+        self.transport.loseConnection()
 
     def abortConnection(self) -> None:
         """Close now.  The peer is not told by TLS that this was the end, as it was not."""
@@ -440,7 +401,7 @@ class TlsTransport(ProtocolWrapper):
 
     def _stop(self, phase: Phase) -> None:
         """Make nothing more of what comes."""
-        self._phase, self._memory = phase, None
+        self._phase = phase
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         if self._handshake is not None:
@@ -452,7 +413,7 @@ class TlsTransport(ProtocolWrapper):
             text = openssl_text(error)
             self._reason = Failure(ConnectionLost(f"TLS: {text}") if self.established else TlsFailed(text))
         self._writing = Half.CLOSED
-        self._way.flush()
+        self._records.flush()
         self._close_tcp()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -463,7 +424,7 @@ class TlsTransport(ProtocolWrapper):
         if self.established and not (self.finished or self.disconnecting or self._reading is Half.CLOSED):
             # What a paused protocol has not been given yet is delivered now or never.
             self.paused = False
-            self._way.deliver()
+            self._records.deliver()
         told = self.finished or self._reading is Half.CLOSED
         if not told and (not self.established or reason.check(ConnectionDone)):
             self._note_truncation()
@@ -475,9 +436,8 @@ class TlsTransport(ProtocolWrapper):
             self.factory.handshake_failed(self, reason)
         # These references make cycles.
         wrapped, self.wrappedProtocol = self.wrappedProtocol, None
-        self._way.forget()
         self._connection = None
-        del self._way
+        del self._records
         if wrapped is not None:
             wrapped.connectionLost(reason)
 

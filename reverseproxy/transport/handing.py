@@ -39,7 +39,7 @@ class _Giving(Factory):
 
 def is_socket(transport: Any) -> bool:
     """Whether a transport is of a kind that can be taken out, at times; one over TLS is not."""
-    if isinstance(transport, ProtocolWrapper) or getattr(transport, "_filter", None) is not None:
+    if isinstance(transport, ProtocolWrapper):
         return False
     return isinstance(transport, tcp.Connection) or hasattr(transport, "take_out")
 

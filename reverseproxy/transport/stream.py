@@ -17,8 +17,7 @@ half-close, producers.  What differs:
   - A producer is paused by what is still to be sent, not by what was written.
   - What is written between C{abortConnection} and C{connectionLost} is dropped
     at once, and C{loseWriteConnection} on a lost connection does nothing.
-  - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols, and puts a
-    L{ByteFilter} in front of the socket when it can.
+  - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols.
   - No descriptors are passed over Unix sockets.
   - A port accepts a bounded number of connections in one turn.
 """
@@ -27,7 +26,6 @@ from __future__ import annotations
 
 __all__ = [
     "READ_SIZE",
-    "ByteFilter",
     "StreamConnector",
     "StreamPort",
     "StreamTransport",
@@ -41,7 +39,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from errno import EINVAL, ENOBUFS, ENOSYS, EPERM, EPIPE
 from itertools import islice
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import (
@@ -75,36 +73,6 @@ _PIECES: Final = 64
 # One for all: what arrives is copied out before anybody hears of it.  A buffer
 # for each read would be memory that the allocator maps and unmaps every time.
 _buffer = memoryview(bytearray(READ_SIZE))
-
-
-_BLOCK: Final = 64 * 1024
-"""Bytes of writes that had to wait which a filter is given at once, unless one write has more."""
-
-
-class ByteFilter(Protocol):
-    """
-    What has a connection's socket to itself, to encrypt for instance.
-
-    The connection keeps what can't be sent, waits for the reactor, and closes.
-    """
-
-    def doRead(self) -> Any:  # noqa: N802 - Twisted's name
-        """Receive and deliver, in place of the connection; see L{IReadDescriptor}."""
-
-    def send(self, data: bytes | memoryview) -> int:
-        """
-        Send, as a socket that does not block.
-
-        What is not sent comes again at the next call, with more behind it
-        perhaps, and in another place of the memory.
-
-        @return: how many bytes were sent.
-        @raise BlockingIOError: if none can be sent now.
-        @raise OSError: if none can be sent any more.
-        """
-
-    def drained(self) -> None:
-        """Hear that the socket can take more, and that nothing waits for it."""
 
 
 class _Pipes:
@@ -151,17 +119,11 @@ class StreamTransport(tcp.Connection):
     _pieces: deque[bytes]  # what is unsent, if anything is
     _offset = 0  # bytes of the first piece that are sent
     _reset = False  # write has met an error, which is for doRead or doWrite to report
-    _filter: ByteFilter | None = None
     _onward: StreamTransport | None = None  # where what comes is passed on to
     _onward_left = 0  # how much of it, bytes
     _onward_told: Callable[[int], object]
     producer: Any  # pushes, or pulls; Twisted says only that it is one of these
     _in_bulk = False  # much came with the last read
-
-    def set_filter(self, through: ByteFilter) -> None:
-        """Let all further data go through a filter; nothing may be unsent."""
-        self._filter = through
-        self.doRead = through.doRead  # type: ignore[method-assign]
 
     # This and write run for every message, hence no helpers.
 
@@ -191,7 +153,7 @@ class StreamTransport(tcp.Connection):
         # A pull producer is asked for more when what it wrote is sent, so that has to be an event.
         if not self.unsent and (self.producer is None or self.streamingProducer):
             try:
-                sent = (self._filter or self.socket).send(data)
+                sent = self.socket.send(data)
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -323,10 +285,7 @@ class StreamTransport(tcp.Connection):
         if self.unsent:
             pieces, offset = self._pieces, self._offset
             try:
-                if self._filter is not None:
-                    sent = self._filter.send(self._block())
-                else:
-                    sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
+                sent = self.socket.sendmsg([memoryview(pieces[0])[offset:], *islice(pieces, 1, _PIECES)])
             except OSError as error:
                 return (
                     None if isinstance(error, BlockingIOError) or error.errno == ENOBUFS else CONNECTION_LOST
@@ -340,8 +299,6 @@ class StreamTransport(tcp.Connection):
                 return None
             del self._pieces
         self.reactor.removeWriter(self)
-        if self._filter is not None:
-            self._filter.drained()
         if self.producer is not None and (self.producerPaused or not self.streamingProducer):
             self.producerPaused = False
             self.producer.resumeProducing()
@@ -351,20 +308,6 @@ class StreamTransport(tcp.Connection):
             self._writeDisconnected = True
             self._closeWriteConnection()
         return None
-
-    def _block(self) -> bytes | memoryview:
-        """What is unsent, or enough of it."""
-        first = memoryview(self._pieces[0])[self._offset :]
-        size = len(first)
-        if size >= _BLOCK or len(self._pieces) == 1:
-            return first
-        block: list[bytes | memoryview] = [first]
-        for piece in islice(self._pieces, 1, None):
-            block.append(piece)
-            size += len(piece)
-            if size >= _BLOCK:
-                break
-        return b"".join(block)
 
     def loseWriteConnection(self) -> None:
         """Send an end-of-file after everything else; see L{IHalfCloseableDescriptor}."""
@@ -381,10 +324,6 @@ class StreamTransport(tcp.Connection):
             self.unsent = 0
             del self._pieces
         super().connectionLost(reason)
-        if self._filter is not None:
-            # These references make cycles.
-            self._filter = None
-            del self.doRead
 
     def startTLS(self, *_: object) -> NoReturn:  # noqa: N802 - Twisted's name
         """
@@ -468,8 +407,6 @@ def _prepare(kind: type[StreamTransport]) -> None:
         "disconnecting",
         "disconnected",
         "unsent",
-        "_filter",
-        "doRead",
     ):
         setattr(first, name, None)
 

@@ -20,7 +20,8 @@ from reverseproxy.tls import (
     ServerTls,
     TlsTransport,
     opening,
-    through_memory,
+    record_layer,
+    records,
     wrap_client,
     wrap_server,
 )
@@ -82,7 +83,7 @@ class TransportTestCase(SynchronousTestCase):
     records: type[Records] = DirectRecords
 
     def setUp(self) -> None:
-        self.patch(through_memory, "records_of", self.records)
+        self.patch(record_layer, "records_of", self.records)
         self.certs = Certificates(Path(self.mktemp()))
         self.clock = Clock()
         self.server_tls = ServerTls([self.certs.server_context()])
@@ -291,6 +292,29 @@ class ConnectionTests(TransportTestCase):
         pair = self.pair(near)
         self.assertEqual(pair.far.received, b"early")
 
+    def test_openssl_is_given_a_portion_at_once(self) -> None:
+        """A BIO keeps the room that it has needed once: with the handshake, while paused, and ever after."""
+        given: list[int] = []
+        for where, name in ((records, "bio_write"), (SSL.Connection, "bio_write")):
+            real: Any = getattr(where, name)
+
+            def give(bio: Any, data: Any, *size: int, real: Any = real) -> Any:
+                given.append(size[0] if size else len(data))
+                return real(bio, data, *size)
+
+            self.patch(where, name, give)
+        near = HalfRecorder()
+        near.handshakeCompleted = lambda: near.transport.write(MEGABYTE)  # type: ignore[method-assign]
+        pair = self.pair(near)
+        self.assertEqual(len(pair.far.received), len(MEGABYTE))
+        pair.far.transport.pauseProducing()
+        near.transport.write(MEGABYTE)
+        pair.pump()
+        pair.far.transport.resumeProducing()
+        pair.pump()
+        self.assertEqual(pair.far.received, MEGABYTE * 2)
+        self.assertEqual(max(given), records.PORTION)
+
     def test_written_before_the_handshake(self) -> None:
         near, far = HalfRecorder(), HalfRecorder()
         near.on_made = lambda: [near.transport.write(b"hel"), near.transport.write(b"lo")]  # type: ignore[func-returns-value]
@@ -301,14 +325,14 @@ class ConnectionTests(TransportTestCase):
     def test_an_idle_connection_answers_a_request_for_new_keys(self) -> None:
         # pyOpenSSL can't ask for new keys; what matters is that OpenSSL's answers are sent.
         pair = self.pair()
-        flush, flushed = through_memory.ThroughMemory.flush, []
+        flush, flushed = record_layer.RecordLayer.flush, []
 
-        def counting(way: through_memory.ThroughMemory) -> None:
-            if way is pair.far_tls._way:
-                flushed.append(way)
-            flush(way)
+        def counting(layer: record_layer.RecordLayer) -> None:
+            if layer is pair.far_tls._records:
+                flushed.append(layer)
+            flush(layer)
 
-        self.patch(through_memory.ThroughMemory, "flush", counting)
+        self.patch(record_layer.RecordLayer, "flush", counting)
         for _ in range(64):
             pair.near.transport.write(b"x")
             pair.pump()
@@ -344,7 +368,7 @@ class ConnectionTests(TransportTestCase):
     def test_an_error_while_sending(self) -> None:
         pair = self.pair()
         failing = mock.Mock(side_effect=SSL.Error([("", "", "out of order")]))
-        with mock.patch.object(pair.near_tls._way._records, "encrypt", failing):
+        with mock.patch.object(pair.near_tls._records._records, "encrypt", failing):
             pair.near.transport.write(b"x")
         pair.pump()
         assert pair.near.reason is not None
@@ -851,7 +875,7 @@ class CloseTests(TransportTestCase):
 
     def test_an_error_while_closing(self) -> None:
         pair = self.pair()
-        way = pair.near_tls._way
+        way = pair.near_tls._records
         with mock.patch.object(way, "_connection", wraps=pair.near_tls.getHandle()) as connection:
             connection.shutdown.side_effect = SSL.Error([])
             pair.near.transport.loseConnection()

@@ -17,7 +17,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from reverseproxy.tls import ClientTls, ServerTls, transport, wrap_client, wrap_server
-from reverseproxy.tls.socket_records import SocketRecords
+from reverseproxy.transport.stream import StreamTransport
 from tests.certs import Certificates
 from tests.transport.contract import CallableFactory, Contract, Recorder
 
@@ -131,8 +131,7 @@ class Secure(Contract):
         await self.turn()
         with contextlib.suppress(SSL.Error):
             peer.tls.recv(1, socket.MSG_PEEK)
-        if not protocol.transport.disconnecting:
-            self.assertEqual(isinstance(protocol.transport._way, SocketRecords), self.fast)
+        self.assertEqual(isinstance(protocol.transport.transport, StreamTransport), self.fast)
         if small:
             protocol.transport.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return protocol, peer

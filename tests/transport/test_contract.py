@@ -1119,35 +1119,15 @@ class _SecureContract(Secure, _TcpContract):
         await self.until(lambda: other.data == b"ping")
 
 
-class _SocketContract(_SecureContract):
-    """What is the same where OpenSSL has the socket."""
-
-    async def test_the_answer_before_the_end_is_heard(self) -> None:
-        """Only if it is read before OpenSSL has failed to send."""
-        protocol, peer = await self.connect()
-        peer.send(b"no, thanks")
-        peer.close()
-        protocol.transport.write(b"x")
-        await self.lost(protocol, ConnectionLost, ConnectionDone)
-        self.assertEqual(protocol.data, b"no, thanks")
-        protocol, peer = await self.connect()
-        peer.send(b"no, thanks")
-        peer.close()
-        protocol.transport.write(b"x")
-        protocol.transport.write(b"x")
-        await self.broken(protocol)
-        self.assertIn(protocol.data, (b"", b"no, thanks"))
-
-
-class SecureServerTests(_SocketContract):
+class SecureServerTests(_SecureContract):
     pass
 
 
-class SecureClientTests(_SocketContract):
+class SecureClientTests(_SecureContract):
     server = False
 
 
-class SecureClient6Tests(_SocketContract):
+class SecureClient6Tests(_SecureContract):
     family = "TCP6"
     server = False
 
@@ -1162,4 +1142,4 @@ class SecureStockClientTests(_SecureContract):
 
 
 # They only exist to be derived from.
-del Contract, _Contract, _TcpContract, _StreamContract, _SecureContract, _SocketContract
+del Contract, _Contract, _TcpContract, _StreamContract, _SecureContract
