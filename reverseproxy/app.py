@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector
 from reverseproxy.assembly.running import RunningConfig
-from reverseproxy.assembly.shutdown import Stopping
+from reverseproxy.assembly.shutdown import Shutdown
 from reverseproxy.assembly.world import World
 from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.models import Config
@@ -27,7 +27,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import bind_all
 from reverseproxy.net.sockets import PeerSweep
-from reverseproxy.process.inherited_sockets import INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.process.reloading import Report
 from reverseproxy.tls.turns import set_share
 from reverseproxy.workers.exclusions import report, take
@@ -50,7 +50,7 @@ class ReverseProxy(Service):
 
     succeeded = False
     _cut_short = False
-    _stop_order: Stopping | None = None
+    _stop_order: Shutdown | None = None
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class ReverseProxy(Service):
         """
         Finish what is under way, then stop.
 
-        In the order of L{Stopping}, so that nothing is cut off that something else still needs.
+        In the order of L{Shutdown}, so that nothing is cut off that something else still needs.
 
         @return: fires when everything is closed.
         """
@@ -198,7 +198,7 @@ class ReverseProxy(Service):
         worker = self._world.worker
         living = self.living
         listeners = [*self.listeners.values(), *living.departing]
-        self._stop_order = Stopping(
+        self._stop_order = Shutdown(
             self._reactor,
             self.config.server.graceful_timeout,
             listeners,
@@ -254,7 +254,7 @@ class ReverseProxy(Service):
             if server.routes is not None and server.routes.desk is None:
                 server.routes.inherit([claim for claim in claims if claim["listener"] == name])
 
-    def bequeath(self) -> list[Bequest]:
+    def bequeath(self) -> list[ListenerSockets]:
         """Give the sockets that are listened on to the process that takes the place of this one."""
         listeners = [*self.listeners.values(), *([] if self.admin is None else [self.admin.listener])]
         given = [listener.bequeath() for listener in listeners]

@@ -46,10 +46,10 @@ from reverseproxy.config.summary import summarize
 from reverseproxy.errors import ConfigError, Problem, WireError
 from reverseproxy.limits.connection_limit import Descriptors
 from reverseproxy.logs import LogObserver, make_observer
-from reverseproxy.process.inherited_sockets import Bequest
+from reverseproxy.process.inherited_sockets import ListenerSockets
 from reverseproxy.process.lifecycle import Lifecycle
 from reverseproxy.process.reloading import Report
-from reverseproxy.process.runners import LogPlan, Once, is_foreign, plan_log
+from reverseproxy.process.runners import DeduplicatingObserver, LogPlan, is_foreign, plan_log
 from reverseproxy.process.signals import Signals
 from reverseproxy.services import quickstart
 from reverseproxy.transport import is_supported, with_bounds, with_streams
@@ -299,7 +299,7 @@ if TYPE_CHECKING:
         warnings: list[Problem]
         admin: Any
         cut_short: Callable[[], None]
-        bequeath: Callable[[], list[Bequest]]
+        bequeath: Callable[[], list[ListenerSockets]]
         claims: Callable[[], list[dict[str, Any]]]
         succeed: Callable[[], None]
 
@@ -317,7 +317,7 @@ class _Process(_Served):
     """What only the service of a process that twistd or twist runs may do: logs and signals."""
 
     observer: LogObserver
-    beside: Once | None = None  # our observer, where whoever runs us has a log of its own
+    beside: DeduplicatingObserver | None = None  # our observer, where whoever runs us has a log of its own
     foreign = False  # whether that is so
     lifecycle: Lifecycle
     holding = False
@@ -594,7 +594,7 @@ def _ready(
     service.lifecycle = Lifecycle(_reactor(), service, str(options["takeover"] or ""))
     service.foreign = plan.beside or plan.theirs
     if plan.beside:
-        service.beside = Once(observer)
+        service.beside = DeduplicatingObserver(observer)
     service.warnings = warnings
     if plan.theirs and options.loaded.config.server.default_log_level != plan.level:
         note = f"does not count for the log that twist writes, at the level {plan.level}: it has --log-level"

@@ -16,7 +16,7 @@ from reverseproxy.admin.http import Call, Problem, Reply
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import counted
-from reverseproxy.process.reloading import Reloading, Report
+from reverseproxy.process.reloading import Reloader, Report
 
 log = Logger()
 
@@ -34,7 +34,7 @@ class ISteered(Protocol):
     """Who has a configuration that can be exchanged."""
 
     @property
-    def reloading(self) -> Reloading:
+    def reloading(self) -> Reloader:
         """What reads it again."""
 
     def examine(self, loaded: Loaded) -> Any:
@@ -118,7 +118,7 @@ def _reply(report: Report) -> Reply:
     )
 
 
-def reload_families(reloading: Reloading) -> list[Family]:
+def reload_families(reloading: Reloader) -> list[Family]:
     """What is counted of configurations."""
     prefix = "reverseproxy_config_"
     generation = Family(

@@ -17,7 +17,7 @@ from reverseproxy import __version__
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.cluster.host import Fault, Host, MuxHost
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import LogFile
 from reverseproxy.metrics import OTHER
 from reverseproxy.metrics.latency import class_names, classes_of
@@ -62,10 +62,10 @@ def process_families(parts: Parts) -> Iterator[Family]:
         "counter",
         "Lines of logs that were left out, as there were too many, or could not be written.",
     )
-    dropped.add(REFUSED["log"] + LogFile.dropped)
+    dropped.add(REFUSALS["log"] + LogFile.dropped)
     yield dropped
     refused = _family("refused_total", "counter", "What was refused to strangers.", "reason")
-    for reason, number in REFUSED.items():
+    for reason, number in REFUSALS.items():
         refused.add(number, reason)
     yield refused
 

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.tls.turns import HandshakeTurns, Waiting
 
 log = Logger()
@@ -393,7 +393,7 @@ def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[Connectio
     turns, reading = HandshakeTurns(reactor, SHARE), HandshakeTurns(reactor, READING)
 
     def build(info: ConnectionInfo) -> HTTPChannel:
-        channel: Any = AdminChannel(turns, reading, crowd_address(host_of(info.remote)))
+        channel: Any = AdminChannel(turns, reading, address_key(host_of(info.remote)))
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater

@@ -34,7 +34,7 @@ from reverseproxy.fleet.fleet import Fleet
 from reverseproxy.listener import Listener
 from reverseproxy.logs import LogFile, LogObserver, Throttle
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
-from reverseproxy.process.reloading import Reloading
+from reverseproxy.process.reloading import Reloader
 from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
 
@@ -77,7 +77,7 @@ class Parts:
     stopping: Callable[[], bool]
     agent_index: AgentIndex
     access_logs: Callable[[], list[LogFile]]
-    reloading: Reloading | None = None
+    reloading: Reloader | None = None
     observer: LogObserver | None = None
     fleet: Callable[[], Fleet | None] = lambda: None
     leaves: TunnelTally = field(default_factory=TunnelTally)

@@ -36,7 +36,7 @@ from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.problems import Place
-from reverseproxy.process.reloading import Reloading, Report, Stopping
+from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.tls.turns import set_share
 from reverseproxy.tunnel.agent.agent import Agent
 
@@ -108,7 +108,7 @@ class RunningConfig:
         self.world = world
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
-        self.reloading = Reloading(world.file, self._unread, self.take)
+        self.reloading = Reloader(world.file, self._unread, self.take)
         self._opening = Opening(world)
         self._doors = AdmissionWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}
@@ -185,7 +185,7 @@ class RunningConfig:
         """
         world = self.world
         if self.stopping:
-            raise Stopping(world.file)
+            raise ReloadRefused(world.file)
         config = loaded.config
         changes = compare(self.config, config)
         assembly = Assembly(world, config, self.assembly, dry)

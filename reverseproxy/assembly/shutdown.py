@@ -17,7 +17,7 @@ counted in the log.
 
 from __future__ import annotations
 
-__all__ = ["Stopping"]
+__all__ = ["Shutdown"]
 
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -61,7 +61,7 @@ class IWorkerStop(Protocol):
         """Say that this worker's clients are served; fires when the others' are, too."""
 
 
-class Stopping:
+class Shutdown:
     """One stop of one process."""
 
     def __init__(

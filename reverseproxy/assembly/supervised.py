@@ -20,7 +20,7 @@ from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener import ListenerFailed
-from reverseproxy.process.reloading import Reloading, Report, Stopping
+from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.supervisor import Supervisor
 
@@ -38,7 +38,7 @@ class Supervised:
     """
 
     def __init__(self, supervisor: Supervisor, built: RunningConfig, reactor: Any, file: str) -> None:
-        self.reloading = Reloading(file, lambda: built.reloading.read(), self.take)
+        self.reloading = Reloader(file, lambda: built.reloading.read(), self.take)
         # Events are told by workers, and each knows of it then.
         self.reloading.failed = lambda report: supervisor.ask("reload_failed", report.failure)
         self._supervisor = supervisor
@@ -66,7 +66,7 @@ class Supervised:
     async def _take(self, loaded: Loaded, generation: int) -> Report:
         supervisor = self._supervisor
         if supervisor.stopping:
-            raise Stopping(self._file)
+            raise ReloadRefused(self._file)
         prepared = self._built.prepare(loaded, dry=True)
         if not prepared.changes:
             return prepared.report(self._file, self.reloading.generation)
@@ -77,7 +77,7 @@ class Supervised:
             admin = self._prepare_admin(loaded.config)
             problems = await supervisor.prepare(Handed(loaded, moved, _counts(opened)), _flat(opened))
             if supervisor.stopping:
-                raise Stopping(self._file)
+                raise ReloadRefused(self._file)
             if problems:
                 raise ConfigError(*(Problem(self._file, path, text) for path, text in problems))
         except BaseException:

@@ -52,11 +52,11 @@ def _admin_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _client(admin: str | None, config: str | None, token_file: str | None, ca: str | None) -> AdminClient:
-    from reverseproxy.command.remote import AdminClient, find_place
+    from reverseproxy.command.remote import AdminClient, find_admin
 
     if (admin is None) == (config is None):
         raise click.UsageError("say where the process is: --admin ADDRESS, or --config FILE")
-    return AdminClient.with_token_file(find_place(admin, config, ca), token_file)
+    return AdminClient.with_token_file(find_admin(admin, config, ca), token_file)
 
 
 @click.command()

@@ -239,11 +239,11 @@ def server(
       reverseproxy server --zone tunnels.example.com --http-listen 0.0.0.0:80 --ports 0.0.0.0:2200-2299
       reverseproxy server --http app1=a.example.com --tcp ssh=2222
     """
-    from reverseproxy.command.instant import InstantProblem, Served, state_directory
+    from reverseproxy.command.instant import InstantProblem, PublishedService, state_directory
     from reverseproxy.command.running import serve
 
     try:
-        services = [*map(Served.http, http), *map(Served.tcp, tcp)]
+        services = [*map(PublishedService.http, http), *map(PublishedService.tcp, tcp)]
         serve(state or state_directory(), listen, http_listen, services, _bring(zone, ports))
     except InstantProblem as problem:
         _fail(str(problem))
@@ -342,7 +342,7 @@ def expose(
         --fingerprint sha256:...
     """
     from reverseproxy.command import running
-    from reverseproxy.command.instant import Exposed, InstantProblem, state_directory
+    from reverseproxy.command.instant import ExposedService, InstantProblem, state_directory
 
     if fingerprint is not None and ca is not None:
         raise click.UsageError("--fingerprint and --ca are two ways to know the server: say one")
@@ -355,7 +355,7 @@ def expose(
         raise click.UsageError(f"--to {to}: write HOST:PORT")
     try:
         running.expose(
-            Exposed(name, target, to, token_file, tcp, domains, port or 0),
+            ExposedService(name, target, to, token_file, tcp, domains, port or 0),
             state or state_directory(),
             fingerprint,
             ca,

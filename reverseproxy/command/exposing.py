@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 
 from reverseproxy.command.files import serve_directory
 from reverseproxy.command.instant import MAX_SOCKET
-from reverseproxy.command.live import LiveLine, Sample
+from reverseproxy.command.live import LiveLine, LiveSample
 
 if TYPE_CHECKING:
     from reverseproxy.app import ReverseProxy
@@ -104,14 +104,14 @@ class Exposing:
         watching.start(0.1)
 
 
-def sample(service: ReverseProxy, now: float) -> Sample:
+def sample(service: ReverseProxy, now: float) -> LiveSample:
     """Look at the counters of an agent's process."""
     requests, seconds = 0, 0.0
     for tally in service.inspector.parts.tallies.values():
         for cell in list(tally.cells.values()):
             requests += sum(cell.durations.counts)
             seconds += cell.durations.total
-    return Sample(
+    return LiveSample(
         now,
         sum(agent.serving for agent in service.agents),
         sum(agent.wanted for agent in service.agents),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 __all__ = [
     "Bring",
-    "Exposed",
+    "ExposedService",
     "InstantProblem",
-    "Served",
-    "State",
+    "PublishedService",
+    "StateDirectory",
     "fetch_certificate",
     "fingerprint_of",
     "same_fingerprint",
@@ -70,7 +70,7 @@ def fingerprint_of(certificate: x509.Certificate) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class PublishedService:
     """
     A service that a server makes reachable.
 
@@ -84,7 +84,7 @@ class Served:
     address: str = ""
 
     @classmethod
-    def http(cls, text: str) -> Served:
+    def http(cls, text: str) -> PublishedService:
         """
         Read C{NAME} or C{NAME=DOMAIN,DOMAIN}.
 
@@ -94,7 +94,7 @@ class Served:
         return cls(_name(name), tuple(each.strip() for each in domains.split(",") if each.strip()) or ("*",))
 
     @classmethod
-    def tcp(cls, text: str) -> Served:
+    def tcp(cls, text: str) -> PublishedService:
         """
         Read C{NAME=PORT} or C{NAME=HOST:PORT}.
 
@@ -107,7 +107,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Exposed:
+class ExposedService:
     """
     A service that an agent exposes.
 
@@ -214,7 +214,7 @@ class Bring:
         }
 
 
-class State:
+class StateDirectory:
     """What is kept from one start to the next, in a directory that its owner alone may read."""
 
     def __init__(self, directory: Path) -> None:
@@ -244,7 +244,7 @@ class State:
         except ValueError:
             raise InstantProblem(f"{self._path('server.pem')} is no certificate: move it away") from None
 
-    def new_tokens(self, services: Iterable[Served]) -> dict[str, str]:
+    def new_tokens(self, services: Iterable[PublishedService]) -> dict[str, str]:
         """
         Make a token for each service whose agent has none.
 
@@ -303,7 +303,7 @@ class State:
         return str(self._path(f"{name}.json"))
 
     def server_configuration(
-        self, listen: str, http_listen: str, services: Sequence[Served], bring: Bring | None = None
+        self, listen: str, http_listen: str, services: Sequence[PublishedService], bring: Bring | None = None
     ) -> dict[str, Any]:
         """
         The server's configuration.

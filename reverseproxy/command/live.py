@@ -1,14 +1,14 @@
 """
 What is under way, in the last line of a terminal.
 
-The line is made of two looks at the same counters (L{Sample}); what goes wrong is
+The line is made of two looks at the same counters (L{LiveSample}); what goes wrong is
 told above it, with what can be done (L{remedy}).  Both are pure; L{LiveLine} puts
 them on the terminal.
 """
 
 from __future__ import annotations
 
-__all__ = ["LiveLine", "Sample", "remedy", "render"]
+__all__ = ["LiveLine", "LiveSample", "remedy", "render"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def remedy(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LiveSample:
     """
     One look.
 
@@ -80,7 +80,7 @@ def _latency(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def render(name: str, before: Sample, now: Sample, tcp: bool, width: int) -> str:
+def render(name: str, before: LiveSample, now: LiveSample, tcp: bool, width: int) -> str:
     """
     Make the line.
 
@@ -112,7 +112,7 @@ class LiveLine:
     def __init__(
         self,
         name: str,
-        look: Callable[[], Sample],
+        look: Callable[[], LiveSample],
         stream: TextIO,
         clock: IReactorTime,
         tcp: bool = False,
@@ -130,7 +130,7 @@ class LiveLine:
         self._tcp = tcp
         self._width = width
         self._window = window
-        self._samples: list[Sample] = []
+        self._samples: list[LiveSample] = []
         self._line = ""
         self._loop = LoopingCall(self.draw)
         self._loop.clock = clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AdminClient", "AdminProblem", "Place", "UnixConnection", "agent_path", "find_place"]
+__all__ = ["AdminClient", "AdminProblem", "AdminEndpoint", "UnixConnection", "agent_path", "find_admin"]
 
 import http.client
 import json
@@ -34,7 +34,7 @@ class AdminProblem(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AdminEndpoint:
     """
     Where an admin API is.
 
@@ -48,7 +48,7 @@ class Place:
     ca: str = ""
 
 
-def find_place(address: str | None, config: str | None, ca: str | None) -> Place:
+def find_admin(address: str | None, config: str | None, ca: str | None) -> AdminEndpoint:
     """
     Find an admin API, by what the command line says.
 
@@ -68,10 +68,10 @@ def find_place(address: str | None, config: str | None, ca: str | None) -> Place
         text = address
     elif not host_of(text) or not text.rpartition(":")[2].isdecimal():
         raise AdminProblem(f"--admin {address}: write HOST:PORT, a URL, or the path of a Unix socket")
-    return Place(text, secure or ca is not None, ca or "")
+    return AdminEndpoint(text, secure or ca is not None, ca or "")
 
 
-def _of_file(file: str, ca: str) -> Place:
+def _of_file(file: str, ca: str) -> AdminEndpoint:
     try:
         admin = load(file).config.admin
     except ConfigError as error:
@@ -80,7 +80,7 @@ def _of_file(file: str, ca: str) -> Place:
         raise AdminProblem(f"{file} has no admin API: write admin.address")
     if admin.bound.endswith(":0"):
         raise AdminProblem(f"{file} lets the system choose the port of the admin API: say it with --admin")
-    return Place(admin.bound, admin.tls is not None, ca)
+    return AdminEndpoint(admin.bound, admin.tls is not None, ca)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -108,23 +108,23 @@ class AdminClient:
         answered or were not told, and why.
     """
 
-    def __init__(self, place: Place, token: str = "") -> None:
+    def __init__(self, endpoint: AdminEndpoint, token: str = "") -> None:
         """
         @param token: who asks; empty for nobody in particular.
         """
         self.problems: list[str] = []
-        self._place = place
+        self._endpoint = endpoint
         self._token = token
 
     @classmethod
-    def with_token_file(cls, place: Place, file: str | None) -> AdminClient:
+    def with_token_file(cls, endpoint: AdminEndpoint, file: str | None) -> AdminClient:
         """
         Make one whose token is in a file.
 
         @raise AdminProblem: if there is none.
         """
         if file is None:
-            return cls(place)
+            return cls(endpoint)
         try:
             with open(file, encoding="utf-8") as opened:
                 token = opened.read(4096).strip()
@@ -132,7 +132,7 @@ class AdminClient:
             raise AdminProblem(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
         if not token or not token.isprintable() or " " in token:
             raise AdminProblem(f"{file} has no token: it is to have one line, with nothing else")
-        return cls(place, token)
+        return cls(endpoint, token)
 
     def ask(self, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
         """
@@ -149,7 +149,7 @@ class AdminClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise AdminProblem(f"{self._place.address} is no admin API: it answers {status}")
+            raise AdminProblem(f"{self._endpoint.address} is no admin API: it answers {status}")
         if status >= 300:
             raise AdminProblem(self._refused(status, answer))
         found = [each for each in answer.get("problems") or () if isinstance(each, dict) and "worker" in each]
@@ -166,7 +166,7 @@ class AdminClient:
         status, body = self._exchange("GET", "/readyz")
         text = body.decode("utf-8", "replace").strip()
         if (status, text.partition("\n")[0]) not in ((200, "ready"), (503, "not ready")):
-            raise AdminProblem(f"{self._place.address} is no admin API: it answers {status}")
+            raise AdminProblem(f"{self._endpoint.address} is no admin API: it answers {status}")
         return "" if status == 200 else text
 
     def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
@@ -179,7 +179,7 @@ class AdminClient:
             return response.status, response.read(MAX_ANSWER)
         except ssl.SSLCertVerificationError as error:
             raise AdminProblem(
-                f"the certificate of {self._place.address} is not trusted: {error.verify_message}; say --ca"
+                f"the certificate of {self._endpoint.address} is not trusted: {error.verify_message}; say --ca"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise AdminProblem(self._unreachable(error)) from None
@@ -201,20 +201,20 @@ class AdminClient:
                 return
 
     def _connection(self) -> http.client.HTTPConnection:
-        place = self._place
-        if place.address.startswith("unix:"):
-            return UnixConnection(place.address.removeprefix("unix:"), TIMEOUT)
-        host, port = host_of(place.address), int(place.address.rpartition(":")[2])
-        if not place.secure:
+        endpoint = self._endpoint
+        if endpoint.address.startswith("unix:"):
+            return UnixConnection(endpoint.address.removeprefix("unix:"), TIMEOUT)
+        host, port = host_of(endpoint.address), int(endpoint.address.rpartition(":")[2])
+        if not endpoint.secure:
             return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         try:
-            context = ssl.create_default_context(cafile=place.ca or None)
+            context = ssl.create_default_context(cafile=endpoint.ca or None)
         except (OSError, ssl.SSLError) as error:
-            raise AdminProblem(f"--ca {place.ca} can't be used: {error}") from None
+            raise AdminProblem(f"--ca {endpoint.ca} can't be used: {error}") from None
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
 
     def _unreachable(self, error: Exception) -> str:
-        where = self._place.address
+        where = self._endpoint.address
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         reason = reason or type(error).__name__
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):

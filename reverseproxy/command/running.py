@@ -20,10 +20,10 @@ from reverseproxy.command.exposing import Exposing
 from reverseproxy.command.instant import (
     SERVER_NAME,
     Bring,
-    Exposed,
+    ExposedService,
     InstantProblem,
-    Served,
-    State,
+    PublishedService,
+    StateDirectory,
     fetch_certificate,
     fingerprint_of,
     same_fingerprint,
@@ -67,13 +67,15 @@ def run_file(file: str | None, options: Mapping[str, str]) -> None:
     twistd.run()
 
 
-def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Served], bring: Bring) -> None:
+def serve(
+    directory: Path, listen: str, http_listen: str, services: Sequence[PublishedService], bring: Bring
+) -> None:
     """
     Run a tunnel server, for some services, and for those that agents bring.
 
     @raise InstantProblem: if it can't be set up.
     """
-    state = State(directory)
+    state = StateDirectory(directory)
     document = state.server_configuration(listen, http_listen, services, bring)
     fingerprint = fingerprint_of(state.certificate())
     made = state.new_tokens(services)
@@ -109,7 +111,7 @@ def serve(directory: Path, listen: str, http_listen: str, services: Sequence[Ser
 
 
 def expose(
-    service: Exposed, directory: Path, fingerprint: str | None, ca: str | None, files: str = ""
+    service: ExposedService, directory: Path, fingerprint: str | None, ca: str | None, files: str = ""
 ) -> None:
     """
     Run an agent for a service.
@@ -121,7 +123,7 @@ def expose(
     @param ca: a file of authorities instead, or C{"system"}.
     @raise InstantProblem: if it can't be set up.
     """
-    state = State(directory)
+    state = StateDirectory(directory)
     exposing = Exposing(service.name, state.directory, service.tcp, files)
     service = replace(
         service,
@@ -140,7 +142,7 @@ def expose(
     run_file(file, {})
 
 
-def _pin(state: State, service: Exposed, fingerprint: str | None) -> str:
+def _pin(state: StateDirectory, service: ExposedService, fingerprint: str | None) -> str:
     """Find the file of the certificate that the server has to show."""
     before = state.pinned(service.name)
     if before is not None and (fingerprint is None or same_fingerprint(before[1], fingerprint)):

@@ -4,8 +4,8 @@ What peers have sent that is not done with: how much of it a process keeps, and 
 A part of a frame, of a head or of a handshake has to be kept until the rest of
 it comes, which may be never; a request is kept until a host has taken it, and an
 answer until its client has.  Each connection is bounded in this by its protocol,
-but there may be any number of connections.  So each has an L{Account} in an
-L{UnfinishedBytes}, which bounds them together.
+but there may be any number of connections.  So each has an L{BufferAccount} in an
+L{BufferBudget}, which bounds them together.
 
 Below L{FREE} bytes nothing is entered, as a connection itself takes more than
 that, and the number of these is bounded elsewhere (L{reverseproxy.limits.connection_limit}).  So
@@ -14,7 +14,7 @@ what comes whole costs nothing here.
 When there is too much, the address that keeps most of it gives up the connection
 that keeps most.  Somebody with one large upload is not the victim of somebody
 else with a thousand small ones.  Long before that, those are not read for a
-while whose peers need not be closed for it: see L{UnfinishedBytes.tight}.
+while whose peers need not be closed for it: see L{BufferBudget.tight}.
 
 What streams have received within their windows, for protocols that do not read,
 is no part of this; L{reverseproxy.transport} bounds that.
@@ -26,27 +26,27 @@ from __future__ import annotations
 
 __all__ = [
     "FREE",
-    "KNOWN",
-    "MAX_UNFINISHED",
-    "STRANGERS",
-    "Account",
-    "Counted",
-    "UnfinishedBytes",
+    "TRUSTED",
+    "DEFAULT_LIMIT",
+    "UNTRUSTED",
+    "BufferAccount",
+    "AccountedProtocol",
+    "BufferBudget",
     "set_limit",
 ]
 
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 
 FREE: Final = 4096
 """Bytes of one connection that are not counted."""
 
-MAX_UNFINISHED: Final = 32 * 1024 * 1024
+DEFAULT_LIMIT: Final = 32 * 1024 * 1024
 """Bytes that a process keeps of strangers, if nothing else is configured."""
 
-KNOWN_PART: Final = 4
+TRUSTED_FACTOR: Final = 4
 """How many times as much is kept of agents, tunnel servers and hosts."""
 
 _T = TypeVar("_T")
@@ -98,7 +98,7 @@ class _Ranking(Generic[_T]):
         return next(iter(self._by_magnitude[-1]))
 
 
-class Account:
+class BufferAccount:
     """
     What one connection keeps.
 
@@ -107,14 +107,14 @@ class Account:
 
     __slots__ = ("_address", "_books", "_end", "size")
 
-    def __init__(self, books: UnfinishedBytes, address: str, end: Callable[[str], object]) -> None:
+    def __init__(self, books: BufferBudget, address: str, end: Callable[[str], object]) -> None:
         """
         @param address: whom it is counted with.
         @param end: ends the connection, given the reason; called once at the most,
             also from within L{keep}.
         """
         self.size = 0
-        self._books: UnfinishedBytes | None = books
+        self._books: BufferBudget | None = books
         self._address = address
         self._end = end
 
@@ -139,12 +139,12 @@ class Account:
         self._books = None
 
     def end(self, reason: str) -> None:
-        """End the connection; for L{UnfinishedBytes}."""
+        """End the connection; for L{BufferBudget}."""
         self.close()
         self._end(reason)
 
 
-class UnfinishedBytes:
+class BufferBudget:
     """
     The books of all connections that share a bound.
 
@@ -156,7 +156,7 @@ class UnfinishedBytes:
         self.limit = limit
         self.ended = 0
         self._addresses: _Ranking[str] = _Ranking()
-        self._accounts: dict[str, _Ranking[Account]] = {}
+        self._accounts: dict[str, _Ranking[BufferAccount]] = {}
 
     @property
     def total(self) -> int:
@@ -168,11 +168,11 @@ class UnfinishedBytes:
         """Whether more than half of what may be kept is, so that nothing more is read that can wait."""
         return self._addresses.total * 2 > self.limit
 
-    def account(self, address: str, end: Callable[[str], object]) -> Account:
+    def account(self, address: str, end: Callable[[str], object]) -> BufferAccount:
         """Open an account; see there."""
-        return Account(self, address, end)
+        return BufferAccount(self, address, end)
 
-    def enter(self, account: Account, address: str, size: int) -> None:
+    def enter(self, account: BufferAccount, address: str, size: int) -> None:
         """Note what an account has now; end others, or this one, if that is too much."""
         accounts = self._accounts.get(address)
         if accounts is None:
@@ -184,7 +184,7 @@ class UnfinishedBytes:
         while self._addresses.total > self.limit:
             victim = self._accounts[self._addresses.largest()].largest()
             self.ended += 1
-            REFUSED["unfinished"] += 1
+            REFUSALS["unfinished"] += 1
             victim.end(
                 f"too much is kept for peers that do not finish, {self._addresses.total} bytes in all, "
                 f"and its address keeps most of it, {victim.size} bytes on this connection; "
@@ -192,13 +192,13 @@ class UnfinishedBytes:
             )
 
 
-class Counted:
+class AccountedProtocol:
     """What a protocol derives from that keeps things; it has an account once there is something to count."""
 
-    _counted: Account | None = None
+    _counted: BufferAccount | None = None
 
-    def open_account(self) -> Account:
-        """Open this connection's account; see L{UnfinishedBytes.account}."""
+    def open_account(self) -> BufferAccount:
+        """Open this connection's account; see L{BufferBudget.account}."""
         raise NotImplementedError
 
     def count(self, size: int) -> None:
@@ -216,14 +216,14 @@ class Counted:
             self._counted.close()
 
 
-STRANGERS: Final = UnfinishedBytes(MAX_UNFINISHED)
+UNTRUSTED: Final = BufferBudget(DEFAULT_LIMIT)
 """What this process keeps of those that anybody may be."""
 
-KNOWN: Final = UnfinishedBytes(MAX_UNFINISHED * KNOWN_PART)
+TRUSTED: Final = BufferBudget(DEFAULT_LIMIT * TRUSTED_FACTOR)
 """What it keeps of agents that have joined, of tunnel servers, and of hosts."""
 
 
 def set_limit(size: int) -> None:
     """Set the bounds of this process, given that for strangers; 0 for none."""
-    STRANGERS.limit = size or 1 << 62
-    KNOWN.limit = STRANGERS.limit * KNOWN_PART
+    UNTRUSTED.limit = size or 1 << 62
+    TRUSTED.limit = UNTRUSTED.limit * TRUSTED_FACTOR

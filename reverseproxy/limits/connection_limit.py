@@ -3,7 +3,7 @@ How many connections strangers may hold, and which of them has to go for another
 
 A process has so many descriptors, and anybody who reaches one of its ports can
 use one up with a connection that says nothing.  So connections of strangers are
-a L{Crowd}: when it is too large, the address that holds most of it gives up the
+a L{ConnectionLimit}: when it is too large, the address that holds most of it gives up the
 oldest of its connections of which nothing is lost.  Whoever comes with one
 connection is served, however many somebody else holds.
 
@@ -12,7 +12,7 @@ This is pure: no sockets, no clock.  L{Descriptors} is the machine's side of it.
 
 from __future__ import annotations
 
-__all__ = ["Crowd", "Descriptors", "IMember", "crowd_address"]
+__all__ = ["ConnectionLimit", "Descriptors", "IEvictable", "address_key"]
 
 import resource
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ MOST_DESCRIPTORS: Final = 1 << 20
 """What a soft limit is raised to at the most; tables of descriptors take memory."""
 
 
-def crowd_address(host: str) -> str:
+def address_key(host: str) -> str:
     """
     Say whom a connection is counted with: an IPv4 address, or a network of IPv6.
 
@@ -52,7 +52,7 @@ def crowd_address(host: str) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
-class IMember(Protocol):
+class IEvictable(Protocol):
     """A connection in a crowd; it has to be hashable."""
 
     @property
@@ -60,10 +60,10 @@ class IMember(Protocol):
         """Whether nothing is lost with it: it has asked for nothing that is not answered."""
 
 
-_M = TypeVar("_M", bound=IMember)
+_M = TypeVar("_M", bound=IEvictable)
 
 
-class Crowd(Generic[_M]):
+class ConnectionLimit(Generic[_M]):
     """
     Connections by address, and who has most.
 

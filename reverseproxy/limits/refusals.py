@@ -6,7 +6,7 @@ Each refusal is counted here, whether or not there is a line about it in the log
 
 from __future__ import annotations
 
-__all__ = ["REASONS", "REFUSED", "Refused"]
+__all__ = ["REASONS", "REFUSALS", "RefusalCounts"]
 
 from typing import Final
 
@@ -29,7 +29,7 @@ REASONS: Final = {
 """What each reason stands for."""
 
 
-class Refused(dict[str, int]):
+class RefusalCounts(dict[str, int]):
     """
     How often, by reason.
 
@@ -40,5 +40,5 @@ class Refused(dict[str, int]):
         super().__init__(dict.fromkeys(REASONS, 0))
 
 
-REFUSED: Final = Refused()
+REFUSALS: Final = RefusalCounts()
 """Those of this process."""

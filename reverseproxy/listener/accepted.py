@@ -23,9 +23,9 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IPartable
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.listener.connections import Connections
-from reverseproxy.listener.proxy_protocol import Proxied
+from reverseproxy.listener.proxy_protocol import ProxiedAddress
 from reverseproxy.net.sockets import descriptor_of, format_address, tune
 from reverseproxy.proxy.farewell import QUIET, doing, end_session
 from reverseproxy.tls import gate_of, peer_subject
@@ -49,7 +49,11 @@ class AcceptedConnection(Handover):
     """
 
     def __init__(
-        self, listener: Listener, connections: Connections, secure: bool, proxied: Proxied | None = None
+        self,
+        listener: Listener,
+        connections: Connections,
+        secure: bool,
+        proxied: ProxiedAddress | None = None,
     ) -> None:
         """
         @param listener: what builds its protocol.
@@ -67,7 +71,7 @@ class AcceptedConnection(Handover):
 
     def connectionMade(self) -> None:
         """Begin, or be refused."""
-        self.address = crowd_address(getattr(self._peer, "host", ""))
+        self.address = address_key(getattr(self._peer, "host", ""))
         if not self._connections.admit(self):
             self.transport.abortConnection()
             return
@@ -231,5 +235,8 @@ class AcceptedFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> AcceptedConnection:
         """Build the protocol of one connection."""
         return AcceptedConnection(
-            self._listener, self._connections, self._secure, addr if isinstance(addr, Proxied) else None
+            self._listener,
+            self._connections,
+            self._secure,
+            addr if isinstance(addr, ProxiedAddress) else None,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConnectionLimiter", "ILimited"]
+__all__ = ["ConnectionLimiter", "ILimitedConnection"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -10,8 +10,8 @@ from typing import Any, Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.limits.connection_limit import Crowd, Descriptors
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.connection_limit import ConnectionLimit, Descriptors
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import Throttle
 
 log = Logger()
@@ -23,12 +23,12 @@ PAUSE: Final = 0.5
 """Seconds for which nothing is accepted where descriptors are about to run out."""
 
 
-class ILimited(Protocol):
+class ILimitedConnection(Protocol):
     """An accepted connection that somebody has to vouch for."""
 
     @property
     def expendable(self) -> bool:
-        """See L{reverseproxy.limits.connection_limit.IMember}."""
+        """See L{reverseproxy.limits.connection_limit.IEvictable}."""
 
     @property
     def descriptor(self) -> int:
@@ -55,46 +55,50 @@ class ConnectionLimiter:
         self._clock = clock
         self._throttle = Throttle(clock, LOG_RATE)
         self._exhausted = Throttle(clock, LOG_RATE)
-        self.everyone: Crowd[Any] = Crowd(self._descriptors.for_strangers)
+        self.everyone: ConnectionLimit[Any] = ConnectionLimit(self._descriptors.for_strangers)
         self.closed = 0
         self.refused = 0
 
-    def enter(self, listener: str, address: str, member: ILimited, crowds: Sequence[Crowd[Any]]) -> bool:
+    def enter(
+        self, listener: str, address: str, member: ILimitedConnection, limits: Sequence[ConnectionLimit[Any]]
+    ) -> bool:
         """
         Decide about a new connection.
 
         @param address: whom it is counted with.
-        @param crowds: those of its listener.
+        @param limits: those of its listener.
         @return: whether it is taken; it is in all crowds then, until L{leave}.
         """
-        crowds = (self.everyone, *crowds)
+        limits = (self.everyone, *limits)
         scarce = self._descriptors.is_scarce(member.descriptor)
-        for crowd in crowds:
-            if not crowd.is_full(address) and not (scarce and crowd is self.everyone):
+        for limit in limits:
+            if not limit.is_full(address) and not (scarce and limit is self.everyone):
                 continue
-            found = crowd.victim(address)
+            found = limit.victim(address)
             if found is None:
                 self.refused += 1
-                REFUSED["connection_refused"] += 1
-                self._tell(listener, address, crowd, "its connection was not taken")
+                REFUSALS["connection_refused"] += 1
+                self._tell(listener, address, limit, "its connection was not taken")
                 return False
             loser, victim = found
             self.closed += 1
-            REFUSED["connection_closed"] += 1
-            self._tell(listener, loser, crowd, "one of these was closed")
+            REFUSALS["connection_closed"] += 1
+            self._tell(listener, loser, limit, "one of these was closed")
             victim.make_room()
-            self.leave(loser, victim, crowds)
-        for crowd in crowds:
-            crowd.add(address, member)
+            self.leave(loser, victim, limits)
+        for limit in limits:
+            limit.add(address, member)
         return True
 
-    def leave(self, address: str, member: ILimited, crowds: Sequence[Crowd[Any]]) -> None:
+    def leave(self, address: str, member: ILimitedConnection, limits: Sequence[ConnectionLimit[Any]]) -> None:
         """Forget a connection that is lost, or has been vouched for.  Harmless if it is not known."""
         self.everyone.discard(address, member)
-        for crowd in crowds:
-            crowd.discard(address, member)
+        for limit in limits:
+            limit.discard(address, member)
 
-    def relieve(self, member: ILimited, listener: str, pause: Callable[[], Callable[[], object]]) -> None:
+    def relieve(
+        self, member: ILimitedConnection, listener: str, pause: Callable[[], Callable[[], object]]
+    ) -> None:
         """
         Let a listener accept nothing for a while if descriptors are about to run out.
 
@@ -114,17 +118,17 @@ class ConnectionLimiter:
             )
         self._clock.callLater(PAUSE, pause())
 
-    def _tell(self, listener: str, address: str, crowd: Crowd[Any], what: str) -> None:
+    def _tell(self, listener: str, address: str, limit: ConnectionLimit[Any], what: str) -> None:
         if not self._throttle.allow():
             return
         log.warn(
             "listener {listener}: too many connections, {count} of them from {address}: {what}; "
             "{bound}{suppressed}",
             listener=listener,
-            count=crowd.count(address),
+            count=limit.count(address),
             address=address or "Unix sockets",
             what=what,
-            bound=f"there may be {crowd.most}"
-            + (f", and {crowd.most_per_address} of an address" if crowd.most_per_address else ""),
+            bound=f"there may be {limit.most}"
+            + (f", and {limit.most_per_address} of an address" if limit.most_per_address else ""),
             suppressed=self._throttle.suppressed,
         )

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 
-from reverseproxy.limits.connection_limit import Crowd
+from reverseproxy.limits.connection_limit import ConnectionLimit
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import counted, how_many
 
@@ -59,7 +59,7 @@ class Connections:
         self.ending = "the server stops"
         self.abort_silent: Callable[[], None] = lambda: None
         self._open: set[AcceptedConnection] = set()
-        self._crowds: list[Crowd[Any]] = []
+        self._limits: list[ConnectionLimit[Any]] = []
         self._waiting: list[Deferred[None]] = []
         self._aborting: IDelayedCall | None = None
 
@@ -75,20 +75,20 @@ class Connections:
         @param most: all of them together; 0 for any number.
         @param of_one: those of one address; 0 for any number.
         """
-        if self._crowds:
-            [crowd] = self._crowds
-            crowd.most, crowd.most_per_address = most or sys.maxsize, of_one
+        if self._limits:
+            [limit] = self._limits
+            limit.most, limit.most_per_address = most or sys.maxsize, of_one
         elif most or of_one:
-            crowd = Crowd(most or sys.maxsize, of_one)
-            self._crowds.append(crowd)
+            limit = ConnectionLimit(most or sys.maxsize, of_one)
+            self._limits.append(limit)
             for connection in self._open:
                 if not connection.vouched_for:
-                    crowd.add(connection.address, connection)
+                    limit.add(connection.address, connection)
 
     def admit(self, connection: AcceptedConnection) -> bool:
         """Decide about a new connection; one that was accepted earlier may have to go."""
         self._limiter.relieve(connection, self._listener, self._pause)
-        if not self._limiter.enter(self._listener, connection.address, connection, self._crowds):
+        if not self._limiter.enter(self._listener, connection.address, connection, self._limits):
             return False
         self._open.add(connection)
         return True
@@ -99,12 +99,12 @@ class Connections:
 
     def vouch(self, connection: AcceptedConnection) -> None:
         """Somebody else limits this connection from now on."""
-        self._limiter.leave(connection.address, connection, self._crowds)
+        self._limiter.leave(connection.address, connection, self._limits)
 
     def forget(self, connection: AcceptedConnection) -> None:
         """A connection is closed."""
         self._open.discard(connection)
-        self._limiter.leave(connection.address, connection, self._crowds)
+        self._limiter.leave(connection.address, connection, self._limits)
         if not self._open:
             waiting, self._waiting = self._waiting, []
             for emptied in waiting:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.listener.accepted import AcceptedFactory
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.proxy_protocol import proxied_factory, trusting
@@ -96,7 +96,7 @@ class ListenerEntrance:
                 left_out=left_out,
             )
 
-        self._complaints.note((crowd_address(host_of(format_address(peer))), reason), say)
+        self._complaints.note((address_key(host_of(format_address(peer))), reason), say)
 
     def _make_inside(self) -> IProtocolFactory:
         plain = AcceptedFactory(self._listener, self._connections, secure=False)

@@ -30,7 +30,7 @@ from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.entrance import ListenerEntrance
 from reverseproxy.listener.ports import SharedPort, not_bound, stop_taking
 from reverseproxy.net.sockets import format_address
-from reverseproxy.process.inherited_sockets import INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.tls import ServerTls
 from reverseproxy.transport.fronts import build_protocol
 
@@ -272,12 +272,12 @@ class Listener(Service):
 
     # leaving it to somebody else
 
-    def bequeath(self) -> Bequest | None:
+    def bequeath(self) -> ListenerSockets | None:
         """Give the sockets to the process that takes the place of this one; L{None} if there are none."""
         port = None if self._port is None else self._port.port
         if not isinstance(port, SharedPort):
             return None
-        return Bequest(self.name, INHERITED.pass_on(self.config.address), port.bequeath())
+        return ListenerSockets(self.name, INHERITED.pass_on(self.config.address), port.bequeath())
 
     def leave_address(self) -> None:
         """Another process listens at the address from now on."""

@@ -8,7 +8,7 @@ to guess.  What others send is theirs, whatever it looks like.
 
 from __future__ import annotations
 
-__all__ = ["HeaderReader", "Proxied", "ProxyHeaderError", "proxied_factory", "trusting"]
+__all__ = ["HeaderReader", "ProxiedAddress", "ProxyHeaderError", "proxied_factory", "trusting"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ProxyHeaderError(Exception):
 
 @implementer(IAddress)
 @dataclass(frozen=True, slots=True)
-class Proxied:
+class ProxiedAddress:
     """
     Who is at the ends of a connection, as a load balancer says.
 
@@ -151,12 +151,12 @@ def _checked(end: Any) -> Any:
     return type(end)("TCP", str(address), end.port)
 
 
-class _Waiting(FirstBytes):
+class _HeaderProtocol(FirstBytes):
     """A connection whose header has not come yet."""
 
     _deadline: LenientTimeout | None = None
 
-    def __init__(self, factory: _ProxiedFactory, address: IAddress | None) -> None:
+    def __init__(self, factory: _HeaderFactory, address: IAddress | None) -> None:
         self._factory = factory
         self._address = address
         self._reader = HeaderReader()
@@ -180,7 +180,7 @@ class _Waiting(FirstBytes):
             source, destination, rest = found
             address = self._address
             if source is not None:
-                address = Proxied(source, destination, self.transport.getPeer())
+                address = ProxiedAddress(source, destination, self.transport.getPeer())
             self._stop_waiting()
             self.begin(self._factory.wrapped, address, rest)
 
@@ -204,7 +204,7 @@ class _Waiting(FirstBytes):
         super().connectionLost(reason)
 
 
-class _ProxiedFactory(Front):
+class _HeaderFactory(Front):
     def __init__(
         self,
         wrapped: IProtocolFactory,
@@ -218,8 +218,8 @@ class _ProxiedFactory(Front):
         self.clock = clock
         self.refused = refused
 
-    def buildProtocol(self, addr: IAddress | None) -> _Waiting:
-        return _Waiting(self, addr)
+    def buildProtocol(self, addr: IAddress | None) -> _HeaderProtocol:
+        return _HeaderProtocol(self, addr)
 
 
 def trusting(proxies: Iterable[str]) -> Callable[[IAddress], bool]:
@@ -249,8 +249,8 @@ def proxied_factory(
     """
     Take the headers off connections before a factory gets them.
 
-    @param wrapped: its C{buildProtocol} is given a L{Proxied} if there was a header that names the client.
+    @param wrapped: its C{buildProtocol} is given a L{ProxiedAddress} if there was a header that names the client.
     @param trusts: says of a peer whether it sends headers.
     @param refused: told of a peer that is trusted, and has sent none, and why.
     """
-    return _ProxiedFactory(wrapped, trusts, clock, refused)
+    return _HeaderFactory(wrapped, trusts, clock, refused)

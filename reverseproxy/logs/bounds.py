@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Final
 
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 
 KIND_BURST: Final = 500.0
 """Lines of one kind that may be written at once, after a quiet time."""
@@ -125,7 +125,7 @@ class LogBounds:
         else:
             found.left_out += 1
             self.left_out += 1
-            REFUSED["log"] += 1
+            REFUSALS["log"] += 1
             return -1
         return found.wrote(now)
 

@@ -46,7 +46,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT
 from reverseproxy.mux.rest import SESSIONS
@@ -432,7 +432,7 @@ class MuxSession(Protocol):
 
     def _broken(self, error: MuxError) -> None:
         """The peer has broken the rules, which ends the connection."""
-        REFUSED["streams"] += 1
+        REFUSALS["streams"] += 1
         log.warn("{session} is closed: {reason}", session=self, reason=str(error))
         self.turn.send(bounded=False)
         self.abort(str(error))

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
-from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 from reverseproxy.net.sockets import SLOW_WAYS, was_heard
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class PeerWatch:
     def _excuse(self, now: float) -> None:
         """Don't count the time for which this process had no turn, in which it could not hear anything."""
         late = timer_lag(self._due, now)
-        if late and self.excuses < MOST_EXCUSES:
+        if late and self.excuses < MAX_EXTENSIONS:
             self.excuses += 1
             self._last_look = False
             self._asked = max(self._asked, now - self._ping_timeout + min(late, self._ping_timeout))

@@ -10,7 +10,7 @@ the timer was late.
 
 from __future__ import annotations
 
-__all__ = ["LATE", "MOST_EXCUSES", "LenientTimeout", "add_lenient_timeout", "timer_lag"]
+__all__ = ["LATE", "MAX_EXTENSIONS", "LenientTimeout", "add_lenient_timeout", "timer_lag"]
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 LATE: Final = 0.25
 """Seconds by which a timer may be late before that counts."""
 
-MOST_EXCUSES: Final = 3
+MAX_EXTENSIONS: Final = 3
 """How often in a row others get more time; who is late at every turn has to judge at last."""
 
 
@@ -68,7 +68,7 @@ class LenientTimeout:
     def _over(self) -> None:
         self._timer = None
         late = timer_lag(self._due, self._clock.seconds())
-        if late and self._excuses < MOST_EXCUSES:
+        if late and self._excuses < MAX_EXTENSIONS:
             self._excuses += 1
             self._wait(min(late, self._seconds))
         else:

@@ -7,7 +7,7 @@ They are in L{INHERITED} until a listener of the configuration takes them
 
 from __future__ import annotations
 
-__all__ = ["AGENTS_PORT", "INHERITED", "Bequest", "Inheritance", "name_of_port"]
+__all__ = ["AGENTS_PORT", "INHERITED", "ListenerSockets", "InheritedSockets", "name_of_port"]
 
 import socket
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from reverseproxy.config.models import ListenerConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Bequest:
+class ListenerSockets:
     """
     Listening sockets of one listener, from whoever has bound them.
 
@@ -36,7 +36,7 @@ class Bequest:
     sockets: tuple[socket.socket, ...]
 
 
-class Inheritance:
+class InheritedSockets:
     """
     What this process has inherited, and nobody has taken yet.
 
@@ -51,9 +51,9 @@ class Inheritance:
         self.keeps = False
         self.claims: list[dict[str, Any]] = []
         self.files: set[str] = set()
-        self._bequests: list[Bequest] = []
+        self._bequests: list[ListenerSockets] = []
 
-    def add(self, bequests: Iterable[Bequest]) -> None:
+    def add(self, bequests: Iterable[ListenerSockets]) -> None:
         """Keep sockets until somebody takes them."""
         self._bequests += bequests
 
@@ -102,16 +102,16 @@ def name_of_port(port: int) -> str:
     return f"{AGENTS_PORT} {port}"
 
 
-INHERITED: Final = Inheritance()
+INHERITED: Final = InheritedSockets()
 """What this process has inherited."""
 
 
-def _of_name(bequest: Bequest, config: ListenerConfig) -> bool:
+def _of_name(bequest: ListenerSockets, config: ListenerConfig) -> bool:
     # What has a name and no address comes from somebody who knows only our names.
     return bequest.name == config.name and bequest.address in ("", config.address)
 
 
-def _of_address(bequest: Bequest, config: ListenerConfig) -> bool:
+def _of_address(bequest: ListenerSockets, config: ListenerConfig) -> bool:
     first = bequest.sockets[0]
     name = first.getsockname()
     if first.family == socket.AF_UNIX:

@@ -7,7 +7,7 @@ here is for processes that twistd or twist runs.
 
 from __future__ import annotations
 
-__all__ = ["ISucceeded", "Lifecycle"]
+__all__ = ["IReplaceable", "Lifecycle"]
 
 import os
 import sys
@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.process.inherited_sockets import AGENTS_PORT, INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import AGENTS_PORT, INHERITED, ListenerSockets
 from reverseproxy.process.service_manager import ServiceManager, handed_over
-from reverseproxy.process.takeover import Successor, Taken, Testator, take_over
+from reverseproxy.process.takeover import TakeoverClient, TakeoverFailed, TakeoverServer, take_over
 
 log = Logger()
 
@@ -30,10 +30,10 @@ AGENTS_WAIT: Final = 30.0
 """Seconds for which ports that agents have brought are kept until they bring them again."""
 
 
-class ISucceeded(Protocol):
+class IReplaceable(Protocol):
     """A service whose place another process may take."""
 
-    def bequeath(self) -> Iterable[Bequest]:
+    def bequeath(self) -> Iterable[ListenerSockets]:
         """Give the sockets that it listens on."""
 
     def claims(self) -> Iterable[dict[str, Any]]:
@@ -60,7 +60,7 @@ class Lifecycle:
     """
 
     def __init__(
-        self, reactor: Any, service: ISucceeded, path: str = "", stop: Callable[[], object] | None = None
+        self, reactor: Any, service: IReplaceable, path: str = "", stop: Callable[[], object] | None = None
     ) -> None:
         """
         @param stop: ends the process gracefully; the reactor's, if not given.
@@ -70,8 +70,8 @@ class Lifecycle:
         self._service = service
         self._stop = reactor.stop if stop is None else stop
         self._manager = ServiceManager(reactor, os.environ)
-        self._successor: Successor | None = None
-        self._testator: Testator | None = None
+        self._successor: TakeoverClient | None = None
+        self._testator: TakeoverServer | None = None
         self._succeeded = False
 
     @property
@@ -92,7 +92,7 @@ class Lifecycle:
             return
         try:
             self._successor = take_over(self.path)
-        except Taken as error:
+        except TakeoverFailed as error:
             raise ConfigError(Problem("--takeover", "", str(error))) from None
         if self._successor is not None:
             INHERITED.add(self._successor.bequests)
@@ -121,7 +121,7 @@ class Lifecycle:
         """
         successor, self._successor = self._successor, None
         if self.path:
-            self._testator = Testator(
+            self._testator = TakeoverServer(
                 self.path, self._reactor, self._service.bequeath, self._end, self._service.claims
             )
             try:

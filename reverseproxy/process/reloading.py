@@ -9,7 +9,7 @@ when it was asked for, or later.
 
 from __future__ import annotations
 
-__all__ = ["Reloading", "Report", "Stopping", "log_report"]
+__all__ = ["Reloader", "Report", "ReloadRefused", "log_report"]
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class Report:
         }
 
 
-class Stopping(ConfigError):
+class ReloadRefused(ConfigError):
     """It is too late for another configuration."""
 
     def __init__(self, file: str) -> None:
@@ -90,7 +90,7 @@ def _plain(problem: Problem) -> dict[str, str]:
     return {"path": problem.path, "message": problem.message}
 
 
-class Reloading:
+class Reloader:
     """
     Takes configurations into use, one after the other.
 
@@ -158,7 +158,7 @@ class Reloading:
         try:
             loaded = await maybeDeferred(self.read)
             report: Report = await maybeDeferred(self._take, loaded, self.generation + 1)
-        except Stopping as error:
+        except ReloadRefused as error:
             log.info("the configuration {file} is not reloaded: the process is stopping", file=self.file)
             return Report(self.file, self.generation, error.problems)
         except ConfigError as error:

@@ -8,7 +8,7 @@ can't be taken from it; a file that the configuration names is written beside.
 
 from __future__ import annotations
 
-__all__ = ["LogPlan", "Once", "is_foreign", "plan_log"]
+__all__ = ["LogPlan", "DeduplicatingObserver", "is_foreign", "plan_log"]
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -41,7 +41,7 @@ class LogPlan(NamedTuple):
 
 
 @implementer(ILogObserver)
-class Once:
+class DeduplicatingObserver:
     """
     Passes each event on once.
 

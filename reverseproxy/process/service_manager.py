@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.systemd import ListenFDs
 
-from reverseproxy.process.inherited_sockets import Bequest
+from reverseproxy.process.inherited_sockets import ListenerSockets
 
 log = Logger()
 
@@ -30,7 +30,7 @@ _PARTS: Final = 2
 """As often as that is a watchdog fed in its time."""
 
 
-def handed_over(listening: ListenFDs | None = None) -> list[Bequest]:
+def handed_over(listening: ListenFDs | None = None) -> list[ListenerSockets]:
     """
     Take the sockets that systemd has bound for this process.
 
@@ -46,7 +46,7 @@ def handed_over(listening: ListenFDs | None = None) -> list[Bequest]:
         os.set_inheritable(descriptor, False)
         inherited = socket.socket(fileno=descriptor)
         inherited.setblocking(False)
-        bequests.append(Bequest(names.get(descriptor, ""), "", (inherited,)))
+        bequests.append(ListenerSockets(names.get(descriptor, ""), "", (inherited,)))
     return bequests
 
 

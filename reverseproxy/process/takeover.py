@@ -22,7 +22,7 @@ Only root and the user of the old process may ask.
 
 from __future__ import annotations
 
-__all__ = ["Successor", "Taken", "Testator", "take_over"]
+__all__ = ["TakeoverClient", "TakeoverFailed", "TakeoverServer", "take_over"]
 
 import array
 import errno
@@ -40,7 +40,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.process.inherited_sockets import Bequest
+from reverseproxy.process.inherited_sockets import ListenerSockets
 
 log = Logger()
 
@@ -65,14 +65,14 @@ _LENGTH: Final = struct.Struct(">L")
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
-class Taken(ReverseProxyError):
+class TakeoverFailed(ReverseProxyError):
     """The sockets of another process could not be taken."""
 
 
 # the new process
 
 
-class Successor:
+class TakeoverClient:
     """
     The new process, as long as the old one is there.
 
@@ -81,7 +81,7 @@ class Successor:
     """
 
     def __init__(
-        self, connection: socket.socket, bequests: Sequence[Bequest], claims: Sequence[dict[str, Any]]
+        self, connection: socket.socket, bequests: Sequence[ListenerSockets], claims: Sequence[dict[str, Any]]
     ) -> None:
         self.bequests = bequests
         self.claims = claims
@@ -93,7 +93,7 @@ class Successor:
             self._connection.sendall(_SERVING)
 
 
-def take_over(path: str) -> Successor | None:
+def take_over(path: str) -> TakeoverClient | None:
     """
     Take the sockets of the process that listens at a path.
 
@@ -109,12 +109,12 @@ def take_over(path: str) -> Successor | None:
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except (OSError, TypeError, ValueError) as error:
-            raise Taken(f"the process at {path} gives no sockets: {error}") from error
+            raise TakeoverFailed(f"the process at {path} gives no sockets: {error}") from error
         closing.pop_all()
-        return Successor(connection, bequests, claims)
+        return TakeoverClient(connection, bequests, claims)
 
 
-def _receive(connection: socket.socket) -> tuple[list[Bequest], list[dict[str, Any]]]:
+def _receive(connection: socket.socket) -> tuple[list[ListenerSockets], list[dict[str, Any]]]:
     received, descriptors = bytearray(), array.array("i")
     try:
         wanted = _LENGTH.size
@@ -142,7 +142,7 @@ def _receive(connection: socket.socket) -> tuple[list[Bequest], list[dict[str, A
         mine, sockets = sockets[:count], sockets[count:]
         for each in mine:
             each.setblocking(False)
-        bequests.append(Bequest(name, address, tuple(mine)))
+        bequests.append(ListenerSockets(name, address, tuple(mine)))
     said = _said(received)
     claims = said.get("claims", []) if isinstance(said, dict) else []
     return [bequest for bequest in bequests if bequest.sockets], claims
@@ -213,7 +213,7 @@ class _Watched:
         self.socket.close()
 
 
-class Testator:
+class TakeoverServer:
     """
     The old process: gives its sockets to whoever may have them and asks.
 
@@ -224,7 +224,7 @@ class Testator:
         self,
         path: str,
         reactor: Any,
-        bequeath: Callable[[], Iterable[Bequest]],
+        bequeath: Callable[[], Iterable[ListenerSockets]],
         succeeded: Callable[[], object],
         claims: Callable[[], Iterable[dict[str, Any]]] = list,
     ) -> None:
@@ -344,7 +344,9 @@ def _fitting(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return fitting
 
 
-def _give(connection: socket.socket, bequests: Sequence[Bequest], claims: Sequence[dict[str, Any]]) -> None:
+def _give(
+    connection: socket.socket, bequests: Sequence[ListenerSockets], claims: Sequence[dict[str, Any]]
+) -> None:
     """
     Send sockets; nobody is waited for.
 

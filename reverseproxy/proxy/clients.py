@@ -10,8 +10,8 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limits.buffered_bytes import KNOWN, STRANGERS, Account
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.buffered_bytes import TRUSTED, UNTRUSTED, BufferAccount
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.logs import Throttle
 
 log = Logger()
@@ -29,14 +29,14 @@ class ISettings(Protocol):
         """Bounds the lines about its clients."""
 
 
-def account_of(info: ConnectionInfo, end: Callable[[str], object]) -> Account:
+def account_of(info: ConnectionInfo, end: Callable[[str], object]) -> BufferAccount:
     """
     Open the account of a client's connection, or of an agent's.
 
     @param end: called with the reason if the connection has to go for others.
     """
-    books = KNOWN if info.reverse else STRANGERS
-    return books.account(crowd_address(info.remote_ip), end)
+    books = TRUSTED if info.reverse else UNTRUSTED
+    return books.account(address_key(info.remote_ip), end)
 
 
 def say_cut_off(settings: ISettings, info: ConnectionInfo, reason: str) -> None:

@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
 from reverseproxy.tls import negotiated_protocol
@@ -246,7 +246,7 @@ class Detector(Handover):
         self._stop_timer()
         self._data = b""
         if reason:
-            REFUSED["protocol"] += 1
+            REFUSALS["protocol"] += 1
             log.warn(
                 "{listener}: {peer} closed: {reason}",
                 listener=self._settings.listener,

@@ -19,7 +19,7 @@ from math import inf
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 
 
 class LazyTimer:
@@ -59,7 +59,7 @@ class LazyTimer:
         self._call = None
         now = self._clock.seconds()
         late = timer_lag(self.fires_at, now)
-        if late and self._excuses < MOST_EXCUSES:
+        if late and self._excuses < MAX_EXTENSIONS:
             self._excuses += 1
             more = min(late, self._seconds)
             self._set(more, now + more)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from reverseproxy.limits.buffered_bytes import KNOWN, Account
+from reverseproxy.limits.buffered_bytes import TRUSTED, BufferAccount
 from reverseproxy.net.sockets import own_address, tune
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class HostConnection:
 
     # how it ends
 
-    def open_account(self) -> Account:
-        """See L{reverseproxy.limits.buffered_bytes.Counted}."""
-        return KNOWN.account(self._pool.host.address, self._made_room)
+    def open_account(self) -> BufferAccount:
+        """See L{reverseproxy.limits.buffered_bytes.AccountedProtocol}."""
+        return TRUSTED.account(self._pool.host.address, self._made_room)
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""

@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 
 from reverseproxy.addresses import host_of
 from reverseproxy.errors import TlsFailed
-from reverseproxy.limits.connection_limit import crowd_address
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.connection_limit import address_key
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import LeftOut, loss
 from reverseproxy.logs.folding import Folding
 from reverseproxy.net.sockets import format_address
@@ -90,7 +90,7 @@ class TlsFactory(_WrappingFactory):
         """Hear of a connection that was lost before its handshake was complete."""
         if reason.check(TlsFailed):
             if self.server is not None:
-                REFUSED["tls"] += 1
+                REFUSALS["tls"] += 1
             peer = format_address(transport.transport.getPeer())
             why = explain(loss(reason))
 
@@ -107,7 +107,7 @@ class TlsFactory(_WrappingFactory):
             if self._folding is None:
                 say(LeftOut())
             else:
-                self._folding.note((crowd_address(host_of(peer)), why), say)
+                self._folding.note((address_key(host_of(peer)), why), say)
 
 
 def wrap_server(

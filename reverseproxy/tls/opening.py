@@ -16,8 +16,8 @@ __all__ = ["MOST_EARLY", "ClientOpening", "OpeningOwner"]
 
 from typing import Any, Final, Protocol
 
-from reverseproxy.limits.buffered_bytes import STRANGERS, Account, Counted
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, BufferAccount
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
 from reverseproxy.tls.turns import HandshakeTurns, Waiting
 
@@ -47,7 +47,7 @@ class OpeningOwner(Protocol):
         """The client sends nothing more."""
 
 
-class ClientOpening(Counted):
+class ClientOpening(AccountedProtocol):
     """Takes in what one client sends, and goes on with its handshake when there is time."""
 
     def __init__(
@@ -71,13 +71,13 @@ class ClientOpening(Counted):
         self._ended = False
         self._stopped = False
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
-        return STRANGERS.account(self._address, self._owner.refuse)
+    def open_account(self) -> BufferAccount:
+        """See L{AccountedProtocol}."""
+        return UNTRUSTED.account(self._address, self._owner.refuse)
 
     @property
     def _address(self) -> str:
-        return crowd_address(getattr(self._transport.getPeer(), "host", ""))
+        return address_key(getattr(self._transport.getPeer(), "host", ""))
 
     def receive(self, data: bytes) -> None:
         """Take in what the client has sent."""

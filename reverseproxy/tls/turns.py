@@ -26,8 +26,8 @@ from weakref import WeakKeyDictionary
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.limits.connection_limit import Crowd
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.connection_limit import ConnectionLimit
+from reverseproxy.limits.refusals import REFUSALS
 
 log = Logger()
 
@@ -73,13 +73,13 @@ class HandshakeTurns:
         self._clock = clock
         self._seconds = clock.seconds
         self._booked = float("-inf")  # until when their share is used up
-        self._crowd: Crowd[Waiting] = Crowd(MOST)
+        self._queued: ConnectionLimit[Waiting] = ConnectionLimit(MOST)
         self._queues: OrderedDict[str, OrderedDict[Waiting, None]] = OrderedDict()
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
         """How many steps wait."""
-        return len(self._crowd)
+        return len(self._queued)
 
     def ask(self, address: str, go: Callable[[], object], drop: Callable[[str], object]) -> Waiting | None:
         """
@@ -95,15 +95,15 @@ class HandshakeTurns:
             return None
         waiting = Waiting(self, address, go, drop)
         self._queues.setdefault(address, OrderedDict())[waiting] = None
-        self._crowd.add(address, waiting)
+        self._queued.add(address, waiting)
         if self._timer is None:
             self._plan()
-        if len(self._crowd) <= MOST:
+        if len(self._queued) <= MOST:
             return waiting
-        found = self._crowd.victim(address)
+        found = self._queued.victim(address)
         last = waiting if found is None else next(reversed(self._queues[found[0]]))
         self.forget(last)
-        REFUSED["tls_waiting"] += 1
+        REFUSALS["tls_waiting"] += 1
         last.drop("too many TLS handshakes wait")
         return None if last is waiting else waiting
 
@@ -112,7 +112,7 @@ class HandshakeTurns:
         queue = self._queues.get(waiting.address)
         if queue is None or waiting not in queue:
             return
-        self._crowd.discard(waiting.address, waiting)
+        self._queued.discard(waiting.address, waiting)
         del queue[waiting]
         if not queue:
             del self._queues[waiting.address]
@@ -129,7 +129,7 @@ class HandshakeTurns:
         while self._queues and self._booked <= self._seconds():
             address, queue = self._queues.popitem(last=False)
             waiting, _ = queue.popitem(last=False)
-            self._crowd.discard(address, waiting)
+            self._queued.discard(address, waiting)
             if queue:
                 self._queues[address] = queue  # behind those of others
             try:

@@ -16,7 +16,7 @@ from reverseproxy.listener import bind_all
 from reverseproxy.listener.binding import say_bound
 from reverseproxy.listener.ports import address_of, is_open, open_sockets
 from reverseproxy.net.sockets import format_address
-from reverseproxy.process.inherited_sockets import INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 
 log = Logger("reverseproxy.workers.supervisor")
 
@@ -80,11 +80,11 @@ class BoundSockets:
         kept = {id(each) for sockets in self.by_listener.values() for each in sockets}
         return {name: sockets for name, sockets in old.items() if id(sockets[0]) not in kept}
 
-    def bequeath(self, listeners: Iterable[ListenerConfig]) -> list[Bequest]:
+    def bequeath(self, listeners: Iterable[ListenerConfig]) -> list[ListenerSockets]:
         """Give them to the process that takes the place of this one."""
         addresses = {config.name: INHERITED.pass_on(config.address) for config in listeners}
         return [
-            Bequest(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
+            ListenerSockets(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
             for name, sockets in self.by_listener.items()
         ]
 

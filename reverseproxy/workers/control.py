@@ -56,7 +56,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.config.loader import Loaded
 from reverseproxy.errors import WireError
-from reverseproxy.workers.messages import Message, MessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, Message, encode
 
 log = Logger()
 
@@ -142,7 +142,7 @@ class Control(Protocol):
         """
         self._take = received
         self._gone = lost
-        self._reader = MessageReader()
+        self._reader = ControlMessageReader()
 
     def send(self, message: Message) -> None:
         """Send a message, if the other end is still there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Ending"]
+__all__ = ["WorkersShutdown"]
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from reverseproxy.workers.slots import Slot
 log = Logger("reverseproxy.workers.supervisor")
 
 
-class Ending:
+class WorkersShutdown:
     """
     Waits until no worker is left.
 

@@ -62,7 +62,7 @@ def _change(message: Message, now: float) -> Exclusion | Lifted:
     return Exclusion.from_json(message, now)
 
 
-class IPlace(Protocol):
+class IWorkerChannel(Protocol):
     """A worker's place."""
 
     def send(self, message: Message) -> None:
@@ -72,14 +72,14 @@ class IPlace(Protocol):
 class ExclusionDesk:
     """The supervisor's part: knows what all workers have to know."""
 
-    def __init__(self, places: Sequence[IPlace], clock: IReactorTime) -> None:
+    def __init__(self, places: Sequence[IWorkerChannel], clock: IReactorTime) -> None:
         """
         @param places: those of all workers.
         """
         self._places = places
         self._exclusions = Exclusions(clock.seconds)
 
-    def started(self, place: IPlace) -> None:
+    def started(self, place: IWorkerChannel) -> None:
         """Tell a worker that has been started what there is, before it accepts anything."""
         now = self._exclusions.seconds()
         for lifted in self._exclusions.lifted:
@@ -87,7 +87,7 @@ class ExclusionDesk:
         for exclusion in self._exclusions:
             place.send({"do": "keep_out", "decided": False, **exclusion.to_json(now)})
 
-    def received(self, place: IPlace, message: Message) -> None:
+    def received(self, place: IWorkerChannel, message: Message) -> None:
         """
         Pass on what a worker has heard, or what was decided there.
 

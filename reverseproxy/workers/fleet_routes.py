@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from reverseproxy.workers.messages import Message
 
 
-class IPlace(Protocol):
+class IFirstWorker(Protocol):
     """A worker's place; see L{reverseproxy.workers.route_desk.Place}."""
 
     @property
@@ -43,7 +43,7 @@ class IPlace(Protocol):
 class FleetRoutes:
     """Speaks to the first worker, as far as there is a fleet."""
 
-    def __init__(self, places: Sequence[IPlace], wanted: bool) -> None:
+    def __init__(self, places: Sequence[IFirstWorker], wanted: bool) -> None:
         """
         @param places: those of all workers.
         @param wanted: whether the server belongs to a fleet.

@@ -31,7 +31,7 @@ from reverseproxy.transport.handing import discard, make_pair, put_in
 from reverseproxy.wire.yamux.events import SMALL_WINDOW, MuxLimits
 from reverseproxy.workers.channel import Channel, IChannel
 from reverseproxy.workers.messages import Message
-from reverseproxy.workers.relaying import Incoming
+from reverseproxy.workers.relaying import RelayStream
 
 log = Logger()
 
@@ -76,7 +76,7 @@ class IBusiness(Protocol):
     def received(self, link: Link, message: Message, handle: Any) -> None:
         """Take a message of a sibling, and the socket that came with it, if any."""
 
-    def opened(self, link: Link, stream: Incoming, message: Message) -> None:
+    def opened(self, link: Link, stream: RelayStream, message: Message) -> None:
         """Take over a stream of a sibling."""
 
     def came(self, link: Link) -> None:
@@ -105,7 +105,7 @@ class Link:
             client=dialled is not None,
             clock=links.clock,
             limits=LIMITS,
-            accept=lambda: Incoming(self._opened),
+            accept=lambda: RelayStream(self._opened),
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
             on_lost=self._session_lost,
@@ -199,7 +199,7 @@ class Link:
         self.up = True
         self._links.came(self)
 
-    def _opened(self, stream: Incoming, message: Message) -> None:
+    def _opened(self, stream: RelayStream, message: Message) -> None:
         if self.up:
             self._links.business.opened(self, stream, message)
         else:

@@ -7,7 +7,7 @@ so that a mistake shows where it is made.
 
 from __future__ import annotations
 
-__all__ = ["MAX_MESSAGE", "Message", "MessageReader", "encode"]
+__all__ = ["MAX_MESSAGE", "Message", "ControlMessageReader", "encode"]
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def encode(message: Message) -> bytes:
     return len(body).to_bytes(_SIZE, "big") + body
 
 
-class MessageReader(FramedJsonReader):
+class ControlMessageReader(FramedJsonReader):
     """Takes messages out of a stream of bytes."""
 
     prefix = _SIZE

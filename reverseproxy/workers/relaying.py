@@ -18,7 +18,7 @@ another host, even if it is a POST.
 
 from __future__ import annotations
 
-__all__ = ["Incoming", "RelayedHost", "Turns"]
+__all__ = ["RelayStream", "RelayedHost", "StreamRelay"]
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +35,7 @@ from reverseproxy.cluster.host import AgentHost, Host, MuxHost
 from reverseproxy.errors import ConnectionUnavailable, HostGone, WireError
 from reverseproxy.proxy.relay import couple
 from reverseproxy.proxy.tcp.forwarding_end import ForwardingEnd
-from reverseproxy.workers.messages import Message, MessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, Message, encode
 from reverseproxy.workers.requests import PROTOCOL, is_committed, serve_requests
 
 if TYPE_CHECKING:
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Incoming(Handover):
+class RelayStream(Handover):
     """A stream that a sibling has opened, until it has said what for."""
 
     transport: Any
 
-    def __init__(self, opened: Callable[[Incoming, Message], object]) -> None:
+    def __init__(self, opened: Callable[[RelayStream, Message], object]) -> None:
         """
         @param opened: takes the stream over, given its first message; for the
             bytes behind it, see L{rest}.
         """
         super().__init__()
         self._opened = opened
-        self._reader = MessageReader()
+        self._reader = ControlMessageReader()
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the first message."""
@@ -154,7 +154,7 @@ class RelayedHost(AgentHost):
             self._leave(reason)
 
 
-class Turns:
+class StreamRelay:
     """Lets siblings have turns with this worker's hosts."""
 
     def __init__(self, find: Callable[[str], Host | None], clock: IReactorTime) -> None:
@@ -164,7 +164,7 @@ class Turns:
         self._find = find
         self._clock = clock
 
-    def opened(self, stream: Incoming, message: Message) -> None:
+    def opened(self, stream: RelayStream, message: Message) -> None:
         """
         Take over a stream that asks for a turn.
 
@@ -184,15 +184,15 @@ class Turns:
         else:
             stream.refuse()
 
-    def _relay(self, host: MuxHost, stream: Incoming) -> None:
+    def _relay(self, host: MuxHost, stream: RelayStream) -> None:
         connecting = host.connect(CallableFactory(partial(ForwardingEnd, self._clock)))
         connecting.addCallbacks(partial(self._joined, stream), lambda reason: self._failed(stream, reason))
 
-    def _joined(self, stream: Incoming, far: Any) -> None:
+    def _joined(self, stream: RelayStream, far: Any) -> None:
         near = ForwardingEnd(self._clock)
         stream.hand_over(near, stream.rest())
         couple(near, far)
 
-    def _failed(self, stream: Incoming, reason: Failure) -> None:
+    def _failed(self, stream: RelayStream, reason: Failure) -> None:
         reason.trap(HostGone, ConnectionUnavailable)
         stream.refuse()

@@ -38,7 +38,7 @@ from twisted.logger import Logger
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.listener.ports import ListenerFailed, open_sockets
-from reverseproxy.process.inherited_sockets import Bequest, name_of_port
+from reverseproxy.process.inherited_sockets import ListenerSockets, name_of_port
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.fleet_routes import FleetRoutes
 from reverseproxy.workers.handover import send_sockets
@@ -56,7 +56,7 @@ MOST_WAITING: Final = 10_000
 """Claims that may wait for their turn."""
 
 
-class Place(Protocol):
+class IWorkerSlot(Protocol):
     """
     A worker's place.
 
@@ -133,7 +133,7 @@ class _Turn:
     @ivar awaited: whether whoever has asked waits for an answer.
     """
 
-    place: Place
+    place: IWorkerSlot
     control: Any
     number: int
     brought: _Brought
@@ -149,7 +149,7 @@ class _Turn:
 class RouteDesk:
     """Decides about claims, and keeps those that there are."""
 
-    def __init__(self, places: Sequence[Place], clock: IReactorTime, fleet: bool = False) -> None:
+    def __init__(self, places: Sequence[IWorkerSlot], clock: IReactorTime, fleet: bool = False) -> None:
         """
         @param places: those of all workers.
         @param fleet: whether the server belongs to a fleet.
@@ -160,19 +160,21 @@ class RouteDesk:
         self._claims: dict[tuple[str, str], _Brought] = {}
         self._by_serial: dict[int, _Brought] = {}
         self._serials = count(1)
-        self._waiting: deque[tuple[Place, Any, Message]] = deque()
+        self._waiting: deque[tuple[IWorkerSlot, Any, Message]] = deque()
         self._turn: _Turn | None = None
         self._stopped = False
 
     def __len__(self) -> int:
         return len(self._claims)
 
-    def bequeath(self) -> Iterator[Bequest]:
+    def bequeath(self) -> Iterator[ListenerSockets]:
         """Give the sockets to the process that takes the place of this one."""
         for brought in self._claims.values():
             if brought.sockets:
                 name = name_of_port(brought.facts["port"])
-                yield Bequest(name, brought.facts["address"], tuple(each.dup() for each in brought.sockets))
+                yield ListenerSockets(
+                    name, brought.facts["address"], tuple(each.dup() for each in brought.sockets)
+                )
 
     @property
     def claims(self) -> list[dict[str, Any]]:
@@ -218,7 +220,7 @@ class RouteDesk:
 
     # what workers say
 
-    def received(self, place: Place, message: Message) -> None:
+    def received(self, place: IWorkerSlot, message: Message) -> None:
         """Take a message of a worker's."""
         match message["is"]:
             case "claim":
@@ -281,7 +283,7 @@ class RouteDesk:
             turn.awaited = turn.message["is"] == "claim"
             self._finish(turn)
 
-    def claim(self, place: Place, message: Message) -> None:
+    def claim(self, place: IWorkerSlot, message: Message) -> None:
         """A worker would grant a claim."""
         if self._stopped or len(self._waiting) >= MOST_WAITING:
             problem = "the server stops" if self._stopped else "too many agents bring routes at once"
@@ -290,7 +292,7 @@ class RouteDesk:
         self._waiting.append((place, place.control, message))
         self._next()
 
-    def brought(self, place: Place, message: Message) -> None:
+    def brought(self, place: IWorkerSlot, message: Message) -> None:
         """A worker has made what a claim needs, or could not."""
         problem = message.get("problem", "")
         turn = self._turn
@@ -306,7 +308,7 @@ class RouteDesk:
             turn.problem = message["status"], problem
         self._done(turn, place.number)
 
-    def held(self, place: Place, message: Message) -> None:
+    def held(self, place: IWorkerSlot, message: Message) -> None:
         """A worker has one connection more, or less, that holds a claim."""
         brought = self._by_serial.get(message["serial"])
         if brought is None:
@@ -319,20 +321,20 @@ class RouteDesk:
 
     # workers that come and go
 
-    def started(self, place: Place) -> None:
+    def started(self, place: IWorkerSlot) -> None:
         """A worker has been started: the first one has to know what there is before it tells the fleet."""
         if place.number == 0:
             self._fleet.adopt(
                 (each.facts, each.holders.total(), each.shortest_grace) for each in self._claims.values()
             )
 
-    def ready(self, place: Place) -> None:
+    def ready(self, place: IWorkerSlot) -> None:
         """A worker that is new is about to accept connections: tell it what there is."""
         for brought in self._claims.values():
             if place.number not in brought.told:
                 self._tell(place, brought, again=True)
 
-    def gone(self, place: Place) -> None:
+    def gone(self, place: IWorkerSlot) -> None:
         """A worker has ended, with its connections."""
         for brought in list(self._claims.values()):
             brought.told.discard(place.number)
@@ -360,7 +362,7 @@ class RouteDesk:
             if place.control is control:
                 self._begin(place, message)
 
-    def _begin(self, place: Place, message: Message) -> None:
+    def _begin(self, place: IWorkerSlot, message: Message) -> None:
         number = message["number"]
         if (message["listener"], message["cluster"]) in self._claims:
             self._answer(place, message, None)  # it knows it by now, and judges by that
@@ -417,7 +419,7 @@ class RouteDesk:
         if problem is not None:
             raise problem
 
-    def _tell(self, place: Place, brought: _Brought, again: bool = False) -> None:
+    def _tell(self, place: IWorkerSlot, brought: _Brought, again: bool = False) -> None:
         brought.told.add(place.number)
         message = {
             "do": "bring",
@@ -487,7 +489,7 @@ class RouteDesk:
             self._answer(turn.place, turn.message, turn.problem)
         self._next()
 
-    def _answer(self, place: Place, asked: Message, problem: tuple[int, str] | None) -> None:
+    def _answer(self, place: IWorkerSlot, asked: Message, problem: tuple[int, str] | None) -> None:
         if asked["is"] == "fleet_bring":
             self._fleet.brought(asked, "" if problem is None else problem[1])
             return

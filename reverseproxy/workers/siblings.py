@@ -16,7 +16,7 @@ from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.moving import Mover
-from reverseproxy.workers.relaying import Incoming, Turns
+from reverseproxy.workers.relaying import RelayStream, StreamRelay
 from reverseproxy.workers.spreading import Spreader
 from reverseproxy.workers.taking import Taker
 from reverseproxy.workers.tls_relays import TlsRelays
@@ -60,7 +60,7 @@ class Siblings:
         self.taker.on_shortage = self.wanting.hold
         self.directory.on_drop = self._dropped
         self.spreader = Spreader(self.directory, clock)
-        self._turns = Turns(self.directory.find, clock)
+        self._turns = StreamRelay(self.directory.find, clock)
         self._handlers: dict[str, Callable[[Link, Message], object]] = {
             "list": self.directory.listed,
             "join": self.directory.joined,
@@ -135,7 +135,7 @@ class Siblings:
             discard(handle)
         self._handlers[kind](link, message)
 
-    def opened(self, link: Link, stream: Incoming, message: Message) -> None:
+    def opened(self, link: Link, stream: RelayStream, message: Message) -> None:
         """See L{IBusiness<reverseproxy.workers.links.IBusiness>}."""
         self._turns.opened(stream, message)
 

@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.process.inherited_sockets import INHERITED, Bequest
+from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.bound import BoundSockets
 from reverseproxy.workers.changing import Changing, Problems
 from reverseproxy.workers.control import Control
-from reverseproxy.workers.ending import Ending
+from reverseproxy.workers.ending import WorkersShutdown
 from reverseproxy.workers.exclusions import ExclusionDesk
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.messages import Message
@@ -55,7 +55,7 @@ CUT_MARGIN: Final = 20.0
 """Seconds that they have when they were asked a second time."""
 
 
-class Phase(Enum):
+class SupervisorPhase(Enum):
     """
     How far a supervisor is, until it stops.
 
@@ -114,8 +114,8 @@ class Supervisor(Service):
         self._file = file
         self._reactor = reactor
         self._give_up = give_up
-        self._phase = Phase.NEW
-        self._ending: Ending | None = None
+        self._phase = SupervisorPhase.NEW
+        self._ending: WorkersShutdown | None = None
         self._bound = BoundSockets(workers)
         self._starter = Starter(reactor, command, file, settings, owner)
         self._starter.received, self._starter.ended = self._received, self._ended
@@ -155,7 +155,7 @@ class Supervisor(Service):
         """
         if self._ending is not None:
             raise RuntimeError("what has been stopped can't be started again: make another one")
-        if self._phase is Phase.NEW:
+        if self._phase is SupervisorPhase.NEW:
             self.privilegedStartService()
         Service.startService(self)
         if self.admin is not None:
@@ -178,7 +178,7 @@ class Supervisor(Service):
             raise
         claims, INHERITED.claims = INHERITED.claims, []
         self._desk.inherit(claims)
-        self._phase = Phase.BEGUN
+        self._phase = SupervisorPhase.BEGUN
         log.info("{count} workers are started", count=len(self.slots))
         self._rounds.start()
         for slot in self.slots:
@@ -192,7 +192,7 @@ class Supervisor(Service):
         """
         return self._bound.open(config)
 
-    def bequeath(self) -> list[Bequest]:
+    def bequeath(self) -> list[ListenerSockets]:
         """Give the sockets that are listened on to the process that takes the place of this one."""
         given = self._bound.bequeath(self.loaded.config.listening)
         given += self._desk.bequeath()
@@ -324,8 +324,8 @@ class Supervisor(Service):
 
     def _settle(self) -> None:
         """See whether all workers have been ready once."""
-        if self._phase is not Phase.SETTLED and all(each.ready for each in self.slots):
-            self._phase = Phase.SETTLED
+        if self._phase is not SupervisorPhase.SETTLED and all(each.ready for each in self.slots):
+            self._phase = SupervisorPhase.SETTLED
             self.holding = False
             if self.on_settled is not None:
                 self.on_settled()
@@ -361,7 +361,7 @@ class Supervisor(Service):
 
         @param how: it has ended; empty if it was told to.
         """
-        settled = self._phase is Phase.SETTLED
+        settled = self._phase is SupervisorPhase.SETTLED
         slot.failures += bool(how) or not settled
         if not settled and not was_ready and slot.failures >= START_ATTEMPTS:
             log.critical(
@@ -442,7 +442,7 @@ class Supervisor(Service):
         Service.stopService(self)
         if self._ending is not None:
             return self._ending.done
-        ending = self._ending = Ending(self.slots, self._reactor)
+        ending = self._ending = WorkersShutdown(self.slots, self._reactor)
         self._close()
         self._tell({"do": "drain", "succeeded": True} if self.succeeded else {"do": "drain"})
         config = self.loaded.config

@@ -33,7 +33,7 @@ log = Logger()
 
 
 @dataclass
-class Waiting:
+class PreparedConfig:
     """
     A configuration that a worker is ready for.
 
@@ -80,7 +80,7 @@ class Worker:
         self._orphan_noticed: Callable[[], None] = lambda: None
         self._alone = False  # it stops, and the others do not
         self._watched: Any = setup.watch
-        self._waiting: Waiting | None = None
+        self._waiting: PreparedConfig | None = None
         self._handover: Any = None
         if setup.handover >= 0:
             self._handover = socket.socket(fileno=setup.handover)
@@ -257,7 +257,7 @@ class Worker:
         problems: list[tuple[str, str]] = []
         try:
             handed, sockets = receive(self._handover, descriptors)
-            waiting = self._waiting = Waiting(turn, handed, sockets)
+            waiting = self._waiting = PreparedConfig(turn, handed, sockets)
             waiting.prepared = self._service.living.prepare(handed.loaded, bind=False)
         except ConfigError as error:
             problems = [(problem.path, problem.message) for problem in error.problems]

@@ -13,7 +13,7 @@ from tests.wire.http2_frames import GET, POST
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 GRPC = [*POST, (b"te", b"trailers"), (b"content-type", b"application/grpc")]
 
-STRANGERS: dict[str, Callable[[World], object]] = {
+UNTRUSTED: dict[str, Callable[[World], object]] = {
     "HTTP/1": World.http1,
     "HTTP/2": lambda world: world.http2(GET),
     "HTTP/2 with a body": lambda world: world.http2(POST, b"x"),
@@ -32,7 +32,7 @@ class AnnouncedTests(SynchronousTestCase):
 
     def check(self, speaks: str, streams: bool) -> None:
         world = World(speaks, streams=streams, announce=True)
-        for kind, stranger in STRANGERS.items():
+        for kind, stranger in UNTRUSTED.items():
             for _ in range(2):
                 stranger(world)
                 world.check(self, kind, left=0)
@@ -57,7 +57,7 @@ class FoundOutTests(SynchronousTestCase):
 
     def test_agents(self) -> None:
         for speaks in ("Http1", "Http2"):
-            for kind, stranger in STRANGERS.items():
+            for kind, stranger in UNTRUSTED.items():
                 world = World(speaks, streams=False, announce=False)
                 for _ in range(12):
                     stranger(world)
@@ -65,7 +65,7 @@ class FoundOutTests(SynchronousTestCase):
                 world.check(self, kind, left=4)  # after 0, 1, 3 and 7 seconds of 6
 
     def test_services(self) -> None:
-        for kind, stranger in STRANGERS.items():
+        for kind, stranger in UNTRUSTED.items():
             world = World("Auto", streams=True, announce=True, service=HttpService)
             for _ in range(4):
                 stranger(world)

@@ -16,8 +16,8 @@ from twisted.trial.unittest import TestCase
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import ports
 from reverseproxy.listener.ports import SharedPort
-from reverseproxy.process.inherited_sockets import AGENTS_PORT, Bequest, Inheritance
-from reverseproxy.process.takeover import MAX_CLAIMS, OTHER, Taken, Testator, take_over
+from reverseproxy.process.inherited_sockets import AGENTS_PORT, InheritedSockets, ListenerSockets
+from reverseproxy.process.takeover import MAX_CLAIMS, OTHER, TakeoverFailed, TakeoverServer, take_over
 from tests.tunnel.logged import capture
 
 
@@ -31,15 +31,15 @@ class TakeOverTests(TestCase):
     def setUp(self) -> None:
         self.path = str(Path(self.mktemp()).resolve())[-90:]
         self.path = os.path.join("/tmp", f"rp-{os.getpid()}-{id(self)}")
-        self.bequests: list[Bequest] = []
+        self.bequests: list[ListenerSockets] = []
         self.succeeded: list[int] = []
-        self.testator = Testator(self.path, reactor, self.bequeath, lambda: self.succeeded.append(1))
+        self.testator = TakeoverServer(self.path, reactor, self.bequeath, lambda: self.succeeded.append(1))
         self.testator.start()
         self.addCleanup(self.testator.stop)
 
-    def bequeath(self) -> list[Bequest]:
+    def bequeath(self) -> list[ListenerSockets]:
         return [
-            Bequest(each.name, each.address, tuple(one.dup() for one in each.sockets))
+            ListenerSockets(each.name, each.address, tuple(one.dup() for one in each.sockets))
             for each in self.bequests
         ]
 
@@ -47,7 +47,7 @@ class TakeOverTests(TestCase):
         sockets = [listening() for _ in range(count)]
         for each in sockets:
             self.addCleanup(each.close)
-        self.bequests.append(Bequest(name, address, tuple(sockets)))
+        self.bequests.append(ListenerSockets(name, address, tuple(sockets)))
         return sockets
 
     async def take(self) -> Any:
@@ -107,7 +107,7 @@ class TakeOverTests(TestCase):
         while not self.succeeded:
             await deferToThread(lambda: None)
         # The next one listens at the same path before this one stops.
-        other = Testator(self.path, reactor, self.bequeath, lambda: None)
+        other = TakeoverServer(self.path, reactor, self.bequeath, lambda: None)
         other.start()
         self.testator.stop()
         self.assertTrue(os.path.exists(self.path))
@@ -130,7 +130,7 @@ class TakeOverTests(TestCase):
         [given] = self.has("one", "127.0.0.1:0", 1)
         first = await self.take()
         self.assertFalse(self.testator.open)
-        error = await self.assertFailure(deferToThread(take_over, self.path), Taken)
+        error = await self.assertFailure(deferToThread(take_over, self.path), TakeoverFailed)
         self.assertIn(OTHER, str(error))
         first.serves()
         while not self.succeeded:
@@ -170,7 +170,7 @@ class NobodyTests(TestCase):
 
             thread = threading.Thread(target=serve)
             thread.start()
-            error = self.assertRaises(Taken, take_over, path)
+            error = self.assertRaises(TakeoverFailed, take_over, path)
             thread.join()
         return str(error)
 
@@ -185,15 +185,15 @@ class NobodyTests(TestCase):
 
 
 class InheritanceTests(TestCase):
-    def take(self, bequest: Bequest, **config: Any) -> bool:
-        inheritance = Inheritance()
+    def take(self, bequest: ListenerSockets, **config: Any) -> bool:
+        inheritance = InheritedSockets()
         inheritance.add([bequest])
         return bool(inheritance.take(ListenerConfig(bind_port=True, **config)))
 
     def test_who_gets_what(self) -> None:
         with listening() as made:
             port = made.getsockname()[1]
-            ours = Bequest("web", "127.0.0.1:0", (made,))
+            ours = ListenerSockets("web", "127.0.0.1:0", (made,))
             self.assertTrue(self.take(ours, name="web", address="127.0.0.1:0"))
             self.assertTrue(self.take(ours, name="other", address=f"127.0.0.1:{port}"))
             self.assertTrue(self.take(ours, name="other", address=f"localhost:{port}"))
@@ -202,15 +202,18 @@ class InheritanceTests(TestCase):
             self.assertFalse(self.take(ours, name="other", address=f"127.0.0.2:{port}"))
             self.assertFalse(self.take(ours, name="other", address=f":{port}"))
             self.assertFalse(self.take(ours, name="other", address="unix:/web"))
-            named = Bequest("web", "", (made,))
+            named = ListenerSockets("web", "", (made,))
             self.assertTrue(self.take(named, name="web", address="127.0.0.1:1"))
 
     def test_what_somebody_may_want_later(self) -> None:
         """A port that an agent has brought, which is about to join again."""
-        inheritance = Inheritance()
+        inheritance = InheritedSockets()
         with listening() as web, listening() as brought:
             inheritance.add(
-                [Bequest("web", "", (web,)), Bequest(f"{AGENTS_PORT} 7", "127.0.0.1:7", (brought,))]
+                [
+                    ListenerSockets("web", "", (web,)),
+                    ListenerSockets(f"{AGENTS_PORT} 7", "127.0.0.1:7", (brought,)),
+                ]
             )
             self.assertEqual(inheritance.close(AGENTS_PORT), ["web"])
             wanted = ListenerConfig(name=f"{AGENTS_PORT} 7", address="127.0.0.1:7", bind_port=True)
@@ -218,16 +221,16 @@ class InheritanceTests(TestCase):
             self.assertEqual(inheritance.close(), [])
 
     def test_what_nobody_wants(self) -> None:
-        inheritance = Inheritance()
+        inheritance = InheritedSockets()
         made = listening()
-        inheritance.add([Bequest("web", "", (made,))])
+        inheritance.add([ListenerSockets("web", "", (made,))])
         self.assertEqual(inheritance.close(), ["web"])
         self.assertEqual(made.fileno(), -1)
         self.assertEqual(inheritance.close(), [])
 
     async def test_the_file_of_a_socket_of_systemd(self) -> None:
         """It goes with systemd, not with us, nor with whoever takes our place."""
-        inheritance = Inheritance()
+        inheritance = InheritedSockets()
         self.patch(ports, "INHERITED", inheritance)
         path = f"/tmp/inherited-{os.getpid()}-{id(self)}"
         self.addCleanup(os.unlink, path)
@@ -235,7 +238,7 @@ class InheritanceTests(TestCase):
         made.setblocking(False)
         made.bind(path)
         made.listen()
-        inheritance.add([Bequest("web", "", (made.dup(),))])
+        inheritance.add([ListenerSockets("web", "", (made.dup(),))])
         config = ListenerConfig(name="web", address=path, network="unix", bind_port=True)
         self.assertEqual(inheritance.pass_on(path), path)
         port = SharedPort(inheritance.take(config), 0, reactor, 1, True)

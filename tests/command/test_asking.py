@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.command.cli import command
-from reverseproxy.command.remote import AdminClient, AdminProblem, Place, agent_path, find_place
+from reverseproxy.command.remote import AdminClient, AdminEndpoint, AdminProblem, agent_path, find_admin
 from reverseproxy.command.tables import agents_table, duration, table, unwell
 from tests.integration.configs import server
 
@@ -18,43 +18,43 @@ from tests.integration.configs import server
 class PlaceTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         for text, place in {
-            "127.0.0.1:80": Place("127.0.0.1:80"),
-            "[::1]:80": Place("[::1]:80"),
-            "http://a:80/": Place("a:80"),
-            "https://a:443": Place("a:443", True),
-            "/run/x": Place("unix:/run/x"),
-            "unix:/run/x": Place("unix:/run/x"),
+            "127.0.0.1:80": AdminEndpoint("127.0.0.1:80"),
+            "[::1]:80": AdminEndpoint("[::1]:80"),
+            "http://a:80/": AdminEndpoint("a:80"),
+            "https://a:443": AdminEndpoint("a:443", True),
+            "/run/x": AdminEndpoint("unix:/run/x"),
+            "unix:/run/x": AdminEndpoint("unix:/run/x"),
         }.items():
-            self.assertEqual(find_place(text, None, None), place)
-        self.assertEqual(find_place("a:1", None, "ca.pem"), Place("a:1", True, "ca.pem"))
+            self.assertEqual(find_admin(text, None, None), place)
+        self.assertEqual(find_admin("a:1", None, "ca.pem"), AdminEndpoint("a:1", True, "ca.pem"))
         for text in ("", "a", "a:b", ":80"):
-            self.assertRaises(AdminProblem, find_place, text, None, None)
-        self.assertRaises(AdminProblem, find_place, None, None, None)
+            self.assertRaises(AdminProblem, find_admin, text, None, None)
+        self.assertRaises(AdminProblem, find_admin, None, None, None)
 
     def test_file(self) -> None:
         file = Path(self.mktemp())
         for admin, wanted in (
             (None, "has no admin API"),
             ({"address": {"socket_address": {"port_value": 0}}}, "lets the system choose the port"),
-            ({"address": {"socket_address": {"port_value": 99}}}, Place("127.0.0.1:99")),
-            ({"address": {"pipe": {"path": "/run/x"}}}, Place("unix:/run/x")),
+            ({"address": {"socket_address": {"port_value": 99}}}, AdminEndpoint("127.0.0.1:99")),
+            ({"address": {"pipe": {"path": "/run/x"}}}, AdminEndpoint("unix:/run/x")),
         ):
             file.write_text(json.dumps({**server(), **({} if admin is None else {"admin": admin})}))
-            if isinstance(wanted, Place):
-                self.assertEqual(find_place(None, str(file), None), wanted)
+            if isinstance(wanted, AdminEndpoint):
+                self.assertEqual(find_admin(None, str(file), None), wanted)
             else:
-                error = self.assertRaises(AdminProblem, find_place, None, str(file), None)
+                error = self.assertRaises(AdminProblem, find_admin, None, str(file), None)
                 self.assertIn(wanted, str(error))
-        error = self.assertRaises(AdminProblem, find_place, None, "/none.json", None)
+        error = self.assertRaises(AdminProblem, find_admin, None, "/none.json", None)
         self.assertIn("/none.json", str(error))
 
     def test_token_files(self) -> None:
         file = Path(self.mktemp())
-        error = self.assertRaises(AdminProblem, AdminClient.with_token_file, Place("a:1"), str(file))
+        error = self.assertRaises(AdminProblem, AdminClient.with_token_file, AdminEndpoint("a:1"), str(file))
         self.assertIn("can't be read", str(error))
         for text in ("", "\n", "two words\n", "a\nb\n"):
             file.write_text(text)
-            self.assertRaises(AdminProblem, AdminClient.with_token_file, Place("a:1"), str(file))
+            self.assertRaises(AdminProblem, AdminClient.with_token_file, AdminEndpoint("a:1"), str(file))
 
     def test_paths(self) -> None:
         self.assertEqual(agent_path("a/../b", "drain"), "agents/a%2F..%2Fb/drain")

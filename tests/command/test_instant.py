@@ -14,10 +14,10 @@ from reverseproxy.command import running
 from reverseproxy.command.instant import (
     SERVER_NAME,
     Bring,
-    Exposed,
+    ExposedService,
     InstantProblem,
-    Served,
-    State,
+    PublishedService,
+    StateDirectory,
     fetch_certificate,
     fingerprint_of,
     same_fingerprint,
@@ -28,7 +28,7 @@ from reverseproxy.config.loader import load, loads
 
 class InstantTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.state = State(Path(self.mktemp()))
+        self.state = StateDirectory(Path(self.mktemp()))
         self.ran: list[str] = []
         self.patch(running, "run_file", lambda file, options: self.ran.append(file))
         self.token = Path(self.mktemp())
@@ -36,7 +36,7 @@ class InstantTests(SynchronousTestCase):
         self.token.chmod(0o600)
         self.patch(running.click, "echo", lambda text: None)
 
-    def configuration(self, *services: Served) -> Any:
+    def configuration(self, *services: PublishedService) -> Any:
         document = self.state.server_configuration("0.0.0.0:9999", "127.0.0.1:8080", services)
         self.state.certificate()
         self.state.new_tokens(services)
@@ -44,21 +44,27 @@ class InstantTests(SynchronousTestCase):
         self.assertEqual(loaded.warnings, ())
         return loaded.config
 
-    def exposed(self, **more: Any) -> Exposed:
+    def exposed(self, **more: Any) -> ExposedService:
         values = {"name": "app1", "target": "127.0.0.1:80", "server": "127.0.0.1:1", "tcp": False}
-        return Exposed(**{**values, "token_file": str(self.token), **more})
+        return ExposedService(**{**values, "token_file": str(self.token), **more})
 
     def test_services(self) -> None:
-        self.assertEqual(Served.http("a"), Served("a", ("*",)))
-        self.assertEqual(Served.http("a=b.example, c.example"), Served("a", ("b.example", "c.example")))
-        self.assertEqual(Served.tcp("a=22"), Served("a", address="127.0.0.1:22"))
-        self.assertEqual(Served.tcp("a=[::]:22"), Served("a", address="[::]:22"))
+        self.assertEqual(PublishedService.http("a"), PublishedService("a", ("*",)))
+        self.assertEqual(
+            PublishedService.http("a=b.example, c.example"), PublishedService("a", ("b.example", "c.example"))
+        )
+        self.assertEqual(PublishedService.tcp("a=22"), PublishedService("a", address="127.0.0.1:22"))
+        self.assertEqual(PublishedService.tcp("a=[::]:22"), PublishedService("a", address="[::]:22"))
         for text in ("", "=b", "a b", "../a", "a" * 64):
-            self.assertRaises(InstantProblem, Served.http, text)
-        self.assertRaises(InstantProblem, Served.tcp, "a")
+            self.assertRaises(InstantProblem, PublishedService.http, text)
+        self.assertRaises(InstantProblem, PublishedService.tcp, "a")
 
     def test_server(self) -> None:
-        services = (Served.http("app1"), Served.http("app2=a.example"), Served.tcp("tunnels=22"))
+        services = (
+            PublishedService.http("app1"),
+            PublishedService.http("app2=a.example"),
+            PublishedService.tcp("tunnels=22"),
+        )
         config = self.configuration(*services)
         listeners = {each.name: each for each in config.server.listeners}
         self.assertEqual(sorted(listeners), ["http", "tcp-tunnels", "tunnels"])
@@ -71,22 +77,22 @@ class InstantTests(SynchronousTestCase):
     def test_services_that_want_the_same(self) -> None:
         for services in (
             [],
-            [Served.http("a"), Served.http("b")],
-            [Served.http("a=x.example"), Served.tcp("a=22")],
-            [Served.tcp("a=22"), Served.tcp("b=22")],
+            [PublishedService.http("a"), PublishedService.http("b")],
+            [PublishedService.http("a=x.example"), PublishedService.tcp("a=22")],
+            [PublishedService.tcp("a=22"), PublishedService.tcp("b=22")],
         ):
             self.assertRaises(InstantProblem, self.state.server_configuration, ":1", ":2", services)
 
     def test_tokens_are_made_once(self) -> None:
-        first = self.state.new_tokens([Served.http("a")])
-        second = self.state.new_tokens([Served.http("a"), Served.http("b")])
+        first = self.state.new_tokens([PublishedService.http("a")])
+        second = self.state.new_tokens([PublishedService.http("a"), PublishedService.http("b")])
         self.assertEqual((list(first), list(second)), (["a"], ["b"]))
         entries = json.loads((self.state.directory / "tokens.json").read_text())
         self.assertEqual(entries[0], {"agent": "a", "token": first["a"], "clusters": ["a"]})
 
     def test_the_certificate_is_made_once(self) -> None:
         certificate = self.state.certificate()
-        self.assertEqual(State(self.state.directory).certificate(), certificate)
+        self.assertEqual(StateDirectory(self.state.directory).certificate(), certificate)
         for path in self.state.directory.iterdir():
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600, path)
         self.assertEqual(stat.S_IMODE(self.state.directory.stat().st_mode), 0o700)
@@ -158,7 +164,7 @@ class InstantTests(SynchronousTestCase):
 
     def test_directory(self) -> None:
         self.assertEqual(state_directory().name, "reverseproxy")
-        self.assertRaises(InstantProblem, State, self.token / "below")
+        self.assertRaises(InstantProblem, StateDirectory, self.token / "below")
 
     def test_what_agents_bring(self) -> None:
         """A server without services gives out one token, for what agents bring alone."""

@@ -9,33 +9,36 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.command.live import LiveLine, Sample, remedy, render
+from reverseproxy.command.live import LiveLine, LiveSample, remedy, render
 
 
 class RenderTests(SynchronousTestCase):
-    def line(self, now: Sample, before: Sample | None = None, tcp: bool = False, width: int = 80) -> str:
-        return render("app", before or Sample(0.0, 1, 1), now, tcp, width)
+    def line(
+        self, now: LiveSample, before: LiveSample | None = None, tcp: bool = False, width: int = 80
+    ) -> str:
+        return render("app", before or LiveSample(0.0, 1, 1), now, tcp, width)
 
     def test_connections(self) -> None:
-        self.assertEqual(self.line(Sample(1.0, 1, 1)), "app  1 connection  0 requests")
-        self.assertEqual(self.line(Sample(1.0, 1, 2)), "app  1 of 2 connections, trying  0 requests")
+        self.assertEqual(self.line(LiveSample(1.0, 1, 1)), "app  1 connection  0 requests")
+        self.assertEqual(self.line(LiveSample(1.0, 1, 2)), "app  1 of 2 connections, trying  0 requests")
 
     def test_requests(self) -> None:
-        before = Sample(0.0, 2, 2, 10, 0, 1.0)
+        before = LiveSample(0.0, 2, 2, 10, 0, 1.0)
         self.assertEqual(
-            self.line(Sample(2.0, 2, 2, 11, 3, 1.5), before),
+            self.line(LiveSample(2.0, 2, 2, 11, 3, 1.5), before),
             "app  2 connections  11 requests  3 under way  0.5/s  500 ms",
         )
         self.assertEqual(
-            self.line(Sample(2.0, 2, 2, 14, 0, 9.0), before), "app  2 connections  14 requests  2.0/s  2.0 s"
+            self.line(LiveSample(2.0, 2, 2, 14, 0, 9.0), before),
+            "app  2 connections  14 requests  2.0/s  2.0 s",
         )
         self.assertEqual(
-            self.line(Sample(2.0, 2, 2, 11, 0, 1.5), before, tcp=True),
+            self.line(LiveSample(2.0, 2, 2, 11, 0, 1.5), before, tcp=True),
             "app  2 connections  11 sessions  0.5/s",
         )
 
     def test_narrow(self) -> None:
-        self.assertEqual(self.line(Sample(1.0, 1, 1), width=10), "app  1 c…")
+        self.assertEqual(self.line(LiveSample(1.0, 1, 1), width=10), "app  1 c…")
 
     def test_remedies(self) -> None:
         for text in (
@@ -54,7 +57,7 @@ class RenderTests(SynchronousTestCase):
 class LineTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock, self.stream = Clock(), StringIO()
-        self.now = Sample(0.0, 1, 1)
+        self.now = LiveSample(0.0, 1, 1)
         self.live = LiveLine("app", lambda: self.now, self.stream, self.clock)
 
     def shown(self) -> str:
@@ -71,7 +74,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(self.shown(), "\r\x1b[Kapp  1 connection  0 requests")
         self.clock.advance(0.5)
         self.assertEqual(self.shown(), "")
-        self.now = Sample(1.0, 1, 1, 1, 0, 0.1)
+        self.now = LiveSample(1.0, 1, 1, 1, 0, 0.1)
         self.clock.advance(0.5)
         self.assertIn("1 request  1.0/s  100 ms", self.shown())
         self.live.stop()
@@ -95,7 +98,7 @@ class LineTests(SynchronousTestCase):
     def test_a_terminal_that_is_gone(self) -> None:
         self.live.start()
         self.stream.close()
-        self.now = Sample(1.0, 0, 1)
+        self.now = LiveSample(1.0, 0, 1)
         self.clock.advance(0.5)
         self.clock.advance(0.5)
         self.assertEqual(self.clock.getDelayedCalls(), [])

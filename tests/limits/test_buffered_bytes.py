@@ -7,15 +7,21 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.limits import buffered_bytes as unfinished
-from reverseproxy.limits.buffered_bytes import FREE, KNOWN_PART, Account, Counted, UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import (
+    FREE,
+    TRUSTED_FACTOR,
+    AccountedProtocol,
+    BufferAccount,
+    BufferBudget,
+)
 
 
 class BooksTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.books = UnfinishedBytes(100_000)
+        self.books = BufferBudget(100_000)
         self.ended: list[str] = []
 
-    def account(self, name: str, address: str = "a") -> Account:
+    def account(self, name: str, address: str = "a") -> BufferAccount:
         return self.books.account(address, lambda reason: self.ended.append(name))
 
     def test_little_is_not_counted(self) -> None:
@@ -70,11 +76,11 @@ class BooksTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """An account is opened when there is something to count."""
-        opened: list[Account] = []
+        opened: list[BufferAccount] = []
         account = self.account
 
-        class Connection(Counted):
-            def open_account(self) -> Account:
+        class Connection(AccountedProtocol):
+            def open_account(self) -> BufferAccount:
                 opened.append(account("x"))
                 return opened[-1]
 
@@ -89,17 +95,19 @@ class BooksTests(SynchronousTestCase):
         self.assertEqual(self.books.total, 0)
 
     def test_limits_of_the_process(self) -> None:
-        self.patch(unfinished.STRANGERS, "limit", 1)
-        self.patch(unfinished.KNOWN, "limit", 1)
+        self.patch(unfinished.UNTRUSTED, "limit", 1)
+        self.patch(unfinished.TRUSTED, "limit", 1)
         unfinished.set_limit(1000)
-        self.assertEqual((unfinished.STRANGERS.limit, unfinished.KNOWN.limit), (1000, KNOWN_PART * 1000))
+        self.assertEqual(
+            (unfinished.UNTRUSTED.limit, unfinished.TRUSTED.limit), (1000, TRUSTED_FACTOR * 1000)
+        )
         unfinished.set_limit(0)
-        self.assertGreater(unfinished.STRANGERS.limit, 1 << 60)
+        self.assertGreater(unfinished.UNTRUSTED.limit, 1 << 60)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40_000)), max_size=200))
     def test_the_books_are_right(self, changes: list[tuple[int, int]]) -> None:
         """Whatever comes, the bound holds, and the sum is that of those who are left."""
-        books = UnfinishedBytes(100_000)
+        books = BufferBudget(100_000)
         sizes: dict[int, int] = {}
         accounts = {
             name: books.account("ab"[name % 2], lambda reason, name=name: sizes.pop(name, None))  # type: ignore[misc]

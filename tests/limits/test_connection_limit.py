@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.limits.connection_limit import Crowd, Descriptors, crowd_address
+from reverseproxy.limits.connection_limit import ConnectionLimit, Descriptors, address_key
 
 
 @dataclass(eq=False)
@@ -19,7 +19,7 @@ class Member:
 
 class CrowdTests(SynchronousTestCase):
     def test_whoever_has_most_makes_room(self) -> None:
-        crowd: Crowd[Member] = Crowd(5)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(5)
         single, *many = [Member() for _ in range(5)]
         crowd.add("b", single)
         for member in many:
@@ -28,7 +28,7 @@ class CrowdTests(SynchronousTestCase):
         self.assertEqual(crowd.victim("c"), ("a", many[0]))
 
     def test_what_is_under_way_stays(self) -> None:
-        crowd: Crowd[Member] = Crowd(2)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(2)
         busy, idle = Member(False), Member()
         crowd.add("a", busy)
         crowd.add("a", idle)
@@ -37,14 +37,14 @@ class CrowdTests(SynchronousTestCase):
         self.assertIsNone(crowd.victim("a"))
 
     def test_only_so_many_are_looked_at(self) -> None:
-        crowd: Crowd[Member] = Crowd(1000)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(1000)
         for _ in range(100):
             crowd.add("a", Member(False))
         crowd.add("a", Member())
         self.assertIsNone(crowd.victim("b"))
 
     def test_nobody_keeps_more_than_a_share_from_others(self) -> None:
-        crowd: Crowd[Member] = Crowd(8)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(8)
         busy = [Member(False) for _ in range(8)]
         for address, member in zip("aaabbccd", busy, strict=True):
             crowd.add(address, member)
@@ -54,7 +54,7 @@ class CrowdTests(SynchronousTestCase):
         self.assertIsNone(crowd.victim("d"), "a quarter is a fair share")
 
     def test_by_address(self) -> None:
-        crowd: Crowd[Member] = Crowd(100, most_per_address=2)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(100, most_per_address=2)
         mine = [Member(), Member()]
         for member in mine:
             crowd.add("a", member)
@@ -65,7 +65,7 @@ class CrowdTests(SynchronousTestCase):
         self.assertEqual(crowd.victim("a"), ("a", mine[0]), "not those of another address")
 
     def test_empty(self) -> None:
-        crowd: Crowd[Member] = Crowd(0)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(0)
         self.assertTrue(crowd.is_full("a"))
         self.assertIsNone(crowd.victim("a"))
         crowd.discard("a", Member())
@@ -74,7 +74,7 @@ class CrowdTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans())))
     def test_counts(self, steps: list[tuple[str, int, bool]]) -> None:
         """Whatever comes and goes, it knows how many there are and who has most."""
-        crowd: Crowd[Member] = Crowd(100)
+        crowd: ConnectionLimit[Member] = ConnectionLimit(100)
         members = {(address, number): Member() for address in "abc" for number in range(6)}
         there: dict[str, list[Member]] = {address: [] for address in "abc"}
         for address, number, comes in steps:
@@ -110,7 +110,7 @@ class AddressTests(SynchronousTestCase):
             ("", ""),
             ("no:address", "no:address"),
         ):
-            self.assertEqual(crowd_address(host), counted)
+            self.assertEqual(address_key(host), counted)
 
 
 class DescriptorsTests(SynchronousTestCase):

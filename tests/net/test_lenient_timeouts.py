@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.net.lenient_timeouts import (
     LATE,
-    MOST_EXCUSES,
+    MAX_EXTENSIONS,
     LenientTimeout,
     add_lenient_timeout,
     timer_lag,
@@ -60,7 +60,7 @@ class PatienceTests(SynchronousTestCase):
 
     def test_late_at_every_turn(self) -> None:
         self.begin(1.0)
-        for _ in range(MOST_EXCUSES):
+        for _ in range(MAX_EXTENSIONS):
             self.clock.advance(10.0)
             self.assertEqual(self.calls, [])
         self.clock.advance(10.0)

@@ -14,7 +14,7 @@ from twisted.logger import LogBeginner, LogEvent, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import ServerConfig
-from reverseproxy.process.runners import LogPlan, Once, is_foreign, plan_log
+from reverseproxy.process.runners import DeduplicatingObserver, LogPlan, is_foreign, plan_log
 from reverseproxy.process.signals import Signals
 from tests.tunnel.logged import capture
 
@@ -69,7 +69,7 @@ class OnceTests(SynchronousTestCase):
         beginner = LogBeginner(publisher, io.StringIO(), sys, __import__("warnings"))
         seen: list[LogEvent] = []
         twice: list[LogEvent] = []
-        once = Once(seen.append)
+        once = DeduplicatingObserver(seen.append)
         publisher.addObserver(once)
         publisher.addObserver(twice.append)
         for number in range(3):
@@ -82,7 +82,7 @@ class OnceTests(SynchronousTestCase):
 
     def test_events_that_are_equal(self) -> None:
         seen: list[LogEvent] = []
-        once = Once(seen.append)
+        once = DeduplicatingObserver(seen.append)
         for _ in range(2):
             once({"text": "the same"})
         self.assertEqual(len(seen), 2)

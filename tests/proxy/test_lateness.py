@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.net.lenient_timeouts import LATE, MOST_EXCUSES
+from reverseproxy.net.lenient_timeouts import LATE, MAX_EXTENSIONS
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.wire.rpc.bolt import Bolt
 from tests.proxy import rpc_world, test_tcp
@@ -68,7 +68,7 @@ class LazyTimerTests(SynchronousTestCase):
 
     def test_late_at_every_turn(self) -> None:
         self.timer.look_at(1.0)
-        for _ in range(MOST_EXCUSES):
+        for _ in range(MAX_EXTENSIONS):
             self.clock.advance(10.0)
             self.assertEqual(self.fired, [])
         self.clock.advance(10.0)
@@ -98,7 +98,7 @@ class ClientTests(SynchronousTestCase):
         self.assertFalse(wire.lost or wire.write_closed or wire.aborted)
         go_on()
         clock, wire, seconds, _ = begin()
-        for _ in range(MOST_EXCUSES + 1):
+        for _ in range(MAX_EXTENSIONS + 1):
             clock.advance(seconds + STANDSTILL)
         clock.advance(0)
         self.assertTrue(wire.lost or wire.write_closed or wire.aborted or wire.written)

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limits.buffered_bytes import UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import BufferBudget
 from reverseproxy.limits.connection_limit import Descriptors
-from reverseproxy.limits.refusals import REASONS, REFUSED
+from reverseproxy.limits.refusals import REASONS, REFUSALS
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs.bounds import LogBounds
 from reverseproxy.mux.session import MuxSession
@@ -43,17 +43,17 @@ class Member:
 
 class RefusedTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.before = dict(REFUSED)
+        self.before = dict(REFUSALS)
 
     def counted(self, **reasons: int) -> None:
-        found = {reason: REFUSED[reason] - self.before[reason] for reason in REASONS}
+        found = {reason: REFUSALS[reason] - self.before[reason] for reason in REASONS}
         self.assertEqual({reason: number for reason, number in found.items() if number}, reasons)
 
     def wire(self, protocol: Any, clock: Clock | None = None) -> Wire:
         return Wire(clock or Clock()).connect(protocol)
 
     def test_reasons(self) -> None:
-        self.assertEqual(set(REFUSED), set(REASONS))
+        self.assertEqual(set(REFUSALS), set(REASONS))
 
     def test_http1(self) -> None:
         world = World()
@@ -107,7 +107,7 @@ class RefusedTests(SynchronousTestCase):
         self.counted(connection_closed=1, connection_refused=1)
 
     def test_unfinished(self) -> None:
-        UnfinishedBytes(10_000).account("a", lambda reason: None).keep(10_001)
+        BufferBudget(10_000).account("a", lambda reason: None).keep(10_001)
         self.counted(unfinished=1)
 
     def test_log(self) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HostGone
-from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
 from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
@@ -431,7 +431,7 @@ class _Exchange:
 
 class UnderWayTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.books = UnfinishedBytes(10 * FREE)
+        self.books = BufferBudget(10 * FREE)
         self.under_way = UnderWay(self.books)
 
     def add(self, received: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.proxy.http.leftover import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
@@ -129,13 +129,13 @@ class HttpTests(SynchronousTestCase):
 
     def test_it_is_said_once(self) -> None:
         world = World(routes=ROUTES)
-        before = REFUSED["fields"]
+        before = REFUSALS["fields"]
         with capture() as events:
             for fields in (CLAIMS, CLAIMS, CLAIMS[5:]):
                 world.client().send(get(*fields))
             self.assertEqual(events.text().count("trusted_proxies"), 1)
             self.assertIn("10.9.9.9:1234", events.text())
-        self.assertEqual(REFUSED["fields"] - before, 3)
+        self.assertEqual(REFUSALS["fields"] - before, 3)
 
     def test_http2(self) -> None:
         claims = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in CLAIMS)]

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.tls.contexts import Demands
 from reverseproxy.tls.gate import Gate, gate_of
 from reverseproxy.tls.server_contexts import ServerTls
@@ -140,7 +140,7 @@ class RequestTests(GateTestCase):
         ):
             world = World(routes=ROUTES, sni_check=check, error_details=False)
             client = world.client(**self.info("open.example"))
-            before = REFUSED["misdirected"]
+            before = REFUSALS["misdirected"]
             for host, status in statuses.items():
                 for data in (
                     get().replace(b"Host: a", b"Host: " + host),
@@ -155,7 +155,7 @@ class RequestTests(GateTestCase):
                         self.assertIn(b"the TLS handshake of this connection was for another host", answer)
             self.assertFalse(client.disconnecting)
             refused = sum(status == 421 for status in statuses.values())
-            self.assertEqual(REFUSED["misdirected"] - before, 2 * refused)
+            self.assertEqual(REFUSALS["misdirected"] - before, 2 * refused)
 
     def test_http2(self) -> None:
         http1 = [{"match": {"prefix": "/"}, "route": {"cluster_name": "c", "upstream_protocol": "Http1"}}]

@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
 from reverseproxy.tls import opening
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import MOST_EARLY, ClientOpening
@@ -103,8 +103,8 @@ class EarlyWriterTests(SynchronousTestCase):
 
 class OpeningTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.books = UnfinishedBytes(10_000)
-        self.patch(opening, "STRANGERS", self.books)
+        self.books = BufferBudget(10_000)
+        self.patch(opening, "UNTRUSTED", self.books)
         self.clock = Clock()
         self.chosen: list[ClientHello] = []
         self.data: list[bytes] = []

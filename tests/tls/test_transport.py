@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
-from reverseproxy.limits.buffered_bytes import UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import BufferBudget
 from reverseproxy.tls import (
     ClientTls,
     ServerTls,
@@ -420,8 +420,8 @@ class UnfinishedTests(TransportTestCase):
     def setUp(self) -> None:
         super().setUp()
         # Other tests of the process may have left connections behind that still count.
-        self.books = UnfinishedBytes(1 << 20)
-        self.patch(opening, "STRANGERS", self.books)
+        self.books = BufferBudget(1 << 20)
+        self.patch(opening, "UNTRUSTED", self.books)
 
     def test_a_hello_that_does_not_end(self) -> None:
         far = Recorder()

@@ -8,7 +8,7 @@ from functools import partial
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.tls import turns as turns_module
 from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, Waiting, set_share, turns_of
 
@@ -79,7 +79,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_the_last_of_whoever_has_most_goes(self) -> None:
         self.patch(turns_module, "MOST", 10)
-        before = REFUSED["tls_waiting"]
+        before = REFUSALS["tls_waiting"]
         for number in range(30):
             self.ask("many", f"many {number}")
         most = len(self.turns)
@@ -87,7 +87,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertIsNotNone(self.ask("one", "one"))
         self.assertEqual(len(self.turns), 10)
         self.assertEqual(len(self.taken) + len(self.dropped) + 10, 31)
-        self.assertEqual(REFUSED["tls_waiting"] - before, len(self.dropped))
+        self.assertEqual(REFUSALS["tls_waiting"] - before, len(self.dropped))
         self.assertNotIn("one", self.dropped)
         self.clock.pump([0.001] * 200)
         self.assertIn("one", self.taken)

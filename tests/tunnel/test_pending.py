@@ -12,8 +12,8 @@ class Silent:
 
     expendable = True
 
-    def __init__(self, pending: PendingConnections, crowd: str) -> None:
-        self.crowd = crowd
+    def __init__(self, pending: PendingConnections, address_key: str) -> None:
+        self.address_key = address_key
         self.objection = ""
         self.dropped: list[str] = []
         self._pending = pending
@@ -31,7 +31,7 @@ class PendingTests(SynchronousTestCase):
     def test_who_makes_room(self) -> None:
         """The oldest one of the address that has most of them."""
         pending = PendingConnections(3)
-        one, *others = [Silent(pending, crowd) for crowd in ("a", "b", "b", "c")]
+        one, *others = [Silent(pending, address_key) for address_key in ("a", "b", "b", "c")]
         self.assertEqual([len(each.dropped) for each in (one, *others)], [0, 1, 0, 0])
         self.assertEqual((len(pending), set(pending)), (3, {one, *others[1:]}))
         pending.discard(others[0])

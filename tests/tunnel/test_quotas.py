@@ -33,8 +33,10 @@ def accepted(name: str = "", principal: str = "", agent: str = "") -> Accepted:
     )
 
 
-def place(given: Quotas, who: Accepted, crowd: str = "10.0.0.1", identity: str | None = None) -> QuotaPlace:
-    return given.place(who, ConnectionInfo("10.0.0.1:5", "10.0.0.2:1", identity=identity), crowd)
+def place(
+    given: Quotas, who: Accepted, address_key: str = "10.0.0.1", identity: str | None = None
+) -> QuotaPlace:
+    return given.place(who, ConnectionInfo("10.0.0.1:5", "10.0.0.2:1", identity=identity), address_key)
 
 
 class CountTests(SynchronousTestCase):

@@ -16,7 +16,7 @@ from tests.workers.world import World
 EDGE = ("token", "static", "edge")
 
 
-class Place:
+class WorkerPlace:
     """
     A worker, and whom it keeps out.
 
@@ -37,14 +37,14 @@ class Place:
 class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.places: list[Place] = []
+        self.places: list[WorkerPlace] = []
         self.desk = ExclusionDesk(self.places, self.clock)
         for _ in range(3):
             self.start(len(self.places))
 
-    def start(self, number: int) -> Place:
+    def start(self, number: int) -> WorkerPlace:
         """Start a worker, in the place of another one if there is one."""
-        place = Place(self.clock)
+        place = WorkerPlace(self.clock)
         self.places[number : number + 1] = [place]
         report(place.exclusions, lambda message: self.desk.received(place, message))
         self.desk.started(place)
@@ -139,6 +139,6 @@ class ServersTests(SynchronousTestCase):
 
     def place(self, proxy: Any) -> Any:
         """A worker's place, whose worker gets what it is told."""
-        found = Place(Clock())
+        found = WorkerPlace(Clock())
         found.send = proxy.told  # type: ignore[method-assign]
         return found

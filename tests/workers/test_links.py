@@ -21,7 +21,7 @@ from reverseproxy.testing import MemoryReactor, Recorder
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.workers import links as module
 from reverseproxy.workers.links import HELLO_TIMEOUT, KIND, VERSION, Link, Links, socket_path
-from reverseproxy.workers.messages import MessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, encode
 from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 from tests.workers.world import MemoryChannel
@@ -314,4 +314,4 @@ class RendezvousTests(TestCase):
 
 class ReaderTests(SynchronousTestCase):
     def test_nothing_yet(self) -> None:
-        self.assertIsNone(MessageReader().next())
+        self.assertIsNone(ControlMessageReader().next())

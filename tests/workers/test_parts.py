@@ -25,7 +25,7 @@ from reverseproxy.listener.ports import SharedPort, open_sockets
 from reverseproxy.transport import with_streams
 from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
-from reverseproxy.workers.messages import MAX_MESSAGE, MessageReader, encode
+from reverseproxy.workers.messages import MAX_MESSAGE, ControlMessageReader, encode
 from reverseproxy.workers.worker import Worker
 from tests.config.documents import TUNNEL_SERVER
 
@@ -54,7 +54,7 @@ class MessageTests(SynchronousTestCase):
     )
     def test_any_pieces(self, messages: list[dict[str, Any]], size: int) -> None:
         data = b"".join(map(encode, messages)) + b"rest"
-        reader, found = MessageReader(), []
+        reader, found = ControlMessageReader(), []
         for start in range(0, len(data), size):
             reader.feed(data[start : start + size])
             while len(found) < len(messages) and (message := reader.next()) is not None:
@@ -64,7 +64,7 @@ class MessageTests(SynchronousTestCase):
 
     def test_what_is_none(self) -> None:
         for data in (b"\xff\xff\xff\xff", b"\0\0\0\2[]", b"\0\0\0\1{", b"\0\0\0\1\xff"):
-            reader = MessageReader()
+            reader = ControlMessageReader()
             reader.feed(data)
             self.assertRaises(WireError, reader.next)
         self.assertRaises(WireError, encode, {"": "x" * MAX_MESSAGE})

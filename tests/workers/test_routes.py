@@ -27,7 +27,7 @@ WEB, TUNNELS = 8080, 9999
 GRACE = 30.0
 
 
-class Place:
+class WorkerPlace:
     """A worker's place, in front of one in memory."""
 
     handover: socket.socket | None = None
@@ -51,7 +51,7 @@ class World(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
-        self.places: list[Place] = []
+        self.places: list[WorkerPlace] = []
         self.desk = RouteDesk(self.places, self.reactor)
         self.proxies: list[ReverseProxy] = []
         self.clusters: list[ClusterManager] = []
@@ -68,7 +68,7 @@ class World(SynchronousTestCase):
             each["address"] = f"127.0.0.1:{port + number}"
         listeners[1]["filter_chains"][0]["filters"][0]["config"]["mux"] = self.mux
         worker: Any = FakeWorker(number, 2, self.reactor)
-        place = Place(number, worker, self.reactor)
+        place = WorkerPlace(number, worker, self.reactor)
         worker.tell = lambda message: self.reactor.callLater(
             0, self.desk.received, place, json.loads(json.dumps(message))
         )

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.workers.bound import BoundSockets
 from reverseproxy.workers.changing import Changing
-from reverseproxy.workers.ending import Ending
+from reverseproxy.workers.ending import WorkersShutdown
 from reverseproxy.workers.slots import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -122,7 +122,7 @@ class EndingTests(SynchronousTestCase):
         self.slots = [run_slot(number) for number in range(2)]
 
     def test_by_force(self) -> None:
-        ending = Ending(self.slots, self.clock)
+        ending = WorkersShutdown(self.slots, self.clock)
         ending.within(30)
         ending.within(20)
         gone, self.slots[0].process = self.slots[0].process, None
@@ -137,7 +137,7 @@ class EndingTests(SynchronousTestCase):
         self.assertTrue(ending.over)
 
     def test_in_time(self) -> None:
-        ending = Ending(self.slots, self.clock)
+        ending = WorkersShutdown(self.slots, self.clock)
         ending.within(30)
         ending.wait_no_longer()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -145,7 +145,7 @@ class EndingTests(SynchronousTestCase):
     def test_nobody_is_started(self) -> None:
         waiting = Slot(2)
         waiting.restart = self.clock.callLater(1, self.fail)
-        ending = Ending([waiting], self.clock)
+        ending = WorkersShutdown([waiting], self.clock)
         ending.within(1)
         self.clock.advance(2)
         self.assertTrue(ending.over)

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.workers.control import CONTROL_FD, Setup
-from reverseproxy.workers.messages import MessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.slots import FIRST_PAUSE, LONGEST_PAUSE, STABLE
 from reverseproxy.workers.supervisor import (
     ALONE,
@@ -64,7 +64,7 @@ class Process:
     def told(self) -> list[Any]:
         """What the supervisor has said since this was asked."""
         self.setup  # noqa: B018 - comes first
-        reader = MessageReader()
+        reader = ControlMessageReader()
         reader.feed(self.wire.value())
         self.wire.clear()
         messages = []

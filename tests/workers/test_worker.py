@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.workers.control import Setup
-from reverseproxy.workers.messages import MessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.worker import Worker
 from tests.integration.configs import quick_agent
 from tests.tunnel.logged import capture
@@ -53,7 +53,7 @@ class WorkerTests(SynchronousTestCase):
         return worker
 
     def told(self) -> list[str]:
-        reader = MessageReader()
+        reader = ControlMessageReader()
         reader.feed(self.wire.value())
         self.wire.clear()
         words = []

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
-from reverseproxy.net.lenient_timeouts import MOST_EXCUSES, timer_lag
+from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 from reverseproxy.net.sockets import TcpInfo, tcp_info, waits_since
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Stalls:
     def _look(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        if timer_lag(self._due, now) and self._excuses < MOST_EXCUSES:
+        if timer_lag(self._due, now) and self._excuses < MAX_EXTENSIONS:
             # What has come meanwhile has not been read yet.
             self._excuses += 1
             self._plan()

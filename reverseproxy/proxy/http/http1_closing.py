@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.limits.buffered_bytes import Counted
+from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.http1_switch import Switchable
@@ -60,7 +60,7 @@ OPEN, DRAINING, CLOSING, LOST = Nearness
 IDLE, HEAD, EXCHANGE, CLOSE = Awaited
 
 
-class Closing(Switchable, Counted):
+class Closing(Switchable, AccountedProtocol):
     """The part of a client's connection that looks at the time, and ends it."""
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:

@@ -23,8 +23,8 @@ from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.errors import HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
-from reverseproxy.limits.buffered_bytes import Account
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.buffered_bytes import BufferAccount
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import loss
 from reverseproxy.net.sockets import heed_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
@@ -162,8 +162,8 @@ class Http1Proxy(Answering):
             size += exchange.waiting
         self.count(size)
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
+    def open_account(self) -> BufferAccount:
+        """See L{AccountedProtocol}."""
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
@@ -256,7 +256,7 @@ class Http1Proxy(Answering):
 
     def _malformed(self, error: HttpError) -> None:
         """The client broke the rules; nothing behind that can be understood."""
-        REFUSED["http1"] += 1
+        REFUSALS["http1"] += 1
         note_mistake(log, self.settings, self.info, str(error))
         exchange = self._exchange
         if exchange is not None:

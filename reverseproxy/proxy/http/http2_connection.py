@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.limits.buffered_bytes import Counted
+from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import loss
 from reverseproxy.proxy.farewell import LastBytes, Parting
 from reverseproxy.proxy.lazy_timer import LazyTimer
@@ -49,7 +49,7 @@ the last frames on their way to the peer.
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class Http2Protocol(Rebindable, Counted):
+class Http2Protocol(Rebindable, AccountedProtocol):
     """
     One connection.
 

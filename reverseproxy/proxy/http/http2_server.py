@@ -23,8 +23,8 @@ from reverseproxy.cluster.message_limits import FIELD_ROOM, HEAD_ROOM
 from reverseproxy.config.models import Http2Options
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
-from reverseproxy.limits.buffered_bytes import Account
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.buffered_bytes import BufferAccount
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import said
 from reverseproxy.net.sockets import keep_short
 from reverseproxy.proxy.clients import account_of, say_cut_off
@@ -131,8 +131,8 @@ class Http2Proxy(Http2Closing):
                 return
         super().dataReceived(data)
 
-    def open_account(self) -> Account:
-        """See L{reverseproxy.limits.buffered_bytes.Counted}."""
+    def open_account(self) -> BufferAccount:
+        """See L{reverseproxy.limits.buffered_bytes.AccountedProtocol}."""
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
@@ -262,7 +262,7 @@ class Http2Proxy(Http2Closing):
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
-            REFUSED["http2"] += 1
+            REFUSALS["http2"] += 1
             complaints = self.settings.complaints
             if complaints.allow():
                 log.warn(

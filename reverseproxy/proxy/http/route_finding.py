@@ -12,7 +12,7 @@ from math import inf
 from twisted.logger import Logger
 
 from reverseproxy.errors import ClusterUnknown
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.deadlines import LOOKS
@@ -78,7 +78,7 @@ class RouteFinding(Retrying):
             self._note_dropped(head.dropped)
         gate = downstream.gate
         if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
-            REFUSED["misdirected"] += 1
+            REFUSALS["misdirected"] += 1
             self.fail(421, "the TLS handshake of this connection was for another host", Flag.DPE)
             return
         router = settings.router
@@ -130,7 +130,7 @@ class RouteFinding(Retrying):
 
     def _note_dropped(self, marks: int) -> None:
         """Say that the client is not believed, which may be a proxy that should be."""
-        REFUSED["fields"] += 1
+        REFUSALS["fields"] += 1
         downstream = self.downstream
         settings = downstream.settings
         if settings.strips.allow():

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable, Rebindable
-from reverseproxy.limits.buffered_bytes import Counted
+from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Farewell, Parting
@@ -66,7 +66,7 @@ OPEN, LEAVING, ENDING, LOST = Stage
 
 
 @implementer(IHalfCloseableProtocol, IDetachable)
-class RpcClient(HostConnection, Rebindable, Counted):
+class RpcClient(HostConnection, Rebindable, AccountedProtocol):
     """
     One connection to a host.
 

@@ -27,8 +27,8 @@ from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable
-from reverseproxy.limits.buffered_bytes import FREE, KNOWN, STRANGERS, Account, Counted
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.buffered_bytes import FREE, TRUSTED, UNTRUSTED, AccountedProtocol, BufferAccount
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import counted, loss
 from reverseproxy.net.sockets import heed_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
@@ -55,7 +55,7 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 
 
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol)
-class RpcProxy(Rebindable, Counted):
+class RpcProxy(Rebindable, AccountedProtocol):
     """
     One client connection.
 
@@ -78,7 +78,7 @@ class RpcProxy(Rebindable, Counted):
         self._decoder = RpcFrameDecoder(
             settings.protocol, settings.max_frame + (HEAD_ROOM if info.reverse else 0)
         )
-        self._under_way = UnderWay(KNOWN if info.reverse else STRANGERS)
+        self._under_way = UnderWay(TRUSTED if info.reverse else UNTRUSTED)
         self._reading = True
         self._unwanted = 0
         self._leaving = Leaving(clock, self._close_if_done)
@@ -206,7 +206,7 @@ class RpcProxy(Rebindable, Counted):
         """Nothing that comes can be understood any more."""
         if self._leaving.over:
             return
-        REFUSED["rpc"] += 1
+        REFUSALS["rpc"] += 1
         complaints = self.settings.complaints
         if complaints.allow():
             log.warn(
@@ -226,8 +226,8 @@ class RpcProxy(Rebindable, Counted):
         if not self._leaving.over:
             self.count(self._decoder.unfinished + self._under_way.held + self.answers.size)
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
+    def open_account(self) -> BufferAccount:
+        """See L{AccountedProtocol}."""
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:

@@ -11,7 +11,7 @@ __all__ = ["HELD_LIMIT", "MAX_REQUESTS", "UnderWay"]
 
 from typing import TYPE_CHECKING, Final
 
-from reverseproxy.limits.buffered_bytes import FREE, UnfinishedBytes
+from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.exchange import RpcExchange
@@ -35,7 +35,7 @@ class UnderWay:
 
     __slots__ = ("_books", "blocking", "exchanges", "held")
 
-    def __init__(self, books: UnfinishedBytes) -> None:
+    def __init__(self, books: BufferBudget) -> None:
         """
         @param books: bound what is kept of all clients together.
         """

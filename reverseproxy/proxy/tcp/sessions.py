@@ -31,7 +31,7 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
-from reverseproxy.limits.buffered_bytes import Account, Counted
+from reverseproxy.limits.buffered_bytes import AccountedProtocol, BufferAccount
 from reverseproxy.logs import DEBUGGING, Throttle, loss
 from reverseproxy.metrics import RequestTally
 from reverseproxy.net.sockets import has_ended, tune
@@ -130,7 +130,7 @@ class TcpProxySettings:
 
 
 @implementer(IDrainable, IEndable)
-class TcpProxy(RelayEnd, Counted):
+class TcpProxy(RelayEnd, AccountedProtocol):
     """The downstream end of one session."""
 
     def __init__(self, settings: TcpProxySettings, info: ConnectionInfo) -> None:
@@ -199,8 +199,8 @@ class TcpProxy(RelayEnd, Counted):
         if not self.coupled and not self.lost:
             self.count(self.received)
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
+    def open_account(self) -> BufferAccount:
+        """See L{AccountedProtocol}."""
         return account_of(self._info, self._made_room)
 
     def _made_room(self, reason: str) -> None:

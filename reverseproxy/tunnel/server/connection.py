@@ -20,9 +20,9 @@ from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.errors import FrameError
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
-from reverseproxy.limits.buffered_bytes import STRANGERS, Account, Counted
-from reverseproxy.limits.connection_limit import crowd_address
-from reverseproxy.limits.refusals import REFUSED
+from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, BufferAccount
+from reverseproxy.limits.connection_limit import address_key
+from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.net.sockets import tune
 from reverseproxy.proxy.relay import LINGER, lose_connection
@@ -43,14 +43,14 @@ _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
 
 
 @implementer(IDrainable, IExpendable)
-class TunnelConnection(TunnelProtocol, Counted):
+class TunnelConnection(TunnelProtocol, AccountedProtocol):
     """
     An accepted connection, from its first byte to its last.
 
     It may stay silent for as long as there is room: MOSN's agents hold such a
     connection in reserve.  Once it has sent a byte, the handshake has a deadline.
 
-    @ivar crowd: whom it is counted with, until it has joined.
+    @ivar address_key: whom it is counted with, until it has joined.
     @ivar holding: what is known of the host that it is, once it is one.
     """
 
@@ -61,7 +61,7 @@ class TunnelConnection(TunnelProtocol, Counted):
         super().__init__()
         self._server = server
         self._info = info
-        self.crowd = crowd_address(host_of(info.remote))
+        self.address_key = address_key(host_of(info.remote))
         self._decoder: FrameDecoder | None = FrameDecoder(expect=_EXPECTED)
         self._deadline: LenientTimeout | None = None
         self._judging: Deferred[None] | None = None
@@ -115,9 +115,9 @@ class TunnelConnection(TunnelProtocol, Counted):
         if self._decoder is not None and not self._over:
             self.count(self._decoder.buffered)
 
-    def open_account(self) -> Account:
-        """See L{Counted}."""
-        return STRANGERS.account(self.crowd, self.drop)
+    def open_account(self) -> BufferAccount:
+        """See L{AccountedProtocol}."""
+        return UNTRUSTED.account(self.address_key, self.drop)
 
     def _take(self, data: bytes) -> None:
         """Act on one frame after the other, until one takes time to judge."""
@@ -178,7 +178,7 @@ class TunnelConnection(TunnelProtocol, Counted):
     async def _evict(self, frame: GracefulClose) -> None:
         """Carry a graceful close out, which is about other connections than this one."""
         if self._closes is None:
-            self._closes = GracefulCloses(self._server, self._info, self.crowd)
+            self._closes = GracefulCloses(self._server, self._info, self.address_key)
         reason = await self._closes.carry_out(frame)
         if not self._over:
             self._cancel_deadline()
@@ -188,7 +188,7 @@ class TunnelConnection(TunnelProtocol, Counted):
     # joining
 
     async def _admit(self, init: ConnectionInit) -> None:
-        attempt = self._attempt = JoinAttempt(self._server, self._info, self.crowd, init)
+        attempt = self._attempt = JoinAttempt(self._server, self._info, self.address_key, init)
         verdict = await attempt.decide()
         if self._over or verdict is None:
             return
@@ -202,7 +202,7 @@ class TunnelConnection(TunnelProtocol, Counted):
 
     def _refuse(self, refusal: Refusal) -> None:
         if refusal.status is Status.CREDENTIAL_REJECTED:
-            self._server.judge.count_refusal(self.crowd)
+            self._server.judge.count_refusal(self.address_key)
         self.transport.write(encode(refusal.response()))
         self.drop(f"refused with status {refusal.status.value}: {refusal.reason}", refusal.result)
 
@@ -272,7 +272,7 @@ class TunnelConnection(TunnelProtocol, Counted):
         self._settle()
         self._abandon()
         self._decoder = None  # and what it keeps
-        REFUSED["tunnel"] += 1
+        REFUSALS["tunnel"] += 1
         self._note_refusal(reason, result)
         self.transport.resumeProducing()
         self._closing = self._server.clock.callLater(LINGER, self.transport.abortConnection)
@@ -291,7 +291,7 @@ class TunnelConnection(TunnelProtocol, Counted):
         )
         # What was sent instead of a frame is different each time.
         server.peer_log.warn_folded(
-            (self.crowd, identity.principal, result, "" if result == "failed" else reason),
+            (self.address_key, identity.principal, result, "" if result == "failed" else reason),
             "{listener}: {peer}{who} closed: {reason}{remedy}",
             peer=self._info.remote,
             who="" if init is None else f" of {identity}",

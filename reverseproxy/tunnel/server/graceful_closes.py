@@ -25,16 +25,16 @@ MOST_FUTILE_CLOSES: Final = 3
 class GracefulCloses:
     """The graceful closes that one connection sends."""
 
-    __slots__ = ("_abandoned", "_crowd", "_futile", "_info", "_server")
+    __slots__ = ("_abandoned", "_address_key", "_futile", "_info", "_server")
 
-    def __init__(self, server: TunnelServer, info: ConnectionInfo, crowd: str) -> None:
+    def __init__(self, server: TunnelServer, info: ConnectionInfo, address_key: str) -> None:
         """
         @param info: the connection that sends them.
-        @param crowd: the address that it is counted with.
+        @param address_key: the address that it is counted with.
         """
         self._server = server
         self._info = info
-        self._crowd = crowd
+        self._address_key = address_key
         self._futile = 0
         self._abandoned = False
 
@@ -51,7 +51,7 @@ class GracefulCloses:
         server, cluster = self._server, frame.cluster_name
         proof = CloseProof.from_extra(frame.extra)
         validator = server.admission.close_validator(proof, cluster)
-        await server.judge.wait_for_turn(self._crowd)
+        await server.judge.wait_for_turn(self._address_key)
         identity = None
         if proof is not None and not self._abandoned:
             identity = await server.judge.validate(validator, proof.credential, "", cluster)
@@ -64,7 +64,7 @@ class GracefulCloses:
         )
         selection = selection.without(elsewhere)
         if selection.refused:
-            server.judge.count_refusal(self._crowd)
+            server.judge.count_refusal(self._address_key)
             server.peer_log.warn(
                 "{listener}: graceful close from {peer}: {reason}",
                 peer=self._info.remote,

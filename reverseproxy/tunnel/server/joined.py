@@ -24,7 +24,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
-from reverseproxy.limits.connection_limit import crowd_address
+from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.net.sockets import watch_over
 from reverseproxy.tunnel.handshake import Accepted, Principal, Refusal
 from reverseproxy.tunnel.server.claims import Claim
@@ -346,7 +346,7 @@ class MovedConnection(TunnelProtocol):
         place = NOBODY
         if self.counted:
             place = server.quotas.place(
-                join_record.accepted, join_record.info, crowd_address(join_record.info.remote_ip)
+                join_record.accepted, join_record.info, address_key(join_record.info.remote_ip)
             )
             server.quotas.count(place)
         relayed = join_record.info.secure  # or else the socket itself would not have come

@@ -38,7 +38,7 @@ class JoinAttempt:
 
     __slots__ = (
         "_abandoned",
-        "_crowd",
+        "_address_key",
         "_info",
         "_place",
         "_reviews",
@@ -48,13 +48,15 @@ class JoinAttempt:
         "init",
     )
 
-    def __init__(self, server: TunnelServer, info: ConnectionInfo, crowd: str, init: ConnectionInit) -> None:
+    def __init__(
+        self, server: TunnelServer, info: ConnectionInfo, address_key: str, init: ConnectionInit
+    ) -> None:
         """
-        @param crowd: the address that the connection is counted with.
+        @param address_key: the address that the connection is counted with.
         """
         self._server = server
         self._info = info
-        self._crowd = crowd
+        self._address_key = address_key
         self._abandoned = False
         self._place = NOBODY
         self._reviews = server.revocations.reviews
@@ -90,7 +92,7 @@ class JoinAttempt:
         if isinstance(checked, Refusal):
             return checked
         if checked is not None:
-            await server.judge.wait_for_turn(self._crowd)
+            await server.judge.wait_for_turn(self._address_key)
             if self._abandoned:
                 return None
         identity = await server.judge.validate(checked, init.credential, init.host_name, init.cluster_name)
@@ -124,7 +126,7 @@ class JoinAttempt:
 
     def _take_place(self, accepted: Accepted) -> Refusal | Hangup | None:
         quotas = self._server.quotas
-        place = quotas.place(accepted, self._info, self._crowd)
+        place = quotas.place(accepted, self._info, self._address_key)
         refusal = quotas.refuse(place, accepted.announcement is not None)
         if refusal is None:
             self._place = place

@@ -12,17 +12,17 @@ __all__ = ["PENDING_PART", "IPending", "PendingConnections"]
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from reverseproxy.limits.connection_limit import Crowd, IMember
+from reverseproxy.limits.connection_limit import ConnectionLimit, IEvictable
 
 PENDING_PART: Final = 2
 """Connections that have not joined may be one in so many of those that strangers may hold."""
 
 
-class IPending(IMember, Protocol):
+class IPending(IEvictable, Protocol):
     """A connection that has not joined."""
 
     @property
-    def crowd(self) -> str:
+    def address_key(self) -> str:
         """The address that it is counted with."""
 
     def transport_objection(self) -> str:
@@ -39,22 +39,22 @@ class PendingConnections:
         """
         @param most: how many there may be.
         """
-        self._crowd: Crowd[IPending] = Crowd(most)
+        self._limit: ConnectionLimit[IPending] = ConnectionLimit(most)
 
     def __len__(self) -> int:
-        return len(self._crowd)
+        return len(self._limit)
 
     def __iter__(self) -> Iterator[IPending]:
-        return iter(self._crowd)
+        return iter(self._limit)
 
     @property
     def most(self) -> int:
         """How many there may be."""
-        return self._crowd.most
+        return self._limit.most
 
     def take_over(self, newer: PendingConnections) -> None:
         """Have the limit of another one."""
-        self._crowd.most = newer.most
+        self._limit.most = newer.most
 
     def add(self, connection: IPending) -> None:
         """
@@ -62,19 +62,19 @@ class PendingConnections:
 
         If there are too many, the oldest one of the address that has most of them makes room.
         """
-        self._crowd.add(connection.crowd, connection)
-        if len(self._crowd) > self._crowd.most:
-            found = self._crowd.victim(connection.crowd)
+        self._limit.add(connection.address_key, connection)
+        if len(self._limit) > self._limit.most:
+            found = self._limit.victim(connection.address_key)
             victim = connection if found is None else found[1]
             victim.drop("too many connections that have not joined a cluster")
 
     def discard(self, connection: IPending) -> None:
         """Count a connection no more; one that is not counted is ignored."""
-        self._crowd.discard(connection.crowd, connection)
+        self._limit.discard(connection.address_key, connection)
 
     def recheck(self) -> None:
         """Close those that may not stay as they are, since the listener's TLS has changed."""
-        for connection in list(self._crowd):
+        for connection in list(self._limit):
             reason = connection.transport_objection()
             if reason:
                 connection.drop(reason)

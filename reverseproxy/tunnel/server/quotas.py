@@ -77,7 +77,7 @@ class Quotas:
         """Have the limits of another one; what is counted stays, if it is more than that, too."""
         self._limits = other._limits
 
-    def place(self, accepted: Accepted, info: ConnectionInfo, crowd: str) -> QuotaPlace:
+    def place(self, accepted: Accepted, info: ConnectionInfo, address_key: str) -> QuotaPlace:
         """
         Say what a connection that may join is counted with.
 
@@ -85,18 +85,20 @@ class Quotas:
         that is nothing, and besides by what it calls itself.  If it does not do
         that, as some of MOSN's, it can't be told from its neighbours.
 
-        @param crowd: its address, as far as addresses are told apart.
+        @param address_key: its address, as far as addresses are told apart.
         """
         proved: Hashable = info.identity
         if accepted.principal is not None:
             proved = accepted.principal
-        owners = [Owner("max_hosts_per_address", crowd)]
+        owners = [Owner("max_hosts_per_address", address_key)]
         if proved is not None:
             owners.append(Owner("max_hosts_per_credential", proved))
         name, announcement = accepted.host_name, accepted.announcement
         if name or announcement is not None:
             agent = "" if announcement is None else announcement.agent
-            owners.append(Owner("max_hosts_per_agent", (crowd if proved is None else proved, name, agent)))
+            owners.append(
+                Owner("max_hosts_per_agent", (address_key if proved is None else proved, name, agent))
+            )
         return QuotaPlace(tuple(owners))
 
     def take(self, place: QuotaPlace) -> str:
