@@ -179,7 +179,8 @@ class AdminClient:
             return response.status, response.read(MAX_ANSWER)
         except ssl.SSLCertVerificationError as error:
             raise AdminProblem(
-                f"the certificate of {self._endpoint.address} is not trusted: {error.verify_message}; say --ca"
+                f"the certificate of {self._endpoint.address} is not trusted: {error.verify_message}; "
+                "say --ca"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise AdminProblem(self._unreachable(error)) from None

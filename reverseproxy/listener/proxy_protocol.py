@@ -249,7 +249,7 @@ def proxied_factory(
     """
     Take the headers off connections before a factory gets them.
 
-    @param wrapped: its C{buildProtocol} is given a L{ProxiedAddress} if there was a header that names the client.
+    @param wrapped: its C{buildProtocol} is given a L{ProxiedAddress} if the header names the client.
     @param trusts: says of a peer whether it sends headers.
     @param refused: told of a peer that is trusted, and has sent none, and why.
     """
