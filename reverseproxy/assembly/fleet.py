@@ -19,7 +19,7 @@ from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.observers import RequestObservers
-from reverseproxy.fleet.outgoing_links import DIAL_TIMEOUT
+from reverseproxy.fleet.outgoing_link import DIAL_TIMEOUT
 from reverseproxy.fleet.peer_identity import PeerTls, check_peer, peer_context
 from reverseproxy.fleet.records import HostRecord, RouteRecord, ServerRecord
 from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
@@ -98,7 +98,7 @@ def build_fleet(
         )
     )
     listen = None if world.worker is None else world.worker.listen_for(PeersConfig.listener_name)
-    listener = Listener(peers.listener, fleet.entrance, world.reactor, server_tls, listen, world.limiter)
+    listener = Listener(peers.listener, fleet.incoming, world.reactor, server_tls, listen, world.limiter)
     world.listeners[PeersConfig.listener_name] = listener
 
     def who() -> ServerRecord:

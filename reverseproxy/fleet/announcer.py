@@ -1,11 +1,10 @@
 """
-What a server says to another one over the stream of a link that stays, as fast as that takes it.
+Messages from this server to another one, with backpressure.
 
-Thousands of agents may be told of at once, to a server that has just linked or because
-something has happened to all of them.  What the peer has not taken yet waits: all
-messages in their order, and of each agent only that there is something to be told of it.
-How it is, is looked up when it is told; so nothing that has changed meanwhile is told twice,
-and nothing grows with how often it has changed.
+Thousands of agents may have to be announced at once, to a server that has just linked or because all of
+them have changed. While the peer reads slowly, messages are queued in their order; of each agent, only
+the fact that its state has to be announced is queued. The state itself is looked up when it is sent. So
+a state that has changed again is sent once, and the queue does not grow with the number of changes.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from reverseproxy.fleet.link_frames import frame
 log = Logger()
 
 Agent = tuple[str, str]
-"""A cluster's name, and the key of one of its agents."""
+"""The name of a cluster, and the key of one of its agents."""
 
 UNTAKEN: Final = 30.0
-"""Seconds without anything having been taken after which a peer is given up, if there is more for it."""
+"""Seconds after which a peer is given up that reads nothing of what waits for it."""
 
 MOST: Final = 16384
-"""Messages that may wait, beside what there is to be told of agents."""
+"""Messages that may be queued, apart from agents."""
 
 AT_ONCE: Final = 100
-"""Messages that are written at once, if the peer takes them."""
+"""Messages in one write."""
 
 MOST_BYTES: Final = 65536
-"""Bytes of these, but for the last one."""
+"""Bytes in one write, which the last message may exceed."""
 
 
 @implementer(IPullProducer)
 class LinkAnnouncer:
-    """What is to be said to one peer."""
+    """The queue of messages for one peer."""
 
     def __init__(
         self,
@@ -53,9 +52,9 @@ class LinkAnnouncer:
         failed: Callable[[str], object],
     ) -> None:
         """
-        @param stream: the stream, a consumer that has no producer.
-        @param state: says how an agent is: the message that is to be sent.
-        @param failed: called with a reason if the peer does not take what it is told.
+        @param stream: the control stream, a consumer without a producer.
+        @param state: returns the message that announces an agent's state.
+        @param failed: called with a reason if the peer does not read what it is sent.
         """
         self._stream = stream
         self._clock = clock
@@ -70,21 +69,21 @@ class LinkAnnouncer:
     def __len__(self) -> int:
         return len(self._messages) + len(self._agents)
 
-    def say(self, message: Mapping[str, Any]) -> None:
-        """Say something, behind what waits, but before what there is to be told of agents."""
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queue a message, behind other messages, but ahead of agents."""
         if len(self._messages) >= MOST:
             self._failed("it does not read what it is told")
             return
         self._messages.append(message)
         self._begin()
 
-    def tell(self, agent: Agent) -> None:
-        """Say how an agent is."""
+    def announce(self, agent: Agent) -> None:
+        """Queue the announcement of an agent's state."""
         self._agents[agent] = None
         self._begin()
 
     def stop(self) -> None:
-        """Say nothing more."""
+        """Discard everything; later calls have no effect."""
         self._over = True
         self._messages.clear()
         self._agents.clear()
@@ -102,7 +101,7 @@ class LinkAnnouncer:
     # IPullProducer
 
     def resumeProducing(self) -> None:
-        """The peer has been sent all that was written: write more, or have done."""
+        """Write the next messages, as all that was written before has been sent; or unregister."""
         self._taken = self._clock.seconds()
         data = self._take()
         if data:
@@ -112,7 +111,7 @@ class LinkAnnouncer:
             self._stream.unregisterProducer()
 
     def stopProducing(self) -> None:
-        """The stream is over."""
+        """Discard everything: the stream has ended."""
         self.stop()
 
     def _take(self) -> bytes:

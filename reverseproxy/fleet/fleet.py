@@ -1,4 +1,4 @@
-"""This server's part in a fleet: what it knows of the others, its links, and what it does for them."""
+"""This server as a member of a fleet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from reverseproxy.fleet.interfaces import IDirectory
 from reverseproxy.fleet.local_hosts import LocalHosts, mode_of, name_of
 from reverseproxy.fleet.observers import RequestObservers
 from reverseproxy.fleet.orders import KINDS, Orders
-from reverseproxy.fleet.outgoing_links import OutgoingLink, OutgoingLinks
+from reverseproxy.fleet.outgoing_link import OutgoingLink
+from reverseproxy.fleet.outgoing_links import OutgoingLinks
 from reverseproxy.fleet.records import HostKey, HostRecord
 from reverseproxy.fleet.remote_hosts import RemoteHosts
 from reverseproxy.fleet.traffic import Traffic
@@ -36,26 +37,26 @@ from reverseproxy.tunnel.server.exclusions import Exclusions
 log = Logger()
 
 REVIEW: Final = 1.0
-"""Seconds between two looks at whether the configuration of this server has changed its mind on agents."""
+"""Seconds between two checks for changes of certificates and of this server's configuration of agents."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetParts:
     """
-    What a fleet is made of that is not its own.
+    What a fleet is built from.
 
-    @ivar server_id: what this server is called.
-    @ivar clusters: who can serve.
-    @ivar endpoint: makes what dials another server at an address; may raise L{ValueError}.
-    @ivar prove: says why the peer of a connection is not a certain server; empty if it is.
-    @ivar objection: says why nothing is to be sent to an agent of another server; empty if something may be.
-    @ivar standing: gives what is another thing whenever C{objection} may have changed its mind.
-    @ivar tls: for links of others, and what peers of all links are judged by; L{None} for plaintext.
-    @ivar dial_tls: what other servers are dialled with.
-    @ivar accounts: who wants to know of what others have forwarded.
-    @ivar exclusions: who may not join; L{None} for one of its own.
-    @ivar publishes: whether this process tells the others of this server's agents; one of several workers
-        does.
+    @ivar server_id: this server's id.
+    @ivar clusters: the clusters that hosts of other servers' agents join.
+    @ivar endpoint: makes the endpoint for a server's address; may raise L{ValueError}.
+    @ivar prove: returns why a connection's peer is not the server with an id; empty if it is.
+    @ivar objection: returns why no requests may be sent to an agent of another server; empty if they
+        may.
+    @ivar standing: returns a value that differs whenever C{objection} may return something else.
+    @ivar tls: for incoming links, and for checking the peers of all links again; L{None} for plaintext.
+    @ivar dial_tls: for outgoing links.
+    @ivar accounts: what observes requests that other servers forward.
+    @ivar exclusions: agents that may not join; L{None} to create an empty list.
+    @ivar publishes: whether this process publishes the server's agents; one of several workers does.
     """
 
     server_id: str
@@ -75,19 +76,19 @@ class FleetParts:
 
 class Fleet:
     """
-    This server, as one of a fleet.
+    This server as a member of a fleet.
 
-    @ivar id: what it is called.
-    @ivar view: what load balancers have to know.
+    @ivar id: its id.
     @ivar own: its agents.
-    @ivar links: to the other servers.
-    @ivar remote: hosts of agents that are theirs.
-    @ivar entrance: where the others come in.
-    @ivar traffic: what has been forwarded.
-    @ivar orders: what operators do to agents.
-    @ivar directory: who is in the fleet; L{None} until it has been given.
-    @ivar on_standing: called when what speaks against agents may be different now.
-    @ivar on_linked: called when there is a link to another server.
+    @ivar traffic: counters of forwarded streams.
+    @ivar view: what load balancers need to know of the fleet.
+    @ivar remote: the hosts of other servers' agents.
+    @ivar links: the links to other servers.
+    @ivar incoming: the links that other servers have dialled.
+    @ivar orders: operators' actions on agents.
+    @ivar directory: the directory; L{None} until L{use} has set it.
+    @ivar on_standing: called when objections to agents may have changed.
+    @ivar on_linked: called when a link to another server is up.
     """
 
     on_standing: Callable[[], object] = staticmethod(lambda: None)
@@ -104,7 +105,7 @@ class Fleet:
         self.forwarder = Forwarder(
             self.own, parts.clusters, parts.reactor, parts.random.random, self.traffic, parts.accounts
         )
-        self.entrance = IncomingLinks(
+        self.incoming = IncomingLinks(
             self.id,
             parts.reactor,
             parts.prove,
@@ -117,7 +118,7 @@ class Fleet:
         exclusions = parts.exclusions
         if exclusions is None:
             exclusions = Exclusions(parts.reactor.seconds)
-        self.orders = Orders(exclusions, lambda: self.entrance, parts.reactor)
+        self.orders = Orders(exclusions, lambda: self.incoming, parts.reactor)
         self._publishes = parts.publishes
         self._told: dict[Agent, bool] = {}
         self._tls, self._dial_tls = parts.tls, parts.dial_tls
@@ -131,36 +132,36 @@ class Fleet:
     # beginning and ending
 
     def use(self, directory: IDirectory) -> None:
-        """Take the directory; nothing is read or published yet."""
+        """Set the directory; nothing is read or published yet."""
         self.directory = directory
         directory.judge(self.links.reaches)
         directory.listen(self.remote)
 
     def start(self) -> None:
-        """Link to the others, and let them know of our agents."""
+        """Dial the other servers, and publish this server's agents."""
         self.links.start()
         if self.directory is not None:
             self.directory.start()
         self._review.start(REVIEW, now=False)
 
     def drain(self) -> None:
-        """This server is about to leave: let the directory say so; the links do by themselves."""
+        """Publish that this server is about to leave; links announce it by themselves."""
         if self.directory is not None:
             self.directory.drain()
 
     def stop(self, stays: bool = False) -> Deferred[None]:
         """
-        End: nothing of this server stays known, and nothing is forwarded any more.
+        Withdraw all that this server has published, and close all links.
 
-        @param stays: whether another process goes on as this server, so that what is known stays.
-        @return: fires when that is so; never fails.
+        @param stays: whether another process goes on as this server, so that its records stay.
+        @return: fires when that has been done; never fails.
         """
         if self._review.running:
             self._review.stop()
         self.remote.stop()
         self.links.stop()
         self.orders.stop()
-        self.entrance.close("stopping")
+        self.incoming.close("stopping")
         if self.directory is None:
             return succeed(None)
         stopping: Deferred[Any] = maybeDeferred(self.directory.stop, stays)
@@ -187,8 +188,8 @@ class Fleet:
             self.remote.review()
 
     def _judge_links(self, tls: ServerTls) -> None:
-        """End links of servers whose certificates are not good any more."""
-        for incoming in list(self.entrance.links):
+        """End links whose peers have certificates that are not valid any more."""
+        for incoming in list(self.incoming.all):
             reason = verify_again(incoming.transport, tls)
             if reason:
                 incoming.complain(reason)
@@ -201,9 +202,9 @@ class Fleet:
 
     def share(self, cluster: Cluster) -> None:
         """
-        Let the others use a cluster's hosts, and the other way round.
+        Make the agents of a cluster available to other servers, and theirs to this one.
 
-        @param cluster: one that is among all clusters already.
+        @param cluster: one that has been added to the clusters already.
         """
         self.own.share(cluster)
         self.remote.share(cluster)
@@ -211,33 +212,33 @@ class Fleet:
     # ILinkUser
 
     def link_up(self, link: OutgoingLink) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         self.remote.link_up(link)
         self.on_linked()
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         self.remote.link_down(link, reason)
         if self.directory is not None and self.links.all.get(link.server) is link:
             self.directory.lost(link.server)
 
-    def link_told(self, link: OutgoingLink, message: Any) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+    def link_message(self, link: OutgoingLink, message: Any) -> None:
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         if KINDS.isdisjoint(message):
-            self.remote.link_told(link, message)
+            self.remote.link_message(link, message)
         else:
             answer = self.orders.heard(link.server, message)
             if answer is not None:
-                link.say(answer)
+                link.send(answer)
 
     def _hear(self, link: IncomingLink, message: Any) -> None:
-        """Take what a server has said that has linked."""
+        """Process a message from a server that has linked to this one."""
         if "done" in message:
             self.orders.done(link, message)
         else:
             self.forwarder.heard(link, message)
 
-    # IOwnListener: what others have to know of our agents
+    # ILocalHostListener
 
     def agent_came(self, cluster: Cluster, agent: str) -> None:
         """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
@@ -254,29 +255,29 @@ class Fleet:
     def agent_left(self, cluster: Cluster, agent: str) -> None:
         """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
         self._told.pop((cluster.name, agent), None)
-        self.entrance.tell((cluster.name, agent))
+        self.incoming.announce((cluster.name, agent))
         if self.directory is not None and self._publishes:
             self.directory.withdraw(HostKey(cluster.name, agent, self.id))
 
     def _tell(self, cluster: str, agent: str, well: bool) -> None:
         self._told[cluster, agent] = well
-        self.entrance.tell((cluster, agent))
+        self.incoming.announce((cluster, agent))
 
     def _state(self, agent: Agent) -> dict[str, Any]:
-        """What others are told of an agent."""
+        """Return the message that announces an agent's state."""
         well = self._told.get(agent)
         how = {"gone": True} if well is None else {"well": well}
         return {**how, "cluster": agent[0], "agent": agent[1]}
 
     def _greet(self, link: IncomingLink) -> None:
-        """Tell a server that has linked what it would not expect."""
+        """Send a server that has linked the exclusions, and the agents that are not well."""
         self.orders.greet(link)
         for agent, well in self._told.items():
             if not well:
-                link.tell(agent)
+                link.announce(agent)
 
     def record(self, cluster: str, agent: str) -> HostRecord | None:
-        """What others have to know of one of our agents; L{None} if it is gone."""
+        """Return the record of an agent of this server; L{None} if it has no connections."""
         hosts = self.own.find(cluster, agent)
         if not hosts:
             return None
@@ -303,12 +304,12 @@ class Fleet:
         if record is not None:
             self.directory.publish(record)
 
-    # what there is, for the admin API
+    # for the admin API
 
     def peers(self) -> list[dict[str, Any]]:
-        """Each other server, by id."""
+        """Return the state of each other server as JSON, in the order of their ids."""
         incoming: dict[str, int] = {}
-        for each in self.entrance.links:
+        for each in self.incoming.all:
             if each.server:
                 incoming[each.server] = incoming.get(each.server, 0) + 1
         counts: dict[str, int] = {}
@@ -339,7 +340,7 @@ class Fleet:
 
 
 def _handle(host: Host) -> str:
-    """What operators call the agent of a host; empty if it is none of an agent's."""
+    """Return the id of a host's agent in the admin API; empty if the host is not an agent's."""
     if host.identity is None:
         return ""
     return handle_of(host.identity, host_of(host.address) or "unix")

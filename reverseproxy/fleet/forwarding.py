@@ -35,7 +35,8 @@ from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ProxyConfig, RouterConfig
 from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed, WireError
-from reverseproxy.fleet.incoming_links import IncomingLink, IncomingStream
+from reverseproxy.fleet.incoming_links import IncomingLink
+from reverseproxy.fleet.incoming_stream import IncomingStream
 from reverseproxy.fleet.link_frames import StreamHeader
 from reverseproxy.fleet.local_hosts import LocalHosts
 from reverseproxy.fleet.observers import RequestObservers

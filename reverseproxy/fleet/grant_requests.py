@@ -1,4 +1,4 @@
-"""What is being decided about routes that agents bring, and who waits for it."""
+"""Requests for routes that are being decided, and the connections that wait for the decision."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from reverseproxy.tunnel.server.claims import Denied
 from reverseproxy.wire.mosn.frames import Status
 
 MOST_PORTS: Final = 8
-"""Ports that are tried for an agent that takes any."""
+"""Ports to try for an agent that accepts any port."""
 
 
 class GrantRequest:
-    """Whether a cluster may have its routes; several connections may ask it, each of which may be lost."""
+    """A request for a cluster's routes, for which several connections may wait; each of them may be lost."""
 
     def __init__(self, listener: str, wanted: Wanted) -> None:
-        """
-        @param listener: where that is asked for.
-        """
+        """@param listener: the tunnel listener at which the routes are requested."""
         self._cluster = wanted.claim.cluster
         self._wish = _wish(listener, wanted)
         self._waiting: list[tuple[Deferred[Denied | None], bool]] = []
 
     def add(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
         """
-        Let somebody wait who asks about the same cluster.
+        Add a connection that requests routes for the same cluster.
 
-        @return: called back as soon as that is decided: if routes were granted, L{None}, whichever
-            these are; if they were not, the reason, or another one if somebody asks for others.
+        @return: fires with L{None} if routes were granted, whichever these are. If they were denied, it
+            fires with the reason; with another one, if this connection has requested other routes than
+            the first one.
         """
         answer: Deferred[Denied | None] = Deferred()
         self._waiting.append((answer, _wish(listener, wanted) == self._wish))
         return answer
 
     def answer(self, result: Denied | Failure | None) -> None:
-        """Tell everybody."""
+        """Answer all connections."""
         other: Denied | None = None
         if isinstance(result, Denied):
             other = Denied(
@@ -60,7 +59,7 @@ def _wish(listener: str, wanted: Wanted) -> tuple[object, ...]:
 
 
 def candidates(server: str, listener: str, wanted: Wanted) -> list[RouteRecord]:
-    """Say what a server might grant, in the order in which that is tried: one of several ports."""
+    """Return the records that a server may propose, in the order in which to try them: one for each port."""
     claim, identity = wanted.claim, proved(wanted.identity)
     ports: list[int | None] = [port for port, _ in wanted.ports[:MOST_PORTS]]
     if claim.port is None:
@@ -73,7 +72,7 @@ def candidates(server: str, listener: str, wanted: Wanted) -> list[RouteRecord]:
 
 
 def satisfies(record: RouteRecord, listener: str, wanted: Wanted) -> bool:
-    """Say whether routes are what somebody asks for."""
+    """Return whether a record has the routes that are requested."""
     claim = wanted.claim
     if (record.port is None) != (claim.port is None):
         return False

@@ -1,4 +1,4 @@
-"""What the parts of a fleet expect of each other."""
+"""Interfaces between the parts of a fleet."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecor
 
 class IDirectoryListener(Interface):
     """
-    Is told of the other servers and their hosts, as they are known here; never of this server's own.
+    Gets events about the other servers and their hosts; never about this server's own.
 
-    A server comes before its hosts, and leaves after them: no host is ever told whose
-    server has not been, or is gone.  Records of one key come in their order, none twice.
-    What raises is logged, and keeps nobody else from being told.
+    A server comes before its hosts, and leaves after them: no event concerns a host whose server has not
+    come, or has left. The events of one key come in their order, none twice. Exceptions are logged, and
+    other listeners get the event nevertheless.
     """
 
     def server_came(server: ServerRecord) -> None:  # noqa: N805
-        """There is another server."""
+        """Handle another server."""
 
     def server_changed(server: ServerRecord, old: ServerRecord) -> None:  # noqa: N805
-        """It is another process, drains, or has another address; its hosts stay what they are."""
+        """Handle a server that is another process, is draining, or has another address; its hosts stay."""
 
     def server_left(server: ServerRecord, reason: str) -> None:  # noqa: N805
-        """It is gone; its hosts have been told before."""
+        """Handle a server that is gone; C{host_left} has been called for all of its hosts."""
 
     def host_came(host: HostRecord) -> None:  # noqa: N805
-        """A server has an agent."""
+        """Handle another agent of a server."""
 
     def host_changed(host: HostRecord, old: HostRecord) -> None:  # noqa: N805
-        """Something of it is different, such as how many connections it has, or whether it is well."""
+        """
+        Handle an agent with another record: another number of connections, or other health, for example.
+        """
 
     def host_left(host: HostRecord, reason: str) -> None:  # noqa: N805
-        """The server has that agent no more."""
+        """Handle an agent that its server does not have any more."""
 
 
 class IDirectory(Interface):
     """
-    Who has which agents, in the whole fleet.
+    Which servers there are in the fleet, and which agents each of them has.
 
-    What is known stays known while the store can't be reached: who can't be reached then is
-    for links to find out.
+    While the store can't be reached, the last known state is kept: whether servers are alive is for
+    links to find out.
     """
 
     server_id = Attribute("What this server is called.")
@@ -58,65 +60,65 @@ class IDirectory(Interface):
     up = Attribute("Whether the store is reached, and what is known is known to be true.")
 
     def listen(listener: IDirectoryListener) -> None:  # noqa: N805
-        """Tell somebody of all that is known, at once, and of every change from now on."""
+        """Add a listener: it gets events for all that is known, at once, and for every change from now on."""
 
     def unlisten(listener: IDirectoryListener) -> None:  # noqa: N805
-        """Tell it nothing any more; it is not told that servers leave."""
+        """Remove a listener, without further events."""
 
     def publish(host: HostRecord) -> None:  # noqa: N805
-        """Say that this server has an agent, or what is different with it; others know within a second."""
+        """Publish an agent of this server, or its changed record; other servers have it within a second."""
 
     def withdraw(key: HostKey) -> None:  # noqa: N805
-        """Say that this server has an agent no more; nothing happens if nobody has heard of it."""
+        """Withdraw an agent of this server; does nothing if it has not been published."""
 
     def drain() -> None:
-        """Say that this server is about to leave."""
+        """Publish that this server is about to leave."""
 
     def judge(reached) -> None:  # type: ignore[no-untyped-def]  # noqa: N805
         """
-        Say who knows which servers can be reached.
+        Set the function that says which servers can be reached.
 
-        A server whose record is gone without a word (its lease has lapsed, the store has been
-        emptied) stays known as long as it is reached.
+        A server whose record disappears without an announcement (its lease has expired, the store has
+        been emptied) stays known as long as it is reached.
 
-        @param reached: called with the id of a server: whether there is a link to it that works.
+        @param reached: called with the id of a server; returns whether the link to it is up.
         """
 
     def lost(server: str) -> None:  # noqa: N805
-        """The link to a server is down: forget it now, if it is known by that alone."""
+        """Note that the link to a server is down: forget the server, if only the link kept it known."""
 
     def start() -> None:
-        """Begin: read what there is, and publish what has been given."""
+        """Read the store, and publish what has been set so far."""
 
     def stop(stays: bool = False) -> Deferred[None]:  # noqa: N805
         """
-        Take away all that this server has published, and end.
+        Withdraw all that this server has published, and stop.
 
-        @param stays: whether another process goes on as this server, to which that is left.
-        @return: fires when that has been done, or could not be for some seconds; never fails.
+        @param stays: whether another process goes on as this server, so that nothing is withdrawn.
+        @return: fires when that has been done, or was not possible for some seconds; never fails.
         """
 
 
 class IRouteDirectory(Protocol):
-    """What is needed of the directory."""
+    """The part of a directory that the arbiter of routes uses."""
 
     @property
     def server_id(self) -> str:
-        """What this server is called."""
+        """This server's id."""
 
     @property
     def servers(self) -> Mapping[str, ServerRecord]:
-        """The other servers."""
+        """The other servers, by id."""
 
     @property
     def routes(self) -> Mapping[RouteKey, RouteRecord]:
-        """The routes that agents have brought to other servers."""
+        """The routes of agents of other servers."""
 
     def publish_routes(self, record: RouteRecord) -> None:
-        """Say that this server has some."""
+        """Publish routes of an agent of this server."""
 
     def withdraw_routes(self, cluster: str) -> None:
-        """Say that it has them no more."""
+        """Withdraw the routes of a cluster."""
 
     def follow_routes(
         self,
@@ -124,4 +126,13 @@ class IRouteDirectory(Protocol):
         own: Callable[[RouteRecord, RouteRecord | None], object],
         lost: Callable[[], object],
     ) -> None:
-        """Be told of them."""
+        """
+        Set the callbacks for records of routes.
+
+        @param told: called with C{"came"} or C{"left"}, and a record of another server; a record that
+            changes has left, and has come.
+        @param own: called with a record of this server that is in the store now, and with a conflicting
+            one of another server that was there before, if there is one.
+        @param lost: called when this server's lease has ended, so that others may have been granted what
+            it had.
+        """

@@ -1,12 +1,11 @@
 """
-What servers of a fleet say to each other at the beginning of a stream, and on the one that stays; pure.
+Messages between the servers of a fleet: at the beginning of each stream, and on control streams; pure.
 
     a stream for a request or session             bytes behind it
-    {"v": 1, "cluster": ..., "agent": ...,  }     what is meant for the agent
+    {"v": 1, "cluster": ..., "agent": ...,  }     the data for the agent
 
-Each of these is a JSON object behind two bytes with its length.  The peer has
-proved that it belongs to the fleet, and is not trusted beyond that: what comes is
-bounded and looked at field by field.
+Each message is a JSON object behind two bytes with its length. The peer has proved that it belongs to
+the fleet, and is not trusted beyond that: sizes are bounded, and each field is checked.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from reverseproxy.errors import WireError
 from reverseproxy.wire.framed_json import FramedJsonReader
 
 LINK_VERSION: Final = 1
-"""The version of what servers say to each other."""
+"""The version of the protocol between servers."""
 
 CAPABILITIES: Final = ("orders",)
 """
-What this version understands beyond what all do that speak version 1 of links.
+Capabilities of this version beyond what every implementation of version 1 understands.
 
-A server says so with its hello, and is told nothing that it does not know.
+A server lists its own in its hello; its peer sends it no message that needs others.
 """
 
 MAX_FRAME: Final = 8192
-"""Bytes of one of these objects at the most."""
+"""Bytes of one message, at most."""
 
 HOPS: Final = 1
-"""How often a request may be forwarded: by the server that has got it from its client, and by no other."""
+"""How often a request may be forwarded: by the server that its client has sent it to, and by no other."""
 
 _NEEDED: Final = dict.fromkeys(("keep_out", "let_in", "order"), "orders")
-"""Of messages that not all understand: the name of what tells their kind, and what a peer has to know."""
+"""Capabilities that messages need, by the field that tells the kind of message."""
 
 _SIZE: Final = 2
 _MAX_TEXT: Final = 512
@@ -58,9 +57,9 @@ _AGENT: Final = re.compile(r"[0-9a-f]{32}")
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """
-    Make the bytes of an object.
+    Encode a message.
 
-    @raise WireError: if it has more than L{MAX_FRAME}.
+    @raise WireError: if it exceeds L{MAX_FRAME}.
     """
     body = json.dumps(message, separators=(",", ":")).encode("ascii")
     if len(body) > MAX_FRAME:
@@ -69,7 +68,7 @@ def frame(message: Mapping[str, Any]) -> bytes:
 
 
 def capabilities_of(hello: Mapping[str, Any]) -> frozenset[str]:
-    """Say what a peer knows, by its hello: nothing, if it is of a version before there was something."""
+    """Return the capabilities that a hello lists; none if it is of a version that has no list."""
     knows = hello.get("knows")
     return (
         frozenset(each for each in knows if isinstance(each, str)) if isinstance(knows, list) else frozenset()
@@ -77,31 +76,31 @@ def capabilities_of(hello: Mapping[str, Any]) -> frozenset[str]:
 
 
 def is_understood_by(message: Mapping[str, Any], knows: frozenset[str]) -> bool:
-    """Whether a peer understands a message, by what it knows."""
+    """Return whether a peer with certain capabilities understands a message."""
     return all(needed in knows for name, needed in _NEEDED.items() if name in message)
 
 
 class LinkFrameReader(FramedJsonReader):
-    """Takes out what another server says; no more than L{MAX_FRAME} bytes of it are kept."""
+    """Parses the messages of another server; buffers one message of up to L{MAX_FRAME} bytes."""
 
     prefix = _SIZE
     most = MAX_FRAME
 
     def too_long(self, size: int) -> str:
-        """See L{FramedJsonReader}."""
+        """Return the error for a message that is too long; see L{FramedJsonReader}."""
         return f"another server announces {size} bytes, {MAX_FRAME} are the most"
 
     def no_object(self, body: bytes) -> str:
-        """See L{FramedJsonReader}."""
+        """Return the error for a message that is not a JSON object; see L{FramedJsonReader}."""
         return f"another server sends what is no JSON object: {body[:32]!r}"
 
     @property
     def size(self) -> int:
-        """How many bytes have come, and were not taken out."""
+        """How many bytes are buffered."""
         return len(self._data)
 
     def rest(self) -> bytes:
-        """Take out all that has come behind the last object."""
+        """Take out all bytes behind the last message."""
         data, self._data = bytes(self._data), bytearray()
         return data
 
@@ -118,13 +117,13 @@ def _text(message: Mapping[str, Any], name: str, needed: bool = False) -> str:
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
     """
-    What a stream is for.
+    The first message of a stream for a request or session.
 
-    @ivar cluster: whose host is meant.
-    @ivar agent: which of its agents; see L{reverseproxy.fleet.records.agent_key}.
-    @ivar protocol: what is spoken on the stream, by its name as pools have it; empty for bytes as
-        they are.
-    @ivar client: the client's C{ip:port}; empty if the stream serves several, or if that is not known.
+    @ivar cluster: the cluster of the agent.
+    @ivar agent: the agent's key; see L{reverseproxy.fleet.records.agent_key}.
+    @ivar protocol: the protocol on the stream, by its name in connection pools; empty for opaque bytes.
+    @ivar client: the client's C{ip:port}; empty if the stream serves several clients, or if it is not
+        known.
     @ivar hop: how often it has been forwarded, this time included.
     """
 
@@ -136,9 +135,9 @@ class StreamHeader:
 
     def encode(self) -> bytes:
         """
-        Make the bytes that a stream begins with.
+        Encode the message.
 
-        @raise WireError: if they are too many.
+        @raise WireError: if it exceeds L{MAX_FRAME}.
         """
         message: dict[str, Any] = {
             "v": LINK_VERSION,
@@ -155,9 +154,9 @@ class StreamHeader:
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> StreamHeader:
         """
-        Read what a stream begins with.
+        Decode the message.
 
-        @raise WireError: if it is no such thing; the message says why.
+        @raise WireError: if it is malformed.
         """
         version, hop = message.get("v"), message.get("hop")
         if version != LINK_VERSION:
@@ -177,5 +176,5 @@ class StreamHeader:
 
     @property
     def may_be_served(self) -> bool:
-        """Whether it has not been forwarded too often: nobody sends it on a second time."""
+        """Whether it has not been forwarded too often: requests are forwarded once."""
         return self.hop <= HOPS

@@ -1,8 +1,7 @@
 """
-This server's own agents, by the names that the fleet has for them.
+This server's agents, by their keys in the fleet.
 
-Each cluster tells of its hosts as they join and leave.  Those of the same agent, at
-whichever worker, are one host to the other servers.
+All connections of one agent, whichever worker has them, are one host to other servers.
 """
 
 from __future__ import annotations
@@ -25,12 +24,15 @@ log = Logger()
 
 
 def mode_of(host: Host) -> str:
-    """Whether a host's connection carries one request or session at a time, or many."""
+    """
+    Return C{"plain"} if a host's connection carries one request or session at a time; otherwise
+    C{"streams"}.
+    """
     return "plain" if host.exclusive or host.committed_protocol else "streams"
 
 
 def name_of(host: Host) -> str:
-    """Name the agent of a host; a host that no agent has brought is named by its address."""
+    """Return the key of a host's agent; the address of a host that is not an agent's."""
     if host.server:
         return host.address.rpartition("/")[2]
     if not host.is_reverse:
@@ -40,21 +42,21 @@ def name_of(host: Host) -> str:
 
 
 class ILocalHostListener(Protocol):
-    """Who has to know of this server's agents."""
+    """Gets events about this server's agents."""
 
     def agent_came(self, cluster: Cluster, agent: str) -> None:
-        """An agent has its first connection."""
+        """Handle the first connection of an agent."""
 
     def agent_changed(self, cluster: Cluster, agent: str) -> None:
-        """It has another number of them, or one of them is healthy now, or is not any more."""
+        """Handle another number of connections, or a change of the health of one."""
 
     def agent_left(self, cluster: Cluster, agent: str) -> None:
-        """Its last connection is gone."""
+        """Handle the loss of an agent's last connection."""
 
 
 @implementer(IClusterTask)
 class _Members:
-    """Tells of the hosts of one cluster."""
+    """Follows the hosts of one cluster."""
 
     def __init__(self, own: LocalHosts, cluster: Cluster) -> None:
         self._own = own
@@ -80,7 +82,7 @@ class LocalHosts:
     """
     The hosts of all agents that are connected to this server.
 
-    @ivar listeners: told of what changes.
+    @ivar listeners: get events about them.
     """
 
     def __init__(self) -> None:
@@ -89,7 +91,7 @@ class LocalHosts:
         self._names: dict[Host, str] = {}
 
     def share(self, cluster: Cluster) -> None:
-        """Take a cluster in, with the hosts that it has."""
+        """Follow the hosts of a cluster from now on, those included that it has."""
         members = _Members(self, cluster)
         cluster.add_task(members)
         cluster.on_health = partial(self._health, cluster)
@@ -97,18 +99,18 @@ class LocalHosts:
             members.joined(host)
 
     def find(self, cluster: str, agent: str) -> Collection[Host]:
-        """All connections of an agent; they stay what they are as long as it has any."""
+        """Return all connections of an agent; the collection changes with them until the last one is gone."""
         return self._agents.get((cluster, agent), {})
 
     def name_of(self, host: Host) -> str:
-        """Name the agent of a host; empty if it is none of ours."""
+        """Return the key of a host's agent; empty if it is not one of this server's agents."""
         return self._names.get(host, "")
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(list(self._agents))
 
     def joined(self, cluster: Cluster, host: Host) -> None:
-        """An agent has another connection."""
+        """Add a connection of an agent."""
         agent = self._names[host] = name_of(host)
         hosts = self._agents.setdefault((cluster.name, agent), {})
         hosts[host] = None
@@ -116,7 +118,7 @@ class LocalHosts:
             (each.agent_came if len(hosts) == 1 else each.agent_changed)(cluster, agent)
 
     def left(self, cluster: Cluster, host: Host) -> None:
-        """An agent has lost a connection."""
+        """Remove a connection of an agent."""
         agent = self._names.pop(host, None)
         if agent is None:
             return
@@ -134,5 +136,5 @@ class LocalHosts:
                 each.agent_changed(cluster, agent)
 
     def is_well(self, cluster: str, agent: str) -> bool:
-        """Whether any connection of an agent is healthy."""
+        """Return whether any connection of an agent is healthy."""
         return any(host.healthy for host in self._agents.get((cluster, agent), ()))

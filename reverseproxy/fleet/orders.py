@@ -1,23 +1,22 @@
 """
-What operators do to agents at one server of a fleet, and all others have to know.
+Operators' actions on agents, passed on to all servers of a fleet.
 
-Whom one server keeps out, no other one lets in: each tells the others what its operator
-has decided, at once over all links, and once more to every server that links.  So who has
-been away, or is new, knows of it from anybody who does.  That counts for as long as it
-was meant to; who was let in again stays let in, as what has been lifted is remembered as
-long as it would have counted.  Nobody has to agree on a time of day: what is told are
-the seconds that are left.
+An agent that one server excludes, no other server lets in: each server tells the others what its
+operator has decided, at once over all links, and again to every server that links. So a server that was
+away, or is new, learns it from any other one. An exclusion holds for its duration; an agent that was let
+in again stays so, as lifted exclusions are remembered for as long as they would have held. Messages
+carry remaining seconds, so that clocks need not agree.
 
     {"keep_out": ["token", "static", "edge"], "seconds": 60.0, "ids": [...], "agents": [...], "why": ...}
     {"let_in": [...], "seconds": 60.0}
     {"order": "kick", "id": ..., "agent": ..., "seconds": 60.0, "who": "alice"}
 
-The last is for whoever has connections of the agent.  It is told over the links that
-others have dialled: each process of each other server has one of these, and answers
+The last one concerns the agent's present connections. It is sent over the links that other servers have
+dialled: each process of each other server has one of these, and answers
 (L{reverseproxy.fleet.order_results}).
 
-To be kept out is not to join.  An agent that has joined before stays, at all servers alike,
-unless it is one of C{agents}, wherever it has gone meanwhile.
+An exclusion keeps agents from joining. An agent that has joined before stays, at all servers alike,
+unless C{agents} names it, at whichever server it is by now.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ _MOST_WHY: Final = 256
 _MOST_ID: Final = 64
 
 KINDS: Final = frozenset({"keep_out", "let_in", "order"})
-"""What messages of this kind have, one of them each."""
+"""Fields that tell the kind of such a message; each has one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """
-    What an operator of another server wants to be done to an agent.
+    An action of an operator at another server.
 
     @ivar what: C{"kick"} or C{"drain"}.
-    @ivar id: another one for each order.
+    @ivar id: unique for each order.
     @ivar agent: the agent's id in the admin API.
-    @ivar seconds: for how long it is to be kept out; 0 for not at all.
+    @ivar seconds: for how long the agent is excluded as well; 0 for not at all.
     @ivar who: the operator, and the server.
     """
 
@@ -70,36 +69,38 @@ class Order:
 
 class Orders:
     """
-    Tells the others, and hears what they tell.
+    Sends this server's exclusions and orders to the others, and applies theirs.
 
-    @ivar obey: does what an order says, to the agent's connections to this process; gives how many there
-        were, and what could not be done.
-    @ivar kept_out: called with the server that has told of it, and what counts here by that.
-    @ivar let_in: called with the server that has told of it, and what has ended here by that.
+    @ivar obey: applies an order to the agent's connections of this process; returns how many there were,
+        and an error, or an empty text.
+    @ivar kept_out: called with the server that has sent an exclusion, and with the exclusion that holds
+        here.
+    @ivar let_in: called with the server that has lifted an exclusion, and with the one that has ended
+        here.
     """
 
     def __init__(
-        self, exclusions: Exclusions, entrance: Callable[[], IncomingLinks], clock: IReactorTime
+        self, exclusions: Exclusions, incoming: Callable[[], IncomingLinks], clock: IReactorTime
     ) -> None:
         """
-        @param exclusions: whom an operator of this server keeps out; what others do is added to that.
-        @param entrance: gives the links that others have dialled.
+        @param exclusions: those of this server's operators, to which those of other servers are added.
+        @param incoming: returns the links that other servers have dialled.
         """
         self.obey: Callable[[Order], tuple[int, str]] = lambda order: (0, "")
         self.kept_out: Callable[[str, Exclusion], object] = lambda server, exclusion: None
         self.let_in: Callable[[str, Exclusion], object] = lambda server, exclusion: None
         self._exclusions = exclusions
-        self._entrance = entrance
+        self._incoming = incoming
         self._clock = clock
         self._answers = OrderResults(clock)
         exclusions.on_excluded = lambda exclusion: self._tell(exclusion, self._say)
         exclusions.on_lifted = lambda lifted: self._tell(lifted, self._say)
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        self._entrance().say(message)
+        self._incoming().send(message)
 
     def _tell(self, change: Exclusion | Lifted, say: Callable[[Mapping[str, Any]], object]) -> None:
-        """Say what can be said; what others would not take is left out, and costs no link."""
+        """Send a change of the exclusions; log, and do not send, what other servers would reject."""
         message = change.to_json(self._clock.seconds())
         try:
             if isinstance(change, Exclusion):
@@ -115,46 +116,47 @@ class Orders:
             )
 
     def greet(self, link: IncomingLink) -> None:
-        """Tell a server that has linked whom it has to keep out."""
+        """Send all exclusions to a server that has linked."""
         for lifted in self._exclusions.lifted:
-            self._tell(lifted, link.say)
+            self._tell(lifted, link.send)
         for exclusion in self._exclusions:
-            self._tell(exclusion, link.say)
+            self._tell(exclusion, link.send)
 
     def give(
         self, what: str, agent: str, seconds: float, who: str, order_id: str
     ) -> Deferred[dict[str, OrderResult]]:
         """
-        Pass an order on to all servers that have a link to this process.
+        Send an order to all servers that have a link to this process.
 
-        @return: what each of them has done; never fails.  Those that know no orders are not among them.
+        @return: fires with the result of each server, by id; never fails. Servers without the capability
+            are left out.
         """
-        entrance = self._entrance()
-        links = [link for link in entrance.links if link.server and "orders" in link.knows]
+        incoming = self._incoming()
+        links = [link for link in incoming.all if link.server and "orders" in link.capabilities]
         waiting = self._answers.wait(order_id, links)
         who = _printable(who[:_MOST_WHY])
-        entrance.say({"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who})
+        incoming.send({"order": what, "id": order_id, "agent": agent, "seconds": seconds, "who": who})
         return waiting
 
     def done(self, link: IncomingLink, message: Mapping[str, Any]) -> None:
         """
-        Another server has said what has come of an order.
+        Process the result of an order that another server has sent.
 
-        @raise WireError: if it makes no sense.
+        @raise WireError: if it is malformed.
         """
         self._answers.heard(link, message)
 
     def stop(self) -> None:
-        """Wait for no answers any more."""
+        """Stop waiting for results."""
         self._answers.stop()
 
     def heard(self, server: str, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """
-        Another server has told something.
+        Process a message of another server.
 
-        @param message: with one of L{KINDS}.
-        @return: what is to be answered; L{None} for nothing.
-        @raise WireError: if it makes no sense.
+        @param message: of one of L{KINDS}.
+        @return: the answer; L{None} for none.
+        @raise WireError: if it is malformed.
         """
         if "keep_out" in message:
             self._keep_out(server, message)
@@ -220,7 +222,7 @@ class Orders:
 
 
 def _reason(why: str, server: str) -> str:
-    """Say where it was decided; what has come from one server to the next says so already."""
+    """Add the server where it was decided to a reason, unless an earlier server has done that."""
     return why if " at server " in why else f"{why} at server {server}"
 
 
@@ -230,7 +232,7 @@ def _printable(text: str) -> str:
 
 def _check_target(target: Sequence[str]) -> None:
     """
-    Look whether somebody can be known by something.
+    Check that a target has a known kind, and the right number of parts.
 
     @raise WireError: if not.
     """

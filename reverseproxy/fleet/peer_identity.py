@@ -1,14 +1,13 @@
 """
-How a server proves that it belongs to the fleet.
+The identity of a peer that claims to be a server of the fleet.
 
-Links between servers are TLS, and both ends show a certificate that an authority of
-the fleet has signed.  That alone makes nobody a server, as the same authority may
-have signed certificates of agents and clients: the certificate has to say so, with
-the server's id in an alternative name that nobody else has any use for::
+Links between servers use TLS, and both ends show a certificate that a CA of the fleet has signed. That
+alone proves nothing, as the same CA may sign certificates of agents and clients: the certificate also
+has to name the server's id in a subject alternative name, in a form that nothing else uses::
 
     URI:reverseproxy://server/ID
 
-or its fingerprint stands in the configuration, for that id and no other.
+or its fingerprint is configured for that id.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from reverseproxy.tls import ClientTls
 from reverseproxy.tls.identity import connection_of, loaded_of
 
 PREFIX: Final = "reverseproxy://server/"
-"""How the alternative name of a server begins; its id follows."""
+"""The prefix of the alternative name; the server's id follows."""
 
 _NAMES: Final = 16
-"""How many alternative names of a certificate are looked at."""
+"""How many alternative names of a certificate are considered."""
 
 
 class PeerTls(ClientTls):
     """
-    TLS towards another server, whose certificate counts by its id rather than by its address.
+    TLS to another server, whose certificate names its id rather than its address.
 
-    That it was signed by an authority of the fleet is found out here; see L{check_peer} for the rest.
+    The handshake verifies that a CA of the fleet has signed it; L{check_peer} verifies the id.
     """
 
     def _take_name(self, default_name: str) -> None:
@@ -47,10 +46,10 @@ class PeerTls(ClientTls):
 
 def proved_ids(certificate: x509.Certificate, pins: Mapping[str, str]) -> frozenset[str]:
     """
-    Say which servers a certificate belongs to, one that has been verified.
+    Return the ids of the servers that a verified certificate belongs to.
 
-    @param pins: fingerprints, in lower case and without colons, by the ids of servers.
-    @return: none for one of somebody else.
+    @param pins: SHA-256 fingerprints, in lower case and without colons, by the server's id.
+    @return: empty if it is not the certificate of a server.
     """
     found = set()
     try:
@@ -70,12 +69,13 @@ def proved_ids(certificate: x509.Certificate, pins: Mapping[str, str]) -> frozen
 
 def check_peer(transport: Any, claimed: str, pins: Mapping[str, str], plaintext: bool) -> str:
     """
-    Find out whether a peer is the server that it says it is.
+    Check whether a peer is the server that it claims to be.
 
     @param transport: the connection.
-    @param claimed: the id that it says.
+    @param claimed: the id that the peer claims.
     @param pins: see L{proved_ids}.
-    @param plaintext: whether the fleet has no TLS, which is for tests on one machine.
+    @param plaintext: whether the fleet uses no TLS, which is for tests on one machine; every claim is
+        believed then.
     @return: why it is not; empty if it is.
     """
     if not is_server_id(claimed):
@@ -95,7 +95,7 @@ def check_peer(transport: Any, claimed: str, pins: Mapping[str, str], plaintext:
 
 
 def peer_context(context: TlsContextConfig) -> TlsContextConfig:
-    """Demand a certificate of whoever dials, whatever the configuration of the fleet says."""
+    """Return a TLS context that demands and verifies client certificates, whatever the configuration says."""
     return context.model_copy(
         update={
             "verify_client": True,

@@ -34,7 +34,8 @@ from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import HostGone, WireError
 from reverseproxy.fleet.interfaces import IDirectoryListener
 from reverseproxy.fleet.link_frames import StreamHeader
-from reverseproxy.fleet.outgoing_links import OutgoingLink, OutgoingLinks
+from reverseproxy.fleet.outgoing_link import OutgoingLink
+from reverseproxy.fleet.outgoing_links import OutgoingLinks
 from reverseproxy.fleet.records import MAX_COUNT, MAX_WEIGHT, HostKey, HostRecord, ServerRecord
 from reverseproxy.fleet.traffic import Traffic
 from reverseproxy.fleet.work_queue import WorkQueue
@@ -138,7 +139,6 @@ class RemoteHost(AgentHost):
         if spoken:
             client = ""  # it carries others' requests, too
         header = StreamHeader(self.key.cluster, self.key.agent, spoken, client).encode()
-        self.link.opened += 1
         self._traffic.sent(self.server)
         opening = session.open(CallableFactory(lambda: _Question(header, protocol)))
         return opening.addCallback(lambda _: protocol)
@@ -157,7 +157,7 @@ class RemoteHost(AgentHost):
         if failed or (self._failing and outcome in _ANSWERS):
             self._failing = failed
             key = self.key
-            self.link.say({"outcome": int(outcome), "cluster": key.cluster, "agent": key.agent})
+            self.link.send({"outcome": int(outcome), "cluster": key.cluster, "agent": key.agent})
 
     def close(self, reason: str) -> None:
         """Close all streams to it."""
@@ -282,11 +282,11 @@ class RemoteHosts:
     # ILinkUser
 
     def link_up(self, link: OutgoingLink) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         self._turns.add(self._add, list(self._records.get(link.server, ())))
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         keys = list(self._records.get(link.server, ()))
         for key in keys:
             # The new link's first words say how they are.
@@ -299,8 +299,8 @@ class RemoteHosts:
         self._drop(key, reason)
         self._add(key)  # if the server can be reached again already
 
-    def link_told(self, link: OutgoingLink, message: Mapping[str, Any]) -> None:
-        """See L{ILinkUser<reverseproxy.fleet.outgoing_links.ILinkUser>}."""
+    def link_message(self, link: OutgoingLink, message: Mapping[str, Any]) -> None:
+        """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         if message.get("leaving") is True:
             self._judge_all(link.server)
             return

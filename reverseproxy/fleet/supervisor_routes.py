@@ -1,8 +1,8 @@
 """
-Routes that agents bring, where this server of the fleet has several workers: what the first of them does.
+Decides about agents' routes for a server with several workers: the part of the first worker.
 
-It knows the fleet, and the supervisor makes what is granted, at all workers: see
-L{reverseproxy.workers.fleet_routes} for what they say to each other.
+Only the first worker knows the fleet; the supervisor installs granted routes at all workers.
+L{reverseproxy.workers.fleet_routes} describes the messages between the two.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Message = dict[str, Any]
 
 
 class _IClaims(Protocol):
-    """What is needed of the claims of a listener."""
+    """The part of a listener's claims that is used here."""
 
     rules: Rules
 
     def find(self, cluster: str) -> Claim | None:
-        """Find the claim of a cluster."""
+        """Return the claim of a cluster."""
 
     def find_problem(self, claim: Claim) -> Denied | None:
-        """Say what is in the way of one."""
+        """Return why a claim can't be added; L{None} if it can."""
 
 
 class _SharedClaims:
-    """Claims that all workers have, or are about to."""
+    """Claims that all workers have, or that the supervisor is about to add."""
 
     def __init__(self, claims: _IClaims, coming: Mapping[str, Claim], going: dict[str, Claim]) -> None:
         """
-        @param coming: what the supervisor has been asked to make; C{going}: to take away.
+        @param coming: claims that the supervisor has been asked to add, by cluster; C{going}: to remove.
         """
         self._claims = claims
         self._coming = coming
@@ -56,14 +56,17 @@ class _SharedClaims:
         self.rules = claims.rules
 
     def find(self, cluster: str) -> Claim | None:
-        """Find the claim of a cluster."""
+        """Return the claim of a cluster, as it will be when the supervisor has done what it was asked for."""
         claim = self._claims.find(cluster)
         if claim is None or claim is self._going.get(cluster):
             return self._coming.get(cluster)
         return claim
 
     def find_problem(self, claim: Claim) -> Denied | None:
-        """Say what is in the way of one; if something still goes, the supervisor finds out."""
+        """
+        Return why a claim can't be added; while claims are being removed, leave it to the supervisor to
+        find out.
+        """
         for cluster, going in list(self._going.items()):
             if self._claims.find(cluster) is not going:
                 del self._going[cluster]
@@ -71,7 +74,7 @@ class _SharedClaims:
 
 
 class _SharedRoutes:
-    """The routes of a listener at all workers, as the desk sees them."""
+    """The routes of a listener at all workers, as the arbiter sees them."""
 
     def __init__(
         self,
@@ -83,8 +86,8 @@ class _SharedRoutes:
         say: Callable[[Message], object],
     ) -> None:
         """
-        @param doubtful: gets the clusters that were asked for while something else went: if they can't be
-            made, that may have been in their way.
+        @param doubtful: gets the clusters whose claims were requested while others were being removed:
+            if they can't be added, that may be the reason.
         """
         self.claims = _SharedClaims(routes.claims, coming, going)
         self._routes = routes
@@ -95,7 +98,7 @@ class _SharedRoutes:
         self._say = say
 
     def bring(self, claim: Claim, shown: str, listen: object, again: bool) -> Denied | None:
-        """Have the supervisor make what another server has; what is this one's it makes by itself."""
+        """Have the supervisor install routes of another server; those of this one it installs by itself."""
         if again:
             self._coming[claim.cluster] = claim
             if self._going:
@@ -116,7 +119,7 @@ class _SharedRoutes:
         return None
 
     def take_away(self, cluster: str, serial: int) -> None:
-        """Have it taken away everywhere."""
+        """Have the supervisor remove routes at all workers."""
         self._coming.pop(cluster, None)
         self._doubtful.discard(cluster)
         claim = self._routes.claims.find(cluster)
@@ -127,13 +130,13 @@ class _SharedRoutes:
 
 class SupervisorRoutes:
     """
-    Speaks with the supervisor about routes.
+    Answers the supervisor's requests for routes.
 
-    What is granted stays until the supervisor says what has come of it: how many connections
-    hold it, once all workers have it, or that they can't.  It may have given up a question
-    meanwhile, and asked anew about the same cluster; then the last question has the grant.
+    A grant is held until the supervisor reports how many connections hold it, once all workers have it,
+    or that they can't install it. If the supervisor has meanwhile given up a request, and made another
+    one for the same cluster, the grant belongs to the last request.
 
-    @ivar desk: decides, in the fleet.
+    @ivar desk: the arbiter that decides.
     """
 
     def __init__(
@@ -146,16 +149,16 @@ class SupervisorRoutes:
         worker: Any,
     ) -> None:
         """
-        @param routes_of: as L{FleetRouteArbiter} has it, as are C{objection} and C{linked}.
-        @param worker: has C{speak_for_fleet}.
+        @param routes_of: as for L{FleetRouteArbiter}, as are C{objection} and C{linked}.
+        @param worker: provides C{speak_for_fleet}.
         """
         self._directory = directory
         self._routes_of = routes_of
         self._coming: dict[str, Claim] = {}
-        self._going: dict[str, dict[str, Claim]] = {}  # by listener
+        self._going: dict[str, dict[str, Claim]] = {}  # claims that are being removed, by listener
         self._doubtful: set[str] = set()
-        self._asked: dict[str, int] = {}  # the last question about each cluster, until it is settled
-        self._granted: set[str] = set()  # the clusters of those that have been granted
+        self._asked: dict[str, int] = {}  # the serial of the last request, by cluster, until it is settled
+        self._granted: set[str] = set()  # clusters whose last request has been granted
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
         self.desk = FleetRouteArbiter(directory, self._shared, clock, objection, linked)
 
@@ -167,12 +170,12 @@ class SupervisorRoutes:
         return _SharedRoutes(routes, listener, self._coming, going, self._doubtful, self._say)
 
     def received(self, message: Message) -> None:
-        """The supervisor says something."""
+        """Process a message of the supervisor."""
         match message["do"]:
             case "fleet_ask":
                 self._ask(message)
             case "fleet_withdraw":
-                # A later question may have been granted the same.
+                # A later request may have been granted the same routes.
                 if self._asked.get(message["cluster"]) == message["serial"]:
                     self._give_up(message["cluster"])
             case "fleet_count":
@@ -184,27 +187,29 @@ class SupervisorRoutes:
                 self._brought(message)
 
     def _adopt(self, claim: Message) -> None:
-        """Other workers have a claim, and this one is about to."""
+        """Take over a claim that other workers have, and this one is about to get."""
         record = self._record(claim, claim["port"])
         self._coming[record.cluster] = Claim(record.cluster, record.owner, record.domains, record.port)
         self.desk.adopt(record, claim["held"], claim["grace"])
 
     def _brought(self, message: Message) -> None:
-        """Routes of another server are made, or can't be."""
+        """Process the result of installing routes of another server."""
         cluster = message["cluster"]
         doubtful = cluster in self._doubtful
         self._doubtful.discard(cluster)
         if not message["problem"]:
             routes = self._routes_of(message["listener"])
             if routes is not None and routes.claims.find(cluster) is not None:
-                self._coming.pop(cluster, None)  # or the others have it, as this worker is about to leave
+                self._coming.pop(
+                    cluster, None
+                )  # otherwise only the other workers have it, as this one is about to stop
             self.desk.made(cluster, message["listener"])
             return
         self._coming.pop(cluster, None)
-        self._give_up(cluster)  # what may have been held here before is not there
+        self._give_up(cluster)  # connections that held an earlier installation hold nothing any more
         self.desk.failed(cluster)
         if doubtful:
-            self.desk.review()  # what was on its way is gone by now
+            self.desk.review()  # the claims that were being removed are gone by now
             return
         log.warn(
             "routes of cluster {cluster} of another server can't be made: {reason}",
@@ -213,7 +218,7 @@ class SupervisorRoutes:
         )
 
     def _count(self, message: Message) -> None:
-        """All workers have a claim."""
+        """Note how many connections hold a claim, now that all workers have it."""
         cluster = message["cluster"]
         self._settled(cluster)
         self.desk.hold(cluster, message["held"], message["grace"])
@@ -252,7 +257,7 @@ class SupervisorRoutes:
         )
         record = self.desk.granted(claim.cluster)
         if claim.cluster in self._granted and record and not satisfies(record, message["listener"], wanted):
-            self._give_up(claim.cluster)  # nobody waits for it any more
+            self._give_up(claim.cluster)  # no request waits for the former grant any more
         self._granted.discard(claim.cluster)
         self._asked[claim.cluster] = message["serial"]
         asking = self.desk.ask(message["listener"], wanted)
@@ -268,11 +273,11 @@ class SupervisorRoutes:
     def _decided(self, message: Message, wanted: Wanted, denied: Denied | None) -> None:
         listener, cluster, serial = message["listener"], message["cluster"], message["serial"]
         if self._asked.get(cluster) != serial:
-            return  # whoever has asked since then is told, or all workers have it by now
+            return  # a later request gets the decision, or all workers have the routes by now
         told: Message = {"is": "fleet_decided", "serial": serial, "listener": listener, "cluster": cluster}
         record = self.desk.granted(cluster)
         if denied is None and (record is None or not satisfies(record, listener, wanted)):
-            # It has waited behind another question, which was about something else.
+            # It has waited for an earlier request, which was for other routes.
             denied = Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} was given other routes")
             self.desk.withdraw(cluster)
         if denied is not None:
@@ -280,6 +285,6 @@ class SupervisorRoutes:
             told |= {"port": None, "status": denied.status.value, "problem": denied.reason}
         elif record is not None:
             self._granted.add(cluster)
-            self.desk.hold(cluster, 1, 0.0)  # the supervisor's, until it says what has come of it
+            self.desk.hold(cluster, 1, 0.0)  # held for the supervisor until it reports the result
             told["port"] = record.port
         self._say(told)

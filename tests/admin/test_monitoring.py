@@ -16,7 +16,7 @@ from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
-from reverseproxy.fleet.outgoing_links import LinkPhase
+from reverseproxy.fleet.outgoing_link import LinkPhase
 from reverseproxy.testing import MemoryReactor, run
 from tests.admin.world import World
 from tests.fleet.worlds import FleetWorld

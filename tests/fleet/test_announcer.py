@@ -18,7 +18,7 @@ from reverseproxy.fleet.link_frames import (
     frame,
     is_understood_by,
 )
-from reverseproxy.fleet.outgoing_links import LIMITS
+from reverseproxy.fleet.outgoing_link import LIMITS
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.testing import Recorder
 from tests.fleet.worlds import PEERS, FleetWorld
@@ -75,18 +75,18 @@ class SayingTests(SynchronousTestCase):
     def test_at_once(self) -> None:
         """What nothing waits for is said at once, each time."""
         for number in range(3):
-            self.saying.say({"n": number})
+            self.saying.send({"n": number})
             self.assertEqual(self.stream.said(), [{"n": number}])
             self.assertEqual(self.stream.take(), [])
 
     def test_order(self) -> None:
         """Messages in theirs; each agent once, as it is then."""
-        self.saying.say({"n": 0})
+        self.saying.send({"n": 0})
         for number in range(1, 4):
             self.states["c", "x"] = number
-            self.saying.tell(("c", "x"))
-            self.saying.tell(("c", f"y{number}"))
-            self.saying.say({"n": number})
+            self.saying.announce(("c", "x"))
+            self.saying.announce(("c", f"y{number}"))
+            self.saying.send({"n": number})
         found = self.stream.take()
         self.assertEqual(found[:4], [{"n": number} for number in range(4)])
         self.assertEqual(
@@ -103,7 +103,7 @@ class SayingTests(SynchronousTestCase):
     def test_on_credit(self) -> None:
         """However many there are at once, no more is written than is taken, and none is lost."""
         for number in range(MANY // 10):
-            self.saying.tell(("c", str(number)))
+            self.saying.announce(("c", str(number)))
         self.assertEqual(len(self.stream.said()), 1)
         self.assertEqual(len(self.saying), MANY // 10 - 1)
         found = self.stream.take()
@@ -112,48 +112,48 @@ class SayingTests(SynchronousTestCase):
 
     def test_large_messages(self) -> None:
         for _ in range(40):
-            self.saying.say({"x": "y" * 8000})
+            self.saying.send({"x": "y" * 8000})
         self.assertEqual(len(self.stream.take()), 40)
         self.assertLess(self.stream.most, MOST_BYTES + MAX_FRAME)
 
     def test_who_takes_nothing(self) -> None:
         """Is given up, but only if there is more for it."""
-        self.saying.tell(("c", "x"))
-        self.saying.tell(("c", "y"))
+        self.saying.announce(("c", "x"))
+        self.saying.announce(("c", "y"))
         self.clock.advance(UNTAKEN)
-        self.saying.tell(("c", "y"))
+        self.saying.announce(("c", "y"))
         self.assertEqual(self.failed, [])
         self.clock.advance(1)
-        self.saying.tell(("c", "y"))
+        self.saying.announce(("c", "y"))
         self.assertEqual(self.failed, ["it does not read what it is told"])
 
     def test_who_takes_little(self) -> None:
         """Is not given up."""
         for number in range(100 * AT_ONCE):
-            self.saying.tell(("c", str(number)))
+            self.saying.announce(("c", str(number)))
         for _ in range(50):
             self.clock.advance(UNTAKEN - 1)
             self.stream.producer.resumeProducing()
-            self.saying.tell(("c", "x"))
+            self.saying.announce(("c", "x"))
         self.assertEqual(self.failed, [])
 
     def test_too_many_messages(self) -> None:
         for number in range(MOST + 2):
-            self.saying.say({"n": number})
+            self.saying.send({"n": number})
         self.assertEqual(self.failed, ["it does not read what it is told"])
 
     def test_too_long(self) -> None:
         """It costs itself."""
-        self.saying.say({"x": "y" * MAX_FRAME})
-        self.saying.say({"n": 1})
+        self.saying.send({"x": "y" * MAX_FRAME})
+        self.saying.send({"n": 1})
         self.assertEqual(self.stream.take(), [{"n": 1}])
         self.flushLoggedErrors()
 
     def test_stopped(self) -> None:
         for number in range(3):
-            self.saying.say({"n": number})
+            self.saying.send({"n": number})
         self.saying.stopProducing()
-        self.saying.say({"n": 4})
+        self.saying.send({"n": 4})
         self.assertEqual((len(self.saying), self.stream.take()), (0, [{"n": 0}]))
 
 
@@ -219,19 +219,19 @@ class LinkTests(SynchronousTestCase):
 
     def test_both_know(self) -> None:
         for name in "ab":
-            [link] = self.world.fleet(name).entrance.links
-            self.assertEqual(link.knows, {"orders"})
+            [link] = self.world.fleet(name).incoming.all
+            self.assertEqual(link.capabilities, {"orders"})
 
     def test_something_of_a_later_version(self) -> None:
         """It is left alone, in both directions, with one line for whoever wants to see it."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
-        [link] = self.world.fleet("a").entrance.links
+        [link] = self.world.fleet("a").incoming.all
         for number in range(100):
-            link.say({"weather": number})
-            link.say({"cluster": "clientCluster", "agent": "0" * 32, "mood": number})
-            self.world.fleet("b").links.all["a"].say({"weather": number})
+            link.send({"weather": number})
+            link.send({"cluster": "clientCluster", "agent": "0" * 32, "mood": number})
+            self.world.fleet("b").links.all["a"].send({"weather": number})
         self.world.pass_time(1)
         self.assertEqual(self.state(), ("up", 0))
         found = [each for each in events if "is not known here" in (each.get("log_format") or "")]
@@ -242,7 +242,7 @@ class LinkTests(SynchronousTestCase):
         told: list[Any] = []
         agents = [("clientCluster", f"{number:032x}") for number in range(MANY)]
         self.world.fleet("a")._told.update(dict.fromkeys(agents, False))
-        self.world.fleet("b").remote.link_told = (  # type: ignore[method-assign]
+        self.world.fleet("b").remote.link_message = (  # type: ignore[method-assign]
             lambda link, message: told.append(message.get("agent"))
         )
         self.world.fleet("b").links.all["a"].revoke("a test")

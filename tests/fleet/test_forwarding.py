@@ -195,7 +195,7 @@ class FaultTests(FleetTestCase):
         # b does not hear any more of what becomes of them.
         self.world.directories["b"].cut = True
         fleet = self.world.fleet("a")
-        fleet.entrance.tell = lambda agent: None  # type: ignore[method-assign]
+        fleet.incoming.announce = lambda agent: None  # type: ignore[method-assign]
         self.world.agents[0].stopService()
         self.world.pass_time(2)
         self.assertEqual(len(self.world.fleet("b").remote.hosts), 2)
@@ -341,7 +341,7 @@ class FaultTests(FleetTestCase):
         self.assertEqual(client.data, b"echo 1" + 5 * b"echo 2")
         client.transport.loseConnection()
         self.world.pass_time(3)
-        self.assertFalse(self.world.fleet("a").entrance.links)
+        self.assertFalse(self.world.fleet("a").incoming.all)
 
     def test_health_is_judged_by_the_owner(self) -> None:
         self.servers(
@@ -407,10 +407,10 @@ class FaultTests(FleetTestCase):
         link = self.world.fleet("b").links.get("a")
         assert link is not None
         for number, outcome in enumerate((99, [], "x", True), 1):
-            link.say({"outcome": outcome, "cluster": "clientCluster", "agent": "x"})
+            link.send({"outcome": outcome, "cluster": "clientCluster", "agent": "x"})
             self.world.pass_time(2)
             self.assertEqual(self.peer("b", "a")["losses"], number)
-        link.say({"later": 1})
+        link.send({"later": 1})
         self.world.pass_time(1)
         self.assertEqual(self.answer(1), "one")
 

@@ -193,7 +193,7 @@ class OrderTests(OrdersTestCase):
         """That is said, and nothing is written down."""
         self.world.agent(0, answer="one")
         key = self.agents(1)["one"]["id"]
-        for link in list(self.world.fleet("b").entrance.links):
+        for link in list(self.world.fleet("b").incoming.all):
             link.server = ""
         answer = self.ask(1, f"agents/{key}", "DELETE")
         self.assertEqual(answer.status, 502)
@@ -270,8 +270,8 @@ class OrderTests(OrdersTestCase):
             self.assertEqual(self.ask(0, path, method).status, 404)
 
     def test_nonsense_ends_the_link(self) -> None:
-        link = next(each for each in self.world.fleet("a").entrance.links if each.server == "b")
-        link.say({"keep_out": [], "seconds": 5})
+        link = next(each for each in self.world.fleet("a").incoming.all if each.server == "b")
+        link.send({"keep_out": [], "seconds": 5})
         self.world.pass_time(2)
         [peer] = [each for each in self.world.fleet("b").peers() if each["server"] == "a"]
         self.assertEqual((peer["losses"], peer["state"]), (1, "up"))
@@ -334,7 +334,7 @@ class ProvedTests(OrdersTestCase):
         self.certain(0, answer="one")
         self.world.pass_time(1)
         key = self.agents(1)["one"]["id"]
-        for link in list(self.world.fleet("b").entrance.links):
+        for link in list(self.world.fleet("b").incoming.all):
             link.server = ""
         answer = self.ask(1, f"agents/{key}?ban=600", "DELETE")
         self.assertEqual((answer.status, answer.json["passed_on"]), (202, {}))
@@ -354,7 +354,7 @@ class HeardTests(SynchronousTestCase):
         self.obeyed: list[Order] = []
         self.orders.obey = self.obey
 
-    def say(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Take the place of an entrance."""
         self.said.append(json.loads(json.dumps(message)))
 
@@ -434,7 +434,7 @@ class HeardTests(SynchronousTestCase):
         def refuse(message: object) -> None:
             raise WireError("9000 bytes can't be told to another server, 8192 are the most")
 
-        self.say = refuse  # type: ignore[method-assign,assignment]
+        self.send = refuse  # type: ignore[method-assign,assignment]
         self.exclusions.exclude(("address", "::1"), 60.0, "x")
         self.orders.greet(self)  # type: ignore[arg-type]
 

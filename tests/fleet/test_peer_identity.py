@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.fleet.link_frames import LinkFrameReader, frame
-from reverseproxy.fleet.outgoing_links import LIMITS
+from reverseproxy.fleet.outgoing_link import LIMITS
 from reverseproxy.fleet.peer_identity import PREFIX, PeerTls, peer_context, proved_ids
 from reverseproxy.fleet.records import HostRecord, ServerRecord
 from reverseproxy.mux.session import MuxSession
@@ -94,7 +94,7 @@ class LinkTests(SynchronousTestCase):
         self.server("a", AUTHORITY.of_server("a"))
         self.server("b", OTHER.of_server("b", trusts=AUTHORITY))
         self.assertNotEqual(self.problem("b", "a"), "")
-        self.assertFalse(self.world.fleet("a").entrance.links)
+        self.assertFalse(self.world.fleet("a").incoming.all)
 
     def test_no_certificate(self) -> None:
         self.server("a", AUTHORITY.of_server("a"))
@@ -106,7 +106,7 @@ class LinkTests(SynchronousTestCase):
         factory = Factory.forProtocol(Recorder)
         endpoint.connect(factory).addBoth(found.append)
         self.world.pass_time(1)
-        self.assertFalse(self.world.fleet("a").entrance.links)
+        self.assertFalse(self.world.fleet("a").incoming.all)
 
     def test_an_authority_that_is_trusted_no_longer(self) -> None:
         """Links of its servers end within a second or two, in both directions, and come back with it."""
@@ -124,7 +124,7 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(len(self.world.fleet("a").remote.hosts), 1)
         trust(OTHER)
         self.world.pass_time(2.1)
-        self.assertFalse(self.world.fleet("a").entrance.links)
+        self.assertFalse(self.world.fleet("a").incoming.all)
         self.assertEqual(len(self.world.fleet("a").remote.hosts), 0)
         self.assertNotEqual(self.problem("a", "b"), "")
         trust(AUTHORITY)
@@ -189,7 +189,7 @@ class MemberTests(SynchronousTestCase):
         endpoint.connect(_Made(self.session))
         self.world.pass_time(0.5)
         self.talk = self.open(frame({"v": 1, "hello": "c"}))
-        self.assertIn("c", {link.server for link in self.world.fleet("a").entrance.links})
+        self.assertIn("c", {link.server for link in self.world.fleet("a").incoming.all})
 
     def open(self, data: bytes = b"", seconds: float = 0.1) -> Recorder:
         """Open a stream, and say something on it."""

@@ -102,7 +102,7 @@ class Fleet(SynchronousTestCase):
             each.abort()
         fleet: Any = service._world.fleet
         fleet.links.stop()
-        fleet.entrance.close("killed")
+        fleet.incoming.close("killed")
         self.addCleanup(self._bury, service)
 
     def _bury(self, service: ReverseProxy) -> None:

@@ -144,7 +144,7 @@ class LostLinkTests(SynchronousTestCase):
         self.remote._objection = lambda record: looked.append(record) or ""
         for _ in range(50):
             self.remote.review()
-            self.remote.link_told(self.link, {"leaving": True})
+            self.remote.link_message(self.link, {"leaving": True})
         turns = 0
         while self.clock.calls:
             self.clock.turn()
@@ -160,12 +160,12 @@ class LostLinkTests(SynchronousTestCase):
         """All of them are there again, and what was said of them before does not count."""
         key = self.hosts[-1].key
         names = {"cluster": key.cluster, "agent": key.agent}
-        self.remote.link_told(self.link, {"gone": True, **names})
+        self.remote.link_message(self.link, {"gone": True, **names})
         self.lose()
         self.clock.turn()
         self.link.usable = True
         self.remote.link_up(self.link)
-        self.remote.link_told(self.link, {"well": False, **names})
+        self.remote.link_message(self.link, {"well": False, **names})
         for _ in range(12):
             self.clock.turn()
         self.assertEqual(set(self.remote.hosts), {each.key for each in self.hosts})

@@ -226,7 +226,7 @@ class WorkerRouteTests(test_routes.Fleet):
         self.desk.gone(self.places[0])
         self.clients["gamma 0"].reachable = False
         old._world.fleet.links.stop()
-        old._world.fleet.entrance.close("killed")
+        old._world.fleet.incoming.close("killed")
         for each in old.listeners.values():
             each.stop_accepting()
         self.places[0].worker.tell = lambda message: None
