@@ -133,14 +133,15 @@ class ReverseProxy(Service):
             bind_all(
                 [listener.config for listener in self.listeners.values()],
                 lambda config: self.listeners[config.name].privilegedStartService(),
+                self.admin,
                 self._file,
             )
-            if self.admin is not None:
-                self.admin.privilegedStartService()
         except ConfigError:
             self.living.bound = False
             for listener in self.listeners.values():
                 listener.stop_accepting()
+            if self.admin is not None:
+                self.admin.listener.stop_accepting()
             raise
 
     def startService(self) -> None:

@@ -31,7 +31,8 @@ from reverseproxy.app import ReverseProxy
 from reverseproxy.cluster.directory import ClusterDirectory
 from reverseproxy.config.loader import Loaded, load, loads
 from reverseproxy.endpoints.client import ClusterEndpoint
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Problem
 from reverseproxy.process.reloading import Report
 from reverseproxy.transport import is_supported, with_streams
 

@@ -7,13 +7,13 @@ places within it, and whoever knows where that part stands puts them there.
 
 from __future__ import annotations
 
-__all__ = ["Key", "Place", "Problem", "quote"]
+__all__ = ["DOCUMENT", "Key", "PART", "Place", "Problem", "quote"]
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Key = str | int
 """A key of an object, as the document writes it, or the index of an item of a list."""
@@ -104,7 +104,14 @@ class Place(NamedTuple):
         """Where it is, given where the part stands that it is in, unless it is one of the whole document."""
         if self.file is None:
             return self._replace(file=part.file, keys=(*part.keys, *self.keys))
-        return self._replace(file=self.file or part.file)
+        return self._replace(file=self.file or part.file or "")
+
+
+DOCUMENT: Final = Place("")
+"""The whole of the document that is read or built; whoever knows its name adds that."""
+
+PART: Final = Place()
+"""The whole of a part that is looked at by itself; whoever knows where that stands adds that."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -121,6 +128,8 @@ class Problem:
 
     def __init__(self, file: str, path: str, message: str) -> None:
         """
+        Make one by texts, as other programs have them; this project has places, see L{at}.
+
         @param file: the configuration file, as the user named it; empty for a problem of a part
             that is looked at by itself.
         @param path: the place in it, such as C{servers[0].listeners[1].address}; empty for the whole of it.
@@ -131,7 +140,7 @@ class Problem:
 
     @classmethod
     def at(cls, place: Place, reason: str) -> Problem:
-        """Name a problem by its place."""
+        """Make one by its place."""
         problem = cls("", "", reason)
         object.__setattr__(problem, "place", place)
         return problem
@@ -155,6 +164,16 @@ class Problem:
     def within(self, part: Place) -> Problem:
         """The same, placed by whoever knows where the part stands that has it."""
         return Problem.at(self.place.within(part), self.reason)
+
+    def to_message(self) -> list[Any]:
+        """Return the same as JSON, for another process of this server."""
+        return [*self.place, self.reason]
+
+    @classmethod
+    def from_message(cls, message: Sequence[Any]) -> Problem:
+        """Read what C{to_message} has written."""
+        file, keys, line, column, reason = message
+        return cls.at(Place(file, tuple(keys), line, column), reason)
 
     def __str__(self) -> str:
         """Format as C{file: path.in.document: message}."""

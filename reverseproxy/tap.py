@@ -39,13 +39,15 @@ from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.app import ReverseProxy
 from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.clock import use_monotonic_time
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
-from reverseproxy.errors import ConfigError, Problem, WireError
+from reverseproxy.errors import ConfigError, WireError
 from reverseproxy.limits.connection_limit import Descriptors
-from reverseproxy.logs import LogObserver, make_observer
+from reverseproxy.logs import LOG_PATH, LogFile, LogObserver, make_observer
+from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.inherited_sockets import ListenerSockets
 from reverseproxy.process.lifecycle import Lifecycle
 from reverseproxy.process.reloading import Report
@@ -219,10 +221,17 @@ class Options(BaseOptions):
         @return: warnings.
         @raise ConfigError: if something is wrong, or missing.
         """
-        built = ReverseProxy(self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
-        if built.missing:
-            raise ConfigError(*built.missing, warnings=(*self.loaded.warnings, *built.warnings))
-        return tuple(built.warnings)
+        findings = Diagnostics(self.file)
+        build = partial(ReverseProxy, self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
+        built = findings.attempt(DOCUMENT, build)
+        path = self.loaded.config.server.default_log_path
+        if path == self.log_plan.path:  # otherwise it has no effect
+            findings.attempt(DOCUMENT, partial(LogFile, path, LOG_PATH, dry=True))
+        warnings = () if built is None else built.warnings
+        for problem in () if built is None else built.missing:
+            findings.add(problem)
+        findings.raise_errors(*self.loaded.warnings, *warnings)
+        return tuple(warnings)
 
     def _report(self, found: Sequence[Problem]) -> NoReturn:
         """Say what C{--check} has found, and exit."""
@@ -248,7 +257,7 @@ class Options(BaseOptions):
             return parse_workers(self.loaded.config.server.processor)
         except ValueError:
             problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto"'
-            raise ConfigError(Problem(self.file, "servers[0].processor", problem)) from None
+            raise ConfigError(Problem.at(Place(self.file) / "servers" / 0 / "processor", problem)) from None
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -537,17 +546,16 @@ def makeService(options: Options) -> IService:
     several = options.workers > 1
     if several and twistd.get("chroot"):
         _exit(sys.stderr, "workers can't be started in another root directory: leave --chroot out\n", 1)
-    try:
-        # With workers, this finds out what is wrong, for all of them.
-        reactor = _with_transport(options["transport"])
-        service = _Service(options.loaded.config, reactor, SystemRandom(), options.file, dry=several)
-        # Of several processes each has its share, the supervisor too.
-        per_hour = options.loaded.config.server.max_log_size_per_hour / (
-            options.workers + 1 if several else 1
-        )
-        observer = make_observer(plan.path, plan.level, plan.format, per_hour=per_hour)
-    except ConfigError as error:
-        _exit(sys.stderr, f"{error}\n", 1)
+    # With workers, this finds out what is wrong, for all of them.
+    reactor = _with_transport(options["transport"])
+    findings = Diagnostics(options.file)
+    build = partial(_Service, options.loaded.config, reactor, SystemRandom(), options.file, dry=several)
+    # Of several processes each has its share, the supervisor too.
+    per_hour = options.loaded.config.server.max_log_size_per_hour / (options.workers + 1 if several else 1)
+    observe = partial(make_observer, plan.path, plan.level, plan.format, per_hour=per_hour, where=plan.where)
+    service, observer = findings.attempt(DOCUMENT, build), findings.attempt(DOCUMENT, observe)
+    if service is None or observer is None:
+        _exit(sys.stderr, "".join(f"{problem}\n" for problem in findings.errors), 1)
     warnings = [*options.loaded.warnings, *service.warnings, *service.missing]
     if several:
         settings = {
@@ -575,7 +583,7 @@ def makeService(options: Options) -> IService:
             service.read_from(partial(_in_thread, load, os.path.abspath(options["config"])))
         if service.admin is not None:
             gathered = GatheredSource(supervising)
-            supervising.admin = AdminServer(options.loaded.config, _reactor(), gathered, options.file)
+            supervising.admin = AdminServer(options.loaded.config, _reactor(), gathered)
             supervising.admin.steer(steered)
         return _ready(supervising, observer, plan, warnings, options)
     service.is_quickstart = bool(options["quickstart"])
@@ -598,7 +606,7 @@ def _ready(
     service.warnings = warnings
     if plan.theirs and options.loaded.config.server.default_log_level != plan.level:
         note = f"does not count for the log that twist writes, at the level {plan.level}: it has --log-level"
-        service.warnings.append(Problem(options.file, "servers[0].default_log_level", note))
+        service.warnings.append(Problem.at(Place(options.file) / "servers" / 0 / "default_log_level", note))
     service.notes = options.loaded.notes
     service.describe = partial(startup_lines, options.loaded.config)
     return service

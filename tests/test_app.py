@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -623,8 +624,11 @@ class RunningTests(TestCase):
             await each
 
     async def test_all_addresses_that_can_t_be_bound_are_reported_together(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            taken = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two)]
+        with contextlib.ExitStack() as stack:
+            ports = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            numbers = [each.getsockname()[1] for each in ports]
+            taken = [f"127.0.0.1:{number}" for number in numbers]
+            admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": numbers[2]}}}
             third = edited(TUNNEL_SERVER, (f"{LISTENER}.name", "third"))["servers"][0]["listeners"][0]
             app = build(
                 edited(
@@ -632,6 +636,7 @@ class RunningTests(TestCase):
                     (f"{LISTENER}.address", taken[0]),
                     (f"{TUNNEL}.address", taken[1]),
                     ("servers[0].listeners[2]", {**third, "address": "127.0.0.1:0"}),
+                    ("admin", admin),
                 ),
                 reactor,
                 file="the.json",
@@ -641,7 +646,11 @@ class RunningTests(TestCase):
                 app.privilegedStartService()
         self.assertEqual(
             [(problem.file, problem.path) for problem in caught.exception.problems],
-            [("the.json", f"{LISTENER}.address"), ("the.json", f"{TUNNEL}.address")],
+            [
+                ("the.json", f"{LISTENER}.address"),
+                ("the.json", f"{TUNNEL}.address"),
+                ("the.json", "admin.address"),
+            ],
         )
         for problem, address in zip(caught.exception.problems, taken, strict=True):
             self.assertIn(f"can't listen on {address}: Address already in use; ", problem.message)

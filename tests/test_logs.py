@@ -42,6 +42,7 @@ from reverseproxy.logs import (
     said,
 )
 from reverseproxy.logs.bounds import LogBounds
+from reverseproxy.problems import PART
 
 #: 2026-07-14T12:00:00.123Z
 MOMENT = 1784030400.1234
@@ -170,7 +171,7 @@ class LogFileTests(SynchronousTestCase):
     def test_cannotOpen(self) -> None:
         """The error names the path, its key and the reason."""
         os.mkdir(self.path)
-        error = self.assertRaises(ConfigError, LogFile, self.path, "default_log_path")
+        error = self.assertRaises(ConfigError, LogFile, self.path, PART / "default_log_path")
         self.assertEqual(
             str(error), f"default_log_path: the log file {self.path!r} can't be opened: Is a directory"
         )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
 from functools import partial
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+import reverseproxy
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
-from reverseproxy.problems import Place, Problem
+from reverseproxy.problems import DOCUMENT, PART, Place, Problem
 
 ADMIN = Place("", ("admin",))
 HOSTS = Place("", ("cluster_manager", "clusters", 1, "hosts"))
 
 # shorter than what messages shorten
 KEYS = st.lists(st.one_of(st.integers(0, 99), st.text(min_size=1, max_size=20)), max_size=5).map(tuple)
+
+_ANSWERS = re.compile(r"Problem\(\d{3}, ")
+"""What the admin API answers, which has a class of this name too."""
 
 
 class PlaceTests(SynchronousTestCase):
@@ -39,6 +46,18 @@ class PlaceTests(SynchronousTestCase):
     def test_no_path(self) -> None:
         for wrong in (".a", "a.", "a..b", "a[", "a[x]", 'a["x]', "a b", "[0]b"):
             self.assertRaises(ValueError, Place.of, wrong)
+
+    @given(KEYS, KEYS)
+    def test_paths_tell_places_apart(self, one: tuple[str | int, ...], other: tuple[str | int, ...]) -> None:
+        """No two places of a document are written in the same way."""
+        same = Place("a.json", one).path == Place("a.json", other).path
+        self.assertEqual(same, one == other)
+
+    @given(KEYS)
+    def test_keys_for_another_process(self, keys: tuple[str | int, ...]) -> None:
+        """What is sent as JSON is read as what it was."""
+        problem = Problem.at(Place("a.json", keys), "is wrong")
+        self.assertEqual(Problem.from_message(json.loads(json.dumps(problem.to_message()))), problem)
 
     def test_keys_with_dots_are_one_key(self) -> None:
         """What is around a place is not found by looking for dots in a text."""
@@ -64,19 +83,40 @@ class ProblemTests(SynchronousTestCase):
     """L{Problem}."""
 
     def test_text(self) -> None:
-        self.assertEqual(
-            str(Problem("a.json", "admin.address", "is taken")), "a.json: admin.address: is taken"
-        )
-        self.assertEqual(str(Problem("", "", "is wrong")), "is wrong")
+        place = Place("a.json") / "admin" / "address"
+        self.assertEqual(str(Problem.at(place, "is taken")), "a.json: admin.address: is taken")
+        self.assertEqual(str(Problem.at(DOCUMENT, "is wrong")), "is wrong")
+        self.assertEqual(str(Problem.at(PART, "is wrong")), "is wrong")
 
     def test_parts(self) -> None:
-        problem = Problem("a.json", "servers[0].x", "is wrong")
-        self.assertEqual(problem.place, Place("a.json", ("servers", 0, "x")))
+        problem = Problem.at(Place("a.json", ("servers", 0, "x")), "is wrong")
         self.assertEqual(
             (problem.file, problem.path, problem.message), ("a.json", "servers[0].x", "is wrong")
         )
-        self.assertEqual(problem, Problem.at(problem.place, "is wrong"))
-        self.assertNotEqual(problem, Problem("b.json", "servers[0].x", "is wrong"))
+        self.assertEqual(problem, Problem("a.json", "servers[0].x", "is wrong"))
+        self.assertNotEqual(problem, Problem.at(Place("b.json") / "servers" / 0 / "x", "is wrong"))
+
+    def test_for_another_process(self) -> None:
+        """What a worker finds keeps its place, also in a file of its own, and in none."""
+        for place in (
+            PART / "a",
+            DOCUMENT / "servers" / 0 / "x.y",
+            Place("routers/b.json", ("routers", 3, "match")),
+            Place("a.json", line=3, column=7),
+        ):
+            problem = Problem.at(place, "is wrong")
+            self.assertEqual(Problem.from_message(json.loads(json.dumps(problem.to_message()))), problem)
+
+    def test_ours_have_typed_places(self) -> None:
+        """Nothing here makes a place of a text: that is for programs that have only texts."""
+        root = Path(reverseproxy.__file__).parent
+        made = re.compile(r"(?<![\w.])(?:Config)?Problem\(|\bPlace\.of\(")
+        for file in root.rglob("*.py"):
+            text = file.read_text("utf-8")
+            if file.name != "problems.py" and re.search("from reverseproxy.(problems|errors) import", text):
+                found = [line for line in text.splitlines() if made.search(line)]
+                ours = [line for line in found if "class " not in line and not _ANSWERS.search(line)]
+                self.assertEqual(ours, [], str(file.relative_to(root)))
 
     def test_text_that_can_not_be_read(self) -> None:
         """A syntax error has its line and column in its place, and the message names them."""
@@ -103,7 +143,7 @@ class DiagnosticsTests(SynchronousTestCase):
         """Where a part is, and whether it tells of itself or of the document, is not guessed by a name."""
         for place in (ADMIN, HOSTS / 0, Place("", ("tracing", "driver"))):
             relative, absolute = (
-                Problem("", "tls_context.x", "a"),
+                Problem.at(PART / "tls_context" / "x", "a"),
                 Problem.at(place / "tls_context" / "x", "b"),
             )
             self.found.attempt(place, partial(self.fail_with, relative, absolute))

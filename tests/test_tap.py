@@ -30,6 +30,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import reverseproxy
 from reverseproxy import __version__, tap
+from reverseproxy.config.models import ServerConfig
+from reverseproxy.errors import ConfigError
+from reverseproxy.logs import make_observer
+from reverseproxy.process.runners import plan_log
 from reverseproxy.process.signals import Signals
 from reverseproxy.services import quickstart
 from reverseproxy.tap import Options, makeService
@@ -369,8 +373,27 @@ class LogTests(TapTestCase):
         options = self.options("--config", self.write(document))
         status, out, err = self.exits(makeService, options)
         self.assertEqual((status, out), (1, ""))
-        self.assertIn("default_log_path", err)
-        self.assertIn(str(self.directory), err)
+        path = options["config"]
+        problem = f"servers[0].default_log_path: the log file {str(self.directory)!r} can't be opened: "
+        self.assertIn(f"{path}: {problem}", err)
+        # What is wrong elsewhere is told with it, and a check finds it without a trace.
+        document = edited(document, (f"{LISTENER}.access_logs", [{"log_path": str(self.directory)}]))
+        file = self.write(document)
+        for attempt in (partial(makeService, self.options("--config", file)), self.check_of(file)):
+            self.err.truncate(0)
+            self.err.seek(0)
+            status, out, err = self.exits(attempt)
+            self.assertEqual((status, out, err.count("can't be opened")), (1, "", 2), err)
+
+    def check_of(self, file: str) -> Callable[[], Options]:
+        return partial(self.options, "--check", "--config", file)
+
+    def test_an_option_that_names_no_log(self) -> None:
+        """The option is named, not a key of the document that it takes the place of."""
+        plan = plan_log({"nodaemon": True, "logfile": str(self.directory)}, ServerConfig(), None, None)
+        with self.assertRaises(ConfigError) as caught:
+            make_observer(plan.path, where=plan.where)
+        self.assertTrue(str(caught.exception).startswith("--logfile: the log file "))
 
     def test_twistd_logs_with_it(self) -> None:
         service = self.service(TUNNEL_SERVER)

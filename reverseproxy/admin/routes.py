@@ -95,7 +95,7 @@ class Routes:
                             "route": name_of(
                                 rule, host.name, Place(None, ("virtual_hosts", i, "routers", j))
                             ),
-                            "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
+                            "place": (place / "virtual_hosts" / i / "routers" / j).path,
                             "rule": rule,
                         }
                     )
@@ -161,7 +161,7 @@ class Routes:
         return {
             "router": name,
             "virtual_host": host.name,
-            "place": f"{place}.virtual_hosts[{i}].routers[{j}]",
+            "place": (place / "virtual_hosts" / i / "routers" / j).path,
             "outcome": _outcome(rule),
             "rule": _plain(rule),
         }

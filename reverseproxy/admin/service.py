@@ -27,10 +27,11 @@ from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
-from reverseproxy.errors import Problem as ConfigProblem
 from reverseproxy.listener import BoundPort, Listener, ListenerFailed
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import Throttle
+from reverseproxy.problems import DOCUMENT
+from reverseproxy.problems import Problem as ConfigProblem
 from reverseproxy.tls import ServerTls
 
 log = Logger()
@@ -44,6 +45,7 @@ MOST_CONNECTIONS: Final = 256
 PARTING: Final = 1.0
 """Seconds that connections stay that were made with another tls_context."""
 
+_ADMIN: Final = DOCUMENT / "admin"
 _PROBES: Final = frozenset({"healthz", "livez", "readyz"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
@@ -58,21 +60,19 @@ class AdminServer(Service):
 
     _steered: ISteered | None = None
 
-    def __init__(self, config: Config, reactor: Any, source: ISource, file: str = "") -> None:
+    def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
         """
-        @param file: what to call the configuration in messages.
         @raise ConfigError: if its files can't be used.
         """
         admin = config.admin
         assert admin is not None
-        self._file = file
         self._complaints = Throttle(reactor, 0.1, 10)
         self._source = source
         self._reactor = reactor
         self._admin = admin
         self._access = _access(admin)
         context = admin.tls
-        self.tls = None if context is None else ServerTls([context], "admin.tls_context")
+        self.tls = None if context is None else ServerTls([context], _ADMIN / "tls_context")
         self._mosn = MosnPaths(config, source, reactor)
         self._api = TunnelApi(config, source, reactor)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
@@ -137,7 +137,7 @@ class AdminServer(Service):
         try:
             self.listener.privilegedStartService()
         except ListenerFailed as error:
-            raise ConfigError(ConfigProblem(self._file, "admin.address", str(error))) from None
+            raise ConfigError(ConfigProblem.at(_ADMIN / "address", str(error))) from None
 
     def startService(self) -> None:
         """Bind, if that has not been done."""
@@ -288,14 +288,14 @@ class AdminChange:
         old = server._admin
         self.tls = server.tls
         if old.tls != admin.tls:
-            self.tls = None if admin.tls is None else ServerTls([admin.tls], "admin.tls_context")
+            self.tls = None if admin.tls is None else ServerTls([admin.tls], _ADMIN / "tls_context")
         self.port: BoundPort | None = None
         self._server = server
         if old.bound != admin.bound:
             try:
                 self.port = server.listener.bind(_where(admin), self.tls is not None, mode=_mode(admin))
             except ListenerFailed as error:
-                raise ConfigError(ConfigProblem(server._file, "admin.address", str(error))) from None
+                raise ConfigError(ConfigProblem.at(_ADMIN / "address", str(error))) from None
 
     def commit(self) -> None:
         """Go on with it."""
@@ -311,7 +311,7 @@ def _access(admin: AdminConfig) -> Access:
     try:
         return Access(admin)
     except ValueError as error:
-        raise ConfigError(ConfigProblem("", "admin.tokens_file", str(error))) from None
+        raise ConfigError(ConfigProblem.at(_ADMIN / "tokens_file", str(error))) from None
 
 
 def _where(admin: AdminConfig) -> ListenerConfig:

@@ -25,7 +25,7 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import ICredentialCheck, ICredentialSource
 from reverseproxy.listener import Listener
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.readiness import destinations
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.agent import Agent
@@ -99,7 +99,7 @@ def _relays(config: ListenerConfig) -> bool:
     return all(isinstance(each.config, TcpProxyConfig) for each in config.filter_chain.filters)
 
 
-_AGENTS: Final = Place("", ("extends",))
+_AGENTS: Final = DOCUMENT / "extends"
 
 
 class AgentBuilder:

@@ -28,10 +28,9 @@ from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.assembly.world import World
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
-from reverseproxy.errors import Problem
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.listener import BoundPort, ListenerFailed
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.proxy.readiness import sole_dialects
 from reverseproxy.tunnel.agent.agent import Agent
@@ -75,11 +74,11 @@ class Assembly:
         options = None if config.tracing is None else config.tracing.options
         if old is None and options is not None:
             world.tracing = self.findings.attempt(
-                Place("") / "tracing" / "driver", partial(build_tracing, options, world.reactor)
+                DOCUMENT / "tracing" / "driver", partial(build_tracing, options, world.reactor)
             )
         if old is None and config.fleet is not None:
             world.fleet = self.findings.attempt(
-                Place("") / "fleet",
+                DOCUMENT / "fleet",
                 partial(
                     build_fleet, world, self.findings, config.fleet, world.fleet_resources.make_directory
                 ),
@@ -121,11 +120,6 @@ class Assembly:
     # what there is
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What is wrong."""
-        return self.findings.errors
-
-    @property
     def access_logs(self) -> Iterator[AccessLog]:
         """All of them that are open."""
         for parts in self.listeners.values():
@@ -154,7 +148,7 @@ class Assembly:
             return
         if isinstance(fleet.directory, FleetDirectory):
             prepare = partial(DirectoryChange, fleet.directory, config, before, self._world, self.findings)
-            change = self.findings.attempt(Place("") / "fleet" / "etcd", prepare)
+            change = self.findings.attempt(DOCUMENT / "fleet" / "etcd", prepare)
             if change is not None:
                 self._steps.append(change.commit)
 
@@ -162,7 +156,7 @@ class Assembly:
         old = None if self._old is None else self._old.clusters.get(config.name)
         if old is None:
             if config.name in self._world.clusters:
-                place = Place("") / "cluster_manager" / "clusters" / index / "name"
+                place = DOCUMENT / "cluster_manager" / "clusters" / index / "name"
                 problem = "an agent has brought a cluster of this name: take another, or end that first"
                 self.findings.add(Problem.at(place, problem))
             return self._cluster_builder.build(index, config)

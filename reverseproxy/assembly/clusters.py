@@ -21,7 +21,7 @@ from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ClusterConfig, HostConfig, TlsContextConfig
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.readiness import Readiness
 from reverseproxy.proxy.rpc.health import rpc_checkers
 from reverseproxy.proxy.rpc.protocols import Dialect
@@ -46,7 +46,7 @@ class ClusterParts:
     tls: ClientTls | None = None
 
 
-_MANAGER: Final = Place("", ("cluster_manager",))
+_MANAGER: Final = DOCUMENT / "cluster_manager"
 _CLUSTERS: Final = _MANAGER / "clusters"
 
 

@@ -17,10 +17,10 @@ from reverseproxy.config.models import EtcdConfig, FleetConfig
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.etcd import TIMEOUT, Etcd
 from reverseproxy.fleet.records import ServerRecord
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT
 from reverseproxy.tls import ClientTls
 
-_PLACE: Final = Place("") / "fleet" / "etcd"
+_PLACE: Final = DOCUMENT / "fleet" / "etcd"
 
 MAX_PASSWORD: Final = 4096
 """Characters of a password at the most."""

@@ -26,13 +26,13 @@ from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
 from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.listener import Listener
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, owner_of
 from reverseproxy.tunnel.server.filter import TunnelServer
 
-_PLACE: Final = Place("") / "fleet" / "peers"
+_PLACE: Final = DOCUMENT / "fleet" / "peers"
 
 MakeDirectory = Callable[[FleetConfig, Callable[[], ServerRecord], World, bool], IDirectory]
 """

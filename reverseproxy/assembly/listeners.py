@@ -25,7 +25,7 @@ from reverseproxy.config.models import (
 )
 from reverseproxy.listener import BuildProtocol, Listener
 from reverseproxy.metrics import RequestTally
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
@@ -81,7 +81,7 @@ def binding_of(config: ListenerConfig) -> tuple[bool, str, bool, str] | None:
     return unix, address, config.reuseport, own
 
 
-LISTENERS: Final = Place("", ("servers", 0, "listeners"))
+LISTENERS: Final = DOCUMENT / "servers" / 0 / "listeners"
 """Where listeners stand in a document."""
 
 

@@ -25,7 +25,7 @@ class Routers:
         self,
         world: World,
         findings: Diagnostics,
-        configs: Mapping[str, tuple[str, RouterConfig]],
+        configs: Mapping[str, tuple[Place, RouterConfig]],
         old: Routers | None = None,
     ) -> None:
         """
@@ -39,9 +39,7 @@ class Routers:
             if old is not None and old.configs.get(name) == config:
                 self._new[name] = world.routers[name]
                 continue
-            router = findings.attempt(
-                Place.of(place, ""), partial(Router, config, world.file, place, world.random.random)
-            )
+            router = findings.attempt(place, partial(Router, config, place, world.random.random))
             if router is not None:
                 self._new[name] = router
                 for warning in router.warnings:

@@ -31,11 +31,11 @@ from reverseproxy.clock import wall_time
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.tls.turns import set_share
 from reverseproxy.tunnel.agent.agent import Agent
@@ -118,9 +118,9 @@ class RunningConfig:
         self.inspector = self._inspector()
         self.reloading.failed = lambda report: self.inspector.answer("reload_failed", report.failure)
         self.admin = self._make_admin(assembly) if assembly.has_admin and world.worker is None else None
-        if assembly.problems:
+        if assembly.findings.errors:
             assembly.discard()
-            raise ConfigError(*assembly.problems)
+        assembly.findings.raise_errors()
         self._adopt(assembly)
 
     @property
@@ -161,8 +161,8 @@ class RunningConfig:
 
     def _make_admin(self, assembly: Assembly) -> AdminServer | None:
         world, findings = self.world, assembly.findings
-        build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector), world.file)
-        server = findings.attempt(Place("") / "admin", build)
+        build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector))
+        server = findings.attempt(DOCUMENT / "admin", build)
         if server is not None:
             server.steer(self)
             if server.tls is not None:
@@ -173,7 +173,7 @@ class RunningConfig:
 
     def _unread(self) -> Loaded:
         """Read the configuration where there is nothing to read."""
-        raise ConfigError(Problem(self.world.file, "", "it is in no file that could be read again"))
+        raise ConfigError(Problem.at(Place(self.world.file), "it is in no file that could be read again"))
 
     def prepare(self, loaded: Loaded, dry: bool = False, bind: bool = True) -> Prepared:
         """
@@ -197,13 +197,13 @@ class RunningConfig:
             if self.admin is None:
                 admin = self._make_admin(assembly)
                 if admin is not None and self.bound:
-                    findings.attempt(Place("") / "admin", admin.privilegedStartService)
+                    findings.attempt(DOCUMENT / "admin", admin.privilegedStartService)
             else:
-                admin = findings.attempt(Place("") / "admin", partial(self.admin.prepare, config))
+                admin = findings.attempt(DOCUMENT / "admin", partial(self.admin.prepare, config))
         prepared = Prepared(loaded, changes, assembly, admin)
         if findings.errors:
             prepared.discard()
-            raise ConfigError(*findings.errors, warnings=(*loaded.warnings, *findings.warnings))
+        findings.raise_errors(*loaded.warnings)
         return prepared
 
     def commit(self, prepared: Prepared) -> None:

@@ -14,12 +14,14 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.admin.service import AdminChange, AdminServer
-from reverseproxy.assembly.listeners import binding_of
+from reverseproxy.assembly.listeners import LISTENERS, binding_of
 from reverseproxy.assembly.running import Prepared, RunningConfig
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.listener import ListenerFailed
+from reverseproxy.problems import Place, Problem
 from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.supervisor import Supervisor
@@ -79,7 +81,7 @@ class Supervised:
             if supervisor.stopping:
                 raise ReloadRefused(self._file)
             if problems:
-                raise ConfigError(*(Problem(self._file, path, text) for path, text in problems))
+                raise ConfigError(*(each.within(Place(self._file)) for each in problems))
         except BaseException:
             supervisor.discard()
             prepared.discard()
@@ -92,8 +94,8 @@ class Supervised:
         committing = supervisor.commit(loaded, moved, opened)
         self._commit_admin(admin, prepared)
         self._built.commit(prepared)
-        for path, text in await committing:
-            log.error("{problem}", problem=str(Problem(self._file, path, text)))
+        for problem in await committing:
+            log.error("{problem}", problem=str(problem.within(Place(self._file))))
         return prepared.report(self._file, generation)
 
     def _open(self, old: Config, new: Config) -> tuple[dict[str, str], Sockets]:
@@ -108,7 +110,7 @@ class Supervised:
         owners = {binding: name for name, binding in before.items() if binding is not None}
         moved: dict[str, str] = {}
         opened: Sockets = {}
-        problems: list[Problem] = []
+        findings = Diagnostics(self._file)
         for index, config in enumerate(new.server.listeners):
             binding = after[config.name]
             if binding is None or before.get(config.name) == binding:
@@ -120,10 +122,10 @@ class Supervised:
             try:
                 opened[config.name] = self._supervisor.open(config)
             except ListenerFailed as error:
-                problems.append(Problem(self._file, f"servers[0].listeners[{index}].address", str(error)))
-        if problems:
+                findings.add(Problem.at(LISTENERS / index / "address", str(error)))
+        if findings.errors:
             _close(opened)
-            raise ConfigError(*problems)
+        findings.raise_errors()
         return moved, opened
 
     def _prepare_admin(self, config: Config) -> AdminChange | AdminServer | None:
@@ -133,7 +135,7 @@ class Supervised:
         if supervisor.admin is not None:
             change: AdminChange = supervisor.admin.prepare(config)
             return change
-        server = AdminServer(config, self._reactor, GatheredSource(supervisor), self._file)
+        server = AdminServer(config, self._reactor, GatheredSource(supervisor))
         server.steer(self)
         server.privilegedStartService()
         return server

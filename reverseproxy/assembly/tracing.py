@@ -9,7 +9,8 @@ from typing import Any
 
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TracingOptions
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import PART, Problem
 from reverseproxy.tracing.interfaces import ITracing
 
 
@@ -26,7 +27,7 @@ def build_tracing(
         found = import_module(module)
     except ImportError as error:
         raise ConfigError(
-            Problem("", "", f"OpenTelemetry is not installed ({error}): pip install 'reverseproxy[tracing]'")
+            Problem.at(PART, f"OpenTelemetry is not installed ({error}): pip install 'reverseproxy[tracing]'")
         ) from None
     tracing: ITracing = found.OtelTracing(options, reactor, wall_time)
     return tracing

@@ -28,6 +28,7 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
     TunnelConfig,
 )
+from reverseproxy.problems import Place
 from reverseproxy.routing import (
     ClusterRoute,
     DirectResponse,
@@ -188,8 +189,8 @@ def _marked(config: RouterConfig) -> RouterConfig:
     return config.model_copy(update={"virtual_hosts": tuple(hosts)})
 
 
-def _route(place: str, router: RouterConfig, config: Config, facts: RouteInput) -> tuple[list[str], bool]:
-    lines = [f"router {router.router_config_name} ({place})"]
+def _route(place: Place, router: RouterConfig, config: Config, facts: RouteInput) -> tuple[list[str], bool]:
+    lines = [f"router {router.router_config_name} ({place.path})"]
     marked = Router(_marked(router))
     found = marked.match(facts)
     if not isinstance(found, DirectResponse):

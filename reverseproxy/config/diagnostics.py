@@ -21,9 +21,10 @@ class Diagnostics:
     document where it has been read here, and otherwise in that in which they were found.
     """
 
-    def __init__(self, file: str = "") -> None:
+    def __init__(self, file: str | None = None) -> None:
         """
-        @param file: the document that places are in that are in none.
+        @param file: the document of places that have none, of those within a part too; L{None} to
+            leave them as they are, for whoever knows it.
         """
         self._document = Place(file)
         self._errors: dict[Problem, None] = {}
@@ -72,6 +73,16 @@ class Diagnostics:
     def note(self, place: Place, reason: str) -> None:
         """Add what is worth one line, however often it is so of keys of this name."""
         self._notes.setdefault((place.name, reason), []).append(Problem.at(place, reason))
+
+    def raise_errors(self, *warnings: Problem) -> None:
+        """
+        Raise an error if there are any.
+
+        @param warnings: others than those that are here.
+        @raise ConfigError: with all of them, and with the warnings.
+        """
+        if self._errors:
+            raise ConfigError(*self.errors, warnings=(*warnings, *self.warnings))
 
     def attempt(self, place: Place, build: Callable[[], _T]) -> _T | None:
         """

@@ -29,8 +29,8 @@ from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
-from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.problems import Place
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place, Problem
 
 MAX_SIZE: Final = 64 * 1024 * 1024
 """The largest file in bytes."""
@@ -66,9 +66,9 @@ def load(path: str) -> Loaded:
     try:
         text = _read(path)
     except OSError as error:
-        raise ConfigError(Problem(path, "", f"can't be read: {error.strerror}")) from None
+        raise ConfigError(Problem.at(Place(path), f"can't be read: {error.strerror}")) from None
     except ValueError as error:
-        raise ConfigError(Problem(path, "", str(error))) from None
+        raise ConfigError(Problem.at(Place(path), str(error))) from None
     parse = _PARSERS.get(Path(path).suffix.lower(), parse_json)
     return _loads(text, path, parse, os.environ)
 
@@ -93,7 +93,7 @@ def _loads(text: str, file: str, parse: _Parser, environ: Mapping[str, str] | No
     except SyntaxProblem as problem:
         raise ConfigError(_syntax(file, problem)) from None
     except RecursionError:
-        raise ConfigError(Problem(file, "", "is nested too deeply")) from None
+        raise ConfigError(Problem.at(Place(file), "is nested too deeply")) from None
 
 
 def _syntax(file: str, problem: SyntaxProblem) -> Problem:
@@ -128,8 +128,7 @@ def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loa
     tree = Tree(Config, document, file, findings, _Directory(findings, environ).read)
     config = _validate(tree, findings)
     check(config, tree, findings)
-    if findings.errors:
-        raise ConfigError(*findings.errors, warnings=findings.warnings)
+    findings.raise_errors()
     return Loaded(config, findings.warnings, findings.notes)
 
 

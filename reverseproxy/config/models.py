@@ -190,6 +190,7 @@ from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tracing import TracingConfig, TracingOptions
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import Bool, Free, Int, Span, Text, ValueKind, between, describe
+from reverseproxy.problems import DOCUMENT, Place
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -353,7 +354,7 @@ class Config(Model):
         return self.servers[0]
 
     @property
-    def routers(self) -> Mapping[str, tuple[str, RouterConfig]]:
+    def routers(self) -> Mapping[str, tuple[Place, RouterConfig]]:
         """
         The routers that count, by name, each with its place in the document.
 
@@ -371,16 +372,17 @@ class Config(Model):
         )
         return {**own, **{name: entry for name, entry in managed.items() if name not in own}}
 
-    def _own_routers(self) -> Iterator[tuple[str, RouterConfig]]:
+    def _own_routers(self) -> Iterator[tuple[Place, RouterConfig]]:
         for index, router in enumerate(self.server.routers):
-            yield f"servers[0].routers[{index}]", router
+            yield DOCUMENT / "servers" / 0 / "routers" / index, router
 
-    def _managed_routers(self) -> Iterator[tuple[str, RouterConfig]]:
+    def _managed_routers(self) -> Iterator[tuple[Place, RouterConfig]]:
+        listeners = DOCUMENT / "servers" / 0 / "listeners"
         for index, listener in enumerate(self.server.listeners):
+            filters = listeners / index / "filter_chains" / 0 / "filters"
             for number, each in enumerate(listener.filter_chain.filters):
                 if isinstance(each.config, RouterConfig):
-                    place = f"servers[0].listeners[{index}].filter_chains[0].filters[{number}].config"
-                    yield place, each.config
+                    yield filters / number / "config", each.config
 
     @property
     def agents(self) -> tuple[TunnelAgentConfig, ...]:

@@ -29,9 +29,9 @@ from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.config.loader import loads
 from reverseproxy.endpoints.addresses import TunnelAddress
 from reverseproxy.endpoints.lent import LentFactory
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
-from reverseproxy.problems import Place
+from reverseproxy.problems import Place, Problem
 
 log = Logger()
 

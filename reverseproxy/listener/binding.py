@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from reverseproxy.addresses import is_unix, split_host_port
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ListenerConfig, PeersConfig
-from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.listener.ports import (
     BACKLOG,
     NO_IPV6,
@@ -21,6 +21,7 @@ from reverseproxy.listener.ports import (
     open_sockets,
     remove_stale_socket,
 )
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.process.inherited_sockets import INHERITED
 
 
@@ -98,26 +99,26 @@ def say_bound(
     )
 
 
-def bind_all(configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], file: str) -> None:
+def bind_all(
+    configs: Iterable[ListenerConfig], bind: Callable[[ListenerConfig], object], admin: Any, file: str
+) -> None:
     """
-    Bind all listeners of a configuration.
+    Bind all listeners of a configuration, and its admin API.
 
     @param bind: binds one, or raises L{ListenerFailed}.
+    @param admin: the service of the admin API; L{None} if there is none.
     @param file: the configuration file.
     @raise ConfigError: naming each address that can't be bound.
     """
-    problems: list[Problem] = []
+    findings = Diagnostics(file)
     for index, config in enumerate(configs):
         try:
             bind(config)
         except ListenerFailed as error:
-            place = f"servers[0].listeners[{index}].address"
-            problems.append(
-                Problem(
-                    file,
-                    "fleet.peers.address" if config.name == PeersConfig.listener_name else place,
-                    str(error),
-                )
-            )
-    if problems:
-        raise ConfigError(*problems)
+            place = DOCUMENT / "servers" / 0 / "listeners" / index
+            if config.name == PeersConfig.listener_name:
+                place = DOCUMENT / "fleet" / "peers"
+            findings.add(Problem.at(place / "address", str(error)))
+    if admin is not None:
+        findings.attempt(DOCUMENT / "admin", admin.privilegedStartService)
+    findings.raise_errors()

@@ -23,6 +23,7 @@ from __future__ import annotations
 __all__ = [
     "DEBUGGING",
     "DEFAULT_LEVEL",
+    "LOG_PATH",
     "Debugging",
     "LeftOut",
     "LogFile",
@@ -42,6 +43,6 @@ __all__ = [
 
 from reverseproxy.logs.file import LogFile
 from reverseproxy.logs.levels import DEBUGGING, DEFAULT_LEVEL, Debugging, level_name, parse_level
-from reverseproxy.logs.observer import LogObserver, make_observer
+from reverseproxy.logs.observer import LOG_PATH, LogObserver, make_observer
 from reverseproxy.logs.throttle import LeftOut, Throttle
 from reverseproxy.logs.words import counted, escape, format_time, how_many, loss, said, shorten

@@ -11,7 +11,8 @@ import stat
 import threading
 from typing import ClassVar, Final
 
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import PART, Place, Problem
 
 MAX_BACKLOG: Final = 1 << 20
 """Bytes that wait for an output that does not take them at the moment."""
@@ -55,7 +56,7 @@ class LogFile:
 
     dropped: ClassVar = 0
 
-    def __init__(self, path: str, where: str = "", dry: bool = False) -> None:
+    def __init__(self, path: str, where: Place = PART, dry: bool = False) -> None:
         """
         Open for appending, creating the file and its directories if need be.
 
@@ -105,7 +106,7 @@ class LogFile:
 
     def _not_opened(self, error: OSError | ValueError) -> ConfigError:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        return ConfigError(Problem("", self._where, f"the log file {self.path!r} can't be opened: {reason}"))
+        return ConfigError(Problem.at(self._where, f"the log file {self.path!r} can't be opened: {reason}"))
 
     def _look(self) -> None:
         """Find out, as far as one can, what opening the file would say."""

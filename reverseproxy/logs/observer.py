@@ -17,11 +17,12 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.logs.bounds import LogBounds
 from reverseproxy.logs.file import LogFile
 from reverseproxy.logs.levels import DEBUGGING, DEFAULT_LEVEL, is_level, parse_level
 from reverseproxy.logs.rendering import render_json, render_text
+from reverseproxy.problems import DOCUMENT, PART, Place, Problem
 
 if TYPE_CHECKING:
     from constantly import NamedConstant
@@ -125,8 +126,17 @@ class LogObserver:
         self.file.close()
 
 
+LOG_PATH: Final = DOCUMENT / "servers" / 0 / "default_log_path"
+"""Where the document names the log."""
+
+
 def make_observer(
-    path: str, level: str = DEFAULT_LEVEL, fmt: str = "text", worker: int = 0, per_hour: float = 0
+    path: str,
+    level: str = DEFAULT_LEVEL,
+    fmt: str = "text",
+    worker: int = 0,
+    per_hour: float = 0,
+    where: Place = LOG_PATH,
 ) -> LogObserver:
     """
     Make the observer for the configured log.
@@ -136,13 +146,14 @@ def make_observer(
     @param fmt: C{"text"} or C{"json"}.
     @param worker: the number of this worker, from 1; 0 for a process that is none.
     @param per_hour: bytes that may be written in an hour; 0 for any number.
+    @param where: what names the file, for the error.
     @raise ConfigError: if the file can't be opened or the format is unknown.
     """
     renderers = {"text": render_text, "json": render_json}
     if fmt not in renderers:
-        raise ConfigError(Problem("", "", f"{fmt!r} is not a log format; use 'text' or 'json'"))
+        raise ConfigError(Problem.at(PART, f"{fmt!r} is not a log format; use 'text' or 'json'"))
     bounds = LogBounds(per_hour) if per_hour else None
-    return LogObserver(LogFile(path, "default_log_path"), level, renderers[fmt], worker, bounds)
+    return LogObserver(LogFile(path, where), level, renderers[fmt], worker, bounds)
 
 
 def _is_echo(event: LogEvent) -> bool:

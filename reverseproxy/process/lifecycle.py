@@ -18,7 +18,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place, Problem
 from reverseproxy.process.inherited_sockets import AGENTS_PORT, INHERITED, ListenerSockets
 from reverseproxy.process.service_manager import ServiceManager, handed_over
 from reverseproxy.process.takeover import TakeoverClient, TakeoverFailed, TakeoverServer, take_over
@@ -93,7 +94,7 @@ class Lifecycle:
         try:
             self._successor = take_over(self.path)
         except TakeoverFailed as error:
-            raise ConfigError(Problem("--takeover", "", str(error))) from None
+            raise ConfigError(Problem.at(Place("--takeover"), str(error))) from None
         if self._successor is not None:
             INHERITED.add(self._successor.bequests)
             INHERITED.claims += self._successor.claims

@@ -20,7 +20,8 @@ from twisted.logger import Logger
 
 from reverseproxy.clock import wall_time
 from reverseproxy.config.loader import Loaded
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place, Problem
 
 log = Logger()
 
@@ -83,7 +84,7 @@ class ReloadRefused(ConfigError):
     """It is too late for another configuration."""
 
     def __init__(self, file: str) -> None:
-        super().__init__(Problem(file, "", "the process is stopping"))
+        super().__init__(Problem.at(Place(file), "the process is stopping"))
 
 
 def _plain(problem: Problem) -> dict[str, str]:
@@ -165,7 +166,7 @@ class Reloader:
             report = Report(self.file, self.generation, error.problems, error.warnings)
         except Exception as error:
             log.failure("the configuration {file} could not be reloaded", file=self.file)
-            problem = Problem(self.file, "", f"failed on our side, the log has more: {error!r}")
+            problem = Problem.at(Place(self.file), f"failed on our side, the log has more: {error!r}")
             report = Report(self.file, self.generation, (problem,))
         self.last = report
         self.attempts += 1

@@ -17,7 +17,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from reverseproxy.config.models import ServerConfig
-from reverseproxy.logs import level_name
+from reverseproxy.logs import LOG_PATH, level_name
+from reverseproxy.problems import Place
 
 STANDARD_OUTPUT: Final = ("stdout", "-")
 
@@ -27,6 +28,7 @@ class LogPlan(NamedTuple):
     Where our observer writes, and workers do.
 
     @ivar path: see L{reverseproxy.logs.make_observer}, as for the next two.
+    @ivar where: what names the path: a key of the document, or an option of twistd.
     @ivar beside: whether the runner logs by itself, and our observer writes a
         file beside that.
     @ivar theirs: whether nothing but the runner's own log is written in this
@@ -38,6 +40,7 @@ class LogPlan(NamedTuple):
     format: str
     beside: bool = False
     theirs: bool = False
+    where: Place = LOG_PATH
 
 
 @implementer(ILogObserver)
@@ -103,4 +106,4 @@ def plan_log(
     if path in STANDARD_OUTPUT:
         # A daemon has no standard output to write to; twistd's own default then.
         path = "stdout" if twistd.get("nodaemon", True) else "twistd.log"
-    return LogPlan(path, level, fmt)
+    return LogPlan(path, level, fmt, where=Place("--logfile") if twistd.get("logfile") else LOG_PATH)

@@ -19,16 +19,19 @@ __all__ = [
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocol, IReactorTime
 
 from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ProxyConfig
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.metrics import RequestTally
+from reverseproxy.problems import PART, Problem
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.detect import Candidate, Detector, DetectorSettings, detect_http1, detect_http2
 from reverseproxy.proxy.filters import FilterChain
@@ -184,12 +187,14 @@ def _candidate(plan: ProxyPlan, name: str) -> Candidate:
     try:
         return _rpc(plan, name)
     except ValueError as error:
-        place = "downstream_protocol"
+        place = PART / "config"
         if name in plan.config.extend_config.xprotocols:
-            place = f"extend_config.xprotocols.{name}"
+            place = place / "extend_config" / "xprotocols" / name
         elif plan.config.downstream_protocol == "X":
-            place = "extend_config.sub_protocol"
-        raise ConfigError(Problem("", f"config.{place}", str(error))) from error
+            place = place / "extend_config" / "sub_protocol"
+        else:
+            place /= "downstream_protocol"
+        raise ConfigError(Problem.at(place, str(error))) from error
 
 
 def build_proxy(plan: ProxyPlan, fallback: BuildProtocol | None = None) -> BuildProtocol:
@@ -202,15 +207,10 @@ def build_proxy(plan: ProxyPlan, fallback: BuildProtocol | None = None) -> Build
     names = plan.config.protocols
     if "Auto" in names:
         names = (*_HTTP, *xprotocol_names())
-    candidates = []
-    problems: list[Problem] = []
-    for name in names:
-        try:
-            candidates.append(_candidate(plan, name))
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(*problems)
+    findings = Diagnostics()
+    found = [findings.attempt(PART, partial(_candidate, plan, name)) for name in names]
+    findings.raise_errors()
+    candidates = [candidate for candidate in found if candidate is not None]
     if not plan.config.detects:
         return candidates[0].build
     settings = DetectorSettings(

@@ -114,7 +114,7 @@ def sole_protocols(config: Config) -> dict[str, str]:
                 for cluster in (each.config.cluster, *(route.cluster for route in each.config.routes)):
                     found[cluster].add("tcp")
             elif isinstance(each.config, ProxyConfig):
-                _, router = routers.get(each.config.router_config_name, ("", None))
+                _, router = routers.get(each.config.router_config_name, (None, None))
                 protocols = {_key(each.config, protocol) for protocol in each.config.protocols}
                 for rule in () if router is None else _rules(router):
                     for cluster, protocol in _destinations(rule):

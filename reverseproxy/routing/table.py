@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reverseproxy.config.diagnostics import Diagnostics
-from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.problems import Place
+from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.routing.actions import Level, compile_action
 from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.hosts import Domains
@@ -79,16 +78,14 @@ class Router:
     def __init__(
         self,
         config: RouterConfig,
-        file: str = "",
-        where: str = "",
+        where: Place = DOCUMENT,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """
         Build the table.
 
         @param config: the validated configuration.
-        @param file: its file, for error messages.
-        @param where: the place of C{config} in the file, for error messages.
+        @param where: the place of C{config} in its document, for error messages.
         @param draw: gives random numbers from 0 to 1, less than 1, for weighted
             clusters.
         @raise ConfigError: for everything that MOSN refuses as well: domains
@@ -99,7 +96,7 @@ class Router:
         """
         notes = Diagnostics()
         self.name = config.router_config_name
-        compiler = _Compiler(config, Place.of(where, file), notes, draw)
+        compiler = _Compiler(config, where, notes, draw)
         self._match = compiler.table()
         self.unconditional_route: RouteResult | None = compiler.unconditional_route
         self._domains = compiler.domains
@@ -107,8 +104,7 @@ class Router:
         self._bare = config.model_copy(update={"virtual_hosts": ()})
         self._draw = draw
         self._added: dict[str, tuple[VirtualHostConfig, tuple[str, ...]]] = {}
-        if notes.errors:
-            raise ConfigError(*notes.errors)
+        notes.raise_errors()
         self.warnings: tuple[Problem, ...] = notes.warnings
 
     def take_over(self, other: Router) -> None:
@@ -155,11 +151,9 @@ class Router:
         @raise ConfigError: for what is wrong with its rules.
         """
         notes = Diagnostics()
-        rules = _Compiler(self._bare, Place(), notes, self._draw).virtual_host(host, Place())
-        if notes.errors:
-            raise ConfigError(
-                *(Problem("", "", f"virtual host {host.name}: {problem}") for problem in notes.errors)
-            )
+        place = Place(f"virtual host {host.name}")
+        rules = _Compiler(self._bare, place, notes, self._draw).virtual_host(host, place)
+        notes.raise_errors()
         added: list[str] = []
         for domain in host.domains:
             problem = f"{domain!r} occurs twice" if self._domains.has(domain) else ""

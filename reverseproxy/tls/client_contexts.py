@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from reverseproxy.clock import wall_time
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.problems import Place
-from reverseproxy.tls.contexts import LoadedContext, TlsContext, placed
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place, Problem
+from reverseproxy.tls.contexts import TLS_CONTEXT, LoadedContext, TlsContext
 from reverseproxy.tls.material import KeyMaterial, Verifier, Verify
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated
@@ -47,7 +47,7 @@ class ClientTls:
         self,
         config: TlsContextConfig,
         default_name: str,
-        where: Place | str = "tls_context",
+        where: Place = TLS_CONTEXT,
         wall: Callable[[], float] = wall_time,
     ) -> None:
         """
@@ -57,7 +57,7 @@ class ClientTls:
         @raise ConfigError: with everything that is wrong.
         """
         self._config = config
-        self._where = placed(where)
+        self._where = where
         self.fall_back = config.fall_back
         self._pins = Pins(config.fingerprint) if config.fingerprint else None
         self._by_name = not config.insecure_skip and (self._pins is None or bool(config.ca_cert))

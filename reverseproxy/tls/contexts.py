@@ -7,7 +7,7 @@ connections.
 
 from __future__ import annotations
 
-__all__ = ["Demands", "LoadedContext", "NO_DEMANDS", "TlsContext", "placed"]
+__all__ = ["Demands", "LoadedContext", "NO_DEMANDS", "TLS_CONTEXT", "TlsContext"]
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from OpenSSL import SSL
 from twisted.logger import Logger
 
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.problems import Place
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.tls.material import PEM, KeyMaterial, Verify, openssl_text
 from reverseproxy.tls.validity import Dated, Expiry
 
@@ -76,9 +76,8 @@ class LoadedContext:
     trust: bytes = b""
 
 
-def placed(where: Place | str) -> Place:
-    """The place of a context in the document, which somebody else knows the name of."""
-    return where if isinstance(where, Place) else Place.of(where, "")
+TLS_CONTEXT: Final = DOCUMENT / "tls_context"
+"""Where a context is said to be whose place is not given."""
 
 
 class TlsContext:
@@ -141,7 +140,7 @@ class TlsContext:
             material.warn()
         else:
             self._compare_dates(material, expiry.items)
-        if not material.problems:
+        if not material.findings.errors:
             try:
                 loaded = self._assemble(material)
                 self._expiry = expiry
@@ -151,7 +150,7 @@ class TlsContext:
                 material.report(
                     "cert_chain", f"can't be used together with the private_key: {openssl_text(error)}"
                 )
-        raise ConfigError(*material.problems)
+        raise ConfigError(*material.findings.errors)
 
     def _compare_dates(self, material: KeyMaterial, items: tuple[Dated, ...]) -> None:
         """Object to what is not valid at present where there is something valid to keep."""

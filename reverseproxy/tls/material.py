@@ -36,9 +36,9 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.errors import Problem
-from reverseproxy.problems import Place
+from reverseproxy.problems import Place, Problem
 from reverseproxy.tls.validity import Dated, of_certificate, of_revocation_list
 
 log = Logger()
@@ -83,7 +83,7 @@ class KeyMaterial:
     """
     The contents of one C{tls_context}, checked piece by piece.
 
-    @ivar problems: everything that is wrong.
+    @ivar findings: everything that is wrong.
     @ivar authorities: those that peers are verified against; L{None} for the system's.
     @ivar revocations: the lists of what these have revoked.
     """
@@ -95,7 +95,7 @@ class KeyMaterial:
         """
         self.config = config
         self._where = where
-        self.problems: list[Problem] = []
+        self.findings = Diagnostics()
         self.authorities = self._authorities()
         self.revocations = self._revocations(config.verify_client if is_server else not config.insecure_skip)
         self.chain, self.key = self._certificate(is_server)
@@ -106,7 +106,7 @@ class KeyMaterial:
     def report(self, key: str, message: str) -> None:
         """Note that something is wrong with the value of a key."""
         label = f"{key} {_describe(getattr(self.config, key))}".rstrip()
-        self.problems.append(Problem.at(self._where / key, f"{label}: {message}"))
+        self.findings.add(Problem.at(self._where / key, f"{label}: {message}"))
 
     def _read(self, key: str) -> bytes | None:
         """A file, or the PEM text itself; L{None} after a report."""
@@ -139,7 +139,7 @@ class KeyMaterial:
             self.report("crl", "has no effect unless peers are verified, see verify_client and insecure_skip")
             return []
         found = _REVOCATION_LIST.findall(self._read("crl") or b"")
-        if not found and not self.problems:
+        if not found and not self.findings.errors:
             self.report("crl", "there is no revocation list in it; they begin with -----BEGIN X509 CRL-----")
         try:
             return [x509.load_pem_x509_crl(pem) for pem in found]

@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import Attribute, Interface
 
-from reverseproxy.errors import Problem
+from reverseproxy.problems import Problem
 from reverseproxy.tls.validity import Dated
 
 log = Logger()

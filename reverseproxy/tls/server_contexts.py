@@ -6,6 +6,7 @@ __all__ = ["ServerTls"]
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -16,10 +17,10 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
 from reverseproxy.clock import wall_time
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.errors import ConfigError, Problem
-from reverseproxy.problems import Place
-from reverseproxy.tls.contexts import NO_DEMANDS, Demands, LoadedContext, TlsContext, placed
+from reverseproxy.problems import Place, Problem
+from reverseproxy.tls.contexts import NO_DEMANDS, TLS_CONTEXT, Demands, LoadedContext, TlsContext
 from reverseproxy.tls.material import KeyMaterial, Verify
 from reverseproxy.tls.reload import IReloadable
 from reverseproxy.tls.validity import Dated
@@ -63,7 +64,7 @@ class ServerTls:
     def __init__(
         self,
         contexts: Sequence[TlsContextConfig],
-        where: Place | str = "tls_context",
+        where: Place = TLS_CONTEXT,
         wall: Callable[[], float] = wall_time,
     ) -> None:
         """
@@ -79,17 +80,16 @@ class ServerTls:
         self._several = len(contexts) > 1
         self.version = 0
         self._contexts: list[TlsContext] = []
-        problems: list[Problem] = []
+        findings = Diagnostics()
         for index, config in enumerate(contexts):
-            place = placed(where)
+            place = where
             if self._several:
                 place = Place(place.file, place.keys[:-1]) / f"{place.name}_set" / index
-            try:
-                self._contexts.append(TlsContext(config, place, self._assemble, True, wall))
-            except ConfigError as error:
-                problems.extend(error.problems)
-        if problems:
-            raise ConfigError(*problems)
+            make = partial(TlsContext, config, place, self._assemble, True, wall)
+            context = findings.attempt(place, make)
+            if context is not None:
+                self._contexts.append(context)
+        findings.raise_errors()
         self._index()
 
     def _index(self) -> None:

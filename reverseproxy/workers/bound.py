@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -34,14 +35,15 @@ class BoundSockets:
         self.leave_files = False
         self._workers = workers
 
-    def bind(self, listeners: Iterable[ListenerConfig], file: str) -> None:
+    def bind(self, listeners: Iterable[ListenerConfig], admin: Any, file: str) -> None:
         """
-        Bind the addresses of listeners.
+        Bind the addresses of listeners, and that of the admin API.
 
+        @param admin: its service; L{None} if there is none.
         @param file: what to call the configuration in messages.
         @raise ConfigError: naming each address that can't be bound.
         """
-        bind_all(listeners, self._bind, file)
+        bind_all(listeners, self._bind, admin, file)
 
     def _bind(self, config: ListenerConfig) -> None:
         if config.bind_port:

@@ -12,13 +12,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.workers.handover import Handed, send
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.slots import Slot
 from reverseproxy.workers.turns import Turn
-
-Problems = list[tuple[str, str]]
-"""What is wrong with a configuration, each with its place in the document."""
 
 
 class Changing:
@@ -35,7 +33,7 @@ class Changing:
         """Whether workers are told of another configuration at present."""
         return self._turn is not None
 
-    def prepare(self, handed: Handed, opened: list[socket]) -> Deferred[Problems]:
+    def prepare(self, handed: Handed, opened: list[socket]) -> Deferred[list[Problem]]:
         """
         Let all workers that are ready get ready to go on with another configuration.
 
@@ -50,7 +48,8 @@ class Changing:
             try:
                 descriptors = send(slot.handover, handed, opened)
             except OSError as error:
-                turn.prepared(slot.name, {"turn": number, "problems": [("", f"worker {slot.name}: {error}")]})
+                problem = Problem.at(DOCUMENT, f"worker {slot.name}: {error}")
+                turn.prepared(slot.name, {"turn": number, "problems": [problem.to_message()]})
             else:
                 slot.send({"do": "prepare", "turn": number, "descriptors": descriptors})
         return turn.wait()
@@ -62,7 +61,7 @@ class Changing:
             for slot in self._slots:
                 slot.send({"do": "discard", "turn": turn.number})
 
-    def commit(self) -> tuple[set[int], Deferred[Problems]]:
+    def commit(self) -> tuple[set[int], Deferred[list[Problem]]]:
         """
         Let workers go on with the configuration that they are ready for.
 

@@ -22,10 +22,11 @@ from twisted.python.failure import Failure
 
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.problems import Problem
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.bound import BoundSockets
-from reverseproxy.workers.changing import Changing, Problems
+from reverseproxy.workers.changing import Changing
 from reverseproxy.workers.control import Control
 from reverseproxy.workers.ending import WorkersShutdown
 from reverseproxy.workers.exclusions import ExclusionDesk
@@ -169,9 +170,7 @@ class Supervisor(Service):
         """
         Service.privilegedStartService(self)
         try:
-            self._bound.bind(self.loaded.config.listening, self._file)
-            if self.admin is not None:
-                self.admin.privilegedStartService()
+            self._bound.bind(self.loaded.config.listening, self.admin, self._file)
             self._starter.make_directory(len(self.slots))
         except BaseException:
             self._close()
@@ -394,7 +393,7 @@ class Supervisor(Service):
 
     # another configuration
 
-    def prepare(self, handed: Handed, opened: list[socket.socket]) -> Deferred[Problems]:
+    def prepare(self, handed: Handed, opened: list[socket.socket]) -> Deferred[list[Problem]]:
         """See L{Changing.prepare}."""
         self._rounds.excuse(RELOADING)
         return self._changing.prepare(handed, opened)
@@ -405,7 +404,7 @@ class Supervisor(Service):
 
     def commit(
         self, loaded: Loaded, moved: Mapping[str, str], opened: Mapping[str, list[socket.socket]]
-    ) -> Deferred[Problems]:
+    ) -> Deferred[list[Problem]]:
         """
         Let workers go on with the configuration that they are ready for.
 

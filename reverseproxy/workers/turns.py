@@ -15,6 +15,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.workers.messages import Message
 
 PATIENCE: Final = 60.0
@@ -36,11 +37,11 @@ class Turn:
         self.number = number
         self.ready: set[int] = set()
         self._awaited = set(workers)
-        self._problems: list[tuple[str, str]] = []
-        self._done: Deferred[list[tuple[str, str]]] = Deferred()
+        self._problems: list[Problem] = []
+        self._done: Deferred[list[Problem]] = Deferred()
         self._deadline: IDelayedCall | None = clock.callLater(PATIENCE, self._late)
 
-    def wait(self) -> Deferred[list[tuple[str, str]]]:
+    def wait(self) -> Deferred[list[Problem]]:
         """
         Wait for them.
 
@@ -54,9 +55,9 @@ class Turn:
         """A worker has said how far it is."""
         if message.get("turn") != self.number or worker not in self._awaited:
             return
-        for path, text in message.get("problems", ()):
-            if (path, text) not in self._problems:
-                self._problems.append((path, text))
+        for problem in map(Problem.from_message, message.get("problems", ())):
+            if problem not in self._problems:
+                self._problems.append(problem)
         self.ready.add(worker)
         self.gone(worker)
 
@@ -69,7 +70,8 @@ class Turn:
     def _late(self) -> None:
         self._deadline = None
         for worker in sorted(self._awaited):
-            self._problems.append(("", f"worker {worker} was not ready for it within {PATIENCE:g} s"))
+            reason = f"worker {worker} was not ready for it within {PATIENCE:g} s"
+            self._problems.append(Problem.at(DOCUMENT, reason))
         self._end()
 
     def _end(self) -> None:

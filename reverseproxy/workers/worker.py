@@ -21,6 +21,7 @@ from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import Listen
 from reverseproxy.listener.ports import SharedPort
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive
@@ -254,19 +255,21 @@ class Worker:
 
     def _prepare(self, turn: int, descriptors: int) -> None:
         """Get ready for what has been handed over, and say so, or what is wrong with it."""
-        problems: list[tuple[str, str]] = []
+        problems: list[Problem] = []
         try:
             handed, sockets = receive(self._handover, descriptors)
             waiting = self._waiting = PreparedConfig(turn, handed, sockets)
             waiting.prepared = self._service.living.prepare(handed.loaded, bind=False)
         except ConfigError as error:
-            problems = [(problem.path, problem.message) for problem in error.problems]
+            problems = [*error.problems]
         except Exception as error:
             log.failure("this worker can't get ready for another configuration")
-            problems = [("", f"worker {self.number + 1} failed: {error!r}"[:500])]
+            problems = [Problem.at(DOCUMENT, f"worker {self.number + 1} failed: {error!r}"[:500])]
         if problems:
             self._discard(turn)
-        self._control.send({"is": "prepared", "turn": turn, "problems": problems})
+        self._control.send(
+            {"is": "prepared", "turn": turn, "problems": [each.to_message() for each in problems]}
+        )
 
     def _discard(self, turn: int) -> None:
         waiting = self._waiting
@@ -298,7 +301,7 @@ class Worker:
         }
         prepared = waiting.prepared
         prepared.assembly.bind()
-        for problem in prepared.assembly.problems:
+        for problem in prepared.assembly.findings.errors:
             log.error("{problem}", problem=str(problem))
         self._service.living.commit(prepared)
         self._watch(self._watched)

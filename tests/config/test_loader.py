@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.loader import load, loads
 from reverseproxy.config.models import ProxyConfig
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place, Problem
 from tests import most
 from tests.config.documents import (
     AGENT,
@@ -1203,14 +1204,14 @@ class FileTests(SynchronousTestCase):
     def test_unreadable(self) -> None:
         self.assertEqual(
             self.fails("/no/such/file.json"),
-            (Problem("/no/such/file.json", "", "can't be read: No such file or directory"),),
+            (Problem.at(Place("/no/such/file.json"), "can't be read: No such file or directory"),),
         )
         self.assertEqual(
             self.fails(str(self.directory)),
-            (Problem(str(self.directory), "", "can't be read: Is a directory"),),
+            (Problem.at(Place(str(self.directory)), "can't be read: Is a directory"),),
         )
         path = self.write("c.json", b'{"a": "\xff"}')
-        self.assertEqual(self.fails(path), (Problem(path, "", "is not UTF-8: byte 0xff at 7"),))
+        self.assertEqual(self.fails(path), (Problem.at(Place(path), "is not UTF-8: byte 0xff at 7"),))
 
     def test_byte_order_mark(self) -> None:
         load(self.write("c.json", b"\xef\xbb\xbf" + json.dumps(TUNNEL_SERVER).encode()))

@@ -95,7 +95,7 @@ class RouterTests(SynchronousTestCase):
             warnings(document), [f"{place}: does not count, because of the router of this name at {ROUTER}"]
         )
         where, counts = parse(document).config.routers["web"]
-        self.assertEqual((where, counts.virtual_hosts[0].domains), (ROUTER, ("*",)))
+        self.assertEqual((where.path, counts.virtual_hosts[0].domains), (ROUTER, ("*",)))
 
     def test_two_of_one_name_in_filters(self) -> None:
         first = manager(router_config_name="web", virtual_hosts=[{"domains": ["a"]}])
@@ -115,7 +115,7 @@ class RouterTests(SynchronousTestCase):
             ],
         )
         where, counts = parse(document).config.routers["web"]
-        self.assertEqual((where, counts.virtual_hosts[0].domains), (f"{second}.config", ("b",)))
+        self.assertEqual((where.path, counts.virtual_hosts[0].domains), (f"{second}.config", ("b",)))
 
     def test_two_of_one_name_in_one_list(self) -> None:
         """Here it is more likely a mistake than a habit of an older version."""

@@ -19,6 +19,7 @@ from reverseproxy.config.models import (
     VariableMatcherConfig,
 )
 from reverseproxy.errors import ConfigError
+from reverseproxy.problems import Place
 from reverseproxy.routing import (
     DEFAULT_TIMEOUT,
     ClusterRoute,
@@ -150,9 +151,8 @@ class DomainTests(SynchronousTestCase):
         ]:
             error = self.assertRaises(ConfigError, router, virtual_host(domains, rule(prefix="/")))
             self.assertEqual(str(error), message)
-        error = self.assertRaises(
-            ConfigError, Router, config(virtual_host(["a", "a*", "a"])), "mosn.json", "servers[0].routers[2]"
-        )
+        place = Place("mosn.json") / "servers" / 0 / "routers" / 2
+        error = self.assertRaises(ConfigError, Router, config(virtual_host(["a", "a*", "a"])), place)
         self.assertEqual(
             [str(problem) for problem in error.problems],
             [

@@ -28,6 +28,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import CertificateRejected, ConfigError, TlsFailed
+from reverseproxy.problems import DOCUMENT
 from reverseproxy.tls import (
     ClientTls,
     ServerTls,
@@ -241,7 +242,7 @@ class ServerNameTests(ContextTestCase):
 
     def test_no_name(self) -> None:
         with self.assertRaises(ConfigError) as raised:
-            ClientTls(self.certs.client_context(), "", "agents[0].tls_context")
+            ClientTls(self.certs.client_context(), "", DOCUMENT / "agents" / 0 / "tls_context")
         self.assert_problem(raised.exception, "agents[0].tls_context.server_name", "no name to verify")
 
     def test_bad_names(self) -> None:
@@ -635,7 +636,7 @@ class SelectionTests(ContextTestCase):
                     self.context(self.first, min_version="x"),
                     self.context(self.exact, cipher_suites="x", ca_cert="x"),
                 ],
-                "listeners[0].tls_context",
+                DOCUMENT / "listeners" / 0 / "tls_context",
             )
         self.assertEqual(
             [problem.path for problem in raised.exception.problems],

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy.errors import Problem
+from reverseproxy.problems import Problem
 from reverseproxy.tls import CertificateReloader, ClientTls, IReloadable, ServerTls
 from tests.certs import Certificates
 

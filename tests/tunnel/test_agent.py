@@ -23,9 +23,10 @@ from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import MuxHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, ListenerConfig, TunnelAgentConfig, TunnelConfig
-from reverseproxy.errors import ConfigError, CredentialMissing, Problem
+from reverseproxy.errors import ConfigError, CredentialMissing
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, ICredentialSource
 from reverseproxy.listener import Listener
+from reverseproxy.problems import PART, Problem
 from reverseproxy.tls import ClientTls, ServerTls
 from reverseproxy.tunnel.agent import link as link_module
 from reverseproxy.tunnel.agent.agent import DEFICIT_INTERVAL, Agent
@@ -628,7 +629,7 @@ class ListTests(AgentTestCase):
     def test_a_server_whose_name_can_t_be_verified_keeps_no_other_from_being_dialled(self) -> None:
         def client_tls(server: str) -> ClientTls:
             if server == B.server:
-                raise ConfigError(Problem("", "tls_context.server_name", "is no name"))
+                raise ConfigError(Problem.at(PART / "tls_context" / "server_name", "is no name"))
             return ClientTls(Certificates(self.mktemp()).client_context(), "localhost")
 
         bench = Bench(connection_num=1, client_tls=client_tls)

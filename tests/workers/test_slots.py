@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import ListenerConfig
+from reverseproxy.problems import DOCUMENT
 from reverseproxy.workers.bound import BoundSockets
 from reverseproxy.workers.changing import Changing
 from reverseproxy.workers.ending import WorkersShutdown
@@ -159,7 +160,9 @@ class ChangingTests(SynchronousTestCase):
         changing = Changing(slots, Clock())
         self.assertFalse(changing.under_way)
         problems = self.successResultOf(changing.prepare(None, []))  # type: ignore[arg-type]
-        self.assertEqual([(path, text.split(":")[0]) for path, text in problems], [("", "worker 1")])
+        self.assertEqual(
+            [(each.place, each.reason.split(":")[0]) for each in problems], [(DOCUMENT, "worker 1")]
+        )
         self.assertTrue(changing.under_way)
         changing.discard()
         self.assertFalse(changing.under_way)
@@ -195,7 +198,7 @@ class BoundTests(SynchronousTestCase):
         bound = BoundSockets(2)
         self.addCleanup(bound.close)
         one, other = self.listener("one"), self.listener("other")
-        bound.bind([one, other], "document")
+        bound.bind([one, other], None, "document")
         before = dict(bound.by_listener)
         third = self.listener("third")
         opened = {"third": bound.open(third)}
@@ -210,7 +213,7 @@ class BoundTests(SynchronousTestCase):
         for leave in (True, False):
             file = os.path.join(tempfile.mkdtemp(), "a.sock")
             bound = BoundSockets(2)
-            bound.bind([self.listener("one", f"unix:{file}")], "document")
+            bound.bind([self.listener("one", f"unix:{file}")], None, "document")
             bound.leave_files = leave
             bound.close()
             self.assertEqual((os.path.exists(file), bound.by_listener), (leave, {}))

@@ -11,9 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import WireError
+from reverseproxy.problems import DOCUMENT, PART, Problem
 from reverseproxy.workers.handover import Handed, receive, send
 from reverseproxy.workers.turns import PATIENCE, Turn
 from tests.config.documents import TUNNEL_SERVER
+
+WRONG = Problem.at(PART / "a" / "b", "is wrong")
 
 
 class TurnTests(SynchronousTestCase):
@@ -32,8 +35,8 @@ class TurnTests(SynchronousTestCase):
     def test_what_is_wrong(self) -> None:
         """What all of them say is told once."""
         for worker in (1, 2):
-            self.turn.prepared(worker, {"turn": 7, "problems": [["a.b", "is wrong"]]})
-        self.assertEqual(self.successResultOf(self.done), [("a.b", "is wrong")])
+            self.turn.prepared(worker, {"turn": 7, "problems": [WRONG.to_message()]})
+        self.assertEqual(self.successResultOf(self.done), [WRONG])
 
     def test_one_that_is_gone(self) -> None:
         self.turn.prepared(1, {"turn": 7})
@@ -42,8 +45,8 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(self.turn.ready, {1})
 
     def test_answers_of_another_turn(self) -> None:
-        self.turn.prepared(1, {"turn": 6, "problems": [["", "x"]]})
-        self.turn.prepared(3, {"turn": 7, "problems": [["", "x"]]})
+        self.turn.prepared(1, {"turn": 6, "problems": [WRONG.to_message()]})
+        self.turn.prepared(3, {"turn": 7, "problems": [WRONG.to_message()]})
         self.assertNoResult(self.done)
         self.clock.advance(PATIENCE)
         self.successResultOf(self.done)
@@ -51,8 +54,9 @@ class TurnTests(SynchronousTestCase):
     def test_one_that_is_late(self) -> None:
         self.turn.prepared(2, {"turn": 7})
         self.clock.advance(PATIENCE)
-        [(_, text)] = self.successResultOf(self.done)
-        self.assertIn("worker 1 was not ready", text)
+        [problem] = self.successResultOf(self.done)
+        self.assertEqual(problem.place, DOCUMENT)
+        self.assertIn("worker 1 was not ready", problem.reason)
         self.turn.prepared(1, {"turn": 7})
 
     def test_nobody(self) -> None:

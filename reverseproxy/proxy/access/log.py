@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.clock import wall_time
-from reverseproxy.errors import ConfigError, Problem
+from reverseproxy.errors import ConfigError
 from reverseproxy.logs import LogFile, Throttle
+from reverseproxy.problems import PART, Problem
 from reverseproxy.proxy.access.formats import formatter_of
 from reverseproxy.proxy.access.record import AccessRecord
 
@@ -66,14 +67,14 @@ class AccessLog:
         try:
             self._format, unknown = formatter_of(fmt, listener, worker)
         except ValueError as error:
-            raise ConfigError(Problem("", "log_format", f"{fmt!r}: {error}")) from None
+            raise ConfigError(Problem.at(PART / "log_format", f"{fmt!r}: {error}")) from None
         self.warnings = tuple(
-            Problem("", "log_format", f'the variable "%{name}%" is not known and gives "-"')
+            Problem.at(PART / "log_format", f'the variable "%{name}%" is not known and gives "-"')
             for name in unknown
         )
         self._clock = clock
         self._wall = wall
-        self._file = LogFile(self.path, "log_path", dry)
+        self._file = LogFile(self.path, PART / "log_path", dry)
         self._lines: list[str] = []
         self._size = 0
         self._call: IDelayedCall | None = None
