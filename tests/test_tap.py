@@ -35,7 +35,11 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.logs import make_observer
 from reverseproxy.process.runners import plan_log
 from reverseproxy.process.signals import Signals
-from reverseproxy.services import quickstart
+from reverseproxy.services import process_service, quickstart
+from reverseproxy.services import reactor as process_reactor
+from reverseproxy.services.single import SingleProcessService
+from reverseproxy.services.supervising import SupervisorService
+from reverseproxy.services.worker import owner_of
 from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.transport.ports import BoundedReactor
@@ -79,11 +83,13 @@ class TapTestCase(SynchronousTestCase):
         error = self.assertRaises(SystemExit, call, *arguments)
         return int(error.code), self.out.getvalue(), self.err.getvalue()  # type: ignore[arg-type]
 
-    def service(self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None) -> tap._Service:
+    def service(
+        self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None
+    ) -> SingleProcessService:
         """What twistd runs."""
         options = self.options("--config", self.write(document), *arguments, twistd=twistd)
         service = makeService(options)
-        assert isinstance(service, tap._Service)
+        assert isinstance(service, SingleProcessService)
         self.addCleanup(service.observer.close)
         return service
 
@@ -353,7 +359,7 @@ class LogTests(TapTestCase):
         observer = self.service(document, *arguments).observer
         for each in ("info", "warn"):
             with capture() as events:
-                getattr(tap.log, each)("a message of level {name}", name=each)
+                getattr(process_service.log, each)("a message of level {name}", name=each)
             observer(events[0])
         return path.read_text().splitlines()
 
@@ -415,7 +421,7 @@ class ServiceTests(TapTestCase):
         self.handlers: dict[int, Callable[[], object]] = {}
         self.patch(self.signals, "on", self.handlers.__setitem__)
 
-    def start(self, service: tap._Service) -> None:
+    def start(self, service: SingleProcessService) -> None:
         """As twistd does."""
         service.privilegedStartService()
         service.startService()
@@ -430,7 +436,7 @@ class ServiceTests(TapTestCase):
     def test_connections_are_ours_unless_it_is_said_otherwise(self) -> None:
         self.assertIs(self.service(TUNNEL_SERVER)._reactor, self.clock)
         self.assertIn((0, leave_alone), [arguments for _, arguments, *_ in self.clock.whenRunningHooks])
-        self.patch(tap, "leave_alone", lambda: None)
+        self.patch(process_reactor, "leave_alone", lambda: None)
         self.patch(tap, "_reactor", lambda: reactor)
         for arguments, expected in (
             ((), StreamReactor),
@@ -588,7 +594,7 @@ class ServiceTests(TapTestCase):
     def test_the_quickstart_says_what_to_try(self) -> None:
         self.patch(sys, "__stdout__", self.out)
         service = makeService(self.options("--quickstart"))
-        assert isinstance(service, tap._Service)
+        assert isinstance(service, SingleProcessService)
         self.start(service)
         [cluster] = service.clusters
         cluster.hosts["10.0.0.1:1"] = None  # type: ignore[assignment]
@@ -702,7 +708,7 @@ class WorkersTests(TapTestCase):
     def supervising(self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None) -> Any:
         options = self.options("--config", self.write(document), "--workers", "2", *arguments, twistd=twistd)
         service = makeService(options)
-        assert isinstance(service, tap._Supervising)
+        assert isinstance(service, SupervisorService)
         self.addCleanup(service.observer.close)
         return service
 
@@ -753,6 +759,6 @@ class WorkersTests(TapTestCase):
         self.assertEqual(statuses, [1])
 
     def test_whose_the_workers_are(self) -> None:
-        self.assertIsNone(tap._owner({"uid": None, "gid": None}))
-        self.assertEqual(tap._owner({"uid": os.getuid(), "gid": None})[0], os.getuid())  # type: ignore[index]
-        self.assertEqual(tap._owner({"uid": None, "gid": 5}), (-1, 5))
+        self.assertIsNone(owner_of({"uid": None, "gid": None}))
+        self.assertEqual(owner_of({"uid": os.getuid(), "gid": None})[0], os.getuid())  # type: ignore[index]
+        self.assertEqual(owner_of({"uid": None, "gid": 5}), (-1, 5))

@@ -29,7 +29,8 @@ from reverseproxy.command.instant import (
     same_fingerprint,
 )
 from reverseproxy.command.machine import Finding
-from reverseproxy.tap import Options, on_start
+from reverseproxy.services.single import on_start
+from reverseproxy.tap import Options
 
 
 def check_file(file: str, strict: bool) -> NoReturn:

@@ -1,0 +1,38 @@
+"""How a process ends before, or after, its reactor has run."""
+
+from __future__ import annotations
+
+__all__ = ["end_with", "exit_with", "write"]
+
+import atexit
+import os
+import sys
+from typing import NoReturn, TextIO
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write text to a stream, and flush it."""
+    stream.write(text)
+    stream.flush()
+
+
+def exit_with(stream: TextIO, text: str, status: int) -> NoReturn:
+    """
+    Write text to a stream, and end the process.
+
+    @raise SystemExit: always, with this status.
+    """
+    write(stream, text)
+    raise SystemExit(status)
+
+
+def end_with(status: int) -> None:
+    """Let the process end with this status once the reactor has stopped."""
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+
+    # twistd offers no status of its own, except by a signal.
+    atexit.register(end)
