@@ -23,7 +23,8 @@ from reverseproxy.net.lenient_timeouts import (
     add_lenient_timeout,
     timer_lag,
 )
-from reverseproxy.testing import _FIRST_PORT, MemoryReactor, MemoryTransport, mux_pair, run
+from reverseproxy.testing import MemoryReactor, MemoryTransport, mux_pair, run
+from reverseproxy.testing.reactor import _FIRST_PORT
 from tests.integration import configs
 
 
