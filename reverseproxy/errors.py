@@ -26,6 +26,7 @@ __all__ = [
     "NoHostCame",
     "NoMoreStreams",
     "PickFailed",
+    "PluginUnknown",
     "Problem",
     "ProtocolRefused",
     "QueueFull",
@@ -56,6 +57,10 @@ class ConfigError(ReverseProxyError):
         self.problems = problems
         self.warnings = warnings
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class PluginUnknown(ReverseProxyError, ValueError):
+    """There is no plug-in of the name that a configuration has."""
 
 
 class WireError(ReverseProxyError):

@@ -140,20 +140,21 @@ class Options(BaseOptions):
     def postOptions(self) -> None:
         """Read the configuration."""
         self._check_options()
-        built: tuple[Problem, ...] = ()
+        findings = Diagnostics()
         try:
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
-            if self["check"]:
-                built = self._build()
             if self["workers"] is None:
-                self.workers = self._processor()
+                self.workers = findings.attempt(DOCUMENT, self._processor) or 1
+            if self["check"]:
+                self._build(findings)
+            findings.raise_errors(*self.loaded.warnings)
         except ConfigError as error:
             # An unknown key may be why another one is missing.
             warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
             exit_with(sys.stderr, f"{error}\n{warnings}", 1)
         self._check_log_options()
         if self["check"]:
-            self._report([*self.loaded.warnings, *built])
+            self._report([*self.loaded.warnings, *findings.warnings])
 
     def _check_options(self) -> None:
         """
@@ -195,24 +196,22 @@ class Options(BaseOptions):
                         f"say twist --{option}=... reverseproxy"
                     )
 
-    def _build(self) -> tuple[Problem, ...]:
+    def _build(self, findings: Diagnostics) -> None:
         """
         Build the service without running it, which checks certificates, tokens and plug-ins too.
 
-        @return: warnings.
-        @raise ConfigError: if something is wrong or missing.
+        @param findings: gets what is wrong, what is missing, and warnings.
         """
-        findings = Diagnostics(self.file)
         build = partial(ReverseProxy, self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
         built = findings.attempt(DOCUMENT, build)
         path = self.loaded.config.server.default_log_path
         if path == self.log_plan.path:  # otherwise it has no effect
-            findings.attempt(DOCUMENT, partial(LogFile, path, LOG_PATH, dry=True))
-        warnings = () if built is None else built.warnings
-        for problem in () if built is None else built.missing:
-            findings.add(problem)
-        findings.raise_errors(*self.loaded.warnings, *warnings)
-        return tuple(warnings)
+            findings.attempt(Place(self.file), partial(LogFile, path, LOG_PATH, dry=True))
+        if built is not None:
+            for problem in built.missing:
+                findings.add(problem)
+            for warning in built.warnings:
+                findings.add_warning(warning)
 
     def _report(self, found: Sequence[Problem]) -> NoReturn:
         """Print what C{--check} has found, and exit."""
@@ -237,7 +236,8 @@ class Options(BaseOptions):
         try:
             return parse_workers(self.loaded.config.server.processor)
         except ValueError:
-            problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto"'
+            given = self.loaded.config.server.processor
+            problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto", got {given}'
             raise ConfigError(Problem.at(Place(self.file) / "servers" / 0 / "processor", problem)) from None
 
 

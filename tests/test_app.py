@@ -307,20 +307,46 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(
             list(found),
             [
-                f"{CONFIG}.credential_config",
+                f"{CONFIG}.credential_policy",
                 f"{CONFIG}.metadata",
-                f"{CONFIG}.dynamic_server_list_config",
+                f"{CONFIG}.dynamic_server_list_config.dynamic_server_lister",
             ],
         )
-        self.assertIn("there is no credential policy 'nobody-knows'", found[f"{CONFIG}.credential_config"])
+        self.assertIn("there is no credential policy 'nobody-knows'", found[f"{CONFIG}.credential_policy"])
         self.assertIn("a metadata key must have", found[f"{CONFIG}.metadata"])
+
+    def test_the_admin_api(self) -> None:
+        """Its tokens and its certificates are looked at, whatever is wrong with the others."""
+        admin = {
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+            "tokens_file": str(self.broken),
+            "tls_context": self.mismatched,
+        }
+        found = self.problems(TUNNEL_SERVER, ("admin", admin))
+        self.assertEqual(list(found), ["admin.tokens_file", "admin.tls_context.cert_chain"])
 
     def test_the_policies_of_a_tunnel(self) -> None:
         found = self.problems(
             TUNNEL_SERVER,
-            (f"{TUNNEL}.filter_chains[0].filters[0].config", {"credential_policy": "nobody-knows"}),
+            (
+                f"{TUNNEL}.filter_chains[0].filters[0].config",
+                {
+                    "credential_policy": "nobody-knows",
+                    "cluster_credential_policies": {"edge": "another"},
+                    "validators": {"third": {}, "static": {"tokens": 7}},
+                },
+            ),
         )
-        self.assertEqual(list(found), [f"{TUNNEL}.filter_chains[0].filters[0]"])
+        config = f"{TUNNEL}.filter_chains[0].filters[0].config"
+        self.assertEqual(
+            sorted(found),
+            [
+                f"{config}.cluster_credential_policies.edge",
+                f"{config}.credential_policy",
+                f"{config}.validators.static",
+                f"{config}.validators.third",
+            ],
+        )
 
     def test_access_logs(self) -> None:
         path = str(self.broken / "access.log")

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import reverseproxy
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import loads
-from reverseproxy.errors import ConfigError
+from reverseproxy.errors import ConfigError, PluginUnknown
 from reverseproxy.problems import DOCUMENT, PART, Place, Problem
 
 ADMIN = Place("", ("admin",))
@@ -155,6 +155,28 @@ class DiagnosticsTests(SynchronousTestCase):
                 for reason in ("a", "b")
             ],
         )
+
+    def test_plugins_that_are_not_there(self) -> None:
+        """The name is wrong, not what the plug-in would have been built with."""
+
+        def build() -> None:
+            raise PluginUnknown("there is none")
+
+        self.found.attempt(ADMIN / "options", build, ADMIN / "kind")
+        self.found.attempt(ADMIN / "others", build)
+        self.assertEqual(self.paths(), ["admin.kind", "admin.others"])
+
+    def test_warnings_of_what_can_not_be_built(self) -> None:
+        def build() -> None:
+            raise ConfigError(
+                Problem.at(PART / "x", "is wrong"), warnings=(Problem.at(PART / "y", "is odd"),)
+            )
+
+        self.found.attempt(ADMIN, build)
+        self.assertEqual([str(each) for each in self.found.warnings], ["a.json: admin.y: is odd"])
+        error = self.assertRaises(ConfigError, self.found.raise_errors, Problem.at(DOCUMENT, "is old"))
+        self.assertEqual([each.reason for each in error.warnings], ["is old", "is odd"])
+        Diagnostics().raise_errors()
 
     def test_values_that_will_not_do(self) -> None:
         self.found.attempt(ADMIN, lambda: int("x"))

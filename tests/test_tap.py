@@ -451,7 +451,7 @@ class ServiceTests(TapTestCase):
         )
         status, out, err = self.exits(makeService, options)
         self.assertEqual((status, out), (1, ""))
-        self.assertIn(f"{CONFIG}.credential_config: there is no credential policy 'nobody-knows'", err)
+        self.assertIn(f"{CONFIG}.credential_policy: there is no credential policy 'nobody-knows'", err)
 
     def test_warnings_are_logged_in_order(self) -> None:
         logs = [{"log_path": str(self.directory / "access.log"), "log_format": "%nobody_knows%"}]

@@ -6,6 +6,7 @@ __all__ = ["AdminServer"]
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -25,6 +26,7 @@ from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import BoundPort, Listener, ListenerFailed
@@ -70,9 +72,7 @@ class AdminServer(Service):
         self._source = source
         self._reactor = reactor
         self._admin = admin
-        self._access = _access(admin)
-        context = admin.tls
-        self.tls = None if context is None else ServerTls([context], _ADMIN / "tls_context")
+        self._access, self.tls = _credentials(admin)
         self._mosn = MosnPaths(config, source, reactor)
         self._api = TunnelApi(config, source, reactor)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
@@ -284,11 +284,8 @@ class AdminChange:
         assert admin is not None
         self.config = config
         self.admin = admin
-        self.access = _access(admin)
         old = server._admin
-        self.tls = server.tls
-        if old.tls != admin.tls:
-            self.tls = None if admin.tls is None else ServerTls([admin.tls], _ADMIN / "tls_context")
+        self.access, self.tls = _credentials(admin, server.tls if old.tls == admin.tls else None)
         self.port: BoundPort | None = None
         self._server = server
         if old.bound != admin.bound:
@@ -307,11 +304,21 @@ class AdminChange:
             self._server.listener.close_port(self.port)
 
 
-def _access(admin: AdminConfig) -> Access:
-    try:
-        return Access(admin)
-    except ValueError as error:
-        raise ConfigError(ConfigProblem.at(_ADMIN / "tokens_file", str(error))) from None
+def _credentials(admin: AdminConfig, tls: ServerTls | None = None) -> tuple[Access, ServerTls | None]:
+    """
+    Make what judges callers, and the TLS of an admin API.
+
+    @param tls: its TLS, if that is there already.
+    @raise ConfigError: if files can't be used.
+    """
+    findings = Diagnostics()
+    access = findings.attempt(_ADMIN / "tokens_file", partial(Access, admin))
+    if tls is None and admin.tls is not None:
+        place = _ADMIN / "tls_context"
+        tls = findings.attempt(place, partial(ServerTls, [admin.tls], place))
+    if access is None or findings.errors:
+        raise ConfigError(*findings.errors)
+    return access, tls
 
 
 def _where(admin: AdminConfig) -> ListenerConfig:

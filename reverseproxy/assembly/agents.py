@@ -123,6 +123,7 @@ class AgentBuilder:
             credentials = findings.attempt(
                 path / "credential_config",
                 partial(find_credential_source, config.credential_policy, config.credential_config),
+                path / "credential_policy",
             )
             self._look_for_credential(credentials, path / "credential_config")
         agent_id = new_agent_id()
@@ -176,7 +177,8 @@ class AgentBuilder:
             find = partial(
                 find_lister, dynamic.dynamic_server_lister, config.cluster, dynamic.config, reactor
             )
-            lister = self._findings.attempt(path / "dynamic_server_list_config", find)
+            place = path / "dynamic_server_list_config"
+            lister = self._findings.attempt(place, find, place / "dynamic_server_lister")
 
         def discover(update: Callable[[Sequence[Target]], None]) -> Discovery:
             return Discovery(

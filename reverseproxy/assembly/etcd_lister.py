@@ -19,11 +19,15 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.assembly.directory import make_client
+from reverseproxy.config._messages import explain
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import EtcdConfig
+from reverseproxy.errors import ConfigError
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.etcd_json import EtcdError, WatchMessage
 from reverseproxy.fleet.records import BadRecord, ServerRecord
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.problems import PART
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
 from reverseproxy.tunnel.agent.polling import check_keys
@@ -172,10 +176,12 @@ class EtcdListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} can't be used.
+        @raise ValueError: if a key is unknown or missing.
+        @raise ConfigError: for each value that can't be used, placed in the C{dynamic_server_list_config}.
         """
         settings = _settings(config)
-        tls = None if settings.tls is None else ClientTls(settings.tls, "localhost")
+        place = PART / "config" / "tls_context"
+        tls = None if settings.tls is None else ClientTls(settings.tls, "localhost", place)
         etcd = make_client(settings, tls, reactor)
         return EtcdLister(etcd, settings.prefix, cluster, reactor, SystemRandom())
 
@@ -186,11 +192,13 @@ def _settings(config: Mapping[str, Any]) -> EtcdConfig:
     try:
         settings = EtcdConfig.model_validate(dict(config), context={"document": True})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"the server lister etcd: {place}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        findings = Diagnostics()
+        for entry in error.errors(include_url=False):
+            place = PART / "config"
+            for key in entry["loc"]:
+                place /= key
+            findings.error(place, f"the server lister etcd: {explain(entry, False)}")
+        raise ConfigError(*findings.errors) from None
     if not settings.endpoints:
         raise ValueError("the server lister etcd: endpoints is missing: where etcd takes clients")
     if settings.user and not (settings.password_file or settings.password_env):

@@ -14,7 +14,7 @@ from reverseproxy.assembly.directory import make_directory as etcd_directory
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.config.diagnostics import Diagnostics
-from reverseproxy.config.models import FleetConfig, PeersConfig
+from reverseproxy.config.models import FleetConfig, PeersConfig, TlsContextConfig
 from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.fleet.fleet import Fleet, FleetParts
 from reverseproxy.fleet.interfaces import IDirectory
@@ -53,20 +53,13 @@ def build_fleet(
     peers = config.peers
     if peers is None:
         raise ValueError("peers is missing")
-    server_tls: ServerTls | None = None
-    client_tls: PeerTls | None = None
-    if peers.tls is not None:
-        context = peer_context(peers.tls)
-        server_tls = ServerTls([context], _PLACE / "tls_context")
-        client_tls = PeerTls(context, "", _PLACE / "tls_context")
+    tls = None if peers.tls is None else findings.attempt(_PLACE, partial(_tls, peer_context(peers.tls)))
+    server_tls, client_tls = tls or (None, None)
+    if server_tls is not None:
         tell_of_expiry(findings, server_tls)
-        world.fleet_resources.tls = (server_tls, client_tls)
+    world.fleet_resources.tls = tls
     prove = partial(_prove, peers.pins, peers.tls is None)
-    number = 0 if world.worker is None else world.worker.number + 1
-    logs = [
-        AccessLog(each.log_path, each.log_format, world.reactor, PeersConfig.listener_name, world.dry, number)
-        for each in peers.access_logs
-    ]
+    logs = _access_logs(world, findings, peers)
     world.fleet_resources.logs = logs
 
     def write(record: Any) -> None:
@@ -127,6 +120,31 @@ def build_fleet(
     if world.fleet_resources.store_tls is not None:
         tell_of_expiry(findings, world.fleet_resources.store_tls)
     return fleet
+
+
+def _tls(context: TlsContextConfig) -> tuple[ServerTls, PeerTls]:
+    """
+    Make what links from other servers, and those to them, are secured by.
+
+    @raise ConfigError: if files can't be used.
+    """
+    place = _PLACE / "tls_context"
+    return ServerTls([context], place), PeerTls(context, "", place)
+
+
+def _access_logs(world: World, findings: Diagnostics, peers: PeersConfig) -> list[AccessLog]:
+    """Open the access logs of what other servers forward."""
+    number = 0 if world.worker is None else world.worker.number + 1
+    logs = []
+    for index, each in enumerate(peers.access_logs):
+        place = _PLACE / "access_logs" / index
+        make = partial(AccessLog, each.log_path, each.log_format, world.reactor, PeersConfig.listener_name)
+        access_log = findings.attempt(place, partial(make, world.dry, number))
+        if access_log is not None:
+            logs.append(access_log)
+            for warning in access_log.warnings:
+                findings.add_warning(warning.within(place))
+    return logs
 
 
 def _address(peers: PeersConfig, listener: Listener) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["command", "main"]
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -170,9 +171,9 @@ def reload(
 def _tell_reloaded(report: dict[str, Any]) -> None:
     """Print what has come of a reload, and end with status 1 if it has failed."""
     for each in report["warnings"]:
-        click.echo(f"warning: {report['file']}: {each['path']}: {each['message']}", err=True)
+        click.echo(f"warning: {_problem(each, report)}", err=True)
     if not report["successful"]:
-        problems = [f"{report['file']}: {each['path']}: {each['message']}" for each in report["problems"]]
+        problems = [_problem(each, report) for each in report["problems"]]
         _fail("\n".join([*problems, f"not reloaded: generation {report['generation']} stays in use"]))
     for key, why in report["needs_restart"].items():
         click.echo(f"needs a restart: {key}: {why}", err=True)
@@ -182,6 +183,12 @@ def _tell_reloaded(report: dict[str, Any]) -> None:
                 if names:
                     click.echo(f"{what} {how}: {', '.join(names)}")
     click.echo(f"generation {report['generation']} is in use")
+
+
+def _problem(problem: Mapping[str, str], report: Mapping[str, Any]) -> str:
+    """Format what is wrong as the process itself does; one that is older names no file for each."""
+    parts = (problem.get("file") or report["file"], problem["path"], problem["message"])
+    return ": ".join(part for part in parts if part)
 
 
 @command.command()

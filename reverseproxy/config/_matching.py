@@ -12,7 +12,7 @@ __all__ = ["Matcher", "ReadDirectory", "refuse_unsupported"]
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal, get_origin
 
 from reverseproxy.config._base import (
     IGNORE_UNSUPPORTED,
@@ -102,6 +102,8 @@ class _FreeValues:
     def _verbatim(self, text: str, place: Place) -> None:
         """Warn of what looks like a variable that somebody puts a value in place of."""
         if "${" in text and (found := _VARIABLE.search(text)) and place.name not in TEMPLATES:
+            if self._findings.is_wrong(place):
+                return  # the variable is not set
             self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
@@ -266,7 +268,7 @@ class Matcher:
             value = self._values.read(value, place)
             if value not in _NOTHING and value not in info.harmless:
                 self._not_acted_on(node, place, info)
-        elif info.choices:
+        elif info.choices and get_origin(node.model.model_fields[field].annotation) is not Literal:
             value = self._choice(node, place, info, value)
         elif _LABELS.get(node.model) == field:
             value = self._metadata(node, value, place)

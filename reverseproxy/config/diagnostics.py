@@ -7,7 +7,7 @@ __all__ = ["Diagnostics"]
 from collections.abc import Callable
 from typing import TypeVar
 
-from reverseproxy.errors import ConfigError
+from reverseproxy.errors import ConfigError, PluginUnknown
 from reverseproxy.problems import Place, Problem
 
 _T = TypeVar("_T")
@@ -54,6 +54,10 @@ class Diagnostics:
         self._wrong.add(place)
         self._errors[Problem.at(place, reason)] = None
 
+    def is_wrong(self, place: Place) -> bool:
+        """Return whether there is an error just there."""
+        return place in self._wrong
+
     def add(self, problem: Problem) -> None:
         """Add an error, whatever else is wrong there; what several parts share is wrong once."""
         self._errors.setdefault(problem.within(self._document))
@@ -84,10 +88,11 @@ class Diagnostics:
         if self._errors:
             raise ConfigError(*self.errors, warnings=(*warnings, *self.warnings))
 
-    def attempt(self, place: Place, build: Callable[[], _T]) -> _T | None:
+    def attempt(self, place: Place, build: Callable[[], _T], named: Place | None = None) -> _T | None:
         """
         Build the part of the configuration that stands at a place.
 
+        @param named: where the plug-in is named that builds it, if one does.
         @return: L{None} if it fails, which is an error in its place.
         """
         try:
@@ -95,6 +100,10 @@ class Diagnostics:
         except ConfigError as error:
             for problem in error.problems:
                 self.add(problem.within(place))
+            for warning in error.warnings:
+                self.add_warning(warning.within(place))
+        except PluginUnknown as error:
+            self.add(Problem.at(named or place, str(error)))
         except ValueError as error:
             self.add(Problem.at(place, str(error)))
         return None

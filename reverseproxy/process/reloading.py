@@ -88,7 +88,7 @@ class ReloadRefused(ConfigError):
 
 
 def _plain(problem: Problem) -> dict[str, str]:
-    return {"path": problem.path, "message": problem.message}
+    return {"file": problem.file, "path": problem.path, "message": problem.message}
 
 
 class Reloader:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.plugin import getPlugins
 
+from reverseproxy.errors import PluginUnknown
 from reverseproxy.interfaces import (
     IConnectionValidator,
     ICredentialPlugin,
@@ -91,7 +92,7 @@ def _find(what: str, name: str, built_in: Sequence[_P], interface: Any) -> _P:
         if plugin.name == name:
             return plugin
     known = ", ".join(_names(built_in, interface))
-    raise ValueError(f"there is no {what} {name!r}, neither built in nor of a plug-in; known are: {known}")
+    raise PluginUnknown(f"there is no {what} {name!r}, neither built in nor of a plug-in; known are: {known}")
 
 
 def find_validator(name: str, config: Mapping[str, Any]) -> IConnectionValidator:
@@ -99,7 +100,8 @@ def find_validator(name: str, config: Mapping[str, Any]) -> IConnectionValidator
     Make the validator of a credential policy.
 
     @param config: its entry in the tunnel filter's C{validators}.
-    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    @raise PluginUnknown: if there is none of this name.
+    @raise ValueError: if C{config} can't be used.
     """
     return _find("credential policy", name, _VALIDATORS, IValidatorPlugin).build(config)
 
@@ -109,7 +111,8 @@ def find_credential_source(name: str, config: Mapping[str, Any]) -> ICredentialS
     Make the credential source of a credential policy.
 
     @param config: the agent's C{credential_config}.
-    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    @raise PluginUnknown: if there is none of this name.
+    @raise ValueError: if C{config} can't be used.
     """
     return _find("credential policy", name, _CREDENTIALS, ICredentialPlugin).build(config)
 
@@ -120,6 +123,7 @@ def find_lister(name: str, cluster: str, config: Mapping[str, Any], reactor: IRe
 
     @param cluster: the cluster that the agent's connections join.
     @param config: the C{config} of C{dynamic_server_list_config}.
-    @raise ValueError: if there is none of this name, or C{config} can't be used.
+    @raise PluginUnknown: if there is none of this name.
+    @raise ValueError: if C{config} can't be used.
     """
     return _find("server lister", name, _LISTERS, IServerListerPlugin).build(cluster, config, reactor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from random import Random
 from tempfile import mkdtemp
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.assembly.etcd_lister import GATHER, LONGEST_WAIT, RENEW, EtcdLister, EtcdListerPlugin
+from reverseproxy.errors import ConfigError
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
@@ -136,15 +138,37 @@ class PluginTests(SynchronousTestCase):
         verifyObject(IServerListerPlugin, plugin)
         for config, problem in (
             ({}, "endpoints is missing"),
-            ({"endpoints": "a:1"}, "endpoints: "),
-            ({"endpoints": ["a"]}, 'endpoints.0: "a" has no port'),
-            ({"endpoints": ["a:1"], "prefix": "a b"}, "prefix: "),
             ({"endpoints": ["a:1"], "user": "x"}, "user has no password"),
             ({"endpoints": ["a:1"], "lease_ttl": "5s"}, "unknown key 'lease_ttl'; the keys are endpoints,"),
         ):
             with self.assertRaises(ValueError) as raised:
                 plugin.build("c", config, Clock())
             self.assertIn(f"the server lister etcd: {problem}", str(raised.exception))
+
+    def test_values(self) -> None:
+        """Each value that can't be used has its place in the document, and so do files that can't be read."""
+        missing = os.path.abspath(self.mktemp())
+        tls = {"status": True, "ca_cert": missing}
+        for config, problems in (
+            ({"endpoints": "a:1"}, ["config.endpoints: the server lister etcd: expected a list"]),
+            (
+                {"endpoints": ["a:1", "a"], "prefix": "a b"},
+                [
+                    'config.endpoints[1]: the server lister etcd: "a" has no port',
+                    'config.prefix: the server lister etcd: "a b" is no prefix',
+                ],
+            ),
+            (
+                {"endpoints": ["a:1"], "tls_context": tls},
+                [f"config.tls_context.ca_cert: ca_cert {missing}: can't be read"],
+            ),
+        ):
+            with self.assertRaises(ConfigError) as raised:
+                EtcdListerPlugin().build("c", config, Clock())
+            found = [str(problem) for problem in raised.exception.problems]
+            self.assertEqual(len(found), len(problems), found)
+            for text, problem in zip(found, problems, strict=True):
+                self.assertTrue(text.startswith(problem), text)
 
     def test_it_is_found(self) -> None:
         lister = find_lister("etcd", "c", {"endpoints": ["127.0.0.1:2379"]}, Clock())

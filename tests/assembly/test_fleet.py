@@ -112,6 +112,39 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(self.endpoints(), ["127.0.0.1:2379"])
 
 
+class BuildingTests(SynchronousTestCase):
+    """What only building shows."""
+
+    def test_all_that_is_wrong_at_once(self) -> None:
+        """Each in its place, and warnings with it."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        peers = {
+            "access_logs": [
+                {"log_path": "stdout", "log_format": "%nothing%"},
+                {"log_path": str(directory)},
+                {"log_path": "stdout", "log_format": "%open"},
+            ]
+        }
+        broken = directory / "ca.pem"
+        broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        etcd = {"tls_context": {"status": True, "ca_cert": str(broken)}}
+        config = loads(json.dumps(document(etcd, peers)), "x").config
+        error = self.assertRaises(
+            ConfigError, ReverseProxy, config, MemoryReactor(), Random(1), "x.json", dry=True
+        )
+        logs = "fleet.peers.access_logs"
+        self.assertEqual(
+            [(each.file, each.path) for each in error.problems],
+            [
+                ("x.json", f"{logs}[1].log_path"),
+                ("x.json", f"{logs}[2].log_format"),
+                ("x.json", "fleet.etcd.tls_context.ca_cert"),
+            ],
+        )
+        self.assertEqual([each.path for each in error.warnings], [f"{logs}[0].log_format"])
+
+
 class PasswordTests(SynchronousTestCase):
     """Where the password of etcd comes from."""
 

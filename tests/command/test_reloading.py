@@ -97,6 +97,17 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertIn("listeners[0].address: in use\nnot reloaded: generation 2 stays in use\n", output)
 
+    def test_refused_for_other_files(self) -> None:
+        """A problem of a file of its own names that, and one of a whole file has no path."""
+        problems = [
+            {"file": "hosts/a.json", "path": "routers[0].match", "message": "is wrong"},
+            {"file": "", "path": "", "message": "it is gone"},
+        ]
+        self.api.answers.append((422, {**REPORT, "successful": False, "problems": problems}))
+        status, output = self.run_command(self.file)
+        self.assertEqual(status, 1)
+        self.assertIn(f"hosts/a.json: routers[0].match: is wrong\n{REPORT['file']}: it is gone\n", output)
+
     def test_a_file_that_is_wrong(self) -> None:
         """Nobody is asked."""
         status, output = self.run_command(self.write("c.json", "{"))

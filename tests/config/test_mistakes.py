@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config import loader
 from reverseproxy.config.loader import load, loads
 from reverseproxy.errors import ConfigError
-from tests.config.documents import TUNNEL_SERVER
+from tests.config.documents import TUNNEL_SERVER, edited
 
 NOT_JSON = (
     ('{\n  // a\n "servers": []}', "line 2, column 3: not JSON: JSON has no comments"),
@@ -165,3 +165,23 @@ class WorkTests(SynchronousTestCase):
         for kind in ("right", "unknown", "missing", "address", "route"):
             once, twice = (work(many(kind, count)) for count in (300, 600))
             self.assertLess(twice / once, 2.5, kind)
+
+
+class ContradictionTests(SynchronousTestCase):
+    """What is an error is not said to be skipped, or taken as it is, as well."""
+
+    def test_no_warning_where_there_is_an_error(self) -> None:
+        cluster = "cluster_manager.clusters[0]"
+        listener = "servers[0].listeners[0]"
+        filters = f"{listener}.filter_chains[0].filters[0].config"
+        for path, value in (
+            (f"{cluster}.proxy_protocol", "v9"),
+            (f"{filters}.sni_check", "sometimes"),
+            (f"{filters}.extend_config", {"http1": {"x_forwarded": "yes"}}),
+            (f"{listener}.address", "${NOWHERE}"),
+        ):
+            document = json.dumps(edited(TUNNEL_SERVER, (path, value)))
+            error = self.assertRaises(ConfigError, loads, document, "c.json", environ={})
+            self.assertEqual(len(error.problems), 1, error)
+            self.assertTrue(error.problems[0].path.startswith(path), error)
+            self.assertEqual(error.warnings, ())

@@ -18,9 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
+from reverseproxy.errors import ConfigError
 from reverseproxy.identity import UNPROVED, AgentIdentity, CertificateSubject, shown_agent_id
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.logs.folding import PERIOD
+from reverseproxy.problems import PART
 from reverseproxy.tunnel.server.connection import TunnelConnection
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.tunnel.server.guesses import FREE
@@ -483,10 +485,17 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(len(self.cluster.hosts), 1)
 
     def test_a_demanded_policy_must_exist(self) -> None:
-        with self.assertRaises(ValueError):
-            self.server(credential_policy="nobody")
-        with self.assertRaises(ValueError):
-            self.server(cluster_credential_policies={"blue": "nobody"})
+        with self.assertRaises(ConfigError) as raised:
+            self.server(
+                credential_policy="nobody", cluster_credential_policies={"blue": "none", "red": "judge"}
+            )
+        self.assertEqual(
+            [problem.place for problem in raised.exception.problems],
+            [
+                PART / "config" / "credential_policy",
+                PART / "config" / "cluster_credential_policies" / "blue",
+            ],
+        )
 
     def test_a_validator_that_fails_lets_nobody_in(self) -> None:
         self.judge.verdict = RuntimeError("out of order")

@@ -5,16 +5,18 @@ from __future__ import annotations
 __all__ = ["MAX_PENDING", "AccessLog"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.clock import wall_time
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import LogFile, Throttle
 from reverseproxy.problems import PART, Problem
-from reverseproxy.proxy.access.formats import formatter_of
+from reverseproxy.proxy.access.formats import Formatter, formatter_of
 from reverseproxy.proxy.access.record import AccessRecord
 
 log = Logger()
@@ -64,17 +66,19 @@ class AccessLog:
         """
         self.path = path or f"{listener.replace('/', '_')}_access.log"
         self.lost = 0
-        try:
-            self._format, unknown = formatter_of(fmt, listener, worker)
-        except ValueError as error:
-            raise ConfigError(Problem.at(PART / "log_format", f"{fmt!r}: {error}")) from None
+        findings = Diagnostics()
+        form = findings.attempt(PART / "log_format", partial(_formatter, fmt, listener, worker))
+        file = findings.attempt(PART, partial(LogFile, self.path, PART / "log_path", dry or form is None))
+        if form is None or file is None:
+            raise ConfigError(*findings.errors)
+        self._format, unknown = form
         self.warnings = tuple(
             Problem.at(PART / "log_format", f'the variable "%{name}%" is not known and gives "-"')
             for name in unknown
         )
         self._clock = clock
         self._wall = wall
-        self._file = LogFile(self.path, PART / "log_path", dry)
+        self._file = file
         self._lines: list[str] = []
         self._size = 0
         self._call: IDelayedCall | None = None
@@ -144,3 +148,15 @@ class AccessLog:
             self._call = None
         self.flush()
         self._file.close()
+
+
+def _formatter(fmt: str, listener: str, worker: int) -> tuple[Formatter, list[str]]:
+    """
+    Compile a format.
+
+    @raise ValueError: naming it, if it is none.
+    """
+    try:
+        return formatter_of(fmt, listener, worker)
+    except ValueError as error:
+        raise ValueError(f"{fmt!r}: {error}") from None

@@ -26,7 +26,7 @@ from reverseproxy.tunnel.server.connection import TunnelConnection
 from reverseproxy.tunnel.server.departure import Departure
 from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.tunnel.server.joins import JoinRate
-from reverseproxy.tunnel.server.judging import CredentialJudge
+from reverseproxy.tunnel.server.judging import CredentialJudge, make_validators
 from reverseproxy.tunnel.server.peer_log import PeerLog
 from reverseproxy.tunnel.server.pending import PENDING_PART, PendingConnections
 from reverseproxy.tunnel.server.quotas import Quotas
@@ -79,13 +79,9 @@ class TunnelServer:
             its configuration.
         @param policies: the policies that agents may use where none is demanded,
             if their validators need no configuration.
-        @raise ValueError: if a policy is unknown or its configuration is wrong.
+        @raise ConfigError: for each policy that is unknown or whose configuration is wrong, placed in
+            the filter.
         """
-        demanded = {config.credential_policy, *config.cluster_credential_policies.values()} - {""}
-        validators = {
-            policy: find_validator(policy, config.validators.get(policy, {}))
-            for policy in sorted(demanded | set(config.validators))
-        }
         self.listener = listener
         self.config = config
         self.tally = TunnelTally()
@@ -96,7 +92,7 @@ class TunnelServer:
         self.judge = CredentialJudge(listener, clock, find_validator, policies)
         self.admission = Admission(
             cluster_known=lambda name: name in clusters,
-            validators=validators,
+            validators=make_validators(config, find_validator),
             policy=config.credential_policy,
             cluster_policies=config.cluster_credential_policies,
             find_other=self.judge.find_unconfigured,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["CredentialJudge"]
+__all__ = ["CredentialJudge", "make_validators"]
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,13 +13,40 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from reverseproxy.config.diagnostics import Diagnostics
+from reverseproxy.config.models import TunnelConfig
 from reverseproxy.interfaces import IConnectionValidator, Identity
+from reverseproxy.problems import PART
 from reverseproxy.tunnel.server.guesses import GuessGate
 
 log = Logger(__package__)
 
 FindValidator = Callable[[str, Mapping[str, Any]], IConnectionValidator]
 """Makes the validator of a credential policy, given its configuration."""
+
+
+def make_validators(config: TunnelConfig, find_validator: FindValidator) -> dict[str, IConnectionValidator]:
+    """
+    Make the validators of all policies that a tunnel filter names, by the name of the policy.
+
+    @raise ConfigError: for each policy that is unknown or whose options are wrong, placed in the filter.
+    """
+    part = PART / "config"
+    named = {policy: part / "validators" / policy for policy in config.validators}
+    for cluster, policy in config.cluster_credential_policies.items():
+        named[policy] = part / "cluster_credential_policies" / cluster
+    named[config.credential_policy] = part / "credential_policy"
+    findings = Diagnostics()
+    validators: dict[str, IConnectionValidator] = {}
+    for policy in sorted(named.keys() - {""}):
+        build = partial(find_validator, policy, config.validators.get(policy, {}))
+        # Options that are missing are missing where the policy is demanded.
+        options = part / "validators" / policy if policy in config.validators else named[policy]
+        validator = findings.attempt(options, build, named[policy])
+        if validator is not None:
+            validators[policy] = validator
+    findings.raise_errors()
+    return validators
 
 
 class CredentialJudge:
