@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy import to_hosts
+from reverseproxy.proxy import host_connection
 from reverseproxy.proxy.http import http1_pool
 from reverseproxy.proxy.http.http1_client import Http1Client
 from reverseproxy.proxy.http.http1_pool import BUSY_PERIOD, POOL, Http1Pool
@@ -70,7 +70,7 @@ class ClientTests(PoolTestCase):
 
     def test_exchange(self) -> None:
         tuned: list[object] = []
-        self.patch(to_hosts, "tune", lambda *arguments: tuned.append(arguments))
+        self.patch(host_connection, "tune", lambda *arguments: tuned.append(arguments))
         pool = self.pool()
         client, wire = self.connect(pool)
         self.assertFalse(client.reused)

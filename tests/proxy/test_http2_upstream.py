@@ -152,7 +152,8 @@ class ExchangeTests(UpstreamTestCase):
         for stream in reversed(range(1, 161, 2)):
             host.answer(stream, OK, host[stream].header(b":path"))
         self.assertEqual([client[n].body for n in numbers], [b"/%d" % i for i in range(80)])
-        self.assertEqual(self.pool(world)._clients[0].active, 0)
+        [connection] = self.pool(world)._open
+        self.assertEqual(connection.active, 0)
 
     def test_requests_that_wait_for_the_same_connection(self) -> None:
         world = self.world()

@@ -11,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HostGone
 from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
+from reverseproxy.proxy.connection_pool import Keepalive
 from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
-from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats, Keepalive
+from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage

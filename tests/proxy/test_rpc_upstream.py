@@ -9,12 +9,13 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
-from reverseproxy.errors import HostGone
+from reverseproxy.errors import ConnectionUnavailable, HostGone
+from reverseproxy.proxy.connection_pool import Keepalive
 from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc.client import RpcClient
-from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Keepalive
+from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES
 from reverseproxy.proxy.rpc.pool import RpcPool
 from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus
 from reverseproxy.wire.rpc.dubbo import Dubbo
@@ -308,12 +309,11 @@ class StaticTests(UpstreamTestCase):
         self.world = World(1)
         self.world.endpoint.answer = "wait"
         pool = RpcPool(Bolt(), self.world.hosts[0], self.world.clock)
-        results: list[RpcClient] = []
-        pool.connect().addCallback(results.append)
+        waiting = pool.connect()
         pool.drain()
         wire = self.world.endpoint.dials[0].succeed()
         self.world.turn()
-        self.assertTrue(results[0].closed)
+        self.failureResultOf(waiting, ConnectionUnavailable)
         self.assertTrue(wire.lost)
 
     def test_the_pool_is_closed_while_dialling(self) -> None:
@@ -588,7 +588,7 @@ class HeartbeatTests(UpstreamTestCase):
 
     def test_the_keepalive_of_the_cluster(self) -> None:
         client, agent = self.reverse(cluster={"keepalive": {"interval": "5s", "timeout": "2s"}})
-        self.assertEqual(self.world.pool.keepalive, Keepalive(5.0, 2.0))
+        self.assertEqual(self.world.pool.settings.keepalive, Keepalive(5.0, 2.0))
         self.world.turn(4)
         client.send(request(5))
         agent.echo()

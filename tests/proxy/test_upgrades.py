@@ -112,7 +112,7 @@ class Http2Way(Way):
         for wire in self._ends.values():
             if wire.protocol.busy:
                 fail("a stream is left at the agent")
-        for client in self.near.hosts[0].pools["Http2"]._clients:
+        for client in self.near.hosts[0].pools["Http2"]._open:
             if client.active:
                 fail("a stream is left at the server")
 

@@ -29,11 +29,11 @@ from reverseproxy.cluster.message_limits import response_limits
 from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import StreamRefused
+from reverseproxy.proxy.host_connection import HostConnection
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
 from reverseproxy.proxy.http.leftover import Leftover
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
-from reverseproxy.proxy.to_hosts import HostConnection
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import END, Event, Request, Response
@@ -59,10 +59,8 @@ class Http1Client(HostConnection, Switchable):
     @ivar closed: whether the connection is lost, closing, or given up.
     @ivar persists: whether the host takes another request behind the response
         whose head has come.
-    @ivar counted: whether it is one of the host's connections, as far as limits go.
     """
 
-    counted = False
     speaks = "Http1"
     multiplexed = False
 
@@ -74,7 +72,6 @@ class Http1Client(HostConnection, Switchable):
         self.closed = False
         self.persists = True
         self.parser = ResponseParser(*response_limits(pool.host))
-        self.idle_since = 0.0
         self._pool = pool
         self._exchange: IExchange | None = None
         self._direct: IDirectReader | None = None  # the same, if it takes the shorter ways
@@ -89,7 +86,6 @@ class Http1Client(HostConnection, Switchable):
         """Join the pool, busy until told otherwise."""
         self.transport.registerProducer(self, True)
         self._tune()
-        self.counted = True
         self._pool.add(self)
 
     # exchanges
@@ -207,18 +203,16 @@ class Http1Client(HostConnection, Switchable):
         self.resume()
         return True
 
-    def drop(self) -> None:
+    def drop(self, reason: str) -> None:
         """Close the connection now; the exchange, if any, hears of the loss."""
         self.closed = True
-        self._pool.forget_idle(self)
-        self._pool.uncount(self)
+        self._pool.forget(self)
         self.transport.abortConnection()
 
     def _retire(self) -> None:
         self.closed = True
         self.parser.close()
-        self._pool.forget_idle(self)
-        self._pool.uncount(self)
+        self._pool.forget(self)
 
     def detach(self) -> bool:
         """See L{IDetachable}."""
@@ -320,8 +314,6 @@ class Http1Client(HostConnection, Switchable):
         self.closed = True
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._pool.forget_idle(self)
-        self._pool.uncount(self)
         self._pool.remove(self)
         self.parser.close()
         if exchange is not None:

@@ -29,16 +29,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import IDetachable
-from reverseproxy.errors import Http2Error
+from reverseproxy.errors import ConnectionUnavailable, Http2Error, ProtocolRefused
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.net.sockets import keep_short
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_pings import Pings
-from reverseproxy.proxy.to_hosts import HostConnection
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.transport.memory import WINDOWS
@@ -58,12 +58,10 @@ GREETING_TIME: Final = 15.0
 
 
 @implementer(IDetachable, IHalfCloseableProtocol, IPushProducer)
-class Http2Client(HostConnection, Http2Protocol):
+class Http2Client(SharedConnection, Http2Protocol):
     """
     One connection to a host.
 
-    @ivar reused: whether the host may have closed the connection before it sees
-        a request that is sent now.
     @ivar scheme: of requests that go out on it.
     @ivar other_protocol: what the host has agreed to speak, if that is not HTTP/2.
     """
@@ -89,8 +87,7 @@ class Http2Client(HostConnection, Http2Protocol):
         self._uncarried = False  # nothing of what was sent has got anywhere
         self._begun = 0
         self._greeted_by = inf
-        self._idle_since = 0.0
-        self._pings = Pings(pool.keepalive)
+        self._pings = Pings(pool.settings.keepalive)
 
     def connectionMade(self) -> None:
         """Greet the host, and join the pool."""
@@ -101,7 +98,7 @@ class Http2Client(HostConnection, Http2Protocol):
         transport.registerProducer(self, True)
         keep_short(transport)
         self._tune()
-        now = self._idle_since = self.clock.seconds()
+        now = self.clock.seconds()
         self._greeted_by = now + GREETING_TIME
         self._look_at(self._greeted_by)
         self._pings.start(now)
@@ -127,11 +124,13 @@ class Http2Client(HostConnection, Http2Protocol):
         if self.ending or self._draining:
             return False
         reserved = len(self._reserved)
-        most = self._pool.max_requests
+        most = self._pool.settings.max_requests
         return self.http2.room > reserved and (not most or self._begun + reserved < most)
 
     def reserve(self) -> Http2Call:
-        """Make a call, for which there must be room."""
+        """See L{SharedConnection.reserve}."""
+        if not self._calls and not self._reserved:
+            self._pool.mark_busy(self)
         call = Http2Call(self)
         self._reserved.add(call)
         return call
@@ -145,9 +144,9 @@ class Http2Client(HostConnection, Http2Protocol):
         self._reserved.discard(call)
         self._calls[call.number] = call
         self._begun += 1
-        if self._begun == self._pool.max_requests:
+        if self._begun == self._pool.settings.max_requests:
             self._draining = True
-            self._pool.leave(self)
+            self._pool.forget(self)
 
     def forget(self, call: Http2Call) -> None:
         """A call is over."""
@@ -160,17 +159,18 @@ class Http2Client(HostConnection, Http2Protocol):
     def _look_idle(self) -> None:
         if self.active or self.ending:
             return
-        self._idle_since = self.clock.seconds()
         if self._draining or self.http2.going:
-            self.shut("the last request is answered")
-        elif self._pool.idle_timeout is not None:
-            self._look_at(self._idle_since + self._pool.idle_timeout)
+            self.close("the last request is answered")
+        else:
+            self._pool.mark_idle(self)
 
     # the connection
 
-    def _cut_off(self, reason: str) -> None:
-        """See L{HostConnection}."""
-        self._abort(reason)
+    @property
+    def refusal(self) -> ConnectionUnavailable:
+        """See L{SharedConnection.refusal}."""
+        other = self.other_protocol
+        return ProtocolRefused(f"the host wants to speak {other}") if other else super().refusal
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
         calls = self._calls
@@ -199,7 +199,7 @@ class Http2Client(HostConnection, Http2Protocol):
                 first = batch[0]
                 if isinstance(first, Response) and 200 <= first.status < 400:
                     self._served = True
-                    self._pool.served()
+                    self._pool.heard(True)
             call.received(batch)
 
     def _reset(self, number: int, reset: StreamReset) -> None:
@@ -232,7 +232,7 @@ class Http2Client(HostConnection, Http2Protocol):
                 code=ErrorCode.name_of(event.code),
             )
             self._end_flags = Flag.UPE
-            self._leave(str(event))
+            self._pool.retire(self, str(event))
             self._close(str(event), linger=True)
         elif isinstance(event, GoAway):
             self._go_away(event)
@@ -257,22 +257,16 @@ class Http2Client(HostConnection, Http2Protocol):
             code=ErrorCode.name_of(event.code),
             debug=said(event.debug),
         )
-        self._leave("the host said GOAWAY")
+        self._pool.retire(self, "the host said GOAWAY")
         self._look_idle()
-
-    def _leave(self, reason: str) -> None:
-        """Take no more requests; with its connection goes a reverse host."""
-        self._pool.retire(self, reason)
 
     # the end
 
     def drain(self) -> None:
         """Take no more requests, and close when those under way are answered."""
         self._draining = True
-        if not self.active:
-            self.shut("drained")
 
-    def shut(self, reason: str) -> None:
+    def close(self, reason: str) -> None:
         """Close the connection after what was written; no request may be under way."""
         self._finish(ErrorCode.NO_ERROR, "", linger=False)
 
@@ -347,17 +341,10 @@ class Http2Client(HostConnection, Http2Protocol):
             log.warn(
                 "{host} has not answered a PING within {timeout:g} s: its connection is closed",
                 host=pool.host.address,
-                timeout=pool.keepalive.timeout,
+                timeout=pool.settings.keepalive.timeout,
             )
             self._abort("the host answers no PING")
             return inf
         if pings.asks(now, mark):
             self.http2.ping(b"are you?")
-        deadline = min(self._greeted_by, pings.due)
-        if pool.idle_timeout is not None and not self.active:
-            idle_until = self._idle_since + pool.idle_timeout
-            if idle_until <= now:
-                self.shut("idle timeout")
-                return inf
-            deadline = min(deadline, idle_until)
-        return deadline
+        return min(self._greeted_by, pings.due)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["HttpKeepalive", "Pings"]
+__all__ = ["Pings"]
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
-
-@dataclass(frozen=True, slots=True)
-class HttpKeepalive:
-    """
-    When to ask a host whether it is alive.
-
-    @ivar interval: seconds between two PINGs; 0 for none.
-    @ivar timeout: seconds for the answer, before the connection is closed.
-    """
-
-    interval: float = 0.0
-    timeout: float = 1.0
+if TYPE_CHECKING:
+    from reverseproxy.proxy.connection_pool import Keepalive
 
 
 class Pings:
@@ -27,7 +17,7 @@ class Pings:
 
     __slots__ = ("_ask_at", "_asked_at", "_by", "_interval", "_mark", "_timeout")
 
-    def __init__(self, keepalive: HttpKeepalive) -> None:
+    def __init__(self, keepalive: Keepalive) -> None:
         self._interval = keepalive.interval
         self._timeout = keepalive.timeout
         self._ask_at = self._by = inf

@@ -15,7 +15,6 @@ __all__ = ["RpcClient", "Stage"]
 
 from collections.abc import Hashable
 from enum import IntEnum
-from math import inf
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -31,13 +30,13 @@ from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.farewell import Farewell, Parting
 from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_IDLE, Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
-from reverseproxy.proxy.to_hosts import HostConnection
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 if TYPE_CHECKING:
@@ -66,11 +65,10 @@ OPEN, LEAVING, ENDING, LOST = Stage
 
 
 @implementer(IHalfCloseableProtocol, IDetachable)
-class RpcClient(HostConnection, Rebindable, AccountedProtocol):
+class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
     """
     One connection to a host.
 
-    @ivar reused: see L{reverseproxy.proxy.http.interfaces.IUpstream}; no matter here.
     @ivar outgoing: what the host is to receive.
     @ivar in_flight: what is under way.
     @ivar heartbeats: find out whether the connection is alive.
@@ -79,13 +77,13 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
     @ivar sent: how many requests it has carried.
     """
 
-    reused = False
+    reused = False  # no matter here
     _pool: RpcPool
 
     def __init__(self, pool: RpcPool) -> None:
         self.outgoing = Outgoing()
         self.in_flight = InFlight(pool.protocol.max_id)
-        self.heartbeats = Heartbeats(pool.clock, pool.keepalive, self.in_flight, self)
+        self.heartbeats = Heartbeats(pool.clock, pool.settings.keepalive, self.in_flight, self)
         self.stage = OPEN
         self.dropped = 0
         self.sent = 0
@@ -94,7 +92,6 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         self._served = False  # the host has answered with success
         self._pausers: set[object] = set()
         self._last_read = 0.0
-        self._idle_since = 0.0
         self._timer = LazyTimer(pool.clock, self._look)
         self._cause: tuple[str, int] = (
             "",
@@ -107,9 +104,9 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         pool = self._pool
         self.outgoing.open(self.transport)
         self._tune()
-        self._last_read = self._idle_since = pool.clock.seconds()
-        self._look()
+        self._last_read = pool.clock.seconds()
         if pool.heartbeats:
+            self._look()
             self.heartbeats.begin()
         pool.add(self)
 
@@ -135,10 +132,9 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         """Whether another request may be sent."""
         return self.stage is OPEN and len(self.in_flight.requests) < self._pool.capacity
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether it has carried as many requests as it may."""
-        return 0 < self._pool.max_requests <= self.sent
+    def reserve(self) -> RpcClient:
+        """See L{SharedConnection.reserve}: a request takes its place when it is sent."""
+        return self
 
     @property
     def max_frame(self) -> int:
@@ -165,14 +161,17 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         """
         number = self.in_flight.next_id()
         frame.set_id(number)
+        pool, requests = self._pool, self.in_flight.requests
+        if not requests:
+            pool.mark_busy(self)
         if exchange is not None:
-            self.in_flight.requests[number] = exchange
-        else:
-            self._idle_since = self._pool.clock.seconds()
+            requests[number] = exchange
+        elif not requests:
+            pool.mark_idle(self)  # anew
         self.outgoing.add(frame.data, batch)
         self.sent += 1
-        if self.sent == self._pool.max_requests:
-            self._pool.forget(self)
+        if self.sent == pool.settings.max_requests:
+            pool.forget(self)
             self.drain()
         return number
 
@@ -199,10 +198,12 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
             self._one_less()
 
     def _one_less(self) -> None:
-        if not self.in_flight.requests:
-            self._idle_since = self._pool.clock.seconds()
-            if self.stage is LEAVING:
-                self.close("the last request is answered")
+        if self.in_flight.requests:
+            return
+        if self.stage is OPEN:
+            self._pool.mark_idle(self)
+        elif self.stage is LEAVING:
+            self.close("the last request is answered")
 
     def finish(self, reusable: bool) -> None:
         """An exchange that got this connection has no use for it any more; others have."""
@@ -298,7 +299,6 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
                 self.transport.resumeProducing()
 
     def _cut_off(self, reason: str) -> None:
-        """See L{HostConnection}."""
         self.abort(reason, Flag.OM)
 
     # heartbeats
@@ -331,25 +331,15 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         self.abort("no heartbeat is answered")
 
     def _look(self) -> None:
-        """Look whether the connection has been idle for too long, and again when it may have been."""
-        pool = self._pool
-        now = pool.clock.seconds()
+        """Send a heartbeat if nothing has come for long, and look again when that may be so."""
+        now = self._pool.clock.seconds()
         if self._pausers:
             self._last_read = now  # it is us who do not read
-        again = inf
-        idle_timeout = pool.idle_timeout
-        if idle_timeout is not None:
-            again = idle_timeout if self.active else self._idle_since + idle_timeout - now
-            if again <= 0:
-                self.close("idle timeout")
-                return
-        if pool.heartbeats:
-            left = self._last_read + HEARTBEAT_IDLE - now
-            if left <= 0:
-                self.heartbeats.send()
-                left = HEARTBEAT_IDLE
-            again = min(again, left)
-        self._timer.look_at(now + again)
+        left = self._last_read + HEARTBEAT_IDLE - now
+        if left <= 0:
+            self.heartbeats.send()
+            left = HEARTBEAT_IDLE
+        self._timer.look_at(now + left)
 
     # the end
 
@@ -368,6 +358,10 @@ class RpcClient(HostConnection, Rebindable, AccountedProtocol):
         parting = Parting(excused=self._pool.host.is_reverse)
         self._farewell = Farewell(self._pool.clock, self.transport, parting)
         lose_connection(self.transport)
+
+    def drop(self, reason: str) -> None:
+        """See L{HostConnection.drop}."""
+        self.abort(reason)
 
     def abort(self, reason: str, flags: int = Flag.UC) -> None:
         """

@@ -8,12 +8,11 @@ at other times, too (C{keepalive}).
 
 from __future__ import annotations
 
-__all__ = ["HEARTBEAT_FAILURES", "HEARTBEAT_IDLE", "Heartbeat", "Heartbeats", "Keepalive"]
+__all__ = ["HEARTBEAT_FAILURES", "HEARTBEAT_IDLE", "Heartbeat", "Heartbeats"]
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -21,6 +20,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from reverseproxy.errors import HostGone
 from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.proxy.rpc.in_flight import InFlight
+
+if TYPE_CHECKING:
+    from reverseproxy.proxy.connection_pool import Keepalive
 
 HEARTBEAT_IDLE: Final = 15.0
 """Seconds in which nothing has come, after which a heartbeat is sent (docs/mosn.rst 3.4)."""
@@ -30,20 +32,6 @@ HEARTBEAT_FAILURES: Final = 6
 
 MOST_WAITING: Final = 32
 """Heartbeats that may wait for an answer; more of them would find out nothing else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keepalive:
-    """
-    When to send heartbeats.
-
-    @ivar interval: seconds between two, whether the connection is idle or not;
-        0 for none but those on idle connections.
-    @ivar timeout: seconds for the answer.
-    """
-
-    interval: float = 0.0
-    timeout: float = 1.0
 
 
 class Heartbeat(Protocol):

@@ -14,7 +14,7 @@ from reverseproxy.metrics import Ended, Place
 from reverseproxy.proxy.access.record import AccessRecord, Served, Times
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import NO_FLAGS, short_names
-from reverseproxy.proxy.to_hosts import next_number
+from reverseproxy.proxy.host_connection import next_number
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
