@@ -714,6 +714,19 @@ class NoHostTests(Http1TestCase):
         self.assertTrue(client.lost)
         world.check_idle(self.fail)
 
+    def test_host_gone_while_dialling(self) -> None:
+        """The request goes to another one at once."""
+        world = World(2)
+        world.endpoint.answer = "wait"
+        client = self.ask(world)
+        world.hosts[0].close("test")
+        self.assertTrue(world.endpoints[0].dials[0].cancelled)
+        world.endpoints[1].wires[0].send(OK)
+        world.turn()
+        self.assertEqual(status_of(client.take()), 200)
+        self.assertEqual(world.hosts[0].connections, 0)
+        world.check_idle(self.fail)
+
     def test_body_waits_for_a_host(self) -> None:
         world = World()
         world.endpoint.answer = "wait"

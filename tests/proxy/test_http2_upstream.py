@@ -318,6 +318,19 @@ class GoAwayTests(UpstreamTestCase):
         second.answer(3)
         self.assertEqual([client[n].body for n in numbers], [b"ok"] * 3)
 
+    def test_the_next_connection_does_not_wait_for_the_last_stream(self) -> None:
+        """A connection that takes no more requests does not count for C{max_connections}."""
+        world = self.world(cluster={"circuit_breakers": [{"max_connections": 1}]})
+        client, first, number = self.pair(world)
+        first.send(first.goaway(1))
+        self.assertEqual(world.hosts[0].connections, 0)
+        other = client.ask()
+        world.peer().answer(1)
+        first.answer(1)
+        self.assertTrue(client[number].ended and client[other].ended)
+        self.assertTrue(first.wire.disconnecting)
+        self.assertEqual(world.hosts[0].connections, 1)
+
     def test_warning(self) -> None:
         world = self.world()
         client, first, number = self.pair(world)
