@@ -236,7 +236,7 @@ def _agents(port: int, mux: bool) -> None:
     from twisted.logger import globalLogBeginner
 
     from reverseproxy.config.models import TunnelAgentConfig
-    from reverseproxy.net.sockets import PeerSweep
+    from reverseproxy.net.dead_peers import PeerSweep
     from reverseproxy.transport.reactor import StreamReactor
     from reverseproxy.tunnel.agent.discovery import Target
     from reverseproxy.tunnel.agent.peer import Peer

@@ -26,7 +26,7 @@ from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.limits.buffered_bytes import set_limit
 from reverseproxy.listener import bind_all
-from reverseproxy.net.sockets import PeerSweep
+from reverseproxy.net.dead_peers import PeerSweep
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.process.reloading import Report
 from reverseproxy.tls.turns import set_share

@@ -19,7 +19,7 @@ from reverseproxy.cluster.host import AgentHost, Host
 from reverseproxy.identity import AgentIdentity, handle_of
 from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.metrics.latency import class_names, classes_of
-from reverseproxy.net.sockets import tcp_info
+from reverseproxy.net.tcp_info import tcp_info
 from reverseproxy.tls import agreed
 from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
 

@@ -19,7 +19,7 @@ from reverseproxy.addresses import host_of
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.fleet.etcd_json import UNAVAILABLE, EtcdError, error_of, read_json
 from reverseproxy.logs import loss
-from reverseproxy.net.sockets import tune
+from reverseproxy.net.tcp_options import tune
 from reverseproxy.tls import ClientTls
 
 DEAD_PEER: Final = 8.0

@@ -35,7 +35,7 @@ from reverseproxy.fleet.outgoing_link import HELLO_TIMEOUT, LIMITS
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable
 from reverseproxy.logs import Throttle, loss
 from reverseproxy.mux.session import MuxSession
-from reverseproxy.net.sockets import tune
+from reverseproxy.net.tcp_options import tune
 
 log = Logger()
 

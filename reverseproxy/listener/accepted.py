@@ -26,7 +26,9 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable, IPa
 from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.proxy_protocol import ProxiedAddress
-from reverseproxy.net.sockets import descriptor_of, format_address, tune
+from reverseproxy.net.formatting import format_address
+from reverseproxy.net.handles import descriptor_of
+from reverseproxy.net.tcp_options import tune
 from reverseproxy.proxy.farewell import QUIET, doing, end_session
 from reverseproxy.tls import gate_of, peer_subject
 

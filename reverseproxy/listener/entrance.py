@@ -25,7 +25,7 @@ from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.proxy_protocol import proxied_factory, trusting
 from reverseproxy.logs import LeftOut
 from reverseproxy.logs.folding import Folding
-from reverseproxy.net.sockets import format_address
+from reverseproxy.net.formatting import format_address
 from reverseproxy.tls import inspect_factory, wrap_server
 from reverseproxy.transport.fronts import build_protocol
 

@@ -29,7 +29,7 @@ from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.entrance import ListenerEntrance
 from reverseproxy.listener.ports import SharedPort, not_bound, stop_taking
-from reverseproxy.net.sockets import format_address
+from reverseproxy.net.formatting import format_address
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.tls import ServerTls
 from reverseproxy.transport.fronts import build_protocol

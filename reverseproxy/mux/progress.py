@@ -17,7 +17,7 @@ __all__ = ["Journey"]
 
 from typing import Any, Final
 
-from reverseproxy.net.sockets import acknowledged
+from reverseproxy.net.tcp_info import acknowledged
 from reverseproxy.transport.backlog import backlog_of
 
 _ROOM: Final = 512

@@ -2,7 +2,7 @@
 How often connections are asked that carry nothing.
 
 Whether a machine or the network is gone, the kernel finds out by itself
-(L{reverseproxy.net.sockets}), for a hundredth of what a question takes here.  A
+(L{reverseproxy.net.dead_peers}), for a hundredth of what a question takes here.  A
 question finds out whether the I{process} at the other end is there.  Nobody
 waits for that on a connection without streams, so that, with more than L{MANY}
 connections in this process, two things are given to it there:
@@ -22,7 +22,7 @@ __all__ = ["MANY", "PATIENCE", "SESSIONS", "Sessions", "has_taken_all"]
 
 from typing import Any, Final
 
-from reverseproxy.net.sockets import tcp_info
+from reverseproxy.net.tcp_info import tcp_info
 from reverseproxy.transport.backlog import backlog_of
 
 PATIENCE: Final = 30.0

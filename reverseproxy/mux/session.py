@@ -54,7 +54,7 @@ from reverseproxy.mux.stream import MuxStream
 from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import TurnEnd
 from reverseproxy.mux.watch import GRACE, MAX_JITTER, PING_INTERVAL, PING_TIMEOUT, PeerWatch
-from reverseproxy.net.sockets import keep_short
+from reverseproxy.net.tcp_options import limit_unsent
 from reverseproxy.transport import turn_end_of
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.wire.window import Reserve
@@ -337,7 +337,7 @@ class MuxSession(Protocol):
         self._peer, self._host = transport.getPeer(), transport.getHost()
         self.turn.connect(transport)
         transport.registerProducer(self.turn, True)
-        keep_short(transport)
+        limit_unsent(transport)
         SESSIONS.count += 1
         self._watch.start()
 

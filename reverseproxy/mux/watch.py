@@ -12,8 +12,9 @@ from twisted.logger import Logger
 
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
+from reverseproxy.net.dead_peers import SLOW_PATHS
 from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
-from reverseproxy.net.sockets import SLOW_WAYS, was_heard
+from reverseproxy.net.tcp_info import was_heard
 
 if TYPE_CHECKING:
     from reverseproxy.mux.session import MuxSession
@@ -220,7 +221,7 @@ class PeerWatch:
             self._journey = journey = None
         wait = self._asked + self._ping_timeout - now
         if wait <= 0:
-            wait += SLOW_WAYS.allowance(getattr(self._session.getPeer(), "host", ""), now)
+            wait += SLOW_PATHS.allowance(getattr(self._session.getPeer(), "host", ""), now)
         return wait if journey is None or wait <= 0 else min(wait, JOURNEY_LOOKS)
 
     def _give_up(self, now: float) -> None:

@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.limits.buffered_bytes import TRUSTED, BufferAccount
-from reverseproxy.net.sockets import own_address, tune
+from reverseproxy.net.formatting import own_address
+from reverseproxy.net.tcp_options import tune
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.connection_pool import ConnectionPool

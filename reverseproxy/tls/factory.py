@@ -19,7 +19,7 @@ from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import LeftOut, loss
 from reverseproxy.logs.folding import Folding
-from reverseproxy.net.sockets import format_address
+from reverseproxy.net.formatting import format_address
 from reverseproxy.tls.client_contexts import ClientTls
 from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport

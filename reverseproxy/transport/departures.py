@@ -27,7 +27,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
-from reverseproxy.net.sockets import tcp_info
+from reverseproxy.net.tcp_info import tcp_info
 
 _OUTQ: Final = 0x5411
 """C{SIOCOUTQ}: bytes that were not acknowledged."""

@@ -14,7 +14,7 @@ from reverseproxy.cluster.health.stalls import LOOKS, STALL, Stalls
 from reverseproxy.cluster.host import Fault
 from reverseproxy.cluster.manager import Cluster, IClusterTask
 from reverseproxy.config.models import ClusterConfig
-from reverseproxy.net.sockets import TcpInfo
+from reverseproxy.net.tcp_info import TcpInfo
 from tests.cluster.fakes import FakeHost
 
 QUIET = TcpInfo(0, 0, 5000, 5000)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from reverseproxy.addresses import split_host_port
 from reverseproxy.app import ReverseProxy
-from reverseproxy.net import sockets
+from reverseproxy.net import dead_peers
 from tests.blackhole import blackhole
 from tests.config.documents import parse
 from tests.integration import configs
@@ -75,7 +75,7 @@ class DeadPeerTests(TestCase):
         addresses = {host.address for host in same_agent}
         ends = [
             entry.connection
-            for entry in sockets._tuned.values()
+            for entry in dead_peers._watched.values()
             if entry.connection.fileno() >= 0
             and {f"{ip}:{port}" for ip, port in _names(entry.connection)} & addresses
         ]

@@ -37,10 +37,10 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable,
 from reverseproxy.limits.connection_limit import Descriptors
 from reverseproxy.listener import Listener, ListenerFailed, binding
 from reverseproxy.listener.connection_limiter import PAUSE, ConnectionLimiter
-from reverseproxy.net.sockets import format_address
+from reverseproxy.net.formatting import format_address
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint
 from tests.certs import Certificates
-from tests.net.test_sockets import expected, tuning
+from tests.net.test_tcp_options import expected, tuning
 from tests.tunnel.logged import capture
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener.proxy_protocol import HEADER_TIMEOUT, MAX_LINE, HeaderReader, ProxyHeaderError
-from reverseproxy.net.sockets import format_address
+from reverseproxy.net.formatting import format_address
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.wire.proxy_protocol import SIGNATURE, encode_header
 from tests.integration.configs import quick_agent, server

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.mux import progress, watch
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.session import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.net.sockets import NOT_SENT, acknowledged, keep_short
+from reverseproxy.net.tcp_info import acknowledged
+from reverseproxy.net.tcp_options import NOT_SENT, limit_unsent
 from reverseproxy.transport.backlog import Backlog
 from tests.blackhole import blackhole
 from tests.transport.test_mux import Pair
@@ -101,7 +102,7 @@ class KernelTests(SynchronousTestCase):
 
     def test_nothing_is_known_of_others(self) -> None:
         self.assertIsNone(acknowledged(object()))
-        keep_short(object())
+        limit_unsent(object())
 
     def test_the_kernel_takes_less(self) -> None:
         for short in (False, True):
@@ -109,7 +110,7 @@ class KernelTests(SynchronousTestCase):
             ours = transport.getHandle()
             ours.setblocking(False)
             if short:
-                keep_short(transport)
+                limit_unsent(transport)
             blackhole(ours, theirs)
             sent = 0
             try:
@@ -173,7 +174,7 @@ class SessionTests(SynchronousTestCase):
 
     def test_others_show_that_the_way_is_slow(self) -> None:
         ways = watch.SLOW_WAYS.__class__()
-        self.patch(watch, "SLOW_WAYS", ways)
+        self.patch(watch, "SLOW_PATHS", ways)
         self.patch(ways, "allowance", lambda host, now: 3.0)
         took = self.silent()
         self.assertTrue(PING_INTERVAL + PING_TIMEOUT + 2.5 < took < PING_INTERVAL + PING_TIMEOUT + 3.5, took)

@@ -40,7 +40,7 @@ from reverseproxy.wire.mosn.extensions import Announcement, CloseProof, ServerAn
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.blackhole import blackhole
 from tests.certs import Certificates
-from tests.net.test_sockets import expected, tuning
+from tests.net.test_tcp_options import expected, tuning
 from tests.tunnel.logged import capture
 from tests.tunnel.test_link import Hosted, Sink
 from tests.tunnel.wires import INIT, SUCCESS, AgentWire

@@ -19,8 +19,9 @@ from zope.interface import implementer
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import IClusterTask
+from reverseproxy.net.dead_peers import waits_since
 from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
-from reverseproxy.net.sockets import TcpInfo, tcp_info, waits_since
+from reverseproxy.net.tcp_info import TcpInfo, tcp_info
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster

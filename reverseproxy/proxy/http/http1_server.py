@@ -26,7 +26,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.limits.buffered_bytes import BufferAccount
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import loss
-from reverseproxy.net.sockets import heed_reset
+from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import Flag, who_ended
@@ -351,7 +351,7 @@ class Http1Proxy(Answering):
             self._drop_incomplete()
             self._look_at_end()
             if self._nearness < CLOSING:
-                heed_reset(self.transport)
+                watch_for_reset(self.transport)
         else:
             self._leave()
 

@@ -32,7 +32,7 @@ from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.errors import ConnectionUnavailable, Http2Error, ProtocolRefused
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.net.sockets import keep_short
+from reverseproxy.net.tcp_options import limit_unsent
 from reverseproxy.proxy.farewell import Parting
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.host_connection import SharedConnection
@@ -96,7 +96,7 @@ class Http2Client(SharedConnection, Http2Protocol):
         if protocol is not None:
             self.scheme = b"https"
         transport.registerProducer(self, True)
-        keep_short(transport)
+        limit_unsent(transport)
         self._tune()
         now = self.clock.seconds()
         self._greeted_by = now + GREETING_TIME

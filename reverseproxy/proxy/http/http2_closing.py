@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.logs import counted
-from reverseproxy.net.sockets import heed_reset
+from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
@@ -222,7 +222,7 @@ class Http2Closing(Http2Protocol):
         self._greeted_by = inf
         self._break_off("the client closed the connection", lambda number: not self.http2.has_ended(number))
         if self._streams:
-            heed_reset(self.transport)
+            watch_for_reset(self.transport)
         else:
             super().readConnectionLost()
 

@@ -26,7 +26,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.limits.buffered_bytes import BufferAccount
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import said
-from reverseproxy.net.sockets import keep_short
+from reverseproxy.net.tcp_options import limit_unsent
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, record
@@ -105,7 +105,7 @@ class Http2Proxy(Http2Closing):
     def connectionMade(self) -> None:
         """Wait for the client; on a reverse connection, say nothing before it does."""
         self.transport.registerProducer(self, True)
-        keep_short(self.transport)
+        limit_unsent(self.transport)
         self._idle_since = self.clock.seconds()
         if self.settings.idle_timeout is not None:
             self._look_at(self._idle_since + self.settings.idle_timeout)

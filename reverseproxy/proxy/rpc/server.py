@@ -30,7 +30,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.limits.buffered_bytes import FREE, TRUSTED, UNTRUSTED, AccountedProtocol, BufferAccount
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import counted, loss
-from reverseproxy.net.sockets import heed_reset
+from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.farewell import Farewell, Parting, note_loss
 from reverseproxy.proxy.flags import Flag, who_ended
@@ -394,7 +394,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         else:
             self._close_if_done()
             if not leaving.over:
-                heed_reset(self.transport)
+                watch_for_reset(self.transport)
 
     def writeConnectionLost(self) -> None:
         """Our half is closed, as we wanted it."""

@@ -34,7 +34,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickCo
 from reverseproxy.limits.buffered_bytes import AccountedProtocol, BufferAccount
 from reverseproxy.logs import DEBUGGING, Throttle, loss
 from reverseproxy.metrics import RequestTally
-from reverseproxy.net.sockets import has_ended, tune
+from reverseproxy.net.tcp_options import has_ended, tune
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
 from reverseproxy.proxy.farewell import STALL, Parting

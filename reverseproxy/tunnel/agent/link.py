@@ -34,8 +34,11 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.logs import loss
 from reverseproxy.mux.session import GRACE, MuxSession
 from reverseproxy.mux.stream import MuxStream
+from reverseproxy.net.dead_peers import DEAD_PEER_TIMEOUT
+from reverseproxy.net.formatting import format_address
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.net.sockets import DEAD_PEER_TIMEOUT, format_address, tune, was_heard
+from reverseproxy.net.tcp_info import was_heard
+from reverseproxy.net.tcp_options import tune
 from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.tls import peer_identity

@@ -24,7 +24,7 @@ from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, Buf
 from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.net.sockets import tune
+from reverseproxy.net.tcp_options import tune
 from reverseproxy.proxy.relay import LINGER, lose_connection
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
 from reverseproxy.tunnel.server.graceful_closes import GracefulCloses

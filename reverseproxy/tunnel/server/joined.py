@@ -25,7 +25,7 @@ from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
 from reverseproxy.limits.connection_limit import address_key
-from reverseproxy.net.sockets import watch_over
+from reverseproxy.net.dead_peers import watch_over
 from reverseproxy.tunnel.handshake import Accepted, Principal, Refusal
 from reverseproxy.tunnel.server.claims import Claim
 from reverseproxy.tunnel.server.quotas import NOBODY, QuotaPlace
