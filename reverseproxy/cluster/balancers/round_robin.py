@@ -130,7 +130,7 @@ class WeightedRoundRobinBalancer:
         if not self._ready:
             return None
         tried = context.tried if context is not None else None
-        aside: list[tuple[float, int, _Node]] = []
+        aside: list[tuple[float, int, _Node]] | None = None
         picked: IHost | None = None
         heap = self._heap
         while heap:
@@ -141,8 +141,13 @@ class WeightedRoundRobinBalancer:
                 if node.removed:
                     self._dead -= 1
             elif tried and node.host in tried:
+                if aside is None:
+                    aside = []
                 aside.append(heappop(heap))
             else:
+                picked = node.host
+                if len(heap) == 1 == len(self._nodes):
+                    break  # every turn is its own
                 # A host that others passed, while it was suspended or in C{tried}, is
                 # late; it goes first now, but does not catch up.
                 if deadline > self._now:
@@ -151,10 +156,10 @@ class WeightedRoundRobinBalancer:
                 node.place = self._places
                 node.deadline = self._now + self._advance(node)
                 heapreplace(heap, (node.deadline, node.place, node))
-                picked = node.host
                 break
-        for entry in aside:
-            heappush(heap, entry)
+        if aside is not None:
+            for entry in aside:
+                heappush(heap, entry)
         return picked
 
 

@@ -59,8 +59,14 @@ class IToldRequest(Protocol):
     cluster: Cluster | None
     host: Host | None
     flags: int
-    waited: float
-    dialled: float
+
+    @property
+    def waited(self) -> float:
+        """See above."""
+
+    @property
+    def dialled(self) -> float:
+        """See above."""
 
     @property
     def rule(self) -> IPlace | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 __all__ = ["Attempts", "Phase"]
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -33,6 +33,7 @@ from reverseproxy.logs import loss
 from reverseproxy.proxy.client_pools import client_pool_of
 from reverseproxy.proxy.flags import Flag, flag_of
 from reverseproxy.proxy.http.host_choice import MOST_PASSED, HostChoice
+from reverseproxy.proxy.http.setbacks import WaitTimes
 from reverseproxy.proxy.pools import pool_of
 from reverseproxy.routing import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.wire.proxy_protocol import encode_header
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.proxy.pools import IUpstreamPool
     from reverseproxy.tracing.interfaces import IRequestTrace
-
-_NEVER: Final = -1.0
 
 
 class Phase(IntEnum):
@@ -67,45 +66,34 @@ class Attempts(HostChoice):
     @ivar retry: when to try again.
     @ivar flags: why there is no complete answer of a host; see
         L{reverseproxy.proxy.flags}.
-    @ivar waited: seconds in which it has waited for a host.
-    @ivar dialled: seconds in which connections were made for it.
     """
 
     __slots__ = (
         "_clock",
-        "_fresh",
         "_lease",
         "_pending",
         "_phase",
-        "_retrying",
-        "_since",
         "_trace",
-        "dialled",
+        "_waits",
         "flags",
         "retry",
-        "waited",
     )
 
     retry: RetryPolicy
     _phase: Phase
     _lease: Host | None  # what is to be given back to the cluster
     _pending: Deferred[Any] | IDelayedCall | None  # a host, a connection, or a pause
-    _fresh: bool  # an idle connection will not do
-    _retrying: bool  # this attempt counts as a retry of the cluster
     _trace: IRequestTrace | None
-    _since: float  # when it began to wait, for a host or for a connection
+    _waits: WaitTimes | None  # once it has had to wait, for a host or for a connection
 
     def __init__(self, clock: IReactorTime, protocol: str) -> None:
         # One after the other, and not with their types: this runs for every request.
         self.protocol = protocol
         self._clock = clock
         self._phase = NEW
-        self._attempts = self._forgiven = self._passed = self.flags = 0
-        self.waited = self.dialled = 0.0
-        self._since = _NEVER
+        self._attempts = self.flags = 0
         self.cluster = self.host = self._lease = self._pending = self._context = None
-        self._trouble = self._trace = None
-        self._fresh = self._retrying = False
+        self._setbacks = self._waits = self._trace = None
         self.retry = DEFAULT_RETRY
 
     # what a subclass does
@@ -144,19 +132,37 @@ class Attempts(HostChoice):
 
     # what a subclass uses
 
+    @property
+    def waited(self) -> float:
+        """Seconds in which it has waited for a host."""
+        return 0.0 if self._waits is None else self._waits.host
+
+    @property
+    def dialled(self) -> float:
+        """Seconds in which connections were made for it."""
+        return 0.0 if self._waits is None else self._waits.connection
+
+    def _begin_waiting(self) -> None:
+        """Note that it waits from now on."""
+        waits = self._waits
+        if waits is None:
+            waits = self._waits = WaitTimes()
+        waits.since = self._clock.seconds()
+
     def _stop_waiting(self) -> None:
         """Note how long it has waited, for a host or for a connection to the one that it has."""
-        since, self._since = self._since, _NEVER
-        if since == _NEVER:
+        waits = self._waits
+        if waits is None or waits.since is None:
             return
+        since, waits.since = waits.since, None
         now = self._clock.seconds()
         trace = self._trace
         if self._lease is None:
-            self.waited += now - since
+            waits.host += now - since
             if trace is not None:
                 trace.waited(since, now)
         else:
-            self.dialled += now - since
+            waits.connection += now - since
             if trace is not None:
                 trace.dialled(since, now)
 
@@ -168,15 +174,17 @@ class Attempts(HostChoice):
         self._attempts += 1
         try:
             while (host := cluster.acquire(self._context)) is not None:
-                support = host.protocol_support
+                protocol, support = self.protocol, host.protocol_support
                 if (
-                    not (host.exclusive or host.committed_protocol)
-                    and (support is None or support.speaks(self.protocol))
+                    # What is spoken already: L{_suits} comes to the same, but takes longer.
+                    (not host.exclusive or protocol in host.pools)
+                    and not host.committed_protocol
+                    and (support is None or support.speaks(protocol))
                 ) or self._suits(host):
                     self._connect(host)
                     return
                 self._pass(host)
-                if self._passed >= MOST_PASSED:
+                if self._note_setback().passed_over >= MOST_PASSED:
                     self._no_host(502, None)
                     return
         except PickFailed as error:
@@ -185,7 +193,7 @@ class Attempts(HostChoice):
             else:
                 self._no_host(error.status, error)
             return
-        self._since = self._clock.seconds()
+        self._begin_waiting()
         timeout = cluster.config.connect_timeout
         context = self._context
         if context is not None and (context.deprioritized or context.hurried):
@@ -195,16 +203,18 @@ class Attempts(HostChoice):
 
     def _release(self) -> None:
         """Give the host back to the cluster: exactly once for each time it was taken."""
-        if self._retrying:
-            self._retrying = False
+        setbacks = self._setbacks
+        if setbacks is not None and setbacks.retrying:
+            setbacks.retrying = False
             assert self.cluster is not None
             self.cluster.end_retry()
         if self._trace is not None:
             self._trace.attempt_over(self._clock.seconds())
         lease, self._lease = self._lease, None
         if lease is not None:
-            assert self.cluster is not None
-            self.cluster.release(lease)
+            cluster = self.cluster
+            assert cluster is not None
+            cluster.release(lease)
 
     def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
         """
@@ -220,11 +230,12 @@ class Attempts(HostChoice):
             if should_retry(self.retry, 0, outcome, unsent, idempotent):
                 self.flags |= Flag.URX
             return False
-        if not self._retrying:
-            self._retrying = cluster.try_retry()
-            if not self._retrying:
+        setbacks = self._note_setback()
+        if not setbacks.retrying:
+            setbacks.retrying = cluster.try_retry()
+            if not setbacks.retrying:
                 self.flags |= Flag.UO
-        return self._retrying
+        return setbacks.retrying
 
     def _next_attempt(self, at_once: bool) -> None:
         """
@@ -233,9 +244,10 @@ class Attempts(HostChoice):
         @param at_once: whether there is another host, or a new connection, so
             that there is nothing to wait for.
         """
-        retrying, self._retrying = self._retrying, False
+        setbacks = self._note_setback()
+        retrying, setbacks.retrying = setbacks.retrying, False
         self._release()
-        self._retrying = retrying
+        setbacks.retrying = retrying
         self._phase = WAITING
         if at_once:
             self._acquire()
@@ -252,7 +264,7 @@ class Attempts(HostChoice):
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
-        if self._since != _NEVER:
+        if self._waits is not None:
             self._stop_waiting()
         self._release()
 
@@ -292,7 +304,7 @@ class Attempts(HostChoice):
         elif self._phase == WAITING:
             self._pass(host)
             self._attempts -= 1
-            if self._passed < MOST_PASSED:
+            if self._note_setback().passed_over < MOST_PASSED:
                 self._acquire()
             else:
                 self._no_host(502, None)
@@ -311,9 +323,10 @@ class Attempts(HostChoice):
     def _no_host(self, status: int, error: BaseException | None) -> None:
         """Give up: no host, or no other one, can be had."""
         reason, flags = str(error), flag_of(error)
-        if self._trouble is not None:
-            reason = f"{self._trouble[0]}, and no other host is left for it"
-            flags |= self._trouble[1]
+        if self._setbacks is not None and self._setbacks.trouble is not None:
+            trouble, trouble_flags = self._setbacks.trouble
+            reason = f"{trouble}, and no other host is left for it"
+            flags |= trouble_flags
         self.fail(status, reason, flags)
 
     def _connect(self, host: Host) -> None:
@@ -321,14 +334,15 @@ class Attempts(HostChoice):
         cluster = self.cluster
         assert cluster is not None
         pool: Any = host.pools.get(self.protocol) or self._make_pool(host, cluster.config.idle_timeout)
-        client = None if self._fresh else pool.take()
+        setbacks = self._setbacks
+        client = pool.take() if setbacks is None or not setbacks.new_connection else None
         if client is not None:
             self._send(client)
             return
         pending = self._pending = pool.connect()
         pending.addCallbacks(self._connected, self._not_connected)
         if self._pending is not None:
-            self._since = self._clock.seconds()
+            self._begin_waiting()
             self._connecting()
 
     def _connected(self, client: Any) -> None:
@@ -371,7 +385,7 @@ class Attempts(HostChoice):
         assert host is not None
         assert cluster is not None
         problem = f"host {host.address} can't be reached: {reason}"
-        self._trouble = problem, flags
+        self._note_setback().trouble = problem, flags
         cluster.members.unreachable.note(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
         self._shun(host)

@@ -20,10 +20,14 @@ _GATEWAYS: Final = frozenset({502, 503, 504})
 class Ended(Attempts):
     """The part of an exchange that knows how it has ended, whatever it carries."""
 
-    __slots__ = ("_doubtful", "_ending")
+    __slots__ = ("_ending",)
 
-    _doubtful: bool  # a host may have seen the request, although it is to be sent again
     _ending: Ending | None  # once there is something to say of that
+
+    @property
+    def _doubtful(self) -> bool:
+        """Whether a host may have seen the request, although it was sent again, or is to be."""
+        return self._setbacks is not None and self._setbacks.doubtful
 
     @property
     def ending(self) -> Ending:

@@ -52,7 +52,7 @@ class Exchange(RouteFinding):
         # The parts behind that do not each have their own: this runs for every request.
         self._begun = now
         self._direct = direct
-        self._answered = self._doubtful = False
+        self._answered = False
         self._facts = self._passage = self._try_timer = self._watch = self.response_head = self.rule = None
         self._sent_at = 0.0
         self.sent = 0

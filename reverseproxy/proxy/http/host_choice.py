@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from reverseproxy.errors import NoHealthyHost, QueueTimeout
 from reverseproxy.interfaces import PickContext
 from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.http.setbacks import Setbacks
 from reverseproxy.wire.http.unsent import Unsent
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class HostChoice:
     __slots__ = (
         "_attempts",
         "_context",
-        "_forgiven",
-        "_passed",
-        "_trouble",
+        "_setbacks",
         "cluster",
         "host",
         "protocol",
@@ -62,9 +61,7 @@ class HostChoice:
     protocol: str
     _context: PickContext | None
     _attempts: int
-    _forgiven: int  # attempts that don't count
-    _passed: int  # hosts that speak something else; see MOST_PASSED
-    _trouble: tuple[str, int] | None  # what the last attempt failed by, if nothing was sent, and its flags
+    _setbacks: Setbacks | None  # once an attempt has failed
 
     # what a subclass does
 
@@ -82,7 +79,15 @@ class HostChoice:
     @property
     def attempts(self) -> int:
         """How many hosts were taken, one after the other, or waited for."""
-        return self._attempts + self._forgiven
+        setbacks = self._setbacks
+        return self._attempts if setbacks is None else self._attempts + setbacks.uncounted
+
+    def _note_setback(self) -> Setbacks:
+        """Find what is known of failed attempts, to add to it."""
+        setbacks = self._setbacks
+        if setbacks is None:
+            setbacks = self._setbacks = Setbacks()
+        return setbacks
 
     @property
     def _language(self) -> str:
@@ -163,8 +168,9 @@ class HostChoice:
         self._avoid(host)
         support = host.protocol_support
         deaf = support is not None and not support.speaks(self._language)
-        self._passed += _DEAF if deaf else 1
-        self._trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
+        setbacks = self._note_setback()
+        setbacks.passed_over += _DEAF if deaf else 1
+        setbacks.trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
         assert self.cluster is not None
         self.cluster.release(host)
 
@@ -197,8 +203,9 @@ class HostChoice:
         An agent's connections come and go together, and what one of them could
         not do says nothing of others'.
         """
-        if self._forgiven < MOST_FORGIVEN:
-            self._forgiven += 1
+        setbacks = self._note_setback()
+        if setbacks.uncounted < MOST_FORGIVEN:
+            setbacks.uncounted += 1
             self._attempts -= 1
 
     def _has_others(self, host: Host, why: Unsent) -> bool:

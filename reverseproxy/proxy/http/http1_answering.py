@@ -67,18 +67,18 @@ class Answering(Sessions):
 
     def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
-        request = exchange.head
+        request, writer = exchange.head, self._writer
         if (
             type(head) is ResponseHead
             and head.forwardable_verbatim
             and request.http11
-            and self._writer.persists
+            and writer.persists
             and exchange.request_complete
             and self._nearness is OPEN
             and not (self._eof or request.upgrade)
         ):
             # Nothing has to be changed.
-            self._writer.skip()
+            writer.skip()
             self.transport.write(data)
         else:
             self.send(exchange, [head, data[begin:], END])

@@ -238,44 +238,44 @@ class Http1Client(HostConnection, Switchable):
     def dataReceived(self, data: bytes) -> None:
         """Parse a part of the response."""
         exchange = self._exchange
-        if exchange is not None:
-            try:
-                found = self.parser.feed_one(data)
-            except Exception:
-                # An error of ours; the exchange ends as with any other bad response.
-                log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
-                self.parser.close()
-                found = [HttpError(502, "the response can't be parsed")]
-            if not self._succeeded:
-                found = self._hear(data, found)
-            if type(found) is list:
-                for event in found:
-                    if type(event) is ResponseHead:
-                        self.persists = event.keep_alive
-                exchange.upstream_events(found)
-                if self.parser.left > LONG_BODY:
-                    self._pass_on()
+        if exchange is None:
+            if not self.closed:
+                # No request asked for this: it must not become the answer to the next one.
+                log.warn("{host} sent data without being asked", host=self._pool.host.address)
+                self.abort("data came while the connection was idle")
+            return
+        found: ResponseHead | list[Event]
+        try:
+            found = self.parser.feed_one(data)
+        except Exception:
+            # An error of ours; the exchange ends as with any other bad response.
+            log.failure("what {host} sent can't be parsed", host=self._pool.host.address)
+            self.parser.close()
+            found = [HttpError(502, "the response can't be parsed")]
+        if not self._succeeded:
+            found = self._hear(data, found)
+        if isinstance(found, ResponseHead):
+            self.persists = found.keep_alive
+            begin = len(found.raw)
+            if self._direct is not None:
+                self._direct.upstream_whole(found, data, begin)
             else:
-                assert type(found) is ResponseHead
-                self.persists = found.keep_alive
-                begin = len(found.raw)
-                if self._direct is not None:
-                    self._direct.upstream_whole(found, data, begin)
-                else:
-                    exchange.upstream_events(
-                        [found, data[begin:], END] if begin < len(data) else [found, END]
-                    )
-        elif not self.closed:
-            # Whatever this is, nobody asked for it: it must not become an answer.
-            log.warn("{host} sent data without being asked", host=self._pool.host.address)
-            self.abort("data came while the connection was idle")
+                exchange.upstream_events([found, data[begin:], END] if begin < len(data) else [found, END])
+            return
+        for event in found:
+            if type(event) is ResponseHead:
+                self.persists = event.keep_alive
+        exchange.upstream_events(found)
+        if self.parser.left > LONG_BODY:
+            self._pass_on()
 
-    def _hear(self, data: bytes, found: Any) -> Any:
+    def _hear(self, data: bytes, found: ResponseHead | list[Event]) -> ResponseHead | list[Event]:
         """Look at what comes before an answer with success, which may be no HTTP/1 at all."""
-        if type(found) is list and found and isinstance(found[0], HttpError):
+        events = [found] if isinstance(found, ResponseHead) else found
+        if events and isinstance(events[0], HttpError):
             ours = self._spoke or data.startswith(b"HTTP/")
-            return found if ours else [ForeignAnswer(502, str(found[0]))]
-        for event in found if type(found) is list else (found,):
+            return found if ours else [ForeignAnswer(502, str(events[0]))]
+        for event in events:
             if isinstance(event, Response):
                 self._spoke = True
                 self._succeeded = 200 <= event.status < 400

@@ -66,7 +66,7 @@ class Closing(Switchable, AccountedProtocol):
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         self.settings = settings
         self.info = info
-        self._clock = settings.clock
+        self._seconds = settings.clock.seconds  # bound once: it is asked for every request
         self._nearness = OPEN
         self._eof = False  # the client sends no more
         self._unwanted = 0
@@ -118,7 +118,7 @@ class Closing(Switchable, AccountedProtocol):
             self._nearness = max(self._nearness, DRAINING)
         elif not self.info.reverse:
             self._nearness = max(self._nearness, DRAINING)
-            now = self._clock.seconds()
+            now = self._seconds()
             if self._fresh(now):
                 self._set_deadline(min(self._deadline, now + QUIET), IDLE)
             else:
@@ -159,7 +159,7 @@ class Closing(Switchable, AccountedProtocol):
         deadline = self._deadline
         if deadline == inf:
             return
-        if deadline > self._clock.seconds():
+        if deadline > self._seconds():
             self._timer.look_at(deadline)
             return
         self._deadline = inf
@@ -177,7 +177,7 @@ class Closing(Switchable, AccountedProtocol):
 
     def _look_at_idle(self) -> None:
         """Close an idle connection; but the client may still take what it was answered."""
-        now = self._clock.seconds()
+        now = self._seconds()
         last = self._last
         if last is None:
             last = self._last = LastBytes(self._manner, self.transport)
@@ -207,7 +207,7 @@ class Closing(Switchable, AccountedProtocol):
         assert self._last is not None
         again = self._last.look()
         if again:
-            self._set_deadline(self._clock.seconds() + again, CLOSE)
+            self._set_deadline(self._seconds() + again, CLOSE)
         else:
             self.transport.abortConnection()
 
@@ -242,7 +242,7 @@ class Closing(Switchable, AccountedProtocol):
 
     def _begin_end(self) -> None:
         last = self._last = LastBytes(self._manner, self.transport)
-        self._set_deadline(self._clock.seconds() + last.period, CLOSE)
+        self._set_deadline(self._seconds() + last.period, CLOSE)
 
     def _drop(self, data: bytes) -> None:
         self._unwanted += len(data)

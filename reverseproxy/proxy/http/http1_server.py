@@ -120,7 +120,7 @@ class Http1Proxy(Answering):
     def connectionMade(self) -> None:
         """Wait for the first request."""
         self.transport.registerProducer(self, True)
-        self._set_idle_deadline(self._clock.seconds())
+        self._set_idle_deadline(self._seconds())
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
@@ -134,7 +134,7 @@ class Http1Proxy(Answering):
         if type(found) is RequestHead:
             if self._exchange is None and not (self._events or self.full or self._running):
                 self._writer.persists = found.keep_alive
-                exchange = self._exchange = exchange_class.kind(self, found, self._clock.seconds(), self)
+                exchange = self._exchange = exchange_class.kind(self, found, self._seconds(), self)
                 exchange.begin_whole()
                 if not self._reading or self._parser.held:
                     self.update_reading()
@@ -148,7 +148,7 @@ class Http1Proxy(Answering):
             if self._parser.left > LONG_BODY:
                 self._pass_on()
         if self._exchange is None and self._parser.in_head and self._awaited is not HEAD:
-            self._set_deadline(self._clock.seconds() + self.settings.head_timeout, HEAD)
+            self._set_deadline(self._seconds() + self.settings.head_timeout, HEAD)
         if self._nearness < CLOSING:
             self._count(data)
 
@@ -214,7 +214,7 @@ class Http1Proxy(Answering):
     def _begin(self, head: RequestHead) -> None:
         """It is this request's turn."""
         self._writer.persists = head.keep_alive
-        self._exchange = exchange_class.kind(self, head, self._clock.seconds(), self)
+        self._exchange = exchange_class.kind(self, head, self._seconds(), self)
 
     def _pass_on(self) -> None:
         """Have most of a long body sent to the host without a look at it."""
@@ -264,7 +264,7 @@ class Http1Proxy(Answering):
             return
         self._writer.persists = False
         exchange = self._exchange = exchange_class.kind(
-            self, Request(b"", b"", b"", []), self._clock.seconds(), self
+            self, Request(b"", b"", b"", []), self._seconds(), self
         )
         exchange.fail(error.status, str(error), Flag.DPE)
 
@@ -277,7 +277,7 @@ class Http1Proxy(Answering):
         if self._counted is not None:
             self._count(b"")
         settings = self.settings
-        now = self._clock.seconds()
+        now = self._seconds()
         tally = settings.tally
         if tally is not None:
             tally.end(exchange, now)
@@ -294,9 +294,9 @@ class Http1Proxy(Answering):
                 self._run()
             return
         if self._parser.in_head:
-            self._set_deadline(now + self.settings.head_timeout, HEAD)
+            self._set_deadline(now + settings.head_timeout, HEAD)
         else:
-            timeout = self.settings.idle_timeout
+            timeout = settings.idle_timeout
             self._deadline = deadline = inf if timeout is None else now + timeout
             self._awaited = IDLE
             if deadline < self._timer.fires_at:

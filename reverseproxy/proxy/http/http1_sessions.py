@@ -69,7 +69,7 @@ class Sessions(Closing):
     def _look_at_exchange(self) -> None:
         exchange = self._exchange
         if exchange is not None:
-            again = exchange.look(self._clock.seconds())
+            again = exchange.look(self._seconds())
             if again < inf and self._exchange is exchange:
                 self._set_deadline(again, EXCHANGE)
 
@@ -105,7 +105,7 @@ class Sessions(Closing):
             self._take_held(),
             client,
             client.take_rest(),
-            self._clock,
+            self.settings.clock,
             (self._tunnel_closed, exchange.tunnel_closed),
             is_websocket(exchange),
         )

@@ -73,7 +73,7 @@ class Retrying(Timed):
         if client is None or not self._may_try_again(status, False, self._repeatable):
             return False
         self._client = None
-        self._doubtful = True
+        self._note_setback().doubtful = True
         if complete and client.persists:
             client.finish(True)
         else:
@@ -181,10 +181,10 @@ class Retrying(Timed):
             return False
         host = self.host
         if not unsent:
-            self._doubtful = True
+            self._note_setback().doubtful = True
         if cause is Cause.STALE:
             # Where one idle connection was closed, others will be.
-            self._fresh = True
+            self._note_setback().new_connection = True
         if host is not None and (
             host.exclusive
             or host.closed
@@ -201,8 +201,8 @@ class Retrying(Timed):
         self._full = False
         self._answered = False
         if self._sent:
-            self._out = self._sent + self._out
-            self._sent = []
+            self._out = [*self._sent, *self._out]
+            self._sent = ()
         self._next_attempt(at_once)
 
     def _try_timed_out(self) -> None:

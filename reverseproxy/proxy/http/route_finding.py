@@ -238,22 +238,22 @@ class RouteFinding(Retrying):
         self.retry = route.retry
         if route.upstream_protocol:
             self.protocol = route.upstream_protocol
-        if not is_pooled(self.protocol):
-            self.fail(502, f"hosts can't be spoken to in {self.protocol}", Flag.UPE)
-            return
-        lookup = head.lookup if head.mosn and head.may_have(b"x-mosn-") else None
-        times = self._times = route.times if lookup is None else timeouts(route, lookup)
+            if not is_pooled(self.protocol):
+                self.fail(502, f"hosts can't be spoken to in {self.protocol}", Flag.UPE)
+                return
+        asks = head.mosn and head.may_have(b"x-mosn-")
+        times = self._times = timeouts(route, head.lookup) if asks else route.times
         timeout = times.total or inf
         if self.received or not self.request_complete:
             timeout /= LOOKS  # to see when it is sent
         period = downstream.settings.look_period
         if route.idle_timeout is not None:
             period = min(route.idle_timeout / LOOKS, downstream.settings.request_time)
-        passage = self._passage
         downstream.set_look(self._begun + (timeout if timeout < period else period))
-        lb_type = cluster.config.lb_type
+        lb_type = cluster.members.config.lb_type
         if not route.has_no_transforms or lb_type in REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
+        passage = self._passage
         if passage is not None and passage.request.labels:
             self._demand_labels(route, passage.request.labels)
         self._acquire()

@@ -36,9 +36,6 @@ SWITCHED: Final = 101
 
 NEW, WAITING, ACTIVE, DONE = Phase
 
-# As long as no route says how long a request may take.
-_ANY_TIME: Final = Timeouts(0.0, 0.0)
-
 
 class Sending(Ended):
     """
@@ -79,10 +76,10 @@ class Sending(Ended):
     started: float
     status: int
     _out: list[Event]  # of the request, not yet sent
-    _sent: list[Event] | None  # behind the head, to be sent again; None: too much to be kept
+    _sent: Sequence[Event] | None  # behind the head, to be sent again; None: too much to be kept
     _client: IUpstream | None
     _route: ClusterRoute | None
-    _times: Timeouts  # how long it may take
+    _times: Timeouts  # how long it may take; set with the route
     _outgoing: Request  # the request as it goes on
     _mirrors: Sequence[Mirrored]
     _full: bool  # the connection to the host holds enough
@@ -95,11 +92,9 @@ class Sending(Ended):
         self.received = self.status = 0
         self.downstream = downstream
         self.request_complete = self._full = False
-        self._times = _ANY_TIME
         self._asked_at = 0.0
         self._out = []
-        self._sent = []
-        self._mirrors = ()
+        self._sent = self._mirrors = ()
         self.notes = self._client = self._ending = self._route = None
 
     # what a subclass does
@@ -192,7 +187,7 @@ class Sending(Ended):
     def begin_whole(self) -> None:
         """Go ahead: the request has no body."""
         self.request_complete = True
-        self._out = [END]
+        self._out.append(END)
         self._find_route()
 
     def flush(self) -> None:
@@ -255,7 +250,8 @@ class Sending(Ended):
         if client.full:
             self._full = True
         head = self._outgoing
-        if self._route is not None and self._route.auto_host_rewrite:
+        route = self._route
+        if route is not None and route.auto_host_rewrite:
             head = self._with_hostname(head)
         if self._trace is not None:
             head = self._with_trace(self._trace, head)
@@ -280,7 +276,7 @@ class Sending(Ended):
         elif not self._sent:
             self._sent = out
         else:
-            self._sent = self._sent + out
+            self._sent = [*self._sent, *out]
 
     def _with_hostname(self, head: Request) -> Request:
         """Put the host's name into the Host header, as MOSN does where names are resolved."""

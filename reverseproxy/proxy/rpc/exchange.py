@@ -42,7 +42,6 @@ class RpcExchange(RpcRouteFinding):
         # The parts behind that do not each have their own: this runs for every request.
         self._begun = now
         self.deadline = self.try_deadline = self._sent_at = 0.0
-        self._doubtful = False
         self._facts = self._passage = self._route = self._watch = self.response = self.rule = None
         self.sent = 0
 

@@ -84,7 +84,7 @@ class RpcRetrying(RpcTimed):
             self._report(Outcome.of_status(status))
         if not self.retry.wants(status) or not self._may_try_again(status, False, True):
             return False
-        self._doubtful = True
+        self._note_setback().doubtful = True
         self._next_attempt(False)
         return True
 
@@ -155,7 +155,7 @@ class RpcRetrying(RpcTimed):
         assert host is not None
         if not self._may_try_again(cause, False, True):
             return False
-        self._doubtful = True
+        self._note_setback().doubtful = True
         self._postpone(host)
         self._next_attempt(False)
         return True
