@@ -131,7 +131,7 @@ class ReverseProxy(Service):
         self.living.bound = True
         try:
             bind_all(
-                [listener.config for listener in self.listeners.values()],
+                self.config.listening,
                 lambda config: self.listeners[config.name].privilegedStartService(),
                 self.admin,
                 self._file,

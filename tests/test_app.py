@@ -651,10 +651,11 @@ class RunningTests(TestCase):
 
     async def test_all_addresses_that_can_t_be_bound_are_reported_together(self) -> None:
         with contextlib.ExitStack() as stack:
-            ports = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            ports = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
             numbers = [each.getsockname()[1] for each in ports]
             taken = [f"127.0.0.1:{number}" for number in numbers]
             admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": numbers[2]}}}
+            etcd = {"endpoints": ["127.0.0.1:1"]}
             third = edited(TUNNEL_SERVER, (f"{LISTENER}.name", "third"))["servers"][0]["listeners"][0]
             app = build(
                 edited(
@@ -663,6 +664,7 @@ class RunningTests(TestCase):
                     (f"{TUNNEL}.address", taken[1]),
                     ("servers[0].listeners[2]", {**third, "address": "127.0.0.1:0"}),
                     ("admin", admin),
+                    ("fleet", {"server_id": "a", "peers": {"address": taken[3]}, "etcd": etcd}),
                 ),
                 reactor,
                 file="the.json",
@@ -675,10 +677,11 @@ class RunningTests(TestCase):
             [
                 ("the.json", f"{LISTENER}.address"),
                 ("the.json", f"{TUNNEL}.address"),
+                ("the.json", "fleet.peers.address"),
                 ("the.json", "admin.address"),
             ],
         )
-        for problem, address in zip(caught.exception.problems, taken, strict=True):
+        for problem, address in zip(caught.exception.problems, [*taken[:2], taken[3], taken[2]], strict=True):
             self.assertIn(f"can't listen on {address}: Address already in use; ", problem.message)
         # What could be bound does not stay so.
         with self.assertRaises(Refused):

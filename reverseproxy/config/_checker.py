@@ -47,7 +47,10 @@ class Checker:
         self._findings.error(self._tree.locate(location), message)
 
     def _warn(self, location: Location, message: str) -> None:
-        self._findings.warn(self._tree.locate(location), message)
+        """Add a warning, unless its place has an error: what would follow from that is not known."""
+        place = self._tree.locate(location)
+        if not self._findings.is_wrong(place):
+            self._findings.warn(place, message)
 
     def _shown(self, location: Location) -> str:
         """A place for messages about another one; with its file if that is not the main one."""

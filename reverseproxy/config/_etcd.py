@@ -116,6 +116,8 @@ def check_etcd(etcd: EtcdConfig | None, tree: Tree, findings: Diagnostics) -> No
 
 def _problems(etcd: EtcdConfig) -> Iterator[tuple[Location, str]]:
     secrets = [name for name in ("password_file", "password_env") if getattr(etcd, name)]
+    if not etcd.endpoints:
+        yield (*_ETCD, "endpoints"), "is empty: write where its members take clients"
     if etcd.user and not secrets:
         yield (*_ETCD, "user"), "has no password: write password_file or password_env"
     if secrets and not etcd.user:

@@ -9,7 +9,13 @@ from typing import Final
 from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY
 from reverseproxy.config._listeners import FilterChainConfig, FilterConfig, ListenerConfig
 from reverseproxy.config._nodes import Location
-from reverseproxy.config._proxies import UPSTREAM_PROTOCOLS, UPSTREAM_UNUSED, ProxyConfig
+from reverseproxy.config._proxies import (
+    UPSTREAM_PROTOCOLS,
+    UPSTREAM_UNUSED,
+    BoltOptions,
+    ProxyConfig,
+    RpcOptions,
+)
 from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tls_checks import NamingChecker
 from reverseproxy.config._tunnels import TunnelConfig
@@ -20,6 +26,7 @@ _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 _SHORT_NANOSECONDS: Final = 1_000_000
 """Fewer nanoseconds are no time for anything, so that something else was meant."""
+_OPTIONS: Final = {"bolt": BoltOptions, "boltv2": BoltOptions, "dubbo": RpcOptions}
 _NO_ROUTER: Final = "every request is answered with 404"
 
 
@@ -164,6 +171,7 @@ class ListenerChecker(NamingChecker):
                 self._error(place, '"X" can\'t be one of several; write the protocols that it stands for')
             elif near:
                 self._error(place, f"{quote(name)} is not a protocol; did you mean {quote(near[0])}?")
+        self._protocol_options((*location, "extend_config", "xprotocols"), proxy)
         same = proxy.upstream_protocol in ("", protocol, *proxy.protocols)
         if not same and proxy.upstream_protocol in UPSTREAM_PROTOCOLS:
             self._warn((*location, "upstream_protocol"), UPSTREAM_UNUSED)
@@ -172,6 +180,16 @@ class ListenerChecker(NamingChecker):
                 (*location, "fallback_for_unknown_protocol"),
                 'has no effect, as nothing but one protocol is expected; write several, or "Auto"',
             )
+
+    def _protocol_options(self, location: Location, proxy: ProxyConfig) -> None:
+        """Warn of options that nothing takes; what plug-ins take is theirs to say."""
+        for name, options in proxy.extend_config.xprotocols.items():
+            if name not in proxy.protocols and "Auto" not in proxy.protocols:
+                self._warn((*location, name), f"has no effect: this filter does not speak {quote(name)}")
+            elif name in PROTOCOLS:
+                fields = _OPTIONS[name].model_fields if name in _OPTIONS else {}
+                for key in options.keys() - fields.keys():
+                    self._warn((*location, name, key), "unknown key, ignored")
 
     def _tcp_proxy(self, location: Location, proxy: TcpProxyConfig) -> None:
         if not proxy.cluster and not proxy.routes:

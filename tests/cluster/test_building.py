@@ -20,6 +20,8 @@ from reverseproxy.cluster.health.probes import HttpChecker, TcpChecker
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.names.strict_dns import StrictDns
 from reverseproxy.config.models import ClusterConfig
+from reverseproxy.errors import ConfigError
+from reverseproxy.problems import PART
 from tests.cluster.fakes import FakeHost, Users
 
 
@@ -198,6 +200,7 @@ class NameTests(BuildingCase):
 
     def test_no_servers(self) -> None:
         """A file of servers must be there."""
-        self.assertRaises(
-            ValueError, self.make, type="STRICT_DNS", hosts=self.HOSTS, dns_resolver_file=self.mktemp()
+        error = self.assertRaises(
+            ConfigError, self.make, type="STRICT_DNS", hosts=self.HOSTS, dns_resolver_file=self.mktemp()
         )
+        self.assertEqual([problem.place for problem in error.problems], [PART / "dns_resolver_file"])

@@ -27,6 +27,7 @@ from reverseproxy.cluster.names.dns import (
     parse_resolv_conf,
 )
 from reverseproxy.config.models import ClusterConfig, DnsResolversConfig
+from reverseproxy.errors import ConfigError
 from reverseproxy.net.resolver import IAnswerReceiver
 from tests.tunnel.logged import capture
 
@@ -103,9 +104,17 @@ class SettingsTests(SynchronousTestCase):
             ),
         )
         error = self.assertRaises(
-            ValueError, self.settings, dns_resolvers=DnsResolversConfig(servers=("10.0.0.1", "dns.example"))
+            ConfigError,
+            self.settings,
+            dns_resolvers=DnsResolversConfig(servers=("10.0.0.1", "dns.example", "10.0.0")),
         )
-        self.assertEqual(str(error), "dns_resolvers: 'dns.example' is not an IP address")
+        self.assertEqual(
+            [str(problem) for problem in error.problems],
+            [
+                "dns_resolvers.servers[1]: 'dns.example' is not an IP address",
+                "dns_resolvers.servers[2]: '10.0.0' is not an IP address",
+            ],
+        )
 
     def test_file(self) -> None:
         """Or a file has them."""
@@ -128,12 +137,17 @@ class SettingsTests(SynchronousTestCase):
     def test_no_servers(self) -> None:
         """There must be some."""
         path = self.mktemp()
-        error = self.assertRaises(ValueError, self.settings, dns_resolver_file=path)
-        self.assertEqual(str(error), f"the name servers in {path!r} can't be read: No such file or directory")
+        key = "dns_resolver_file"
+        error = self.assertRaises(ConfigError, self.settings, dns_resolver_file=path)
+        problem = f"{key}: the name servers in {path!r} can't be read: No such file or directory"
+        self.assertEqual(str(error), problem)
         with open(path, "wb") as file:
             file.write(b"\xff search x")
-        error = self.assertRaises(ValueError, self.settings, dns_resolver_file=path)
-        self.assertEqual(str(error), f"there is no name server in {path!r}")
+        error = self.assertRaises(ConfigError, self.settings, dns_resolver_file=path)
+        self.assertEqual(str(error), f"{key}: there is no name server in {path!r}")
+        self.patch(cluster_dns, "RESOLV_CONF", path)
+        error = self.assertRaises(ConfigError, self.settings, respect_dns_ttl=True)
+        self.assertEqual(str(error), f"respect_dns_ttl: there is no name server in {path!r}")
 
 
 @implementer(IAnswerReceiver)

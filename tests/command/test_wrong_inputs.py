@@ -97,7 +97,7 @@ SERVERS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*SERVER, "graceful_timeout"), "4000000000s", "is more than a century; write a shorter duration"),
     ((*LISTENER, "max_connections"), -1, "max_connections: -1 is out of range"),
     ((*CLUSTER, "name"), GONE, "name: missing key: the name that routes and tunnel agents refer to"),
-    ((*CLUSTER, "proxy_protocol"), "v3", 'proxy_protocol: "v3" is not'),
+    ((*CLUSTER, "proxy_protocol"), "v3", 'proxy_protocol: the text "v3" is not allowed'),
     ((*CLUSTER, "proxy_protocol"), "v1", "proxy_protocol: has no effect: no hosts are given here"),
     ((*CLUSTER, "lb_type"), "LB_BEST", "LB_ROUNDROBIN is used instead"),
     ((*CLUSTER, "type"), "ORIGINAL_DST", "there is no transparent proxying"),

@@ -131,6 +131,11 @@ class FleetConfigTests(SynchronousTestCase):
         self.assertEqual(list(found), ["fleet.etcd.endpoints[0]"])
         self.assertIn("tls_context", found["fleet.etcd.endpoints[0]"])
 
+    def test_no_member(self) -> None:
+        """An empty list is as wrong as none."""
+        found = self.problems(fleet(etcd={"endpoints": []}))
+        self.assertEqual(found, {"fleet.etcd.endpoints": "is empty: write where its members take clients"})
+
     def test_unknown_keys(self) -> None:
         """What looks like a key is not passed over: all of them protect something."""
         self.assertEqual(list(self.problems(fleet(etcd={"endpoint": "x"}))), ["fleet.etcd.endpoint"])

@@ -167,6 +167,36 @@ class WorkTests(SynchronousTestCase):
             self.assertLess(twice / once, 2.5, kind)
 
 
+class ProtocolOptionTests(SynchronousTestCase):
+    """Options of protocols that nothing takes."""
+
+    def warnings(self, protocol: str, xprotocols: dict[str, Any]) -> list[str]:
+        place = "servers[0].listeners[0].filter_chains[0].filters[0].config"
+        options = f"{place}.extend_config"
+        changes = (f"{place}.downstream_protocol", protocol), (options, {"xprotocols": xprotocols})
+        loaded = loads(json.dumps(edited(TUNNEL_SERVER, *changes)), "c.json")
+        return [str(each).removeprefix(f"c.json: {options}.xprotocols.") for each in loaded.warnings]
+
+    def test_protocols_that_are_not_spoken(self) -> None:
+        options = {"max_frame_size": 4096}
+        self.assertEqual(
+            self.warnings("Http1", {"mine": options}),
+            ['mine: has no effect: this filter does not speak "mine"'],
+        )
+        self.assertEqual(self.warnings("mine", {"mine": {"anything": True}}), [])
+
+    def test_keys_that_are_not_known(self) -> None:
+        options = {"max_frame_size": 4096, "enable_bolt_goaway": True}
+        rest = "servers[0].routers[0]"
+        for protocol, given, wanted in (
+            ("bolt", options, []),
+            ("bolt", {"x": 1}, ["bolt.x: unknown key, ignored"]),
+            ("dubbo", options, ["dubbo.enable_bolt_goaway: unknown key, ignored"]),
+        ):
+            found = [each for each in self.warnings(protocol, {protocol: given}) if rest not in each]
+            self.assertEqual(found, wanted)
+
+
 class ContradictionTests(SynchronousTestCase):
     """What is an error is not said to be skipped, or taken as it is, as well."""
 
@@ -179,6 +209,7 @@ class ContradictionTests(SynchronousTestCase):
             (f"{filters}.sni_check", "sometimes"),
             (f"{filters}.extend_config", {"http1": {"x_forwarded": "yes"}}),
             (f"{listener}.address", "${NOWHERE}"),
+            (f"{listener}.bind_port", "yes"),
         ):
             document = json.dumps(edited(TUNNEL_SERVER, (path, value)))
             error = self.assertRaises(ConfigError, loads, document, "c.json", environ={})

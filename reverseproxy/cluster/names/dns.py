@@ -29,8 +29,10 @@ from twisted.names import dns
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.errors import ReverseProxyError
+from reverseproxy.config.diagnostics import Diagnostics
+from reverseproxy.errors import ConfigError, ReverseProxyError
 from reverseproxy.net.resolver import MAX_ADDRESSES, IAnswerReceiver
+from reverseproxy.problems import PART, Problem
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig
@@ -136,14 +138,17 @@ def dns_settings(config: ClusterConfig) -> DnsSettings | None:
     Which name servers a cluster wants to be asked.
 
     @return: L{None} if the system's resolver will do.
-    @raise ValueError: if servers are wanted, and there are none.
+    @raise ConfigError: if servers are wanted, and there are none; placed in the cluster.
     """
     given = config.dns_resolvers
     if given.servers:
         port = int(given.port or 53)
-        wrong = [server for server in given.servers if not _is_ip(server)]
-        if wrong:
-            raise ValueError(f"dns_resolvers: {wrong[0]!r} is not an IP address")
+        place = PART / "dns_resolvers" / "servers"
+        findings = Diagnostics()
+        for number, server in enumerate(given.servers):
+            if not _is_ip(server):
+                findings.error(place / number, f"{server!r} is not an IP address")
+        findings.raise_errors()
         return DnsSettings(
             tuple((server, port) for server in given.servers),
             given.search,
@@ -154,13 +159,15 @@ def dns_settings(config: ClusterConfig) -> DnsSettings | None:
     if not (config.dns_resolver_file or config.respect_dns_ttl):
         return None
     path = config.dns_resolver_file or RESOLV_CONF
+    place = PART / ("dns_resolver_file" if config.dns_resolver_file else "respect_dns_ttl")
     try:
         text = Path(path).read_text("utf-8", "replace")
     except OSError as error:
-        raise ValueError(f"the name servers in {path!r} can't be read: {error.strerror}") from None
+        problem = f"the name servers in {path!r} can't be read: {error.strerror}"
+        raise ConfigError(Problem.at(place, problem)) from None
     settings = parse_resolv_conf(text, int(config.dns_resolver_port or 53))
     if not settings.servers:
-        raise ValueError(f"there is no name server in {path!r}")
+        raise ConfigError(Problem.at(place, f"there is no name server in {path!r}"))
     return settings
 
 
