@@ -35,7 +35,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.logs import make_observer
 from reverseproxy.process.runners import plan_log
 from reverseproxy.process.signals import Signals
-from reverseproxy.services import process_service, quickstart
+from reverseproxy.services import exiting, process_service, quickstart
 from reverseproxy.services import reactor as process_reactor
 from reverseproxy.services.single import SingleProcessService
 from reverseproxy.services.supervising import SupervisorService
@@ -750,7 +750,7 @@ class WorkersTests(TapTestCase):
         ends: list[Callable[[], object]] = []
         statuses: list[int] = []
         self.patch(atexit, "register", ends.append)
-        self.patch(os, "_exit", statuses.append)
+        self.patch(exiting, "exit_now", statuses.append)
         self.clock.running, self.clock.hasStopped = True, False  # type: ignore[assignment]
         tap._give_up()
         self.assertTrue(self.clock.hasStopped)
