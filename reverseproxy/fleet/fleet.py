@@ -98,7 +98,7 @@ class Fleet:
         self.id = parts.server_id
         self.own = LocalHosts()
         self.traffic = Traffic()
-        self.view = FleetView(lambda: 1 + len(self.links.all), name_of, self._reaches)  # type: ignore[arg-type]
+        self.view = FleetView(lambda: 1 + len(self.links.all), name_of, self._reaches)
         self.remote = RemoteHosts(parts.clusters, parts.reactor, self.traffic, parts.objection)
         self.links = OutgoingLinks(self.id, parts.reactor, parts.random, self, parts.endpoint, parts.prove)
         self.remote.links = self.links

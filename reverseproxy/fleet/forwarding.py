@@ -23,7 +23,6 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,6 +32,7 @@ from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
+from reverseproxy.cluster.narrowed import NarrowedCluster, SingleCluster
 from reverseproxy.config.models import ProxyConfig, RouterConfig
 from reverseproxy.errors import ConfigError, HostGone, NoHealthyHost, PickFailed, WireError
 from reverseproxy.fleet.incoming_links import IncomingLink
@@ -92,41 +92,20 @@ class _Service:
     well = True
 
 
-class _AgentHosts:
+class _AgentHosts(NarrowedCluster):
     """A cluster of which the connections of one agent will do, and only those that this server has."""
 
     def __init__(self, cluster: Cluster, find: Callable[[], Collection[Host]]) -> None:
-        self._cluster = cluster
+        super().__init__(cluster)
         self._find = find
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cluster, name)
-
-    def _narrow(self, context: PickContext | None) -> PickContext:
+    def narrow(self, context: PickContext | None) -> PickContext:
+        """See L{NarrowedCluster.narrow}."""
         return PickContext(tried=set() if context is None else context.tried, among=self._find())
 
-    def acquire(self, context: PickContext | None = None) -> Host | None:
-        """See L{Cluster.acquire}."""
-        return self._cluster.acquire(self._narrow(context))
-
-    def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
-        """See L{Cluster.wait}."""
-        return self._cluster.wait(self._narrow(context), timeout)
-
     def has_others(self, context: PickContext) -> bool:
-        """See L{Cluster.has_others}."""
+        """See L{ICluster.has_others}."""
         return any(host.healthy and host not in context.tried for host in self._find())
-
-
-class _Clusters:
-    """All clusters that there are for such requests: one."""
-
-    def __init__(self, hosts: _AgentHosts) -> None:
-        self._hosts = hosts
-
-    def get(self, name: str) -> _AgentHosts:
-        """Find it."""
-        return self._hosts
 
 
 class _Session:
@@ -391,7 +370,7 @@ class Forwarder:
             listener=_NAME,
             config=_proxy_config(header.protocol),
             router=_router(header.protocol),
-            clusters=_Clusters(hosts),  # type: ignore[arg-type]
+            clusters=SingleCluster(lambda: hosts),
             clock=self._clock,
             filters=None,
             idle_timeout=0.0,

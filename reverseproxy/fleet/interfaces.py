@@ -74,7 +74,7 @@ class IDirectory(Interface):
     def drain() -> None:
         """Publish that this server is about to leave."""
 
-    def judge(reached) -> None:  # type: ignore[no-untyped-def]  # noqa: N805
+    def judge(reached: Callable[[str], bool]) -> None:  # noqa: N805
         """
         Set the function that says which servers can be reached.
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocol, IReactorTime
 
-from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.narrowed import IClusters
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ProxyConfig
 from reverseproxy.errors import ConfigError
@@ -80,7 +80,7 @@ class ProxyPlan:
     listener: str
     config: ProxyConfig
     router: Router
-    clusters: ClusterManager
+    clusters: IClusters
     clock: IReactorTime
     filters: FilterChain | None
     idle_timeout: float | None

@@ -12,7 +12,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.cluster.manager import ClusterManager
+from reverseproxy.cluster.narrowed import IClusters
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
@@ -59,7 +59,7 @@ class ProxySettings:
 
     listener: str
     router: Router
-    clusters: ClusterManager
+    clusters: IClusters
     clock: IReactorTime
     filters: FilterChain | None = None
     idle_timeout: float | None = None

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 __all__ = ["PROTOCOL", "is_committed", "serve_requests"]
 
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from zope.interface import implementer
 
+from reverseproxy.cluster.narrowed import ICluster, NarrowedCluster, SingleCluster
 from reverseproxy.config.models import Http2Options, RouterConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost
 from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
@@ -72,17 +74,15 @@ def is_committed(host: Host) -> bool:
     return host.exclusive and (host.committed_protocol == PROTOCOL or PROTOCOL in host.pools)
 
 
-class _Only:
+class _OneHost(NarrowedCluster):
     """A cluster of which one host will do."""
 
     def __init__(self, cluster: Cluster, host: Host) -> None:
-        self._cluster = cluster
+        super().__init__(cluster)
         self._host = host
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cluster, name)
-
-    def _narrow(self, context: PickContext | None) -> PickContext:
+    def narrow(self, context: PickContext | None) -> PickContext:
+        """See L{NarrowedCluster.narrow}."""
         host = self._host
         if host.cluster is not self._cluster or not host.usable():
             raise NoHealthyHost(f"{host.address} is gone")
@@ -90,14 +90,10 @@ class _Only:
             raise NoHealthyHost(f"{host.address} has failed")
         return PickContext(only=host)
 
-    def acquire(self, context: PickContext | None = None) -> Host | None:
-        """See L{Cluster.acquire}."""
-        return self._cluster.acquire(self._narrow(context))
-
     def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
-        """See L{Cluster.wait}."""
+        """See L{ICluster.wait}."""
         try:
-            return self._cluster.wait(self._narrow(context), timeout)
+            return super().wait(context, timeout)
         except NoHealthyHost:
             return fail()
 
@@ -106,18 +102,11 @@ class _Only:
         return False
 
 
-class _Clusters:
-    """All clusters that there are for such requests."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def get(self, name: str) -> _Only:
-        """Find the one, if its host is in it still."""
-        cluster = self._host.cluster
-        if cluster is None:
-            raise ClusterUnknown(f"{self._host.address} is gone")
-        return _Only(cluster, self._host)
+def _cluster_of(host: Host) -> ICluster:
+    """Narrow the cluster of a host to it, if it is in it still."""
+    if host.cluster is None:
+        raise ClusterUnknown(f"{host.address} is gone")
+    return _OneHost(host.cluster, host)
 
 
 @implementer(IService)
@@ -136,7 +125,7 @@ def serve_requests(host: Host, clock: IReactorTime) -> IProtocol:
     settings = HttpSettings(
         listener=_NAME,
         router=_router(),
-        clusters=_Clusters(host),  # type: ignore[arg-type]
+        clusters=SingleCluster(partial(_cluster_of, host)),
         clock=clock,
         http2=_options(),
         stream_idle=inf,

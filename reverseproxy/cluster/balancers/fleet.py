@@ -55,13 +55,14 @@ class FleetView:
     What balancers have to know of a fleet.
 
     @ivar servers: counts the servers, this one included.
-    @ivar name_of: names the agent of a host, the same on all servers.
+    @ivar name_of: names the agent of a host, the same on all servers; given a member of a cluster, of
+        which it may know more than balancers do.
     @ivar reaches: whether a server's hosts can be used: if not, they are about to be removed, which takes
         a while where they are thousands.
     """
 
     servers: Callable[[], int]
-    name_of: Callable[[IHost], str]
+    name_of: Callable[[Any], str]
     reaches: Callable[[str], bool] = lambda server: True
 
 

@@ -13,7 +13,7 @@ from reverseproxy.proxy.access.record import AccessRecord, Asked, IClient, Looku
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
-    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.narrowed import ICluster
     from reverseproxy.metrics import IPlace
 
 
@@ -56,7 +56,7 @@ class IToldRequest(Protocol):
     @ivar trace_id: the trace that spans were made for; empty for none.
     """
 
-    cluster: Cluster | None
+    cluster: ICluster | None
     host: Host | None
     flags: int
 

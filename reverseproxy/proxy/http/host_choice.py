@@ -18,7 +18,7 @@ from reverseproxy.wire.http.unsent import Unsent
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
-    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.narrowed import ICluster
     from reverseproxy.routing import ClusterRoute, RouteInput
 
 MOST_FORGIVEN: Final = 16
@@ -56,7 +56,7 @@ class HostChoice:
         "protocol",
     )
 
-    cluster: Cluster | None
+    cluster: ICluster | None
     host: Host | None
     protocol: str
     _context: PickContext | None

@@ -24,7 +24,7 @@ from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import End, Event, Request, Response
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.narrowed import ICluster
     from reverseproxy.proxy.http.interfaces import IUpstream
 
 log = Logger()
@@ -59,7 +59,7 @@ class Mirrored(Attempts):
         self,
         clock: IReactorTime,
         protocol: str,
-        cluster: Cluster,
+        cluster: ICluster,
         head: Request,
         events: Sequence[Event],
         forwarding: tuple[ForwardedBy | None, bytes],

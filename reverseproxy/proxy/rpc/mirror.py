@@ -17,7 +17,7 @@ from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
-    from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.narrowed import ICluster
     from reverseproxy.proxy.rpc.client import RpcClient
     from reverseproxy.proxy.rpc.settings import RpcSettings
 
@@ -30,7 +30,7 @@ class RpcCopy(Attempts):
 
     __slots__ = ("_client", "_frame", "_number", "_settings", "_timer")
 
-    def __init__(self, settings: RpcSettings, cluster: Cluster, frame: Frame) -> None:
+    def __init__(self, settings: RpcSettings, cluster: ICluster, frame: Frame) -> None:
         super().__init__(settings.clock, settings.pool_key or settings.protocol.name)
         self.cluster = cluster
         self._settings = settings
