@@ -24,13 +24,7 @@ from reverseproxy.tls.turns import HandshakeTurns
 
 
 class HandshakeEnd(Protocol):
-    """
-    Whose handshake it is.
-
-    @ivar paused: whether it wants nothing of what was decrypted.
-    """
-
-    paused: bool
+    """Whose handshake it is."""
 
     @property
     def finished(self) -> bool:
@@ -154,7 +148,7 @@ class Handshake:
 
     def resume(self) -> None:
         """Read on, unless whoever the handshake was for does not want that."""
-        if not (self._end.finished or (self.complete and self._end.paused)):
+        if not (self._end.finished or (self.complete and self._records.paused)):
             self._transport.resumeProducing()
 
     def end(self) -> None:

@@ -28,74 +28,89 @@ class PlaintextReceiver(Protocol):
     """
     What a L{RecordLayer} delivers to.
 
-    @ivar paused: whether nothing is to be delivered now.
-    @ivar disconnecting: whether nothing is to be delivered any more.
     @ivar wrappedProtocol: the protocol that receives the plaintext.
     """
 
-    paused: bool
-    disconnecting: int
     wrappedProtocol: Any  # noqa: N815 - Twisted's name
 
-    @property
-    def finished(self) -> bool:
-        """Whether the connection is over, so that whatever arrives is dropped."""
-
-    @property
-    def reads(self) -> bool:
-        """Whether it takes plaintext now."""
-
     def end_met(self) -> None:
-        """Handle the peer's close_notify."""
+        """Handle the peer's close_notify; called again after a pause."""
 
     def fail(self, error: Error) -> None:
         """Close the connection, as OpenSSL has failed."""
 
 
 class RecordLayer:
-    """Decrypts what a connection receives and delivers it; encrypts what it sends."""
+    """
+    Decrypts what a connection receives and delivers it; encrypts what it sends.
+
+    What its connection decides is noted here, in slots: attributes of a C{ProtocolWrapper} are
+    looked up at several times the price, and these are looked at for every message.
+
+    @ivar paused: whether nothing is to be delivered now.
+    @ivar discards: whether plaintext is dropped, as the protocol has closed the connection; what ends it is
+        still heeded.
+    @ivar closed: whether nothing is received any more.
+    @ivar sends: whether what is written may be encrypted and sent at once.
+    """
 
     __slots__ = (
+        "_codec",
         "_connection",
         "_delivering",
         "_held",
         "_more",
         "_receiver",
-        "_records",
         "_transport",
         "_unflushed",
+        "closed",
+        "discards",
+        "paused",
+        "sends",
     )
 
-    def __init__(self, receiver: PlaintextReceiver, connection: SSL.Connection, transport: Any) -> None:
-        """
-        @param connection: with memory BIOs, which are empty.
-        @param transport: what ciphertext is written to.
-        """
-        self._receiver = receiver
-        self._connection = connection
-        self._transport = transport
-        self._records = records_of(connection)
+    def __init__(self, receiver: PlaintextReceiver) -> None:
+        self._receiver: Any = receiver
+        self._connection: Any = None
+        self._transport: Any = None
+        self._codec: Any = None
+        self.paused = self.discards = self.closed = self.sends = False
         self._delivering = False
         self._more = False  # OpenSSL may have something that was not decrypted
         self._held: list[bytes] = []  # ciphertext that it was not given yet
         self._unflushed = 0
 
+    def use(self, connection: SSL.Connection, transport: Any) -> None:
+        """
+        Use a connection of OpenSSL's from now on.
+
+        @param connection: with memory BIOs, which are empty.
+        @param transport: what ciphertext is written to.
+        """
+        self._connection = connection
+        self._transport = transport
+        self._codec = records_of(connection)
+
     # receiving
 
     def feed(self, data: bytes) -> None:
         """Give OpenSSL ciphertext of the handshake, of which it decrypts nothing yet."""
-        self._records.feed(data)
+        self._codec.feed(data)
 
     def hold(self, data: bytes) -> None:
         """Keep ciphertext that came behind the handshake, until C{deliver}."""
         self._held.append(data)
 
+    # This and write run for every message, hence few calls.
+
     def receive(self, data: bytes) -> None:
         """Decrypt ciphertext and deliver the plaintext, unless the connection is paused."""
-        if self._receiver.paused or self._delivering:
+        if self.closed:
+            return
+        if self.paused or self._delivering:
             self._held.append(data)
             return
-        plaintext = self._records.receive(data)
+        plaintext = self._codec.receive(data)
         self._delivering = True
         try:
             self._deliver(plaintext)
@@ -111,11 +126,11 @@ class RecordLayer:
             return
         self._delivering = True
         try:
-            while self._more and self._receiver.reads:
+            while self._more and not (self.paused or self.closed):
                 self._more = False
-                self._deliver(self._records.decrypt())
-                while self._held and self._receiver.reads:
-                    self._deliver(self._records.receive(self._held.pop(0)))
+                self._deliver(self._codec.decrypt())
+                while self._held and not (self.paused or self.closed):
+                    self._deliver(self._codec.receive(self._held.pop(0)))
         finally:
             self._delivering = False
 
@@ -124,23 +139,21 @@ class RecordLayer:
         self._unflushed += 1
         if not plaintext or self._unflushed >= _FLUSH_EVERY:
             self.flush()
-        receiver = self._receiver
-        # A protocol that has closed the connection takes no more data.
-        if plaintext and not receiver.disconnecting:
-            receiver.wrappedProtocol.dataReceived(plaintext)
-        if receiver.finished:
+        if plaintext and not self.discards:
+            self._receiver.wrappedProtocol.dataReceived(plaintext)
+        if self.closed:
             return
-        records = self._records
-        if records.error is not None:
-            receiver.fail(records.error)
-        elif records.ended:
-            receiver.end_met()
+        codec = self._codec
+        if codec.error is not None:
+            self._receiver.fail(codec.error)
+        elif codec.ended:
+            self._receiver.end_met()
 
     # sending
 
     def write(self, data: bytes) -> None:
         """Encrypt, and send."""
-        encrypt, send = self._records.encrypt, self._transport.write
+        encrypt, send = self._codec.encrypt, self._transport.write
         self._unflushed = 0
         try:
             if len(data) <= BLOCK:
@@ -155,7 +168,7 @@ class RecordLayer:
     def flush(self) -> None:
         """Send what OpenSSL has to send by itself, such as an alert or an answer to a key update."""
         self._unflushed = 0
-        data = self._records.take()
+        data = self._codec.take()
         if data:
             self._transport.write(data)
 
@@ -164,3 +177,9 @@ class RecordLayer:
         with suppress(Error):  # OpenSSL has failed before, and sends nothing more
             self._connection.shutdown()
         self.flush()
+
+    def forget(self) -> None:
+        """Drop all references, as the connection is lost: they make cycles."""
+        self.closed, self.sends = True, False
+        self._receiver = self._connection = self._transport = self._codec = None
+        self._held = []

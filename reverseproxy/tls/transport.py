@@ -85,12 +85,6 @@ class Half(Enum):
     CLOSED = auto()
 
 
-# For each write: to find a member in its class takes as long as what it is compared for.
-_UP: Final = Phase.OPEN
-_OPEN: Final = Half.OPEN
-_CLOSED: Final = Half.CLOSED
-
-
 @implementer(IHalfCloseableProtocol, INegotiated, ISSLTransport, ISystemHandle)
 class TlsTransport(ProtocolWrapper):
     """
@@ -101,7 +95,6 @@ class TlsTransport(ProtocolWrapper):
 
     @ivar established: whether the handshake is complete, and the peer's
         certificate verified if it has to be.
-    @ivar paused: whether nothing is to be delivered now.
     """
 
     factory: TlsFactory
@@ -115,12 +108,12 @@ class TlsTransport(ProtocolWrapper):
         """
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
-        self._records: RecordLayer
+        self._records = RecordLayer(self)
         self._handshake: Handshake | None = None
+        self._inbound: Handshake | RecordLayer = self._records  # takes what the transport receives
         self._early = EarlyWriter()
         self._linger: IDelayedCall | None = None
         self._reason: Failure | None = None
-        self.paused = False
         self._phase = Phase.OPEN
         self._reading = self._writing = Half.OPEN
 
@@ -136,7 +129,9 @@ class TlsTransport(ProtocolWrapper):
         connection = factory.new_connection(self)
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
-        handshake = self._handshake = Handshake(self, transport, connection, factory.server, factory.turns)
+        handshake = self._handshake = self._inbound = Handshake(
+            self, transport, connection, factory.server, factory.turns
+        )
         handshake.begin(factory.clock, factory.handshake_timeout)
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.makeConnection(self)
@@ -145,14 +140,16 @@ class TlsTransport(ProtocolWrapper):
     def use(self, connection: SSL.Connection) -> RecordLayer:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
         self._connection = connection
-        self._records = RecordLayer(self, connection, self.transport)
+        self._records.use(connection, self.transport)
         return self._records
 
     def handshake_complete(self) -> None:
         """The peer is who it should be: now its protocol may talk to it."""
         self.established = True
         self._handshake = None
-        self._records.flush()
+        records = self._inbound = self._records
+        records.sends = not self.disconnecting and self._writing is Half.OPEN
+        records.flush()
         self.factory.connect_wrapped(self)
         early = self._early
         early.pass_down(self.transport)
@@ -162,7 +159,7 @@ class TlsTransport(ProtocolWrapper):
         if IHandshakeListener.providedBy(self.wrappedProtocol) and not self.disconnecting:
             self.wrappedProtocol.handshakeCompleted()
         self.factory.handshake_succeeded(self)
-        if self.paused and not self.disconnecting:
+        if records.paused and not self.disconnecting:
             self.transport.pauseProducing()
         self._finish_writing()
 
@@ -189,12 +186,7 @@ class TlsTransport(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Decrypt, and deliver."""
-        if self._phase is not _UP or self._reading is _CLOSED or not data:
-            return
-        if self.established:
-            self._records.receive(data)
-        elif self._handshake is not None:
-            self._handshake.receive(data)
+        self._inbound.receive(data)
 
     @property
     def finished(self) -> bool:
@@ -205,18 +197,15 @@ class TlsTransport(ProtocolWrapper):
     def _over(self) -> bool:
         return self._phase is Phase.OVER
 
-    @property
-    def reads(self) -> bool:
-        """Whether the wrapped protocol is to be given what there is."""
-        return not self.paused and self._phase is Phase.OPEN and self._reading is not Half.CLOSED
-
     def end_met(self) -> None:
         """The peer's close_notify has come.  A paused transport tells when it is resumed."""
         if self._reading is Half.CLOSED:
             return
-        self._reading = Half.CLOSING if self.paused else Half.CLOSED
-        if self.paused:
+        if self._records.paused:
+            self._reading = Half.CLOSING
             return
+        self._reading = Half.CLOSED
+        self._records.closed = True
         half = IHalfCloseableProtocol(self.wrappedProtocol, None)
         if self.disconnecting:
             self._finish_writing()
@@ -252,17 +241,17 @@ class TlsTransport(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """Deliver nothing more until C{resumeProducing}; a handshake goes on."""
-        self.paused = True
+        self._records.paused = True
         if self.established and not self.disconnecting:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Deliver again, beginning with what was taken in already."""
-        self.paused = False
+        self._records.paused = False
         if not self.established or self._over or self.disconnecting:
             return
         self._records.deliver()
-        if not self.paused and not self._over:
+        if not (self._records.paused or self._over):
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -280,9 +269,13 @@ class TlsTransport(ProtocolWrapper):
 
         @raise TypeError: for anything but bytes.
         """
+        records = self._records
+        if records.sends and data and type(data) is bytes:
+            records.write(data)
+            return
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
-        if (self.disconnecting or self._writing is not _OPEN) and self._early.producer is None:
+        if (self.disconnecting or self._writing is not Half.OPEN) and self._early.producer is None:
             return
         self._write(data)
 
@@ -291,7 +284,7 @@ class TlsTransport(ProtocolWrapper):
         self.write(b"".join(data))
 
     def _write(self, data: bytes) -> None:
-        if self._phase is not _UP or self._writing is _CLOSED or not data:
+        if self.finished or self._writing is Half.CLOSED or not data:
             return
         if self.established:
             self._records.write(data)
@@ -326,6 +319,7 @@ class TlsTransport(ProtocolWrapper):
         L{IHalfCloseableProtocol} has its C{writeConnectionLost} called.
         """
         if self.connected and not self.disconnecting:
+            self._records.sends = False
             if self._writing is Half.OPEN:
                 self._writing = Half.CLOSING
             self._finish_writing()
@@ -343,6 +337,7 @@ class TlsTransport(ProtocolWrapper):
             self.abortConnection()
             return
         self.disconnecting = True
+        self._records.sends, self._records.discards = False, True
         self._finish_writing()
 
     def stopConsuming(self) -> None:  # noqa: N802 - Twisted's name
@@ -379,7 +374,7 @@ class TlsTransport(ProtocolWrapper):
             self._close_tcp()
             return
         self._linger = self.factory.clock.callLater(CLOSE_TIMEOUT, self._close_tcp)
-        self.paused = False
+        self._records.paused = False
         self.transport.resumeProducing()
 
     def _close_tcp(self) -> None:
@@ -402,6 +397,8 @@ class TlsTransport(ProtocolWrapper):
     def _stop(self, phase: Phase) -> None:
         """Make nothing more of what comes."""
         self._phase = phase
+        self._inbound = self._records
+        self._records.closed, self._records.sends = True, False
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         if self._handshake is not None:
@@ -423,7 +420,7 @@ class TlsTransport(ProtocolWrapper):
             handshake.close()
         if self.established and not (self.finished or self.disconnecting or self._reading is Half.CLOSED):
             # What a paused protocol has not been given yet is delivered now or never.
-            self.paused = False
+            self._records.paused = False
             self._records.deliver()
         told = self.finished or self._reading is Half.CLOSED
         if not told and (not self.established or reason.check(ConnectionDone)):
@@ -436,8 +433,8 @@ class TlsTransport(ProtocolWrapper):
             self.factory.handshake_failed(self, reason)
         # These references make cycles.
         wrapped, self.wrappedProtocol = self.wrappedProtocol, None
+        self._records.forget()
         self._connection = None
-        del self._records
         if wrapped is not None:
             wrapped.connectionLost(reason)
 

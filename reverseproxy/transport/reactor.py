@@ -21,7 +21,7 @@ from reverseproxy.transport.stream import (
 )
 
 
-class StreamReactor(ListeningReactor, Poller):
+class StreamReactor(ListeningReactor):
     """
     Stands for a reactor, which does everything but watching streams.
 
@@ -29,13 +29,25 @@ class StreamReactor(ListeningReactor, Poller):
     what the reactor provides.  Connections and ports that are made through it
     are L{reverseproxy.transport.stream}'s, in a L{Poller}; those that are made
     through the reactor itself are as ever.
+
+    The poller is an object of its own, as attributes of this one are looked up at
+    several times the price: what it does not have is looked for in the reactor.
+
+    @ivar poller: watches the connections.
+    @ivar call_at_turn_end: see L{Poller.call_at_turn_end}.
     """
 
     tcp_port = StreamPort
     unix_port = UnixStreamPort
 
     def __init__(self, reactor: Any) -> None:
-        super().__init__(reactor)
+        self.poller = poller = Poller(reactor)
+        # IReactorFDSet
+        self.addReader, self.removeReader = poller.addReader, poller.removeReader
+        self.addWriter, self.removeWriter = poller.addWriter, poller.removeWriter
+        self.removeAll = poller.removeAll
+        self.getReaders, self.getWriters = poller.getReaders, poller.getWriters
+        self.call_at_turn_end = poller.call_at_turn_end
         self.stand_for(reactor, self)
 
     def connectTCP(

@@ -368,7 +368,7 @@ class ConnectionTests(TransportTestCase):
     def test_an_error_while_sending(self) -> None:
         pair = self.pair()
         failing = mock.Mock(side_effect=SSL.Error([("", "", "out of order")]))
-        with mock.patch.object(pair.near_tls._records._records, "encrypt", failing):
+        with mock.patch.object(pair.near_tls._records._codec, "encrypt", failing):
             pair.near.transport.write(b"x")
         pair.pump()
         assert pair.near.reason is not None

@@ -147,9 +147,9 @@ class ReactorTests(Contract):
         own = with_streams(reactor)
         descriptor = self.listening_socket()
         own.addReader(descriptor)
-        self.assertIn(own, reactor.getReaders())  # type: ignore[attr-defined]
+        self.assertIn(own.poller, reactor.getReaders())  # type: ignore[attr-defined]
         own.removeReader(descriptor)
-        self.assertNotIn(own, reactor.getReaders())  # type: ignore[attr-defined]
+        self.assertNotIn(own.poller, reactor.getReaders())  # type: ignore[attr-defined]
 
 
 # It only exists to be derived from.
