@@ -10,8 +10,8 @@ from reverseproxy.wire.http.border import ANY, FORWARDED, LOOKALIKE, MOSN, NOTHI
 from reverseproxy.wire.http.fields import dropped_by, forbidden_in_trailers
 from reverseproxy.wire.http.message import Request
 from reverseproxy.wire.http1.heads import RequestHead, request_head_bytes
-from reverseproxy.wire.http1.parser import TEMPLATE_AFTER
 from reverseproxy.wire.http1.requests import RequestParser
+from reverseproxy.wire.http1.templates import TEMPLATE_AFTER
 from reverseproxy.wire.http2.fields import parse_request
 from tests.wire.http1_cases import get
 

@@ -17,10 +17,16 @@ from reverseproxy.wire.http.message import END, MAX_INTERIM, End
 from reverseproxy.wire.http1.chunked import CHUNK_EXCESS
 from reverseproxy.wire.http1.fields import CHUNKED, MAX_LENGTH, UNTIL_CLOSE, chunk, last_chunk, status_line
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes, response_head_bytes
-from reverseproxy.wire.http1.parser import KINDS, MAX_KNOWN, TEMPLATE_AFTER
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser
-from reverseproxy.wire.http1.templates import SIGNIFICANT_FIELDS, request_shape, response_shape
+from reverseproxy.wire.http1.significant_fields import KINDS
+from reverseproxy.wire.http1.templates import (
+    MAX_KNOWN,
+    SIGNIFICANT_FIELDS,
+    TEMPLATE_AFTER,
+    request_template,
+    response_template,
+)
 from tests import most
 from tests.wire.http1_cases import BAD_REQUESTS, BAD_RESPONSES, GOOD, chunked, get, respond
 
@@ -898,14 +904,14 @@ class RepeatTests(SynchronousTestCase):
             for between in (b"", GOOD, *self.BODIES):
                 parser = RequestParser()
                 expected = simplify(parser.feed(request))
-                head = parser._posted
+                head = parser._known_with_body
                 assert head is not None
                 if between and between not in self.BODIES:
                     parser.feed(between)
                 elif between != request:
                     parser.feed(between)
                     parser.feed(request)
-                    head = parser._posted
+                    head = parser._known_with_body
                 llhttp, parser._llhttp = parser._llhttp, None
                 events = parser.feed(request)
                 self.assertIs(events[0], head)
@@ -938,7 +944,7 @@ class RepeatTests(SynchronousTestCase):
                     parser, forgetful = RequestParser(), RequestParser()
                     for data in [*before, *body, GOOD]:
                         events = simplify(parser.feed(data))
-                        forgetful._fields, forgetful._posted = b"", None
+                        forgetful._known_fields, forgetful._known_with_body = b"", None
                         self.assertEqual(events, simplify(forgetful.feed(data)))
 
     def test_heads_that_are_not_kept(self) -> None:
@@ -950,18 +956,18 @@ class RepeatTests(SynchronousTestCase):
         ):
             parser = RequestParser()
             parser.feed(get(b"Content-Length: 3", *fields, line=b"POST / HTTP/1.1"))
-            self.assertIsNone(parser._posted)
+            self.assertIsNone(parser._known_with_body)
         for line in (b"POST http://other/ HTTP/1.1", b"POST / HTTP/1.0"):
             parser = RequestParser()
             parser.feed(get(b"Content-Length: 3", line=line))
-            self.assertIsNone(parser._posted)
+            self.assertIsNone(parser._known_with_body)
 
     def test_large_heads_are_not_kept(self) -> None:
         """What a connection keeps while it is idle is bounded."""
         parser = RequestParser(3 * MAX_KNOWN)
         large = b"X: " + b"x" * MAX_KNOWN
         parser.feed(get(large))
-        self.assertEqual(parser._fields, b"")
+        self.assertEqual(parser._known_fields, b"")
         parser.feed(GOOD)
         for data in (get(large), get(b"X: y")[:4] + b"/" + b"x" * MAX_KNOWN + get(b"X: y")[4:], get(large)):
             (head, _) = parser.feed(data)
@@ -969,7 +975,7 @@ class RepeatTests(SynchronousTestCase):
             known = parser._known
             assert known is not None
             self.assertLessEqual(len(known.raw), MAX_KNOWN)
-            self.assertLessEqual(len(parser._fields), MAX_KNOWN)
+            self.assertLessEqual(len(parser._known_fields), MAX_KNOWN)
         responses = ResponseParser()
         responses.expect(False)
         responses.feed(respond(b"Content-Length: 3", large, body=b"abc"))
@@ -992,11 +998,11 @@ class RepeatTests(SynchronousTestCase):
         if warm:
             for number in range(TEMPLATE_AFTER + 1):
                 parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % number)
-            self.assertIsNotNone(parser._shape)
+            self.assertIsNotNone(parser._template)
         for data in [data for data in reads for _ in range(1 + twice)]:
             events = simplify(parser.feed(data))
-            forgetful._fields = b""
-            forgetful._posted = None
+            forgetful._known_fields = b""
+            forgetful._known_with_body = None
             self.assertEqual(simplify(forgetful.feed(data)), events)
             for name in ("closed", "held", "held_size", "in_head", "_left"):
                 self.assertEqual(getattr(parser, name), getattr(forgetful, name), name)
@@ -1035,7 +1041,7 @@ class RepeatTests(SynchronousTestCase):
             for number in range(TEMPLATE_AFTER):
                 parser.expect(False)
                 parser.feed(respond(b"Content-Length: %d" % (number + 9), body=bytes(number + 9)))
-            self.assertIsNotNone(parser._shape)
+            self.assertIsNotNone(parser._template)
         for head_request, line, fields, body in responses:
             for each in (parser, forgetful, cutting):
                 each.expect(head_request)
@@ -1064,7 +1070,7 @@ class RepeatTests(SynchronousTestCase):
         self.assertTrue(parser.surplus)
 
 
-class ShapeTests(SynchronousTestCase):
+class TemplateTests(SynchronousTestCase):
     """Requests, and responses, that are like many before."""
 
     def request(self, number: int, *more: bytes) -> bytes:
@@ -1088,19 +1094,19 @@ class ShapeTests(SynchronousTestCase):
         parser = RequestParser()
         for number in range(TEMPLATE_AFTER + 1):
             parser.feed(self.request(number))
-        first = parser._shape
+        first = parser._template
         self.assertIsNotNone(first)
         for number in range(2 * TEMPLATE_AFTER):
             parser.feed(self.request(number, b"Y: z"))
-        assert parser._shape is not None
-        self.assertIsNot(parser._shape, first)
-        self.assertTrue(parser._shape.fullmatch(self.request(1, b"Y: z")))
-        self.assertFalse(parser._shape.fullmatch(self.request(1)))
+        assert parser._template is not None
+        self.assertIsNot(parser._template, first)
+        self.assertTrue(parser._template.fullmatch(self.request(1, b"Y: z")))
+        self.assertFalse(parser._template.fullmatch(self.request(1)))
 
     def test_one_that_is_known_is_kept_for_others(self) -> None:
         """To make one takes long, but nobody can make us keep all that there are."""
         head = self.request(1)
-        self.assertIs(request_shape(head), request_shape(self.request(2)))
+        self.assertIs(request_template(head), request_template(self.request(2)))
 
     def test_responses(self) -> None:
         parser = ResponseParser()
@@ -1131,7 +1137,7 @@ class ShapeTests(SynchronousTestCase):
             [b"Content-Length: 03"],
             [b"Content-Length: 3", b"Content-Length: 3"],
         ):
-            self.assertIsNone(response_shape(respond(*fields)))
+            self.assertIsNone(response_template(respond(*fields)))
 
     def facts(self, head: Any) -> Any:
         return [
@@ -1166,12 +1172,12 @@ class ShapeTests(SynchronousTestCase):
             return
         if not found[0].raw.startswith(first[:1]) or found[0].asked_host != b"a.b":
             return
-        shape = request_shape(found[0].raw)
+        template = request_template(found[0].raw)
         for _ in range(5):
             other = data.draw(
                 st.sampled_from([first, make(), first.replace(b"a.b", b"axb"), first + b"\r\n", first[:-2]])
             )
-            match = shape.fullmatch(other)
+            match = template.fullmatch(other)
             if match is not None:
                 (head, end) = parse(other)
                 self.assertIs(end, END)
@@ -1196,10 +1202,10 @@ class ShapeTests(SynchronousTestCase):
         found = parse_response(first)
         if not found or not isinstance(found[0], ResponseHead) or found[0].raw != first:
             return
-        shape = response_shape(first)
+        template = response_template(first)
         for _ in range(5):
             other = make()
-            match = None if shape is None else shape.match(other)
+            match = None if template is None else template.match(other)
             if match is not None:
                 (head, *_) = parse_response(other)
                 self.assertEqual((head.length, head.raw), (int(match[1]), match[0]))

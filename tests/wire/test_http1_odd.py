@@ -19,9 +19,9 @@ from reverseproxy.wire.http1.codings import MAX_INFLATED, Inflater
 from reverseproxy.wire.http1.fields import chunk, last_chunk
 from reverseproxy.wire.http1.heads import ResponseHead, response_head_bytes
 from reverseproxy.wire.http1.lenient import normalise
-from reverseproxy.wire.http1.parser import TEMPLATE_AFTER
 from reverseproxy.wire.http1.response_chunked import MAX_LINE, ResponseChunks
 from reverseproxy.wire.http1.responses import ResponseParser
+from reverseproxy.wire.http1.templates import TEMPLATE_AFTER
 from tests import most
 from tests.wire.http1_cases import BAD_BODIES, ODD_RESPONSES, ODD_UNTIL_CLOSE, respond
 from tests.wire.test_http1 import CHUNKED_BODIES, cut, messages, pieces, simplify
@@ -216,11 +216,11 @@ class OddResponseTests(SynchronousTestCase):
             parser.expect(False)
             self.assertIs(type(parser.feed_one(odd % (number // 2))), list)
             self.assertIsNone(parser._known)
-            self.assertIsNone(parser._shape)
+            self.assertIsNone(parser._template)
         for number in range(TEMPLATE_AFTER + 1):
             parser.expect(False)
             parser.feed_one(respond(b"X: %d" % number, b"Content-Length: 3", body=b"abc"))
-        self.assertIsNotNone(parser._shape)
+        self.assertIsNotNone(parser._template)
         for number in (0, 1):
             parser.expect(False)
             self.assertIs(type(parser.feed_one(odd % number)), list)

@@ -17,6 +17,7 @@ import httptools
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS, Headers, forbidden_in_trailers
+from reverseproxy.wire.http1.fields import EMPTY_LINE
 
 CHUNK_EXCESS: Final = 16384
 """
@@ -27,8 +28,6 @@ trickle in and very small chunks.
 
 CHUNK_ALLOWANCE: Final = 16
 """Bytes that one chunk may take besides its data without counting as excess."""
-
-_EMPTY_LINE: Final = b"\r\n\r\n"
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
 
@@ -181,7 +180,7 @@ class ChunkDecoder(ChunkedBody):
             if begin >= size:
                 self._skip = begin - size
                 return -1
-        end = text.find(_EMPTY_LINE, begin)
+        end = text.find(EMPTY_LINE, begin)
         if end < 0:
             self._partial = text[max(begin, size - 3) :]
             return -1

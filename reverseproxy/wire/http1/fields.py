@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = [
     "CHUNKED",
+    "EMPTY_LINE",
     "MAX_LENGTH",
+    "SHORTEST_FIELD",
     "UNTIL_CLOSE",
     "chunk",
     "connection_options",
@@ -28,6 +30,12 @@ UNTIL_CLOSE: Final = -2
 
 MAX_LENGTH: Final = 2**63 - 1
 """The largest Content-Length, as others count in 64 bits with a sign."""
+
+EMPTY_LINE: Final = b"\r\n\r\n"
+"""Where a head, or trailers, end; the first half belongs to the last field."""
+
+SHORTEST_FIELD: Final = len(b"X:\r\n")
+"""Bytes of the shortest field."""
 
 _MAX_DIGITS: Final = len(str(MAX_LENGTH))
 

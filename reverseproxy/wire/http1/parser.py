@@ -1,108 +1,31 @@
 """
-What requests and responses of HTTP/1 have in common: where messages begin and end.
-
-And the fields of a head that say something about its message.
+Where messages of HTTP/1 begin and end: what the parsers of requests and of responses have in common.
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "CODING",
-    "CONNECTION",
-    "EMPTY_LINE",
-    "EXPECT",
-    "FIELDS",
-    "HOST",
-    "KINDS",
-    "LENGTH",
-    "MAX_KNOWN",
-    "ONLY_KEEP_ALIVE",
-    "OTHER_HOP",
-    "PLAIN_CODING",
-    "REQUEST_FIELDS",
-    "TEMPLATE_AFTER",
-    "SHORTEST",
-    "UPGRADE",
-    "Parser",
-    "is_plain_length",
-]
+__all__ = ["Parser"]
 
-import re
-from typing import Any, ClassVar, Final
+from typing import Any
 
 import httptools
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http.border import PATTERN as BORDER
 from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import END, End, Event
 from reverseproxy.wire.http1.chunked import ChunkedBody
-
-MAX_KNOWN: Final = 4096
-"""Bytes of the largest head that is kept, so that the next one on its connection can be compared with it."""
-
-TEMPLATE_AFTER: Final = 32
-"""Heads in a row that are not of the shape that is known, after which another one is looked for."""
-
-
-EMPTY_LINE: Final = b"\r\n\r\n"
-"""Where a head ends."""
-
-SHORTEST: Final = len(b"X:\r\n")
-"""Bytes of the shortest field."""
-
-# Finding them is what most of the time for a head is spent on.  An expression that ignores case takes longer.
-_NAMES: Final = (
-    rb"con(?:tent-length|nection)|t(?:ransfer-encoding|e)|h(?:ost|ttp2-settings)"
-    rb"|expect|upgrade|keep-alive|proxy-connection"
-)
-
-FIELDS: Final = re.compile(rb"\r\n(%b):([ \t]*)([^\r]*)" % _NAMES)
-"""The fields that matter here, in a head in lower case."""
-
-REQUEST_FIELDS: Final = re.compile(rb"\r\n(?:(%b):([ \t]*)([^\r]*)|(%b):)" % (_NAMES, BORDER))
-"""
-The same for a request, and the names of those that not everybody may set.
-
-What these say does not matter here.
-"""
-
-HOST, LENGTH, CODING, CONNECTION, EXPECT, UPGRADE, OTHER_HOP = range(1, 8)
-
-KINDS: Final = {
-    b"host": HOST,
-    b"content-length": LENGTH,
-    b"transfer-encoding": CODING,
-    b"connection": CONNECTION,
-    b"expect": EXPECT,
-    b"upgrade": UPGRADE,
-    b"keep-alive": OTHER_HOP,
-    b"proxy-connection": OTHER_HOP,
-    b"te": OTHER_HOP,
-    b"http2-settings": OTHER_HOP,
-}
-
-ONLY_KEEP_ALIVE: Final = frozenset({b"keep-alive"})
-
-
-def is_plain_length(gap: bytes, value: bytes) -> bool:
-    """
-    Whether a Content-Length that there is but once is written as everybody understands it.
-
-    Blanks other than one space, or zeros in front, are understood here but not
-    everywhere.  Who disagrees about where a message ends takes a part of it for
-    the next one.
-    """
-    return gap == b" " and value.isdigit() and (value[0] != 48 or len(value) == 1)
-
-
-PLAIN_CODING: Final = re.compile(rb"\r\n(?i:transfer-encoding): chunked\r\n")
-"""The same of a Transfer-Encoding."""
+from reverseproxy.wire.http1.fields import EMPTY_LINE, SHORTEST_FIELD
 
 
 class Parser:
     """
-    What requests and responses have in common: where messages begin and end.
+    Reads messages one after the other from one connection.
+
+    A parser is in one of three places, which its attributes tell:
+
+     - within a body of known length: L{left} is not 0;
+     - within a chunked body: it has a decoder for that;
+     - between messages, or within a head, of which L{unfinished} bytes have come.
 
     @ivar closed: no further message is read: there was an error, or the last
         message was the last one on its connection.
@@ -110,9 +33,6 @@ class Parser:
 
     fault = 400
     """The status of an error that has no better one."""
-
-    shown: ClassVar[tuple[bytes, ...]] = (b"",)
-    """How heads begin that llhttp is shown as they are."""
 
     __slots__ = (
         "_chunks",
@@ -128,15 +48,19 @@ class Parser:
     )
 
     def __init__(self, max_head: int, max_fields: int = MAX_HEADERS) -> None:
+        """
+        @param max_head: the most bytes of a head.
+        @param max_fields: the most fields of it, and of trailers.
+        """
         self.closed = False
         self._max_fields = max_fields
-        self._many = SHORTEST * max_fields  # bytes of a head that may have too many fields
+        self._many = SHORTEST_FIELD * max_fields  # only a head of more bytes can have too many fields
         self._max_head = max_head
         self._events: list[Event] = []
-        self._partial = b""  # what has come of a head, which llhttp has seen
-        self._left = 0  # bytes of a body of known length that are still to come; UNTIL_CLOSE
-        self._lenient = False  # what has come of a head is not in order, but may be understood
-        self._chunks: ChunkedBody | None = None  # in a chunked body
+        self._partial = b""  # the part of a head that has come, which llhttp has seen
+        self._left = 0  # bytes to come of a body of known length; UNTIL_CLOSE
+        self._lenient = False  # the head that is coming is malformed, but may be understood
+        self._chunks: ChunkedBody | None = None  # within a chunked body
         self._llhttp: Any = None
         self._renew()
 
@@ -146,12 +70,12 @@ class Parser:
 
     @property
     def in_head(self) -> bool:
-        """Whether some of a head has come, but not all of it."""
+        """Whether a part of a head has come."""
         return bool(self._partial)
 
     @property
     def unfinished(self) -> int:
-        """Bytes of that part of a head."""
+        """Bytes of that part."""
         return len(self._partial)
 
     @property
@@ -161,7 +85,7 @@ class Parser:
 
     def skip_body(self, size: int) -> None:
         """
-        Be told that the next bytes of a body of known length go another way.
+        Count bytes of a body of known length that are spliced past this parser.
 
         @param size: how many; less than C{left}.
         """
@@ -177,13 +101,15 @@ class Parser:
             self._chunks = None
 
     def _fail(self, status: int, message: str) -> None:
-        # The last bytes of a body may be wrong, and so may be what comes behind them: one error is enough.
+        # Both the end of a body and what comes behind it may be wrong: one error is enough.
         if not self.closed:
             self._events.append(HttpError(status, message))
             self.close()
 
+    # heads
+
     def _feed_head(self, data: bytes) -> bytes:
-        """Take bytes where a head is, or begins; return what comes behind it."""
+        """Take bytes of a head, between messages or within one; return what comes behind it."""
         partial = self._partial
         if partial:
             text = partial + data
@@ -195,81 +121,85 @@ class Parser:
                 data = data.lstrip(b"\r\n")  # empty lines before a message mean nothing (RFC 9112 2.2)
             text = data
             end = data.find(EMPTY_LINE) + 4
+        if end < 4:
+            return self._feed_partial(text, data) if data else b""
+        if end > self._max_head:
+            return self._too_large(text)
+        raw = text[:end]
         try:
-            if end < 4:
-                return self._feed_partial(text, data)
-            if end > self._max_head:
-                return self._too_large(text)
-            raw = text[:end]
-            if not partial and raw.startswith(self.shown):
-                self._llhttp.feed_data(raw)
-            else:
+            try:  # noqa: SIM105 - suppress() would take as long as all of the rest
                 self._show(raw, len(partial))
-        except httptools.HttpParserUpgrade:
-            # Whether it is one is decided elsewhere, but where the head ends is not for llhttp to say.
-            if end < 4:
-                return self._refused(text, HttpError(self.fault, "a bare LF in the head"))
-        except (httptools.HttpParserError, HttpError) as error:
-            return self._refused(text, error)
-        self._partial = b""
-        try:
+            except httptools.HttpParserUpgrade:
+                pass  # whether it is one is decided by _take_head
+            self._partial = b""
             self._take_head(raw)
-        except HttpError as error:
+        except (httptools.HttpParserError, HttpError) as error:
             return self._refused(text, error)
         return text[end:]
 
     def _feed_partial(self, text: bytes, data: bytes) -> bytes:
-        # llhttp sees it now, so that what is no HTTP is refused before it has come to an end.
-        if data:
+        """
+        Take bytes that do not complete a head.
+
+        llhttp sees them at once, so that what is not HTTP is refused before it has come to an end.
+
+        @param text: all that has come of the head, of which C{data} are the last bytes.
+        """
+        try:
             self._show(text, len(self._partial))
             self._partial = text
             line_end = text.find(b"\r\n")
             if line_end >= 0:
                 self._check_start(text[: line_end + 2])
-            if len(text) > self._max_head:
-                return self._too_large(text)
-        return b""
+        except httptools.HttpParserUpgrade:
+            # Where a head ends is not for llhttp to say.
+            return self._refused(text, HttpError(self.fault, "a bare LF in the head"))
+        except (httptools.HttpParserError, HttpError) as error:
+            return self._refused(text, error)
+        return self._too_large(text) if len(text) > self._max_head else b""
 
     def _refused(self, text: bytes, error: Exception | None) -> bytes:
         """
-        Find that a head is not in order; return what comes behind it, if that matters.
+        Deal with a malformed head; return what comes behind it, if it can be understood all the same.
 
-        @param text: all that has come of it, and behind it.
-        @param error: why; L{None} if that was known before.
+        @param text: all that has come of it, and of what is behind it.
+        @param error: what is wrong; L{None} if that was found before.
         """
         self._fail(error.status if isinstance(error, HttpError) else self.fault, str(error))
         return b""
 
     def _show(self, text: bytes, seen: int) -> None:
         """
-        Let llhttp have a look at a head, or at what there is of it.
+        Give a head, or the part of it that has come, to llhttp.
 
-        @param seen: how much of it llhttp has been shown before.
+        @param seen: how many bytes of it llhttp was given before.
         """
         self._llhttp.feed_data(text[seen:] if seen else text)
 
     def _check_start(self, line: bytes) -> None:
         """
-        Refuse a start line that is not quite HTTP/1.
+        Refuse a start line that is not exactly HTTP/1.
 
-        With one that is, llhttp finds the head complete where we do.
+        With one that is, llhttp finds the end of the head where we do.
         """
         raise NotImplementedError
 
     def _take_head(self, raw: bytes) -> None:
-        """Make the event, and get ready for the body."""
+        """Make the event of a head that llhttp has found well-formed, and get ready for the body."""
         raise NotImplementedError
 
     def _too_large(self, text: bytes) -> bytes:
-        """Find that a head is larger than it may be; return as L{_refused} does."""
+        """Deal with a head that is larger than it may be; arguments and result as of L{_refused}."""
         raise NotImplementedError
+
+    # bodies
 
     def _end(self, end: End) -> None:
         """A message is complete."""
         self._events.append(end)
 
     def _feed_counted(self, data: bytes) -> bytes:
-        """Take a body of known length; return what comes behind it."""
+        """Take bytes of a body of known length; return what comes behind it."""
         size = len(data)
         left = self._left
         if size < left:
@@ -282,7 +212,7 @@ class Parser:
         return data[left:]
 
     def _feed_chunks(self, chunks: ChunkedBody, data: bytes) -> bytes:
-        """Take a chunked body; return what comes behind it."""
+        """Take bytes of a chunked body; return what comes behind it."""
         try:
             rest = chunks.feed(data)
         except HttpError as error:
@@ -299,7 +229,7 @@ class Parser:
         return rest
 
     def _take_data(self, chunks: ChunkedBody) -> None:
-        """Make one event of all data of one read; none if there is none: an empty chunk would be the last."""
+        """Make one event of all data of a read; none of no data: an empty chunk would be the last one."""
         data = chunks.take_data()
         if data:
             self._events.append(data)

@@ -24,19 +24,21 @@ from reverseproxy.wire.http1.codings import Inflater
 from reverseproxy.wire.http1.fields import CHUNKED, UNTIL_CLOSE, connection_options, content_length
 from reverseproxy.wire.http1.heads import ResponseHead
 from reverseproxy.wire.http1.lenient import Normalised, begins_well, find_end, normalise
-from reverseproxy.wire.http1.parser import (
+from reverseproxy.wire.http1.parser import Parser
+from reverseproxy.wire.http1.response_chunked import ResponseChunks
+from reverseproxy.wire.http1.significant_fields import (
     CODING,
     CONNECTION,
-    FIELDS,
     KINDS,
+    LENGTH,
     ONLY_KEEP_ALIVE,
     OTHER_HOP,
     PLAIN_CODING,
+    RESPONSE_FIELDS,
     UPGRADE,
-    Parser,
     is_plain_length,
+    persists,
 )
-from reverseproxy.wire.http1.response_chunked import ResponseChunks
 
 MAX_RESPONSE_HEAD: Final = 65536
 """Bytes of a response head.  Requests have a limit of their own, which is configured."""
@@ -150,7 +152,7 @@ class PlainResponseParser(Parser):
 
     def _note_whole(self, head: ResponseHead, size: int) -> None:
         """
-        Be told of each response that was read whole, and has a body of known length.
+        Learn of each response that was read whole, and has a body of known length.
 
         @param size: bytes of all of it.
         """
@@ -249,46 +251,37 @@ class PlainResponseParser(Parser):
             raise HttpError(502, "malformed status line in the response")
 
     def _take_head(self, raw: bytes, odd: Normalised | None = None) -> None:
-        status = 200
-        http11 = True
-        plain = odd is None
+        status, http11, verbatim = 200, True, True
         if not raw.startswith(_OK):
-            self._check_start(raw)
-            status = int(raw[9:12])
-            http11 = raw.startswith(b"HTTP/1.1")
-            if raw[12] != 32:
-                plain = False  # there is a space, even if nothing follows
+            status, http11, verbatim = self._read_status_line(raw)
         if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
-            raise HttpError(
-                502,
-                f"more than {self._max_fields} header fields in the response (max_response_headers_count)",
-            )
-
-        length, options, forwardable_verbatim = self._read_fields(raw, http11, http11 and plain)
-        keep_alive = http11
-        if options:
-            if options != ONLY_KEEP_ALIVE:
-                forwardable_verbatim = False
-            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
+            limit = f"{self._max_fields} header fields in the response (max_response_headers_count)"
+            raise HttpError(502, f"more than {limit}")
+        length, options, same = self._read_fields(raw, http11, verbatim and odd is None)
         body, forwarded = self._body_of(status, length)
-        forwardable_verbatim = forwardable_verbatim and forwarded
-        if body == UNTIL_CLOSE:
+        keep_alive = persists(options, http11) if options else http11
+        if body == UNTIL_CLOSE or (odd is not None and not odd.certain):
             keep_alive = False
-        if odd is not None and not odd.certain:
-            keep_alive = False
-        head = ResponseHead(raw, status, http11, body, keep_alive, options, forwardable_verbatim)
+        head = ResponseHead(raw, status, http11, body, keep_alive, options, same and forwarded)
         if status < 200:
             self._take_interim(head)
             return
         self._events.append(head)
         if body or self._head_request:
-            self._renew()  # llhttp expects what it will not see
+            self._renew()  # llhttp expects what it will not be given
         if body == 0:
             self._end(END)
         elif body == CHUNKED:
             self._chunks = ResponseChunks(self._max_head, self._max_fields)
         else:
             self._left = body
+
+    def _read_status_line(self, raw: bytes) -> tuple[int, bool, bool]:
+        """Return the status; whether the version is 1.1; and whether the line can be forwarded as it came."""
+        self._check_start(raw)
+        http11 = raw.startswith(b"HTTP/1.1")
+        # There has to be a space behind the status, even if nothing follows (RFC 9112 4).
+        return int(raw[9:12]), http11, http11 and raw[12] == 32
 
     def _body_of(self, status: int, length: int | None) -> tuple[int, bool]:
         """
@@ -321,36 +314,34 @@ class PlainResponseParser(Parser):
         self._events.append(head)
 
     def _read_fields(
-        self, raw: bytes, http11: bool, forwardable_verbatim: bool
+        self, raw: bytes, http11: bool, verbatim: bool
     ) -> tuple[int | None, frozenset[bytes], bool]:
         """
-        See what the fields that matter say.
+        Read the significant fields.
 
+        @param verbatim: whether the status line can be forwarded as it came.
         @return: the length of the body, if there is a field for it; the options
-            of Connection; whether the head can still be forwarded as it is.
+            of C{Connection}; whether all of the head can be forwarded as it came.
         """
         length: int | None = None
         options = NO_OPTIONS
-        for name, gap, value in FIELDS.findall(raw.lower()):
-            if name == b"content-length":
-                if length is not None:
-                    raise HttpError(502, "several fields say what the length of the response is")
-                length = content_length(value.rstrip(b" \t"))
-                if length is None:
-                    raise HttpError(502, "Content-Length of the response is not one number")
-                forwardable_verbatim = forwardable_verbatim and is_plain_length(gap, value)
-                continue
+        for name, gap, value in RESPONSE_FIELDS.findall(raw.lower()):
             kind = KINDS.get(name)
-            if kind == CODING:
+            if kind == LENGTH:
+                length = _read_length(value, length)
+                verbatim = verbatim and is_plain_length(gap, value)
+            elif kind == CODING:
                 if length is not None or not http11 or value.rstrip(b" \t") != b"chunked":
                     raise HttpError(502, "transfer coding of the response is not understood")
                 length = CHUNKED
-                forwardable_verbatim = forwardable_verbatim and PLAIN_CODING.search(raw) is not None
+                verbatim = verbatim and PLAIN_CODING.search(raw) is not None
             elif kind == CONNECTION:
                 options |= connection_options(value)
             elif kind in (UPGRADE, OTHER_HOP):
-                forwardable_verbatim = False
-        return length, options, forwardable_verbatim
+                verbatim = False
+        if options and options != ONLY_KEEP_ALIVE:
+            verbatim = False
+        return length, options, verbatim
 
     def _take_data(self, chunks: ChunkedBody) -> None:
         data = chunks.take_data()
@@ -379,3 +370,12 @@ class PlainResponseParser(Parser):
         self._complete = True
         self._interim = 0
         self._events.append(end)
+
+
+def _read_length(value: bytes, before: int | None) -> int:
+    if before is not None:
+        raise HttpError(502, "several fields say what the length of the response is")
+    length = content_length(value.rstrip(b" \t"))
+    if length is None:
+        raise HttpError(502, "Content-Length of the response is not one number")
+    return length

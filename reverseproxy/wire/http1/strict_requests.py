@@ -1,9 +1,9 @@
 """
-HTTP/1 as events: a strict layer over llhttp.
+HTTP/1 requests as events: a strict layer over llhttp.
 
-Feed bytes, get events: a L{RequestHead} or L{ResponseHead}, the body as plain
-C{bytes}, an L{End}; last and once an L{HttpError} if the peer broke the rules,
-after everything that was in order before it.
+Feed bytes, get events: a L{RequestHead}, the body as plain C{bytes}, an L{End};
+last and once an L{HttpError} if the client broke the rules, after everything
+that was in order before it.
 
 llhttp sees heads and chunked bodies.  In its strict mode it refuses what
 request smuggling is made of: both or several lengths, folded lines, bare CR or
@@ -13,14 +13,17 @@ decides it must be unambiguous: on top of what llhttp refuses, this module
 refuses a missing or second Host, HTTP/1.0 with Transfer-Encoding, transfer
 codings other than chunked, targets that are not for a reverse proxy, and
 everything over its limits.
+
+Nothing here remembers an earlier request, but for the Host that was checked
+last.  The cache of heads is around this parser: L{reverseproxy.wire.http1.requests}.
 """
 
 from __future__ import annotations
 
-__all__ = ["StrictRequestParser"]
+__all__ = ["SignificantFields", "StrictRequestParser"]
 
 import re
-from typing import ClassVar, Final
+from typing import Final
 
 import httptools
 
@@ -32,7 +35,8 @@ from reverseproxy.wire.http.upgrades import passed_on
 from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.fields import CHUNKED, connection_options, content_length
 from reverseproxy.wire.http1.heads import RequestHead
-from reverseproxy.wire.http1.parser import (
+from reverseproxy.wire.http1.parser import Parser
+from reverseproxy.wire.http1.significant_fields import (
     CODING,
     CONNECTION,
     EXPECT,
@@ -43,21 +47,105 @@ from reverseproxy.wire.http1.parser import (
     PLAIN_CODING,
     REQUEST_FIELDS,
     UPGRADE,
-    Parser,
     is_plain_length,
+    persists,
 )
 
-# llhttp has a list of methods, and some of them mean something to it.  For those that it is not shown
-# as they are this one stands in.
+# llhttp has a list of methods, and gives some of them a meaning.  For those that it is not given as
+# they came this one stands in.
 _STAND_IN: Final = b"GET"
+_AS_THEY_CAME: Final = (
+    *(b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS "),
+    *[method + b" " for method in NO_METHODS],
+)
 _METHOD: Final = re.compile(TOKEN + rb"*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
 _OFFERS: Final = re.compile(rb"(?i)\r\nupgrade:([^\r]*)")
 
+Found = list[tuple[bytes, bytes, bytes, bytes]]
+"""What L{REQUEST_FIELDS} finds in a head."""
+
+
+class SignificantFields:
+    """
+    What the significant fields of a request's head say, checked as they are read.
+
+    @ivar found: these fields.
+    @ivar host: Host; empty if there is none, as in HTTP/1.0.
+    @ivar host_line: all of that field as it came, with the line ends around it.
+    @ivar length: the length of the body, as in L{RequestHead}; L{None} if no field says it.
+    @ivar options: the options of C{Connection}.
+    @ivar awaits_continue: whether the client waits for a 100.
+    @ivar upgrade: whether there is an C{Upgrade}.
+    @ivar marks: the marks of fields that not every client may set.
+    @ivar verbatim: whether the head can be forwarded as it came, as far as these fields go.
+    """
+
+    __slots__ = (
+        "awaits_continue",
+        "found",
+        "host",
+        "host_line",
+        "length",
+        "marks",
+        "options",
+        "upgrade",
+        "verbatim",
+    )
+
+    def __init__(self, raw: bytes, http11: bool) -> None:
+        """
+        @param raw: the head.
+        @raise HttpError: if a field is malformed, twice where it may be once, or missing.
+        """
+        lower = raw.lower()
+        self.found: Found = REQUEST_FIELDS.findall(lower)
+        self.host = self.host_line = b""
+        self.awaits_continue = self.upgrade = False
+        length: int | None = None
+        coding: int | None = None
+        options = NO_OPTIONS
+        marks = NOTHING
+        verbatim = http11
+        for name, gap, value, marked in self.found:
+            kind = KINDS.get(name)
+            if kind is None:
+                marks |= mark_of(marked)
+            elif kind == HOST:
+                self._read_host(raw, lower)
+            elif kind == LENGTH:
+                length = _read_length(value, length)
+                verbatim = verbatim and is_plain_length(gap, value)
+            elif kind == CODING:
+                coding = _read_coding(value, coding, http11)
+                verbatim = verbatim and PLAIN_CODING.search(raw) is not None
+            elif kind == CONNECTION:
+                options |= connection_options(value)
+            elif kind == EXPECT:
+                self.awaits_continue |= http11 and value.rstrip(b" \t") == b"100-continue"
+            else:
+                verbatim = False
+                self.upgrade |= kind == UPGRADE
+        if coding is not None and length is not None:
+            raise HttpError(400, "both Content-Length and Transfer-Encoding")
+        if http11 and not self.host_line:
+            raise HttpError(400, "no Host")
+        self.length = length if coding is None else coding
+        self.options = options
+        self.marks = marks
+        self.verbatim = verbatim and (not options or options == ONLY_KEEP_ALIVE)
+
+    def _read_host(self, raw: bytes, lower: bytes) -> None:
+        if self.host_line:
+            raise HttpError(400, "more than one Host")
+        begin = lower.index(b"\r\nhost:")
+        self.host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
+        self.host = self.host_line[7:].strip(b" \t\r\n")
+
 
 def _read_length(value: bytes, before: int | None) -> int:
-    length = None if before is not None else content_length(value.rstrip(b" \t"))
+    length = content_length(value.rstrip(b" \t")) if before is None else None
     if length is None:
         raise HttpError(400, "Content-Length is not one number")
     return length
@@ -73,6 +161,25 @@ def _read_coding(value: bytes, before: int | None, http11: bool) -> int:
     return CHUNKED
 
 
+def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """
+    Bring a target that is no plain origin-form into the form that is forwarded (RFC 9112 3.2).
+
+    @return: the new target, and the authority if the target had one.
+    """
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise HttpError(400, "target * is for OPTIONS only")
+        return target, None
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or b"#" in target:
+        raise HttpError(400, "target is neither a path nor a URL")
+    authority, path = absolute.groups()
+    if path[:1] != b"/":
+        path = b"*" if not path and method == b"OPTIONS" else b"/" + path
+    return path, authority
+
+
 class StrictRequestParser(Parser):
     """
     Requests of one connection.
@@ -84,11 +191,6 @@ class StrictRequestParser(Parser):
     @ivar held: whether bytes are kept in this way from now on.
     @ivar held_size: how many are kept.
     """
-
-    shown: ClassVar[tuple[bytes, ...]] = (
-        *(b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS "),
-        *[method + b" " for method in NO_METHODS],
-    )
 
     __slots__ = (
         "_foreign",
@@ -173,10 +275,10 @@ class StrictRequestParser(Parser):
         return data
 
     def _show(self, text: bytes, seen: int) -> None:
-        # Nothing is shown of a method before all of it has come.
         if seen and text.find(b" ", 0, seen) >= 0:
             text = text[seen:]
-        elif not text.startswith(self.shown):
+        elif not text.startswith(_AS_THEY_CAME):
+            # Nothing is given of a method before all of it has come.
             found = _METHOD.match(text)
             size = 0 if found is None else found.end()
             if size > MAX_METHOD:
@@ -206,6 +308,51 @@ class StrictRequestParser(Parser):
 
     def _take_head(self, raw: bytes) -> None:
         line_end = raw.index(b"\r\n")
+        method, target, http11 = self._read_request_line(raw, line_end)
+        if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
+            raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
+        fields = SignificantFields(raw, http11)
+        host, verbatim, authority = fields.host, fields.verbatim, None
+        if target[:1] != b"/" or b"#" in target:
+            target, authority = _read_target(method, target)
+            if authority is not None:
+                host, verbatim = authority, False  # Host counts for nothing (RFC 9112 3.2.2)
+        if host != self._good_host:
+            if not _AUTHORITY.fullmatch(host):
+                raise HttpError(400, "Host is not an authority")
+            self._good_host = host
+        options = fields.options
+        keep_alive = persists(options, http11) if options else http11
+        length = fields.length or 0
+        switch = fields.upgrade and http11 and b"upgrade" in options
+        upgrade = passed_on(b",".join(_OFFERS.findall(raw))) if switch else b""
+        if length or self._llhttp.should_upgrade():
+            self._renew()  # llhttp expects what it will not be given
+        self._last = not keep_alive
+        self._switching = bool(upgrade)
+        self._host_line = fields.host_line
+        marks, foreign = fields.marks, self._foreign
+        head = RequestHead(
+            raw,
+            method,
+            target,
+            host,
+            http11,
+            length,
+            keep_alive,
+            options,
+            upgrade,
+            fields.awaits_continue,
+            verbatim and not marks & foreign,
+            bool(marks & MOSN & ~foreign),
+            marks & foreign,
+        )
+        self._events.append(head)
+        self._note_head(head, fields, line_end, authority is None)
+        self._begin_body(length)
+
+    def _read_request_line(self, raw: bytes, line_end: int) -> tuple[bytes, bytes, bool]:
+        """Return method, target, and whether the version is 1.1."""
         if raw.find(b"\n", 0, line_end) >= 0:
             # For llhttp the line of a request of HTTP/0.9 ends here, and fields follow.
             raise HttpError(400, "a bare LF in the request line")
@@ -216,74 +363,16 @@ class StrictRequestParser(Parser):
         method, target, _ = parts
         if method == b"CONNECT" or method == b"PRI":
             raise HttpError(405, f"{method.decode('ascii')} is not for a reverse proxy")
-        if len(raw) > self._many and raw.count(b"\n") > self._max_fields + 2:
-            raise HttpError(431, f"more than {self._max_fields} header fields (max_headers_count)")
-        lower = raw.lower()
-        found = REQUEST_FIELDS.findall(lower)
-        host, length, options, expect, upgrade, forwardable_verbatim, marks = self._read_fields(
-            raw, lower, found, http11
-        )
-        counted = length is not None
-        length = length or 0
-        keep_alive = http11
-        if options:
-            if options != ONLY_KEEP_ALIVE:
-                forwardable_verbatim = False
-            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
-        own_host = True
-        if target[:1] != b"/" or b"#" in target:
-            target, authority = self._read_target(method, target)
-            if authority is not None:
-                host = authority
-                forwardable_verbatim = own_host = False
-        if host != self._good_host:
-            if not _AUTHORITY.fullmatch(host):
-                raise HttpError(400, "Host is not an authority")
-            self._good_host = host
-
-        switch = b""
-        if upgrade and http11 and b"upgrade" in options:
-            switch = passed_on(b",".join(_OFFERS.findall(raw)))
-        if length or self._llhttp.should_upgrade():
-            # llhttp expects what it will not see.
-            self._renew()
-        self._last = not keep_alive
-        self._switching = bool(switch)
-        head = RequestHead(
-            raw,
-            method,
-            target,
-            host,
-            http11,
-            length,
-            keep_alive,
-            options,
-            switch,
-            expect,
-            forwardable_verbatim and not marks & self._foreign,
-            bool(marks & MOSN & ~self._foreign),
-            marks & self._foreign,
-        )
-        self._events.append(head)
-        ordinary = http11 and keep_alive and own_host and not upgrade
-        self._note_head(head, found, line_end, ordinary, counted)
-        self._begin_body(length)
+        return method, target, http11
 
     def _note_head(
-        self,
-        head: RequestHead,
-        found: list[tuple[bytes, bytes, bytes, bytes]],
-        line_end: int,
-        ordinary: bool,
-        counted: bool,
+        self, head: RequestHead, fields: SignificantFields, line_end: int, origin_form: bool
     ) -> None:
         """
-        Be told of each head.
+        Learn of each head that was read.
 
-        @param found: its fields that matter.
         @param line_end: where its first line ends.
-        @param ordinary: whether it is that of a request like most others, and not the last one.
-        @param counted: whether it says how long its body is, or that it comes in chunks.
+        @param origin_form: whether its target had no authority.
         """
 
     def _begin_body(self, length: int) -> None:
@@ -293,77 +382,6 @@ class StrictRequestParser(Parser):
             self._chunks = ChunkDecoder(self._max_head, self._max_fields)
         else:
             self._left = length
-
-    def _read_fields(
-        self, raw: bytes, lower: bytes, found: list[tuple[bytes, bytes, bytes, bytes]], http11: bool
-    ) -> tuple[bytes, int | None, frozenset[bytes], bool, bool, bool, int]:
-        """
-        See what the fields that matter say.
-
-        @param found: these fields.
-        @return: Host; the length of the body, if there is a field for it; the
-            options of Connection; whether a 100 is expected; whether there is an
-            Upgrade; whether the head can be forwarded as it is, as far as these
-            fields go; the marks of those that not everybody may set.
-        """
-        host: bytes | None = None
-        length: int | None = None
-        coding: int | None = None
-        options = NO_OPTIONS
-        expect = upgrade = False
-        marks = NOTHING
-        forwardable_verbatim = http11
-        for name, gap, value, marked in found:
-            kind = KINDS.get(name)
-            if kind is None:
-                marks |= mark_of(marked)
-            elif kind == HOST:
-                if host is not None:
-                    raise HttpError(400, "more than one Host")
-                # in its own case
-                begin = lower.index(b"\r\nhost:")
-                self._host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
-                host = self._host_line[7:].strip(b" \t\r\n")
-            elif kind == LENGTH:
-                length = _read_length(value, length)
-                forwardable_verbatim = forwardable_verbatim and is_plain_length(gap, value)
-            elif kind == CODING:
-                coding = _read_coding(value, coding, http11)
-                forwardable_verbatim = forwardable_verbatim and PLAIN_CODING.search(raw) is not None
-            elif kind == CONNECTION:
-                options |= connection_options(value)
-            elif kind == EXPECT:
-                expect = expect or (http11 and value.rstrip(b" \t") == b"100-continue")
-            else:
-                forwardable_verbatim = False
-                upgrade |= kind == UPGRADE
-        if coding is not None:
-            if length is not None:
-                raise HttpError(400, "both Content-Length and Transfer-Encoding")
-            length = coding
-        if host is None:
-            if http11:
-                raise HttpError(400, "no Host")
-            host = b""
-        return host, length, options, expect, upgrade, forwardable_verbatim, marks
-
-    def _read_target(self, method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
-        """
-        Bring a target that is no plain origin-form into the form that is forwarded.
-
-        @return: the new target, and the authority if the target had one.
-        """
-        if target == b"*":
-            if method != b"OPTIONS":
-                raise HttpError(400, "target * is for OPTIONS only")
-            return target, None
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None or b"#" in target:
-            raise HttpError(400, "target is neither a path nor a URL")
-        authority, path = absolute.groups()
-        if path[:1] != b"/":
-            path = b"*" if not path and method == b"OPTIONS" else b"/" + path
-        return path, authority
 
     def _end(self, end: End) -> None:
         self._events.append(end)

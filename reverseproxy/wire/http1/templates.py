@@ -1,19 +1,32 @@
 """
-What heads of one connection have in common, as a regular expression.
+What the heads of one connection have in common, as a regular expression.
 
 Messages between the same two ends have the same fields in the same order, time
-and again, and what differs are values that nobody on the way looks at.  Such a
-head need not be parsed.  Its shape is made of one that was: the same names, in
-the same case; the same lines for all fields that matter; and for the others any
-value that llhttp takes.  What has that shape would be read as the first one was.
+and again, and what differs are values that nothing on the way reads.  Such a
+head need not be parsed.  Its template is made of one that was parsed:
 
-To make a shape takes as long as to parse a hundred heads, so it is for whoever
-makes one to see that it is worth it.
+ - the same names, in the same case and order;
+ - for significant fields (L{SIGNIFICANT_FIELDS}) the same line, byte for byte;
+ - for all others any value that llhttp accepts.
+
+A head that matches means the same as the one that the template was made of, but
+for its request line or its length, which are the groups of the expression.
+
+To make a template takes as long as to parse a hundred heads: it pays after
+L{TEMPLATE_AFTER} of them.
 """
 
 from __future__ import annotations
 
-__all__ = ["SIGNIFICANT_FIELDS", "REQUEST_LINE", "HeadTemplate", "request_shape", "response_shape"]
+__all__ = [
+    "MAX_KNOWN",
+    "REQUEST_LINE",
+    "SIGNIFICANT_FIELDS",
+    "TEMPLATE_AFTER",
+    "HeadTemplate",
+    "request_template",
+    "response_template",
+]
 
 import re
 from functools import lru_cache
@@ -22,11 +35,17 @@ from typing import Final
 from reverseproxy.wire.http.fields import MAX_METHOD, NO_METHODS, TOKEN
 from reverseproxy.wire.http.hop_by_hop import OF_THE_MESSAGE
 
+MAX_KNOWN: Final = 4096
+"""Bytes of the largest head that is kept to be compared with the next one on its connection."""
+
+TEMPLATE_AFTER: Final = 32
+"""Heads in a row that do not match the template there is, if any, after which another one is made."""
+
 SIGNIFICANT_FIELDS: Final = OF_THE_MESSAGE
 """Fields that say something about the message; so do those that begin with C{x-mosn-}."""
 
 _VALUE: Final = rb"[\t -~\x80-\xff]*+"
-"""A value as llhttp takes it."""
+"""A value as llhttp accepts it."""
 
 REQUEST_LINE: Final = b'(GET|POST|(?!%b )%b{1,%d}+) (/[!-"$-~]*+) HTTP/1\\.1' % (
     b" |".join(sorted(NO_METHODS)),
@@ -37,15 +56,15 @@ REQUEST_LINE: Final = b'(GET|POST|(?!%b )%b{1,%d}+) (/[!-"$-~]*+) HTTP/1\\.1' % 
 
 _LENGTH: Final = rb"([1-9][0-9]{0,14})"
 _KEPT: Final = 128
-"""Shapes that are kept for other connections."""
+"""Templates that are kept for other connections."""
 
 HeadTemplate = re.Pattern[bytes]
-"""Something that heads match."""
+"""A compiled expression that heads match, and nothing else does."""
 
 
-def request_shape(head: bytes) -> HeadTemplate:
+def request_template(head: bytes) -> HeadTemplate:
     """
-    Make the shape of requests.
+    Make a template of requests.
 
     @param head: one that is in order, of HTTP/1.1, in which nothing follows the empty line.
     @return: its groups are the method and the target.
@@ -54,9 +73,9 @@ def request_shape(head: bytes) -> HeadTemplate:
     return _compiled(b"".join([REQUEST_LINE, rb"\r\n", *map(_line, lines[1:]), rb"\r\n"]))
 
 
-def response_shape(head: bytes) -> HeadTemplate | None:
+def response_template(head: bytes) -> HeadTemplate | None:
     """
-    Make the shape of responses.
+    Make a template of responses.
 
     @param head: one that is in order, with a length.
     @return: its group is the length; L{None} if the head does not say it plainly.
