@@ -417,7 +417,7 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
     """
     from twisted.internet.task import Clock
 
-    from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
+    from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.config.models import ClusterConfig
@@ -434,8 +434,8 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
         for size in sizes:
             clock = Clock()
             config = ClusterConfig(name=CLUSTER, lb_type=kind)
-            meter = make_meter(config, clock)
-            cluster = Cluster(config, make_balancer(config, Random(1), clock, meter), clock, meter)
+            tracker = make_tracker(config, clock)
+            cluster = Cluster(config, make_balancer(config, Random(1), clock, tracker), clock, tracker)
             hosts = [
                 Bare(f"10.0.{number // 256}.{number % 256}:80", weight=number % 10 + 1, capacity=1)
                 for number in range(size)

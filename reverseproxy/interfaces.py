@@ -271,7 +271,7 @@ class IHost(IStreamClientEndpoint):
     capacity: int | None = Attribute("How many of them it can carry at once; None: any number.")
     connections: int = Attribute("Connections to it that are open, or being made.")
     healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
-    relayed: bool = Attribute("Whether another worker, or another server, has its connection.")
+    is_remote: bool = Attribute("Whether another worker, or another server, has its connection.")
     server: str = Attribute("The id of the server of the fleet that has its agent; empty for this one.")
     exclusive: bool = Attribute(
         "Whether it has but one connection, which is leased, and may come from another worker."

@@ -125,7 +125,7 @@ class AgentIndex:
         if cluster not in agent.clusters:
             self._in_clusters[cluster] = self._in_clusters.get(cluster, 0) + 1
         agent.clusters[cluster] = agent.clusters.get(cluster, 0) + 1
-        if host.relayed:
+        if host.is_remote:
             agent.relayed[host] = cluster
         else:
             agent.hosts[host] = (cluster, self._wall() - age)
@@ -167,11 +167,11 @@ class AgentIndex:
         agent = self._agents.get(self._keys.get(host, ""))
         if agent is None:
             return
-        if host.relayed and host in agent.hosts:
+        if host.is_remote and host in agent.hosts:
             del agent.hosts[host]
             agent.relayed[host] = cluster
             self.connections -= 1
-        elif not host.relayed and host in agent.relayed:
+        elif not host.is_remote and host in agent.relayed:
             del agent.relayed[host]
             agent.hosts[host] = (cluster, self._wall())
             agent.most = max(agent.most, len(agent.hosts))

@@ -182,7 +182,7 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
         for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
             yield
             for host in portion:
-                if host.relayed:
+                if host.is_remote:
                     continue
                 states["healthy" if host.healthy else _fault(host)] += 1
                 if host.identity is None:

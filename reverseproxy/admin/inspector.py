@@ -114,7 +114,7 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
             parts.agent_index.moved(cluster, host)
         else:
             agent = parts.agent_index.key_of(host)
-    if host.relayed or kind == "move":
+    if host.is_remote or kind == "move":
         return
     facts: dict[str, Any] = {"cluster": cluster, "host": host.address}
     if identity is not None:

@@ -38,7 +38,7 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]
         hosts = healthy = 0
         for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
             yield
-            own = [host.healthy for host in portion if not host.relayed]
+            own = [host.healthy for host in portion if not host.is_remote]
             hosts += len(own)
             healthy += sum(own)
         found.append(
@@ -86,7 +86,7 @@ def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any] | 
         host = cluster.hosts.get(name)
         if host is None:
             continue
-        relayed = host.relayed and not host.server
+        relayed = host.is_remote and not host.server
         if relayed and addresses is None:
             found.append({"address": name, "relayed": True})
         else:

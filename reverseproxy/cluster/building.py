@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
 from reverseproxy.cluster.balancers.fleet import FleetView
-from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
+from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
@@ -68,8 +68,10 @@ def make_cluster(
     @param workers: how many workers share its agents.
     @param fleet: the fleet that this server belongs to; L{None} for none.
     """
-    meter = make_meter(config, reactor)
-    cluster = Cluster(config, make_balancer(config, random, reactor, meter, workers, fleet), reactor, meter)
+    tracker = make_tracker(config, reactor)
+    cluster = Cluster(
+        config, make_balancer(config, random, reactor, tracker, workers, fleet), reactor, tracker
+    )
     check = config.health_check
     if check.enabled:
         checker = make_checker(check, checkers)
@@ -108,7 +110,7 @@ def host_maker(
             introduce=lambda header: make_endpoint(
                 reactor, address, timeout, tls, allow_fall_back=True, preface=header
             ),
-            introduces=bool(version),
+            sends_proxy_header=bool(version),
         )
 
     return make

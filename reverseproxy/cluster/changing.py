@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.cluster.balancers.fleet import FleetView
-from reverseproxy.cluster.balancers.weighted import make_balancer, make_meter
+from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
 from reverseproxy.cluster.building import OF_CONNECTIONS, StaticHosts, host_kind, is_named, make_names
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
@@ -72,10 +72,10 @@ class ClusterChange:
         self._cluster = cluster
         self._static = static
         self._config = config
-        self._balancer = self._meter = None
+        self._balancer = self._tracker = None
         if _differs(_OF_BALANCERS, old, config):
-            self._meter = make_meter(config, reactor)
-            self._balancer = make_balancer(config, random, reactor, self._meter, workers, fleet)
+            self._tracker = make_tracker(config, reactor)
+            self._balancer = make_balancer(config, random, reactor, self._tracker, workers, fleet)
         self._monitor: HealthMonitor | None = None
         self._checks_differ = old.health_check != config.health_check
         if self._checks_differ and config.health_check.enabled:
@@ -110,7 +110,7 @@ class ClusterChange:
             monitor = cluster.find_task(HealthMonitor)
             if monitor is not None:
                 cluster.remove_task(monitor)
-        cluster.change(self._config, self._balancer, self._meter)
+        cluster.change(self._config, self._balancer, self._tracker)
         self._change_hosts()
         if self._names_differ:
             self._change_names()

@@ -14,7 +14,7 @@ that fail are left out for a while.
 
 from __future__ import annotations
 
-__all__ = ["LOG_BURST", "LOG_RATE", "SPARED_WAIT", "Cluster"]
+__all__ = ["LOG_BURST", "LOG_RATE", "DEPRIORITIZED_WAIT", "Cluster"]
 
 import sys
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from reverseproxy.cluster.hooks import Hooks
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.limits import Limits
 from reverseproxy.cluster.membership import Members
-from reverseproxy.cluster.queue import Labels, WaitQueue, Want
+from reverseproxy.cluster.queue import Labels, QueuedDemand, WaitQueue
 from reverseproxy.cluster.tasks import IClusterTask
 from reverseproxy.errors import PickFailed, QueueFull
 from reverseproxy.interfaces import ILoadBalancer, PickContext
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-SPARED_WAIT: Final = 1.0
+DEPRIORITIZED_WAIT: Final = 1.0
 """Seconds that a request may wait for others' hosts, before it makes do with those that it leaves out."""
 
 LOG_RATE: Final = 10.0
@@ -82,10 +82,10 @@ class Cluster(Hooks):
         config: ClusterConfig,
         balancer: ILoadBalancer,
         clock: IReactorTime,
-        meter: EwmaTracker | None = None,
+        tracker: EwmaTracker | None = None,
     ) -> None:
         """
-        @param meter: what the balancer goes by, if it goes by how quickly hosts
+        @param tracker: what the balancer goes by, if it goes by how quickly hosts
             answer.
         """
         self.name = config.name
@@ -97,7 +97,7 @@ class Cluster(Hooks):
         self.queue = WaitQueue(self, clock)
         self.eligibility = Eligibility(self, members, clock.seconds)
         self._waiters = self.queue.waiters
-        members.install(balancer, meter)
+        members.install(balancer, tracker)
         self._bind()
         self.watches_answers = False
         self._configure(config)
@@ -120,17 +120,17 @@ class Cluster(Hooks):
         self,
         config: ClusterConfig,
         balancer: ILoadBalancer | None = None,
-        meter: EwmaTracker | None = None,
+        tracker: EwmaTracker | None = None,
     ) -> None:
         """
         Go on with another configuration.
 
         Members, those who wait, and what has been counted stay.
 
-        @param balancer: without hosts; L{None} to keep the one that there is, and its meter.
+        @param balancer: without hosts; L{None} to keep the one that there is, and its tracker.
         """
         if balancer is not None:
-            self.members.reinstall(balancer, meter)
+            self.members.reinstall(balancer, tracker)
             self._bind()
         self._configure(config)
         self.members.settle()
@@ -370,9 +370,9 @@ class Cluster(Hooks):
             self.on_wait()
         return waiter
 
-    def wants(self) -> list[Want]:
-        """See L{WaitQueue.wants}."""
-        return self.queue.wants()
+    def queued_demand(self) -> list[QueuedDemand]:
+        """See L{WaitQueue.queued_demand}."""
+        return self.queue.queued_demand()
 
     def would_take(self, host: Host, labels: Labels) -> bool:
         """See L{Members.would_take}."""

@@ -113,4 +113,4 @@ class Eligibility:
             for host in among
             if host.cluster is cluster and host not in tried and cluster.has_room(host) and host.usable()
         ]
-        return min(ready, key=lambda host: (host.active, host.relayed)) if ready else None
+        return min(ready, key=lambda host: (host.active, host.is_remote)) if ready else None

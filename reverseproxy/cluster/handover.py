@@ -136,7 +136,7 @@ class Handover(Rebindable):
         further events.  Whatever it raises is raised here.
 
         @param surplus: bytes that were received already and are for C{inner}.
-        @raise ConnectionRefusedByPeer: if the connection is lost already.
+        @raise ConnectionUnavailable: if the connection is lost already.
         @raise ValueError: if another protocol has the connection.
         """
         if self._lost:

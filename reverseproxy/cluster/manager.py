@@ -5,18 +5,18 @@ from __future__ import annotations
 __all__ = [
     "LOG_BURST",
     "LOG_RATE",
-    "SPARED_WAIT",
+    "DEPRIORITIZED_WAIT",
     "Cluster",
     "ClusterManager",
     "IClusterTask",
     "Labels",
-    "Want",
+    "QueuedDemand",
 ]
 
 from collections.abc import Iterable, Iterator
 
-from reverseproxy.cluster.cluster import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster
-from reverseproxy.cluster.queue import Labels, Want
+from reverseproxy.cluster.cluster import DEPRIORITIZED_WAIT, LOG_BURST, LOG_RATE, Cluster
+from reverseproxy.cluster.queue import Labels, QueuedDemand
 from reverseproxy.cluster.tasks import IClusterTask
 from reverseproxy.errors import ClusterUnknown
 

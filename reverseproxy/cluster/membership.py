@@ -43,7 +43,7 @@ class Members:
     @ivar ended: how the cluster has ended; empty as long as it has not.
     @ivar balancer: chooses among those that have room.
     @ivar subsets: the balancer, if there are subsets.
-    @ivar meter: what the balancer goes by, if it goes by how quickly hosts answer.
+    @ivar tracker: what the balancer goes by, if it goes by how quickly hosts answer.
     @ivar everyone: how many are healthy, and whether one is expected.
     @ivar tasks: what runs beside the cluster.
     @ivar ejector: leaves members out that fail.
@@ -55,7 +55,7 @@ class Members:
 
     balancer: ILoadBalancer
     subsets: SubsetBalancer | None
-    meter: EwmaTracker | None
+    tracker: EwmaTracker | None
     everyone: Population
 
     def __init__(self, cluster: Cluster, config: ClusterConfig, clock: IReactorTime) -> None:
@@ -73,17 +73,17 @@ class Members:
         self.protocol_support = ProtocolSupportTable(clock.seconds)
         self.gateways = Gateways(cluster)
 
-    def install(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
+    def install(self, balancer: ILoadBalancer, tracker: EwmaTracker | None) -> None:
         """Let a balancer choose from now on."""
         self.balancer = balancer
-        self.meter = meter
+        self.tracker = tracker
         self.subsets = balancer if isinstance(balancer, SubsetBalancer) else None
         self.everyone = Population() if self.subsets is None else self.subsets.everyone
 
-    def reinstall(self, balancer: ILoadBalancer, meter: EwmaTracker | None) -> None:
+    def reinstall(self, balancer: ILoadBalancer, tracker: EwmaTracker | None) -> None:
         """Let a balancer without hosts choose among those that there are."""
         returns_until = self.everyone.returns_until
-        self.install(balancer, meter)
+        self.install(balancer, tracker)
         self.everyone.returns_until = max(returns_until, self.everyone.returns_until)
         for host in self.hosts.values():
             balancer.add(host)
@@ -96,7 +96,7 @@ class Members:
         """Go on with another configuration."""
         self.config = config
         self.ejector.configure(config.outlier_detection)
-        watches = self.meter is not None or self.ejector.watches_answers
+        watches = self.tracker is not None or self.ejector.watches_answers
         self.gateways.configure(config.outlier_detection.consecutive_gateway_errors, watches)
 
     def settle(self) -> None:
@@ -112,8 +112,8 @@ class Members:
 
     def note(self, host: Host, outcome: Outcome, seconds: float) -> None:
         """Hear how it went with one of them."""
-        if self.meter is not None:
-            self.meter.note(host, outcome, seconds)
+        if self.tracker is not None:
+            self.tracker.note(host, outcome, seconds)
         if host.server:
             host.judge(outcome)
         else:
@@ -267,7 +267,7 @@ class Members:
         if host.healthy:
             self.count_health(host, -1)
         self.balancer.remove(host)
-        host.weight = clamp_weight(weight, host.heaviest)
+        host.weight = clamp_weight(weight, host.max_weight)
         self.balancer.add(host)
         if host.healthy:
             self.count_health(host)
@@ -391,7 +391,7 @@ class Members:
             self.service_health.settle()
             if self.ejector.ejected:
                 self.ejector.settle()
-        self._cluster.queue.lose_hope(healthy)
+        self._cluster.queue.fail_unservable(healthy)
 
 
 def _told_of(host: Host) -> dict[str, str]:

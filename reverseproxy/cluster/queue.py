@@ -6,7 +6,7 @@ First come, first served, among those whom the host would do for.
 
 from __future__ import annotations
 
-__all__ = ["MOST_WANTS", "TIMER_GRAIN", "Labels", "WaitQueue", "Want"]
+__all__ = ["MAX_QUEUED_DEMAND", "TIMER_GRAIN", "Labels", "WaitQueue", "QueuedDemand"]
 
 import sys
 from collections import OrderedDict, deque
@@ -25,8 +25,8 @@ from reverseproxy.metrics import Histogram
 if TYPE_CHECKING:
     from reverseproxy.cluster.cluster import Cluster
 
-MOST_WANTS: Final = 256
-"""Requests that wait of which L{Cluster.wants} knows what they could do with, at the most."""
+MAX_QUEUED_DEMAND: Final = 256
+"""Requests that wait of which L{Cluster.queued_demand} knows what they could do with, at the most."""
 
 TIMER_GRAIN: Final = 0.01
 """Seconds by which a waiting request may overrun its time, so that one timer serves all."""
@@ -47,7 +47,7 @@ Labels = tuple[tuple[str, str], ...]
 """What requests demand of a host's metadata, in an order."""
 
 
-class Want(NamedTuple):
+class QueuedDemand(NamedTuple):
     """
     Requests that wait for hosts.
 
@@ -99,17 +99,17 @@ class WaitQueue:
         self._set_timer(deadline)
         return waiter
 
-    def wants(self) -> list[Want]:
+    def queued_demand(self) -> list[QueuedDemand]:
         """
         Say which hosts the requests that wait could do with.
 
         Those that wait for a certain host, or only because the cluster has as many
         requests as it may have, have no use for another one.
         """
-        found: dict[Labels, Want] = {}
+        found: dict[Labels, QueuedDemand] = {}
         if self._cluster.full:
             return []
-        for entry in islice(self.waiters.values(), MOST_WANTS):
+        for entry in islice(self.waiters.values(), MAX_QUEUED_DEMAND):
             context = entry.context
             labels: Labels = ()
             if context is not None:
@@ -119,7 +119,9 @@ class WaitQueue:
                     labels = tuple(sorted(context.metadata.items()))
             known = found.get(labels)
             found[labels] = (
-                Want(labels, 1, entry.since) if known is None else known._replace(number=known.number + 1)
+                QueuedDemand(labels, 1, entry.since)
+                if known is None
+                else known._replace(number=known.number + 1)
             )
         return list(found.values())
 
@@ -223,7 +225,7 @@ class WaitQueue:
                 if host is not None:
                     self._hand(waiter, host)
 
-    def lose_hope(self, healthy: int) -> None:
+    def fail_unservable(self, healthy: int) -> None:
         """
         Let those fail that have nothing to wait for, after a host has left or become unhealthy.
 

@@ -72,7 +72,7 @@ class RemoteHost(AgentHost):
 
     __slots__ = ("_behalf", "_failing", "_traffic", "key", "link", "server")
 
-    heaviest = MAX_WEIGHT * MAX_COUNT
+    max_weight = MAX_WEIGHT * MAX_COUNT
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class RemoteHost(AgentHost):
         self._failing = False
 
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         """Another server has it, for as long as it lives."""
         return True
 

@@ -58,7 +58,7 @@ class Readiness:
 
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}; a host of another worker is prepared there."""
-        if host.is_reverse and not host.relayed:
+        if host.is_reverse and not host.is_remote:
             idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
             pool = make_rpc_pool(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
             pool.connect().addErrback(self._failed, host)

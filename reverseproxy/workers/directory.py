@@ -105,7 +105,7 @@ class _Announcer:
 
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}."""
-        if host.is_reverse and not host.relayed:
+        if host.is_reverse and not host.is_remote:
             self._directory.announce(self._cluster, host)
 
     def left(self, host: Host) -> None:
@@ -167,7 +167,7 @@ class Directory:
     def settle(self, cluster: Cluster) -> None:
         """The load balancer decides on certain hosts now: let it have those that are away, too."""
         for host in list(cluster.hosts.values()):
-            if host.exclusive and host.relayed:
+            if host.exclusive and host.is_remote:
                 cluster.unreserve(host)
         self._same_agent.settle(cluster)
 
@@ -190,7 +190,7 @@ class Directory:
     def here(self, cluster: Cluster) -> Iterator[Entry]:
         """The hosts of a cluster whose connections this worker has, and could give away."""
         for host in cluster.hosts.values():
-            entry = self.by_host.get(host) if host.exclusive and not host.relayed else None
+            entry = self.by_host.get(host) if host.exclusive and not host.is_remote else None
             if entry is not None:
                 yield entry
 
@@ -369,7 +369,7 @@ class Directory:
     def _enter(self, entry: Entry) -> None:
         """Put a host into its cluster, unless there is one of this worker's with the same address."""
         known = entry.cluster.hosts.get(entry.host.address)
-        if known is None or known.relayed:
+        if known is None or known.is_remote:
             entry.cluster.add_host(entry.host)
         else:
             self._hidden.setdefault((entry.cluster.name, entry.host.address), []).append(entry)

@@ -16,7 +16,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import Cluster, Want
+from reverseproxy.cluster.manager import Cluster, QueuedDemand
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link
@@ -57,7 +57,7 @@ class Mover:
         cluster = self._directory.clusters.get(message["want"])
         now = self._clock.seconds()
         wants = [
-            Want(tuple((key, value) for key, value in labels), number, now - age)
+            QueuedDemand(tuple((key, value) for key, value in labels), number, now - age)
             for labels, number, age in message["hosts"]
         ]
         self._wishes.setdefault(cluster, Wishes()).said(link, wants, now)
@@ -100,7 +100,7 @@ class Mover:
 
     def _free(self, cluster: Cluster) -> list[Entry]:
         found: list[Entry] = []
-        if cluster.waiting and cluster.subsets is None and cluster.wants():
+        if cluster.waiting and cluster.subsets is None and cluster.queued_demand():
             return found  # whoever waits would have it
         if self._directory.count_here(cluster):
             for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):
@@ -118,12 +118,12 @@ class Mover:
             age, own = wish.standing.least(now), self._wanting.standing(cluster)
         else:
             # It can't serve any, whatever the reason for which ours wait.
-            age, own = wish.age(now), max((now - want.since for want in cluster.wants()), default=0.0)
+            age, own = wish.age(now), max((now - want.since for want in cluster.queued_demand()), default=0.0)
         wish.owed = to_owe(age, own, wish.number, self._directory.count_here(cluster))
         if wish.owed:
             self._end_sharing(cluster, link, wish.wants)
 
-    def _end_sharing(self, cluster: Cluster, link: Link, wants: list[Want]) -> None:
+    def _end_sharing(self, cluster: Cluster, link: Link, wants: list[QueuedDemand]) -> None:
         """
         Let a host become free that carries many requests at once, and might never be.
 

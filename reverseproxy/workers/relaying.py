@@ -115,7 +115,7 @@ class RelayedHost(AgentHost):
         )
 
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         """Another worker has it, for as long as it lives."""
         return True
 

@@ -65,7 +65,7 @@ class SameAgent:
         self._keys[entry] = key
         agent = self._agents.setdefault(key, _Agent())
         cluster = entry.cluster
-        if entry.host.relayed:
+        if entry.host.is_remote:
             agent.away.add(entry)
             if agent.here and not is_settled(cluster.config):
                 cluster.reserve(entry.host)
@@ -93,5 +93,5 @@ class SameAgent:
     def settle(self, cluster: Cluster) -> None:
         """The load balancer decides on certain hosts now: pass over none."""
         for entry in list(self._keys):
-            if entry.cluster is cluster and entry.host.relayed:
+            if entry.cluster is cluster and entry.host.is_remote:
                 cluster.unreserve(entry.host)

@@ -98,7 +98,7 @@ class Wanting:
             return
         # The first one, after there was none: what others think we want is what we did before.
         now = self._clock.seconds()
-        if cluster.wants():  # else it waits for a certain host
+        if cluster.queued_demand():  # else it waits for a certain host
             if now - need.waited > LASTING:
                 need.began = now
             need.waited = now
@@ -118,7 +118,7 @@ class Wanting:
         if timer is not None and timer.active():
             timer.cancel()
         now = self._clock.seconds()
-        wants = [] if now < self._held else cluster.wants()
+        wants = [] if now < self._held else cluster.queued_demand()
         need.standing.note(now, now - min((want.since for want in wants), default=now))
         if wants:
             need.waited = now

@@ -7,7 +7,7 @@ __all__ = ["Wish", "Wishes"]
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reverseproxy.cluster.manager import Want
+from reverseproxy.cluster.manager import QueuedDemand
 from reverseproxy.workers.policy import Standing
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Wish:
     __slots__ = ("owed", "standing", "wants")
 
     def __init__(self) -> None:
-        self.wants: list[Want] = []
+        self.wants: list[QueuedDemand] = []
         self.standing = Standing()
         self.owed = 0
 
@@ -58,7 +58,7 @@ class Wishes:
         waiting.sort(key=lambda each: min(want.since for want in each[1].wants))
         return iter(waiting)
 
-    def said(self, link: Link, wants: Sequence[Want], now: float) -> None:
+    def said(self, link: Link, wants: Sequence[QueuedDemand], now: float) -> None:
         """
         A sibling has said what its requests wait for.
 

@@ -187,7 +187,7 @@ class FakeHost:
     def __init__(self, name: str, relayed: bool) -> None:
         self.identity = AgentIdentity(claim=name, agent_id=name, version=1)
         self.address = f"{IP}:{name}"
-        self.relayed = relayed
+        self.is_remote = relayed
         self.health = SimpleNamespace(faults=0, why="")
 
     def measure(self, rtts: object) -> None:
@@ -243,7 +243,7 @@ class Crowd:
 
     def relay(self, name: str, worker: int, relayed: bool) -> None:
         host = self.hosts[worker][f"{IP}:{name}"]
-        host.relayed = relayed
+        host.is_remote = relayed
         self.indexes[worker].moved(CLUSTER, host)  # type: ignore[arg-type]
 
     def place(self) -> int | str:

@@ -52,7 +52,7 @@ class AmongTests(SynchronousTestCase):
         for _ in range(2):
             self.cluster.acquire(self.among())
         waiting = self.cluster.wait(self.among(), 5.0)
-        self.assertEqual([want.number for want in self.cluster.wants()], [1])
+        self.assertEqual([want.number for want in self.cluster.queued_demand()], [1])
         self.clock.advance(6)
         self.failureResultOf(waiting, QueueTimeout)
 

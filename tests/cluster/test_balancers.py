@@ -35,7 +35,7 @@ from reverseproxy.cluster.balancers.weighted import (
     SubsetBalancer,
     WeightedRoundRobinBalancer,
     make_balancer,
-    make_meter,
+    make_tracker,
 )
 from reverseproxy.config.models import ClusterConfig, LbConfig, SlowStartConfig, SubsetConfig
 from reverseproxy.interfaces import ILoadBalancer, PickContext
@@ -178,16 +178,16 @@ class MakeTests(SynchronousTestCase):
             idle_timeout=60.0,
             lbconfig=LbConfig(choice_count=4, active_request_bias=2.0),
         )
-        meter = make_meter(config, Clock())
-        assert meter is not None
+        tracker = make_tracker(config, Clock())
+        assert tracker is not None
         host = FakeHost("a")
         host.active = 2
-        self.assertEqual(meter.score(host), 9 * 63.0)
-        balancer = make_balancer(config, Random(1), None, meter)
+        self.assertEqual(tracker.score(host), 9 * 63.0)
+        balancer = make_balancer(config, Random(1), None, tracker)
         assert isinstance(balancer, PeakEwmaBalancer)
         self.assertEqual(balancer._choices, 4)
         self.assertRaises(ValueError, make_balancer, config, Random(1), Clock())
-        self.assertIsNone(make_meter(ClusterConfig(name="c", lb_type="LB_RANDOM"), Clock()))
+        self.assertIsNone(make_tracker(ClusterConfig(name="c", lb_type="LB_RANDOM"), Clock()))
 
     def test_slow_start(self) -> None:
         """Those that know weights take turns then, and the age of a host counts."""
@@ -200,7 +200,7 @@ class MakeTests(SynchronousTestCase):
         ):
             clock = Clock()
             config = ClusterConfig(name="c", lb_type=lb_type, slow_start=warm_up)
-            balancer = make_balancer(config, Random(1), clock, make_meter(config, clock))
+            balancer = make_balancer(config, Random(1), clock, make_tracker(config, clock))
             self.assertIs(type(balancer), ScaledWeightedRoundRobinBalancer)
             one, two = hosts_of(1, 1)
             clock.advance(1000)

@@ -123,10 +123,10 @@ class LeastConnectionTests(SynchronousTestCase):
 class PeakEwmaTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.meter = EwmaTracker(self.clock)
+        self.tracker = EwmaTracker(self.clock)
 
     def balancer_of(self, *weights: int) -> tuple[PeakEwmaBalancer, list[FakeHost]]:
-        balancer = PeakEwmaBalancer(Random(1), self.meter)
+        balancer = PeakEwmaBalancer(Random(1), self.tracker)
         hosts = hosts_of(*weights)
         for host in hosts:
             balancer.add(host)
@@ -135,8 +135,8 @@ class PeakEwmaTests(SynchronousTestCase):
     def test_quickest(self) -> None:
         """Of the hosts compared, the one with the lowest score is picked."""
         balancer, (one, two) = self.balancer_of(1, 1)
-        self.meter.note(one, Outcome.SUCCESS, 0.2)
-        self.meter.note(two, Outcome.SUCCESS, 0.1)
+        self.tracker.note(one, Outcome.SUCCESS, 0.2)
+        self.tracker.note(two, Outcome.SUCCESS, 0.1)
         self.assertEqual(set(picks(balancer, 20)), {"h1"})
         two.active = 2
         self.assertEqual(set(picks(balancer, 20)), {"h0"})
@@ -149,22 +149,22 @@ class PeakEwmaTests(SynchronousTestCase):
     def test_weighted(self) -> None:
         """With unequal weights, turns follow weight over score."""
         balancer, (one, two) = self.balancer_of(4, 1)
-        self.meter.note(one, Outcome.SUCCESS, 0.2)
-        self.meter.note(two, Outcome.SUCCESS, 0.1)
+        self.tracker.note(one, Outcome.SUCCESS, 0.2)
+        self.tracker.note(two, Outcome.SUCCESS, 0.1)
         self.assertApproximates(Counter(picks(balancer, 300))["h0"], 200, 10)
 
     def test_slow_host_is_tried_again(self) -> None:
         """A host that was slow once gets requests after a while, and keeps them if it is quick."""
         for weights in ((1, 1), (2, 1)):
             balancer, (slow, quick) = self.balancer_of(*weights)
-            self.meter.note(slow, Outcome.SUCCESS, 60.0)
-            self.meter.note(quick, Outcome.SUCCESS, 0.1)
+            self.tracker.note(slow, Outcome.SUCCESS, 60.0)
+            self.tracker.note(quick, Outcome.SUCCESS, 0.1)
             times = []
             for _ in range(300):
                 self.clock.advance(1.0)
                 picked = balancer.pick(None)
                 assert isinstance(picked, FakeHost)
-                self.meter.note(picked, Outcome.SUCCESS, 0.1)
+                self.tracker.note(picked, Outcome.SUCCESS, 0.1)
                 if picked is slow:
                     times.append(self.clock.seconds())
             start = self.clock.seconds() - 300
@@ -193,7 +193,7 @@ class PeakEwmaTests(SynchronousTestCase):
         """Whatever was reported before, every host has its turn while time goes by."""
         balancer, hosts = self.balancer_of(*weights)
         for number, outcome, seconds, pause in history:
-            self.meter.note(hosts[number % len(hosts)], outcome, seconds)
+            self.tracker.note(hosts[number % len(hosts)], outcome, seconds)
             self.clock.advance(pause)
             balancer.pick(None)
         waiting = set(hosts)
@@ -201,7 +201,7 @@ class PeakEwmaTests(SynchronousTestCase):
             self.clock.advance(0.5)
             picked = balancer.pick(None)
             assert isinstance(picked, FakeHost)
-            self.meter.note(picked, Outcome.SUCCESS, 0.1)
+            self.tracker.note(picked, Outcome.SUCCESS, 0.1)
             waiting.discard(picked)
             if not waiting:
                 break

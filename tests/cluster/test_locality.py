@@ -16,7 +16,7 @@ from tests.cluster.fakes import FakeHost
 
 class FarHost(FakeHost):
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         return True
 
 
@@ -27,7 +27,7 @@ class MovingHost(FakeHost):
     away = True
 
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         return self.away
 
 
@@ -43,7 +43,7 @@ class NearestTests(SynchronousTestCase):
     def far_part(self, near: int, far: int, workers: int = 2) -> float:
         balancer, _, _ = self.make(near, far, workers)
         picked = [balancer.pick(None) for _ in range(2000)]
-        return sum(host.relayed for host in picked if host is not None) / 2000
+        return sum(host.is_remote for host in picked if host is not None) / 2000
 
     def test_own_hosts_first_as_far_as_that_is_fair(self) -> None:
         self.assertEqual(self.far_part(4, 4), 0)

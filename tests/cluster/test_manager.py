@@ -26,7 +26,7 @@ from reverseproxy.cluster import manager, membership, queue
 from reverseproxy.cluster.balancers import round_robin
 from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.cluster.host import Fault, Host
-from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask, Want
+from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask, QueuedDemand
 from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueFull, QueueTimeout
 from reverseproxy.interfaces import PickContext
@@ -826,13 +826,13 @@ class ReservationTests(ClusterCase):
         self.cluster.on_wait = lambda: told.append(self.cluster.waiting)
         (host,) = self.returning("a")
         self.take(host)
-        self.assertEqual(self.cluster.wants(), [])
+        self.assertEqual(self.cluster.queued_demand(), [])
         began = self.clock.seconds()
         self.cluster.wait(None, 5)
         self.clock.advance(1)
         self.cluster.wait(PickContext(metadata={"zone": "a"}), 5)  # which no subset goes by
         self.cluster.wait(PickContext(only=host), 5)
-        self.assertEqual(self.cluster.wants(), [Want((), 2, began)])
+        self.assertEqual(self.cluster.queued_demand(), [QueuedDemand((), 2, began)])
         self.assertEqual(told, [1, 2, 3])
         self.assertTrue(self.cluster.would_take(host, (("zone", "b"),)))
 

@@ -59,7 +59,7 @@ class ReadinessTests(SynchronousTestCase):
         self.assertEqual(self.world.endpoint.dials, [])
 
     def test_hosts_of_other_workers_are_left_alone(self) -> None:
-        self.patch(ReverseHost, "relayed", True)
+        self.patch(ReverseHost, "is_remote", True)
         agent = self.world.agent()
         self.world.run(60)
         self.assertEqual(agent.frames(), [])

@@ -131,7 +131,7 @@ class HeldTests(CheckerTestCase):
     def test_another_worker(self) -> None:
         self.make(0)
         self.world.agent()
-        self.patch(ReverseHost, "relayed", True)
+        self.patch(ReverseHost, "is_remote", True)
         self.assertFalse(self.checker.wants(self.world.hosts[0]))
 
     def test_another_protocol(self) -> None:

@@ -68,7 +68,7 @@ class TlsTests(SynchronousTestCase):
         world.workers[0].siblings.giver.give(host, world.links(0)[1])
         world.turn()
         self.assertEqual(
-            (host.state, host.relayed, host.reserved, self.relays(world)), ("idle", False, False, [0, 0])
+            (host.state, host.is_remote, host.reserved, self.relays(world)), ("idle", False, False, [0, 0])
         )
         client = world.client(0, REQUEST % b"/here")
         world.answer_until_done()

@@ -242,7 +242,7 @@ class PlainTests(SynchronousTestCase):
 
     def away(self, world: World, worker: int = 0) -> int:
         """How many connections others have, of those that a worker knows of."""
-        return sum(host.relayed for host in world.hosts(worker))
+        return sum(host.is_remote for host in world.hosts(worker))
 
     def test_every_worker_uses_it(self) -> None:
         world = World(3)
@@ -378,7 +378,7 @@ class PlainTests(SynchronousTestCase):
         found = there.wait(zones["a"], 60.0)
         world.turn(0.1)
         host = self.successResultOf(found)
-        self.assertEqual((host.metadata["zone"], host.relayed), ("a", False))
+        self.assertEqual((host.metadata["zone"], host.is_remote), ("a", False))
         self.assertNoResult(waits)
         here.release(busy)
         self.assertIs(self.successResultOf(waits), busy)
@@ -402,7 +402,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(events.text().count("as many files open as it may have"), 1)
         self.assertTrue(link.up)
         # Its agent has dialled again, and what is there stays.
-        self.assertEqual([host.relayed for host in world.hosts(0)], [False, False])
+        self.assertEqual([host.is_remote for host in world.hosts(0)], [False, False])
         self.patch(world.workers[1].siblings, "received", received)
         world.turn(SHORTAGE)
         world.answer_until_done()
@@ -425,7 +425,7 @@ class PlainTests(SynchronousTestCase):
         later = [set(worker.siblings.directory.entries) for worker in world.workers]
         self.assertEqual([len(each) for each in later], [1, 1])
         self.assertEqual(later[0], later[1])
-        self.assertFalse(any(host.relayed for host in world.hosts(0)), numbers)
+        self.assertFalse(any(host.is_remote for host in world.hosts(0)), numbers)
 
     def test_nothing_is_kept_of_clusters_that_are_gone(self) -> None:
         """As of those that agents bring."""
@@ -699,13 +699,13 @@ class WithdrawalTests(SynchronousTestCase):
         world.turn()
         world.workers[0].siblings.drain()
         world.turn()
-        here = [sum(not host.relayed for host in world.hosts(number)) for number in range(3)]
+        here = [sum(not host.is_remote for host in world.hosts(number)) for number in range(3)]
         # One is in use, and those who go themselves are given none.
         self.assertEqual(sum(here), 6)
         self.assertEqual((here[0], here[1]), (1, 0))
         world.answer_until_done()
         self.assertEqual(bodies(client), [b"/"])
-        here = [sum(not host.relayed for host in world.hosts(number)) for number in range(3)]
+        here = [sum(not host.is_remote for host in world.hosts(number)) for number in range(3)]
         self.assertEqual(here, [0, 0, 6])
         # Whoever goes may still need one.
         client = world.client(0, REQUEST % b"/last")
@@ -798,4 +798,4 @@ class KindTests(SynchronousTestCase):
         self.assertIs(type(own), ReverseHost)
         self.assertIs(type(theirs), ReverseHost)
         self.assertEqual((own.state, theirs.state), ("idle", "away"))
-        self.assertEqual((own.relayed, theirs.relayed), (False, True))
+        self.assertEqual((own.is_remote, theirs.is_remote), (False, True))

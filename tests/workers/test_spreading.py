@@ -14,7 +14,7 @@ from tests.workers.world import REQUEST, World
 def held(world: World) -> list[int]:
     """How many connections of agents each worker has itself."""
     return [
-        sum(host.is_reverse and not host.relayed for host in world.hosts(number))
+        sum(host.is_reverse and not host.is_remote for host in world.hosts(number))
         for number in range(len(world.workers))
     ]
 
@@ -27,7 +27,7 @@ class SpreadingTests(SynchronousTestCase):
         self.assertEqual((agent.wanted, agent.serving), (4, 4))
         self.assertEqual(held(world), [1, 1, 1, 1])
         # One that is lost is dialled again, and gets to the same worker.
-        [lost] = [host for host in world.hosts(2) if not host.relayed]
+        [lost] = [host for host in world.hosts(2) if not host.is_remote]
         lost.close("a test")
         world.turn(3)
         self.assertEqual((agent.wanted, agent.serving), (4, 4))
@@ -149,7 +149,7 @@ class KinTests(SynchronousTestCase):
         for number in range(20):
             world.client(number % 2, REQUEST % b"/")
         self.assertEqual([self.through(world, number) for number in range(2)], [0, 0])
-        self.assertEqual([host.active for host in world.hosts(0) if not host.relayed], [10])
+        self.assertEqual([host.active for host in world.hosts(0) if not host.is_remote], [10])
         self.assertEqual(world.answer_until_done(), 20)
 
     def test_as_soon_as_none_is_here_it_does(self) -> None:
@@ -167,8 +167,8 @@ class KinTests(SynchronousTestCase):
     def test_it_comes_and_goes(self) -> None:
         world = World(2, spread=True)
         world.agent(0, connection_num=2)
-        [relayed] = [host for host in world.hosts(0) if host.relayed]
-        [own] = [host for host in world.hosts(0) if not host.relayed]
+        [relayed] = [host for host in world.hosts(0) if host.is_remote]
+        [own] = [host for host in world.hosts(0) if not host.is_remote]
         self.assertTrue(relayed.reserved)
         world.cluster(0).remove_host(own, "a test")
         self.assertFalse(relayed.reserved)
@@ -179,7 +179,7 @@ class KinTests(SynchronousTestCase):
         # It is dialled again.
         world.turn(3)
         self.assertEqual(held(world), [1, 1])
-        self.assertEqual([host.reserved for host in world.hosts(0) if host.relayed], [True])
+        self.assertEqual([host.reserved for host in world.hosts(0) if host.is_remote], [True])
 
     def test_others_are_nobody_s_kin(self) -> None:
         world = World(2)

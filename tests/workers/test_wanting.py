@@ -9,7 +9,7 @@ from unittest.mock import Mock
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.manager import Want
+from reverseproxy.cluster.manager import QueuedDemand
 from reverseproxy.workers.policy import LASTING, TELL_EVERY
 from reverseproxy.workers.wanting import LEAST_GAP, Wanting
 from reverseproxy.workers.wishes import Wishes
@@ -60,8 +60,8 @@ class FakeCluster:
     def waiting(self) -> int:
         return len(self.since)
 
-    def wants(self) -> list[Want]:
-        return [Want((), len(self.since), self.since[0])] if self.since else []
+    def queued_demand(self) -> list[QueuedDemand]:
+        return [QueuedDemand((), len(self.since), self.since[0])] if self.since else []
 
     def wait(self) -> None:
         self.since.append(self._clock.seconds())
@@ -171,8 +171,8 @@ class WishesTests(SynchronousTestCase):
         self.cluster.would_take = lambda host, labels: labels in ((), host)
 
     def test_order(self) -> None:
-        self.wishes.said(self.one, [Want((), 1, 5.0)], 10.0)
-        self.wishes.said(self.other, [Want((), 1, 7.0), Want((("a", "b"),), 2, 3.0)], 10.0)
+        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
+        self.wishes.said(self.other, [QueuedDemand((), 1, 7.0), QueuedDemand((("a", "b"),), 2, 3.0)], 10.0)
         self.assertEqual([link for link, _ in self.wishes], [self.other, self.one])
         [(_, first), (_, second)] = self.wishes
         self.assertEqual([(each.number, each.age(10.0)) for each in (first, second)], [(3, 7.0), (1, 5.0)])
@@ -181,7 +181,7 @@ class WishesTests(SynchronousTestCase):
 
     def test_granting(self) -> None:
         labels = (("a", "b"),)
-        self.wishes.said(self.one, [Want(labels, 1, 5.0), Want((), 2, 7.0)], 10.0)
+        self.wishes.said(self.one, [QueuedDemand(labels, 1, 5.0), QueuedDemand((), 2, 7.0)], 10.0)
         [(_, wish)] = self.wishes
         wish.owed = 2
         granted = [Wishes.grant(self.cluster, host, wish) for host in ("x", labels, "x", "x")]
@@ -189,7 +189,7 @@ class WishesTests(SynchronousTestCase):
         self.assertEqual((wish.owed, self.wishes.owed, bool(self.wishes)), (0, 0, False))
 
     def test_who_is_gone(self) -> None:
-        self.wishes.said(self.one, [Want((), 1, 5.0)], 10.0)
+        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
         self.wishes.said(self.other, [], 10.0)
         self.assertEqual(
             [self.wishes.forget(each) for each in (self.one, self.other, self.one)], [True, False, False]
@@ -197,7 +197,7 @@ class WishesTests(SynchronousTestCase):
         self.assertFalse(self.wishes)
 
     def test_owing_begins_anew(self) -> None:
-        self.wishes.said(self.one, [Want((), 1, 5.0)], 10.0)
+        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
         [(_, wish)] = self.wishes
         wish.owed = 3
         self.assertEqual(self.wishes.owed, 3)

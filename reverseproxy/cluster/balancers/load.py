@@ -164,13 +164,13 @@ class PeakEwmaBalancer(_DrawsOrTurns):
     its score at each turn.  See L{EwmaTracker.score} and L{EwmaTracker.scale}.
     """
 
-    def __init__(self, random: random.Random, meter: EwmaTracker, choices: int = 2) -> None:
+    def __init__(self, random: random.Random, tracker: EwmaTracker, choices: int = 2) -> None:
         """
-        @param meter: keeps the scores; someone must tell it how requests went.
+        @param tracker: keeps the scores; someone must tell it how requests went.
         @param choices: hosts drawn at random; at least one.
         """
-        super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(meter.scale))
-        self._cost = meter.score
+        super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(tracker.scale))
+        self._cost = tracker.score
 
     def pick(self, context: PickContext | None) -> IHost | None:
         """See L{ILoadBalancer}."""

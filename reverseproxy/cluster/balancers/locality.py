@@ -69,7 +69,7 @@ class NearestBalancer:
     @staticmethod
     def _is_far(host: IHost) -> bool:
         """Whether requests to a host pass through another worker; a plain connection comes here instead."""
-        return host.relayed and not host.exclusive
+        return host.is_remote and not host.exclusive
 
     def suspend(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""

@@ -41,7 +41,7 @@ __all__ = [
     "goes_by_weight",
     "is_settled",
     "make_balancer",
-    "make_meter",
+    "make_tracker",
 ]
 
 import random
@@ -84,7 +84,7 @@ _T = TypeVar("_T")
 _BY_LOAD: Final = frozenset({"LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK_EWMA"})
 
 
-def make_meter(config: ClusterConfig, clock: IReactorTime) -> EwmaTracker | None:
+def make_tracker(config: ClusterConfig, clock: IReactorTime) -> EwmaTracker | None:
     """Make what keeps the scores of a cluster's hosts, if its C{lb_type} goes by them."""
     if config.lb_type != "LB_PEAK_EWMA":
         return None
@@ -102,7 +102,7 @@ def make_balancer(
     config: ClusterConfig,
     random: random.Random,
     clock: IReactorTime | None = None,
-    meter: EwmaTracker | None = None,
+    tracker: EwmaTracker | None = None,
     workers: int = 1,
     fleet: FleetView | None = None,
 ) -> ILoadBalancer:
@@ -112,13 +112,13 @@ def make_balancer(
     An empty or unknown type is round robin, as in MOSN.
 
     @param clock: tells the age of hosts, and how long subsets have been empty.
-    @param meter: as L{make_meter} makes it.
+    @param tracker: as L{make_tracker} makes it.
     @param workers: how many workers share the cluster's agents.
     @param fleet: the fleet that this server belongs to; L{None} for none.
-    @raise ValueError: if the configuration needs a clock or a meter, and there
+    @raise ValueError: if the configuration needs a clock or a tracker, and there
         is none.
     """
-    make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, meter)
+    make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, tracker)
     if workers > 1 and not is_settled(config):
         make = partial(NearestBalancer, make, random.random, workers)
     if fleet is not None:
@@ -178,13 +178,13 @@ def is_settled(config: ClusterConfig) -> bool:
 
 
 def _make_one(
-    config: ClusterConfig, random: random.Random, clock: IReactorTime | None, meter: EwmaTracker | None
+    config: ClusterConfig, random: random.Random, clock: IReactorTime | None, tracker: EwmaTracker | None
 ) -> ILoadBalancer:
     kind, options = config.lb_type, config.lbconfig
     choices, bias = options.choice_count, options.active_request_bias
     warm_up = _warm_up(config, clock)
     if warm_up is not None:
-        scaled = _make_scaled(config, warm_up, meter)
+        scaled = _make_scaled(config, warm_up, tracker)
         if scaled is not None:
             return scaled
     match kind:
@@ -197,7 +197,7 @@ def _make_one(
         case "LB_LEAST_CONNECTION":
             return LeastConnectionBalancer(random, choices, bias)
         case "LB_PEAK_EWMA":
-            return PeakEwmaBalancer(random, _needed(meter, config), choices)
+            return PeakEwmaBalancer(random, _needed(tracker, config), choices)
         case "LB_MAGLEV":
             return MaglevBalancer()
         case "LB_REQUEST_ROUNDROBIN":
@@ -213,7 +213,7 @@ def _make_one(
 
 
 def _make_scaled(
-    config: ClusterConfig, warm_up: Callable[[IHost], float], meter: EwmaTracker | None
+    config: ClusterConfig, warm_up: Callable[[IHost], float], tracker: EwmaTracker | None
 ) -> ILoadBalancer | None:
     """Make the balancer for slow start; L{None} for a type that knows no such thing."""
     bias = config.lbconfig.active_request_bias
@@ -225,7 +225,7 @@ def _make_scaled(
         case "LB_LEAST_CONNECTION":
             return ScaledWeightedRoundRobinBalancer(warm_up, connection_load(bias))
         case "LB_PEAK_EWMA":
-            return ScaledWeightedRoundRobinBalancer(warm_up, _needed(meter, config).scale)
+            return ScaledWeightedRoundRobinBalancer(warm_up, _needed(tracker, config).scale)
     return None
 
 
@@ -245,5 +245,5 @@ def _warm_up(config: ClusterConfig, clock: IReactorTime | None) -> Callable[[IHo
 
 def _needed(thing: _T | None, config: ClusterConfig) -> _T:
     if thing is None:
-        raise ValueError(f"cluster {config.name}: this load balancer needs a clock or a meter")
+        raise ValueError(f"cluster {config.name}: this load balancer needs a clock or a tracker")
     return thing

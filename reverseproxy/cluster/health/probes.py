@@ -194,7 +194,7 @@ class HttpChecker:
         """See L{IHealthChecker}."""
         if not host.is_reverse:
             return True
-        if self._other_port or (host.relayed and (host.exclusive or host.committed_protocol)):
+        if self._other_port or (host.is_remote and (host.exclusive or host.committed_protocol)):
             return False  # another worker has its only connection
         return not host.exclusive or not host.pools or _HTTP1 in host.pools
 

@@ -76,7 +76,7 @@ class Stalls:
 
     def joined(self, host: Host) -> None:
         """See L{IClusterTask}; the connections of other workers are theirs to watch, until they come here."""
-        if host.is_reverse and (host.exclusive or not host.relayed):
+        if host.is_reverse and (host.exclusive or not host.is_remote):
             self._hosts[host] = None
             self._plan()
 
@@ -109,7 +109,7 @@ class Stalls:
         part = self._round[-AT_ONCE:]
         del self._round[-AT_ONCE:]
         for host in part:
-            if host in self._hosts and not host.relayed:
+            if host in self._hosts and not host.is_remote:
                 self._judge(host, now)
         self._plan()
 

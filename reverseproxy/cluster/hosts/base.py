@@ -74,7 +74,7 @@ class Host(ABC):
     @ivar max_connections: how many of them there may be; 0 for any number.
     @ivar load: what LB_PEAK_EWMA knows of it.
     @ivar pools: the connection pools of protocols, by the protocol's name.
-    @ivar introduces: whether connections to it begin with a header of PROXY protocol, so that
+    @ivar sends_proxy_header: whether connections to it begin with a header of PROXY protocol, so that
         each is for one client.
     @ivar committed_protocol: the protocol that its connection is committed to, if it has but
         one and that is known otherwise than by C{pools}; else empty.
@@ -93,7 +93,7 @@ class Host(ABC):
         worker has its connection; the cluster's to change.
     """
 
-    introduces = False
+    sends_proxy_header = False
 
     __slots__ = (
         "active",
@@ -121,7 +121,7 @@ class Host(ABC):
     is_reverse = False
     exclusive = False
     server = ""
-    heaviest = MAX_WEIGHT
+    max_weight = MAX_WEIGHT
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Host(ABC):
     ) -> None:
         self.address = address
         self.hostname = hostname
-        self.weight = clamp_weight(weight, self.heaviest)
+        self.weight = clamp_weight(weight, self.max_weight)
         self.metadata: Mapping[str, str] = {} if metadata is None else metadata
         self.capacity = capacity
         self.healthy = True
@@ -197,7 +197,7 @@ class Host(ABC):
         return ()
 
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether another worker, or another server, has its connection."""
         return False
 
@@ -245,7 +245,7 @@ class Host(ABC):
         """For how many seconds the host has not answered a question whether it is there."""
         return 0.0
 
-    def can_introduce(self) -> bool:
+    def can_send_proxy_header(self) -> bool:
         """Whether L{connect_for} can be called."""
         return False
 

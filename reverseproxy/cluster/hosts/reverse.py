@@ -184,7 +184,7 @@ class ReverseHost(HeldHost):
         self._held = LeasableConnection(self, max_early_bytes)
 
     @property
-    def relayed(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether another worker has the connection."""
         return self.away
 
@@ -262,7 +262,7 @@ class ReverseHost(HeldHost):
         @param surplus: bytes that have come before the first lease.
         @param used: whether there was one, so that nothing may come before the next.
         @param marked: see L{marked}.
-        @raise ConnectionRefusedByPeer: if the connection is lost already.
+        @raise ConnectionUnavailable: if the connection is lost already.
         """
         self.away = False
         self._transport = owner.transport

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 class StaticHost(Host):
     """A host that is dialled."""
 
-    __slots__ = ("_check_endpoint", "_clock", "_connect_timeout", "_endpoint", "_introduce", "introduces")
+    __slots__ = (
+        "_check_endpoint",
+        "_clock",
+        "_connect_timeout",
+        "_endpoint",
+        "_introduce",
+        "sends_proxy_header",
+    )
 
     figures = None  # which each request looks at: to find it here takes less than to call a property
 
@@ -41,7 +48,7 @@ class StaticHost(Host):
         address: str = "",
         check_endpoint: IStreamClientEndpoint | None = None,
         introduce: Callable[[bytes], IStreamClientEndpoint] | None = None,
-        introduces: bool = False,
+        sends_proxy_header: bool = False,
     ) -> None:
         """
         @param endpoint: dials the host, with TLS if it is to be used.
@@ -52,7 +59,7 @@ class StaticHost(Host):
         @param check_endpoint: dials the host for its health checks, if these go
             to another port.
         @param introduce: makes what dials the host, and begins with certain bytes.
-        @param introduces: see L{Host}; then C{endpoint} names no client.
+        @param sends_proxy_header: see L{Host}; then C{endpoint} names no client.
         """
         super().__init__(address or config.address, config.hostname, config.weight, config.metadata)
         self._endpoint = endpoint
@@ -60,7 +67,7 @@ class StaticHost(Host):
         self._clock = clock
         self._connect_timeout = connect_timeout
         self._introduce = introduce
-        self.introduces = introduces
+        self.sends_proxy_header = sends_proxy_header
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -76,8 +83,8 @@ class StaticHost(Host):
         assert self._introduce is not None
         return self._dial(self._introduce(header), factory)
 
-    def can_introduce(self) -> bool:
-        """See L{Host.can_introduce}."""
+    def can_send_proxy_header(self) -> bool:
+        """See L{Host.can_send_proxy_header}."""
         return self._introduce is not None
 
     def connect_check(self, factory: IProtocolFactory) -> Deferred[IProtocol]:

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.manager import SPARED_WAIT
+from reverseproxy.cluster.manager import DEPRIORITIZED_WAIT
 from reverseproxy.errors import PickFailed, ProtocolRefused, QueueFull
 from reverseproxy.logs import loss
 from reverseproxy.proxy.client_pools import client_pool_of
@@ -120,7 +120,7 @@ class Attempts(HostChoice):
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> IUpstreamPool:
         """Find or make the pool of connections to a host, which has none for all that speak what we do."""
-        if host.introduces:
+        if host.sends_proxy_header:
             header = self._introduction()
             return client_pool_of(self.protocol, host, self._clock, idle_timeout, header)
         return pool_of(self.protocol, host, self._clock, idle_timeout)
@@ -197,7 +197,7 @@ class Attempts(HostChoice):
         timeout = cluster.config.connect_timeout
         context = self._context
         if context is not None and (context.deprioritized or context.hurried):
-            timeout = min(timeout, SPARED_WAIT)
+            timeout = min(timeout, DEPRIORITIZED_WAIT)
         pending = self._pending = cluster.wait(self._context, timeout)
         pending.addCallbacks(self._acquired, self._not_acquired)
 

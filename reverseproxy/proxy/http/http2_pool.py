@@ -69,7 +69,7 @@ class Http2Pool(SharedPool[Http2Client]):
     def _set_streams(self, streams: int) -> None:
         """Note how many requests one connection carries at once."""
         # A connection that names its client has no room for other clients.
-        self._set_capacity(1 if self.host.introduces else streams)
+        self._set_capacity(1 if self.host.sends_proxy_header else streams)
 
     def settings_came(self, client: Http2Client) -> None:
         """The host has sent SETTINGS, and thereby how many requests it takes at once."""

@@ -91,7 +91,7 @@ class RpcChecker:
         """
         if not host.exclusive and not host.committed_protocol:
             return True
-        if host.relayed:
+        if host.is_remote:
             return False
         name = self._protocol.name
         return (not host.pools or name in host.pools) and host.committed_protocol in ("", name)

@@ -26,7 +26,7 @@ from reverseproxy.addresses import host_of, is_unix
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, SPARED_WAIT, Cluster, ClusterManager
+from reverseproxy.cluster.manager import DEPRIORITIZED_WAIT, LOG_BURST, LOG_RATE, Cluster, ClusterManager
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
@@ -244,7 +244,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             return
         timeout = cluster.config.connect_timeout
         if self._context.deprioritized or self._context.hurried:
-            timeout = min(timeout, SPARED_WAIT)
+            timeout = min(timeout, DEPRIORITIZED_WAIT)
         since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
         waiting.addBoth(self._notes.waited_since, since)
@@ -274,7 +274,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         host.connection_opened()
         factory = CallableFactory(self._make_end)
         version = self._settings.proxy_protocol or cluster.config.proxy_protocol
-        self._introduced = bool(version) and host.can_introduce()
+        self._introduced = bool(version) and host.can_send_proxy_header()
         if self._introduced:
             header = encode_header(version, self._info.remote, self._info.local)
             dialling = self._pending = host.connect_for(header, factory)
