@@ -141,26 +141,21 @@ def reload(
     a signal. It changes in one step what is different, and nothing if anything is wrong. The
     exit status is 0 if it has, and what has changed is printed.
     """
-    from reverseproxy.command.reloading import (
-        AdminAddress,
-        ReloadFailed,
-        address_of,
-        reload_by_admin,
-        reload_by_signal,
-    )
+    from reverseproxy.command.reloading import ReloadFailed, reload_by_admin, reload_by_signal
+    from reverseproxy.command.remote import AdminEndpoint, AdminProblem, endpoint_of
     from reverseproxy.config.loader import load
 
     try:
         config = load(file).config
-        address = AdminAddress.parse(admin) if admin else address_of(config.admin)
-        token = token_file.read_text("utf-8").strip() if token_file is not None else None
+        endpoint = AdminEndpoint.parse(admin, ca) if admin else endpoint_of(config.admin, ca)
+        token = token_file.read_text("utf-8").strip() if token_file is not None else ""
         if pidfile is not None:
-            report = reload_by_signal(pidfile, address, token, ca)
-        elif address is None:
+            report = reload_by_signal(pidfile, endpoint, token)
+        elif endpoint is None:
             _fail(f"{file} has no admin API to ask: write --admin URL or --pidfile FILE")
         else:
-            report = reload_by_admin(address, token, ca)
-    except (ConfigError, ReloadFailed, OSError) as error:
+            report = reload_by_admin(endpoint, token)
+    except (ConfigError, AdminProblem, ReloadFailed, OSError) as error:
         _fail(f"{error}\nnot reloaded")
     if report is None:
         click.echo("the signal is sent; the log of the process says what has come of it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AdminClient", "AdminProblem", "AdminEndpoint", "UnixConnection", "agent_path", "find_admin"]
+__all__ = ["AdminClient", "AdminEndpoint", "AdminProblem", "agent_path", "endpoint_of", "find_admin"]
 
 import http.client
 import json
@@ -12,16 +12,17 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
-from reverseproxy.addresses import host_of
+from reverseproxy.addresses import host_of, join_host_port
 from reverseproxy.config.loader import load
+from reverseproxy.config.models import AdminConfig
 from reverseproxy.errors import ConfigError
 
 API: Final = "/api/tunnel/v1/"
 
 TIMEOUT: Final = 10.0
-"""Seconds that an answer may take."""
+"""Seconds that an answer may take, if the caller does not say."""
 
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of the longest answer that is taken."""
@@ -47,6 +48,31 @@ class AdminEndpoint:
     secure: bool = False
     ca: str = ""
 
+    @classmethod
+    def parse(cls, text: str, ca: str | None = None) -> AdminEndpoint:
+        """
+        Parse C{host:port}, C{unix:/path}, C{/path}, or a URL.
+
+        @param ca: the file of what its certificate is verified by, which implies TLS.
+        @raise AdminProblem: for anything else.
+        """
+        secure = ca is not None
+        if text.startswith(("unix:", "/")):
+            return cls(f"unix:{text.removeprefix('unix:')}", secure, ca or "")
+        try:
+            url = urlsplit(text if "://" in text else f"http://{text}")
+            port = url.port
+        except ValueError:
+            port = None
+        if not port or url.scheme not in ("http", "https") or not url.hostname:
+            raise AdminProblem(f"--admin {text}: write HOST:PORT, a URL, or the path of a Unix socket")
+        return cls(join_host_port(url.hostname, port), secure or url.scheme == "https", ca or "")
+
+    def __str__(self) -> str:
+        if self.address.startswith("unix:"):
+            return self.address
+        return f"http{'s' if self.secure else ''}://{self.address}"
+
 
 def find_admin(address: str | None, config: str | None, ca: str | None) -> AdminEndpoint:
     """
@@ -60,15 +86,7 @@ def find_admin(address: str | None, config: str | None, ca: str | None) -> Admin
         return _of_file(config, ca or "")
     if address is None:
         raise AdminProblem("say where: --admin ADDRESS, or --config FILE of the process")
-    secure = address.startswith("https://")
-    text = address.removeprefix("https://").removeprefix("http://").rstrip("/")
-    if text.startswith("/"):
-        text = f"unix:{text}"
-    elif address.startswith(("unix:", "/")):
-        text = address
-    elif not host_of(text) or not text.rpartition(":")[2].isdecimal():
-        raise AdminProblem(f"--admin {address}: write HOST:PORT, a URL, or the path of a Unix socket")
-    return AdminEndpoint(text, secure or ca is not None, ca or "")
+    return AdminEndpoint.parse(address, ca)
 
 
 def _of_file(file: str, ca: str) -> AdminEndpoint:
@@ -78,12 +96,27 @@ def _of_file(file: str, ca: str) -> AdminEndpoint:
         raise AdminProblem(str(error)) from None
     if admin is None or not admin.bound:
         raise AdminProblem(f"{file} has no admin API: write admin.address")
-    if admin.bound.endswith(":0"):
+    endpoint = endpoint_of(admin, ca)
+    if endpoint is None:
         raise AdminProblem(f"{file} lets the system choose the port of the admin API: say it with --admin")
-    return AdminEndpoint(admin.bound, admin.tls is not None, ca)
+    return endpoint
 
 
-class UnixConnection(http.client.HTTPConnection):
+def endpoint_of(admin: AdminConfig | None, ca: str | None) -> AdminEndpoint | None:
+    """
+    Find the admin API of a configuration, from the same machine.
+
+    @return: L{None} if it has none, or at a port that the system chooses.
+    """
+    bound = "" if admin is None else admin.bound
+    if admin is None or not bound or bound.endswith(":0"):
+        return None
+    host, colon, port = bound.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104 - as it is written
+    return AdminEndpoint(f"{host}{colon}{port}", admin.tls is not None, ca or "")
+
+
+class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str, seconds: float) -> None:
@@ -108,11 +141,13 @@ class AdminClient:
         answered or were not told, and why.
     """
 
-    def __init__(self, endpoint: AdminEndpoint, token: str = "") -> None:
+    def __init__(self, endpoint: AdminEndpoint, token: str = "", timeout: float = TIMEOUT) -> None:
         """
         @param token: who asks; empty for nobody in particular.
+        @param timeout: seconds that each answer may take.
         """
         self.problems: list[str] = []
+        self._timeout = timeout
         self._endpoint = endpoint
         self._token = token
 
@@ -142,19 +177,28 @@ class AdminClient:
         @raise AdminProblem: without an answer of success.
         """
         given = {name: value for name, value in query.items() if value is not None}
-        target = API + path + (f"?{urlencode(given)}" if given else "")
-        status, body = self._exchange(method, target)
+        status, answer = self.request(method, path + (f"?{urlencode(given)}" if given else ""))
+        if status >= 300:
+            raise AdminProblem(self._refused(status, answer))
+        found = [each for each in answer.get("problems") or () if isinstance(each, dict) and "worker" in each]
+        self.problems = list(dict.fromkeys([*self.problems, *map(_lacking, found)]))
+        return answer
+
+    def request(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+        """
+        Send a request, and return the status and the answer, of success or not.
+
+        @param path: below C{/api/tunnel/v1/}, with its query.
+        @raise AdminProblem: without an answer of an admin API.
+        """
+        status, body = self._exchange(method, API + path)
         try:
             answer = json.loads(body)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
             raise AdminProblem(f"{self._endpoint.address} is no admin API: it answers {status}")
-        if status >= 300:
-            raise AdminProblem(self._refused(status, answer))
-        found = [each for each in answer.get("problems") or () if isinstance(each, dict) and "worker" in each]
-        self.problems = list(dict.fromkeys([*self.problems, *map(_lacking, found)]))
-        return answer
+        return status, answer
 
     def ready(self) -> str:
         """
@@ -204,15 +248,15 @@ class AdminClient:
     def _connection(self) -> http.client.HTTPConnection:
         endpoint = self._endpoint
         if endpoint.address.startswith("unix:"):
-            return UnixConnection(endpoint.address.removeprefix("unix:"), TIMEOUT)
+            return _UnixConnection(endpoint.address.removeprefix("unix:"), self._timeout)
         host, port = host_of(endpoint.address), int(endpoint.address.rpartition(":")[2])
         if not endpoint.secure:
-            return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+            return http.client.HTTPConnection(host, port, timeout=self._timeout)
         try:
             context = ssl.create_default_context(cafile=endpoint.ca or None)
         except (OSError, ssl.SSLError) as error:
             raise AdminProblem(f"--ca {endpoint.ca} can't be used: {error}") from None
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
 
     def _unreachable(self, error: Exception) -> str:
         where = self._endpoint.address

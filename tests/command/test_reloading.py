@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.command.cli import command
-from reverseproxy.command.reloading import AdminAddress, ReloadFailed, address_of
+from reverseproxy.command.remote import AdminEndpoint, AdminProblem, endpoint_of
 from tests.config.documents import TUNNEL_SERVER, edited, parse
 
 REPORT = {
@@ -172,17 +172,18 @@ class AddressTests(SynchronousTestCase):
             ("http://[::1]:90/", "http://[::1]:90"),
             ("unix:/run/x", "unix:/run/x"),
         ):
-            self.assertEqual(str(AdminAddress.parse(text)), expected)
+            self.assertEqual(str(AdminEndpoint.parse(text)), expected)
         for text in ("", "nowhere", "ftp://a:1", "http://a:port"):
-            self.assertRaises(ReloadFailed, AdminAddress.parse, text)
+            self.assertRaises(AdminProblem, AdminEndpoint.parse, text)
 
     def test_of_a_configuration(self) -> None:
         for address, expected in (
             ({"socket_address": {"address": "127.0.0.1", "port_value": 90}}, "http://127.0.0.1:90"),
             ({"socket_address": {"address": "::1", "port_value": 90}}, "http://[::1]:90"),
             ({"pipe": {"path": "/run/x"}}, "unix:/run/x"),
+            ({"socket_address": {"address": "0.0.0.0", "port_value": 90}}, "http://127.0.0.1:90"),
             ({"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "None"),
         ):
             admin = parse(edited(TUNNEL_SERVER, ("admin", {"address": address}))).config.admin
-            self.assertEqual(str(address_of(admin)), expected)
-        self.assertIsNone(address_of(None))
+            self.assertEqual(str(endpoint_of(admin, None)), expected)
+        self.assertIsNone(endpoint_of(None, None))
