@@ -25,7 +25,8 @@ from reverseproxy.config.models import EtcdConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.etcd_json import EtcdError, WatchMessage
-from reverseproxy.fleet.records import BadRecord, ServerRecord
+from reverseproxy.fleet.record_fields import BadRecord
+from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.problems import PART
 from reverseproxy.tls import ClientTls

@@ -1,9 +1,8 @@
 """
-Follows what the store has: reads all of it once, and is told of changes from then on.
+Keeps a view up to date: reads the whole store once, and watches it from then on.
 
-A watch that is lost goes on where it was; when what has changed meanwhile can't be had
-any more, everything is read again.  L{reverseproxy.fleet.watchdog} notices a watch that is
-there, but tells nothing.
+After a watch is lost, the next one continues at the last known revision; if the store has compacted
+that, everything is read again. L{reverseproxy.fleet.watchdog} detects a watch that has gone silent.
 """
 
 from __future__ import annotations
@@ -24,9 +23,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
-from reverseproxy.fleet.etcd_json import OUT_OF_RANGE, EtcdError, KeyValue, WatchMessage
+from reverseproxy.fleet.etcd_json import OUT_OF_RANGE, EtcdError, WatchMessage
+from reverseproxy.fleet.record_table import Notice
 from reverseproxy.fleet.retry_loop import RetryLoop
-from reverseproxy.fleet.view import PART, Change, Notice, View
+from reverseproxy.fleet.view import PART, Change, View
+from reverseproxy.fleet.watch_events import TooManyEvents, WatchEvents
 from reverseproxy.fleet.watchdog import Watchdog
 from reverseproxy.fleet.work_queue import WorkQueue
 from reverseproxy.tunnel.agent.backoff import Backoff
@@ -34,26 +35,23 @@ from reverseproxy.tunnel.agent.backoff import Backoff
 log = Logger()
 
 LONGEST: Final = 3.0
-"""The longest wait, in seconds, before a store is tried again that can't be reached."""
-
-MOST_EVENTS: Final = 4_000_000
-"""Changes of one revision that are gathered at the most."""
+"""Seconds between two attempts to reach the store, at most."""
 
 
 class _Resync(EtcdError):
-    """What has changed can't be told: everything has to be read."""
+    """The changes can't be had: everything has to be read again."""
 
 
 class _Behind(EtcdError):
-    """The endpoint has less than is known: it lags behind, or is another store."""
+    """The endpoint has an older revision than is known: it lags behind, or is another store."""
 
 
 class _Part(NamedTuple):
     """
-    A part of what has changed, which has been taken in.
+    A slice of changes that the view has taken.
 
-    @ivar size: for how many steps it counts.
-    @ivar tell: tells what it means.
+    @ivar size: how many steps it counts for.
+    @ivar tell: delivers its notices.
     """
 
     size: int
@@ -66,14 +64,14 @@ def _do(part: _Part) -> None:
 
 class Follower:
     """
-    Keeps a view as the store is.
+    Keeps a view up to date with the store.
 
+    @ivar view: the view.
     @ivar resyncs: how often everything has been read.
-    @ivar events: changes that have been told of.
+    @ivar events: changes that watches have reported.
     @ivar up: whether there is a watch.
-    @ivar told: called with what changes mean, be it nothing for others.
-    @ivar on_own: called with keys of this server that have been written, and with any that are gone;
-        and since when.
+    @ivar on_own: called with the paths of this server that were written or deleted unexpectedly, and
+        with the revision.
     @ivar on_read: called when everything has been read.
     @ivar on_trouble: as for L{reverseproxy.fleet.publisher.Publisher}.
     """
@@ -93,7 +91,8 @@ class Follower:
         look: Callable[[], str],
     ) -> None:
         """
-        @param look: as for L{Watchdog.guard}, behind the prefix.
+        @param told: called with the notices of each slice, which may be none.
+        @param look: returns the path of a record to compare with the store; see L{Watchdog.guard}.
         """
         self.view = view
         self.resyncs = self.events = 0
@@ -102,13 +101,13 @@ class Follower:
         self._reactor = reactor
         self._prefix = prefix
         self._looks_for = look
-        self._gathered: list[KeyValue] = []
+        self._incoming = WatchEvents()
         self._heard = 0
-        self._turns = WorkQueue(reactor)
+        self._work = WorkQueue(reactor)
         self._stale = True
         self._expiry: IDelayedCall | None = None
         backoff = Backoff(0.2, LONGEST, random)
-        self._routine = RetryLoop(
+        self._loop = RetryLoop(
             reactor, backoff, self._step, self._failed, "fleet: the store is not followed any more"
         )
         self._watchdog = Watchdog(
@@ -116,41 +115,41 @@ class Follower:
         )
         self.use(etcd)
 
-    # from outside
+    # interface
 
     @property
     def etcd(self) -> Etcd:
-        """Where the store is."""
+        """The client."""
         return self._watchdog.etcd
 
     def use(self, etcd: Etcd) -> None:
-        """Follow another one, from the next watch on."""
+        """Use another client, from the next watch on."""
         self._watchdog.use(etcd)
 
     def start(self) -> None:
-        """Begin."""
-        self._routine.start()
+        """Start following."""
+        self._loop.start()
 
     def stop(self) -> None:
-        """Follow nothing any more; what is known stays."""
-        self._routine.stop()
+        """Stop following; the view keeps what it has."""
+        self._loop.stop()
         self._watchdog.stop()
-        self._turns.clear()
+        self._work.clear()
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
         self.up = False
 
     def resync(self) -> None:
-        """It may be another store: read everything."""
+        """Read everything again: it may be another store."""
         self._stale = True
         self._watchdog.give_up()
 
     def expect(self, revision: int) -> None:
-        """Something has been written, of which the watch should tell."""
+        """Expect a watch to report a revision that was written."""
         self._watchdog.expect(revision)
 
     def settle(self) -> None:
-        """See to servers that are kept although the store does not have them, when it is time."""
+        """Set the timer for servers that are kept although the store does not have them."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
         self._expiry = None
@@ -167,17 +166,17 @@ class Follower:
         self._told(notices)
         self.settle()
 
-    # running
+    # the loop
 
     async def _step(self) -> None:
-        # What is read may be in doubt again as soon as it has been.
+        # A resync may be requested again while everything is read.
         await (self._read() if self._stale else self._follow())
 
     async def _failed(self, error: Exception) -> None:
         if isinstance(error, _Resync):
             self._stale = True
             log.info("fleet: everything is read again: {reason}", reason=str(error))
-            await self._routine.pause()  # others read it as well, and it may be so again
+            await self._loop.pause()  # other servers read everything as well, perhaps again and again
             return
         if isinstance(error, _Behind):
             problem = await self._compare(str(error))
@@ -192,11 +191,11 @@ class Follower:
             self._stale = True
             problem = "a mistake in this program"
         self.on_trouble(problem)
-        await self._routine.pause()
+        await self._loop.pause()
 
     async def _compare(self, problem: str) -> str:
         """
-        Find out whether an endpoint that has less than is known only lags behind.
+        Find out whether an endpoint that is behind only lags.
 
         @return: what is wrong.
         """
@@ -208,7 +207,7 @@ class Follower:
         return problem
 
     async def _read(self) -> None:
-        self._stale = False  # unless somebody has doubts meanwhile
+        self._stale = False  # unless a resync is requested meanwhile
         try:
             await self._read_all()
         except BaseException:
@@ -220,20 +219,20 @@ class Follower:
     async def _read_all(self) -> None:
         size = len(self._prefix)
         everything = self.view.everything()
-        # Bit by bit, as requests are served meanwhile.
+        # Page by page, as requests are served in between.
         revision = await self.etcd.read(
             self._prefix,
             lambda page: everything.add((each.key[size:], each.value or b"") for each in page),
         )
-        self._turns.clear()  # what was still to be taken in is in there, or no more
+        self._work.clear()  # pending changes are contained in the snapshot
         for notices in self.view.snapshot(everything, revision, self._reactor.seconds()):
             self._tell(notices)
             await deferLater(self._reactor, 0)
 
     async def _follow(self) -> None:
-        # What has been told before, and is not taken in yet, is told once more.
-        self._turns.clear()
-        self._gathered.clear()
+        # The new watch reports pending changes again.
+        self._work.clear()
+        self._incoming.clear()
         self._heard = self.view.revision
         watch = self.etcd.watch(self._prefix, self.view.revision + 1, self._take)
         look = self._looks_for
@@ -245,13 +244,13 @@ class Follower:
         try:
             await watch.ended
         except CancelledError:
-            if not self._routine.alive:
+            if not self._loop.alive:
                 raise
         finally:
             self.up = False
 
     def _take(self, message: WatchMessage) -> None:
-        """Take in a message of the watch."""
+        """Take a message of the watch."""
         if message.compacted:
             raise _Resync(f"etcd has compacted what was up to revision {message.compacted}")
         if message.canceled:
@@ -262,39 +261,34 @@ class Follower:
                     "etcd has less than it had: it lags behind, is another one, or has been restored"
                 )
             self.up = True
-            self._routine.backoff.reset()
+            self._loop.backoff.reset()
             self.on_trouble("")
             return
-        if len(self._gathered) + len(message.events) > MOST_EVENTS:
-            raise _Resync(f"there are more than {MOST_EVENTS} changes at once")
-        self._gathered += message.events
-        events, self._gathered = self._gathered, []
-        if message.fragment:
-            # There may be more of the last revision; the others are complete.
-            last = events[-1].revision if events else 0
-            self._gathered = [each for each in events if each.revision == last]
-            events = events[: len(events) - len(self._gathered)]
-            if not events:
-                return
+        try:
+            events = self._incoming.take(message)
+        except TooManyEvents as error:
+            raise _Resync(str(error)) from None
+        if message.fragment and not events:
+            return
         self.events += len(events)
         if not events:
-            # It only says that there is nothing up to this revision.
+            # A progress notification: there are no changes up to this revision.
             self._heard = max(self._heard, message.revision)
-            self._turns.add(self._nothing, [message.revision])
+            self._work.add(self._nothing, [message.revision])
             return
         self._heard = max(self._heard, events[-1].revision)
         size = len(self._prefix)
         changes = [Change(each.key[size:], each.value, each.revision) for each in events]
-        self._turns.add(_do, self._parts(changes), lambda part: part.size)
+        self._work.add(_do, self._parts(changes), lambda part: part.size)
 
     def _nothing(self, revision: int) -> None:
         self.view.revision = max(self.view.revision, revision)
 
     def _parts(self, changes: list[Change]) -> Iterator[_Part]:
         """
-        Take in changes, a part of them at a time, each when it is asked for.
+        Take changes slice by slice, as the work queue asks for them.
 
-        The end of a lease is one revision, with all that a server had.
+        The expiry of a lease is a single revision, with all records of a server.
         """
         for revision, group in groupby(changes, attrgetter("revision")):
             found = list(group)

@@ -9,7 +9,8 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from reverseproxy.fleet.records import RouteRecord, fit, proved
+from reverseproxy.fleet.record_fields import fit
+from reverseproxy.fleet.records import RouteRecord, proved
 from reverseproxy.tunnel.server.agent_routes import Wanted
 from reverseproxy.tunnel.server.claims import Denied
 from reverseproxy.wire.mosn.frames import Status

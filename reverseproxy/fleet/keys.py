@@ -12,7 +12,8 @@ __all__ = ["MAX_KEY", "Name", "host_path", "read_path", "route_path", "server_pa
 from typing import Final
 from urllib.parse import quote, unquote
 
-from reverseproxy.fleet.records import BadRecord, HostKey, RouteKey
+from reverseproxy.fleet.record_fields import BadRecord
+from reverseproxy.fleet.records import HostKey, RouteKey
 
 MAX_KEY: Final = 2048
 """Bytes of a key without the prefix, at most."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["BadRecordLog", "DirectoryNotifier"]
+__all__ = ["BadRecordLog", "DirectoryNotifier", "RouteNotifier", "log_notice"]
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.fleet.interfaces import IDirectoryListener
-from reverseproxy.fleet.view import Notice
+from reverseproxy.fleet.record_table import Notice
+from reverseproxy.fleet.records import RouteRecord, ServerRecord
 from reverseproxy.fleet.work_queue import WorkQueue
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, counted
 
 log = Logger()
 
@@ -87,3 +88,65 @@ class BadRecordLog:
                 problem=problem,
                 suppressed=self._throttle.suppressed,
             )
+
+
+class RouteNotifier:
+    """Calls back about the routes of other servers' agents."""
+
+    def __init__(self) -> None:
+        self._told: Callable[[str, RouteRecord], object] = lambda event, record: None
+        self._lost: Callable[[], object] = lambda: None
+
+    def set(self, told: Callable[[str, RouteRecord], object], lost: Callable[[], object]) -> None:
+        """Set the callbacks; see L{IRouteDirectory.follow_routes}."""
+        self._told = told
+        self._lost = lost
+
+    def notify(self, notice: Notice) -> None:
+        """
+        Deliver a notice; exceptions are logged.
+
+        @param notice: C{route_came}, C{route_left} or C{route_changed}; the last means that the old
+            record has left, and the new one has come.
+        """
+        record: Any = notice.arguments[0]
+        event = notice.method.removeprefix("route_")
+        try:
+            if event == "changed":
+                old: Any = notice.arguments[1]
+                self._told("left", old)
+                event = "came"
+            self._told(event, record)
+        except Exception:
+            log.failure("fleet: a mistake with routes of cluster {cluster}", cluster=record.cluster)
+
+    def lease_lost(self) -> None:
+        """Tell that this server's lease has ended."""
+        self._lost()
+
+
+def log_notice(notice: Notice, servers: int) -> None:
+    """
+    Log that a server has joined, leaves or has left.
+
+    @param servers: how many other servers there are now.
+    """
+    server, *rest = notice.arguments
+    if not isinstance(server, ServerRecord):
+        return
+    if notice.method == "server_came":
+        log.info(
+            "fleet: server {server} at {address} has joined, {servers} now beside this one",
+            server=server.id,
+            address=server.address,
+            servers=counted(servers, "server"),
+        )
+    elif notice.method == "server_left":
+        log.info(
+            "fleet: server {server} at {address} has left: {reason}",
+            server=server.id,
+            address=server.address,
+            reason=rest[0],
+        )
+    elif server.draining:
+        log.info("fleet: server {server} is about to leave", server=server.id)

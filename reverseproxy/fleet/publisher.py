@@ -1,9 +1,9 @@
 """
 Keeps in the store what a server publishes.
 
-There is one lease for all of it, so that all of it goes when the server is gone.  What
-changes is gathered for a moment and written at once, one request at a time: that
-is slower when the store is, and no faster when a thousand agents come at once.
+All records are attached to one lease, so that they disappear when the server does. Changes are collected
+for a moment and written in batches, one request at a time: the slower the store is, the larger are the
+batches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["Publisher"]
 
 from collections.abc import Callable
+from enum import Enum
 from random import Random
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.etcd_json import NOT_FOUND, EtcdError
+from reverseproxy.fleet.lease import Lease
 from reverseproxy.fleet.outbox import Outbox
 from reverseproxy.fleet.retry_loop import RetryLoop
 from reverseproxy.tunnel.agent.backoff import Backoff
@@ -27,32 +29,55 @@ from reverseproxy.tunnel.agent.backoff import Backoff
 log = Logger()
 
 GATHER: Final = 0.05
-"""Seconds for which changes are gathered before they are written."""
+"""Seconds for which changes are collected before they are written."""
 
 SPREAD: Final = 1.0
-"""Within how many seconds servers that have lost their leases at the same moment begin to publish anew."""
+"""
+Seconds over which servers spread that have lost their leases at the same moment, before they publish
+again.
+"""
 
 LEFTOVERS: Final = 3.0
-"""Seconds after which what the store has of this server, and this process has not published, is deleted."""
+"""Seconds after which records of this server are deleted that this process has not published."""
 
 LONGEST: Final = 3.0
-"""The longest wait, in seconds, before a store is tried again that can't be reached."""
+"""Seconds between two attempts to reach the store, at most."""
 
 LEAVE: Final = 3.0
-"""Seconds that it may take to let go of a lease when the server stops."""
+"""Seconds that revoking the lease may take when the server stops."""
+
+
+class Duty(Enum):
+    """
+    What a publisher has to do, the most urgent first.
+
+    @cvar YIELD: another process is the server now: revoke the lease, and wait.
+    @cvar ACQUIRE: there is no lease: get one.
+    @cvar RENEW: the lease has to be renewed.
+    @cvar WRITE: changes have to be written.
+    @cvar REST: nothing, until one of the others is due.
+    """
+
+    YIELD = "yield"
+    ACQUIRE = "acquire"
+    RENEW = "renew"
+    WRITE = "write"
+    REST = "rest"
 
 
 class Publisher:
     """
-    Keeps a lease, and what goes with it.
+    Keeps a lease, and the records that are attached to it.
 
-    @ivar lease: its number; 0 if there is none at present.
-    @ivar leases: how many there have been.
-    @ivar puts: keys that have been written; C{deletes}: that have been deleted.
-    @ivar silent: whether another process is this server now, so that this one publishes nothing.
-    @ivar on_lost: called when the store does not know the lease any more: so it may be another store.
-    @ivar on_written: called with the revision in which something has been written.
-    @ivar on_trouble: called with a reason when the store can't be reached, and with an empty one when
+    @ivar etcd: the client.
+    @ivar lease: the lease.
+    @ivar outbox: what is to be written.
+    @ivar puts: records written.
+    @ivar deletes: records deleted.
+    @ivar silent: whether another process is the server now, so that this one publishes nothing.
+    @ivar on_lost: called when the store does not know the lease any more: it may be another store.
+    @ivar on_written: called with the revision of each write.
+    @ivar on_trouble: called with a reason when the store can't be reached, and with an empty text when
         it can.
     """
 
@@ -71,68 +96,72 @@ class Publisher:
         random: Random,
     ) -> None:
         """
-        @param renew: called when everything is about to be published anew, to say so in the
-            server's own record.
+        @param renew: called when everything is about to be published again, to update the server's own
+            record.
         """
         self.etcd = etcd
-        self.lease = 0
-        self.leases = self.puts = self.deletes = 0
+        self.lease = Lease(ttl)
+        self.puts = self.deletes = 0
         self.silent = False
         self.outbox = outbox
         self._reactor = reactor
         self._prefix = prefix
-        self._ttl = ttl
         self._renew = renew
         self._random = random
-        self._kept = 0.0
-        self._began = 0.0
+        self._tidy_at: float | None = None
         backoff = Backoff(0.2, LONGEST, random)
-        self._routine = RetryLoop(
+        self._loop = RetryLoop(
             reactor, backoff, self._work, self._failed, "fleet: nothing is published any more"
         )
         self._stored: Callable[[], Any] | None = None
 
-    # from outside
+    @property
+    def leases(self) -> int:
+        """How many leases there have been."""
+        return self.lease.count
+
+    # interface
 
     def start(self, stored: Callable[[], Any]) -> None:
         """
-        Begin.
+        Start publishing.
 
-        @param stored: says which keys of this server the store has.
+        @param stored: returns the paths of this server that the store has.
         """
         self._stored = stored
-        self._routine.start()
+        self._loop.start()
 
     def wake(self) -> None:
-        """There is something to be written."""
-        self._routine.wake()
+        """Write what has changed."""
+        self._loop.wake()
 
     def silence(self, silent: bool) -> None:
-        """Publish nothing, or again."""
+        """Stop publishing, or resume it."""
         if self.silent is not silent:
             self.silent = silent
             self.wake()
 
     def tidy_later(self) -> None:
-        """The store has something of this server's that this process has not published: delete it soon."""
-        if not self._began and not self.silent:
-            self._began = self._reactor.seconds()
+        """Delete records soon that the store has of this server, and this process has not published."""
+        if self._tidy_at is None and not self.silent:
+            self._tidy_at = self._reactor.seconds() + LEFTOVERS
             self.wake()
 
     def change_ttl(self, ttl: int) -> None:
-        """Get another lease, with another time to live; the old one ends with nothing to go with it."""
-        self._ttl = ttl
-        self.lease = 0
+        """Get another lease with another time to live; the old one expires without records."""
+        self.lease.ttl = ttl
+        self.lease.drop()
         self.wake()
 
     async def stop(self, stays: bool = False) -> None:
         """
-        End, and let go of the lease, and so of everything that goes with it.
+        Stop, and revoke the lease and with it all records.
 
-        @param stays: leave the lease to end by itself, as another process has all of it, or will have.
+        @param stays: leave the lease to expire by itself, as another process publishes the same, or
+            will.
         """
-        self._routine.stop()
-        lease, self.lease = self.lease, 0
+        self._loop.stop()
+        lease = self.lease.drop()
         if lease and not stays:
             leaving = Deferred.fromCoroutine(self._leave(lease)).addTimeout(LEAVE, self._reactor)
             try:
@@ -141,87 +170,104 @@ class Publisher:
                 log.warn(
                     "fleet: what this server has published could not be taken away, and goes by itself "
                     "within {ttl} s: {reason}",
-                    ttl=self._ttl,
+                    ttl=self.lease.ttl,
                     reason=str(error) or type(error).__name__,
                 )
 
     async def _leave(self, lease: int) -> None:
         if not self.silent:
-            # That it leaves is said first: a lease that ends may have lapsed.
+            # The announcement comes first: others take a record that just disappears for an expired
+            # lease.
             await self.etcd.change(self._named(self.outbox.farewell()), (), lease)
         await self.etcd.revoke(lease)
 
-    # running
+    # the loop
 
     async def _failed(self, error: Exception) -> None:
         if not isinstance(error, EtcdError):
             log.failure("fleet: a mistake in what publishes this server's hosts", failure=Failure(error))
-            await self._routine.wait(LONGEST, wakes=False)
-        elif error.code == NOT_FOUND and self.lease:
+            await self._loop.wait(LONGEST, wakes=False)
+        elif error.code == NOT_FOUND and self.lease.id:
             await self._lost()
         else:
             self.on_trouble(str(error))
-            await self._routine.pause(lasting=True)
+            await self._loop.pause(lasting=True)
+
+    def _duty(self, now: float) -> Duty:
+        """Return what is to be done."""
+        if self.silent:
+            return Duty.YIELD
+        if not self.lease.id:
+            return Duty.ACQUIRE
+        if now >= self.lease.renewal_due:
+            return Duty.RENEW
+        return Duty.WRITE if len(self.outbox) else Duty.REST
 
     async def _work(self) -> None:
-        """Do the one thing that is due, or wait for one."""
+        """Do what is to be done, or wait until something is."""
         now = self._reactor.seconds()
-        due = self._kept + self._ttl / 3
-        if self.silent:
-            self._began = 0.0  # it is the other process's
-            lease, self.lease = self.lease, 0
-            if lease:
-                await self.etcd.revoke(lease)
-            await self._routine.wait(self._ttl)
-        elif not self.lease:
-            await self._begin()
-        elif now >= due:
-            await self._keep(now)
-        elif len(self.outbox):
-            await self._write()
-        else:
-            self._note_well()
-            if self._began:
-                due = min(due, self._began + LEFTOVERS)
-            await self._routine.wait(max(due - now, 0.0))
-            if len(self.outbox):
-                await self._routine.wait(GATHER, wakes=False)
-        if self._began and self._reactor.seconds() - self._began >= LEFTOVERS:
-            self._began = 0.0
+        match self._duty(now):
+            case Duty.YIELD:
+                await self._yield()
+            case Duty.ACQUIRE:
+                await self._acquire(now)
+            case Duty.RENEW:
+                await self._keep(now)
+            case Duty.WRITE:
+                await self._write()
+            case Duty.REST:
+                await self._rest(now)
+        if self._tidy_at is not None and self._reactor.seconds() >= self._tidy_at:
+            self._tidy_at = None
             self._tidy()
 
-    async def _begin(self) -> None:
-        """Get a lease; everything goes with it from now on."""
-        now = self._reactor.seconds()
-        lease = await self.etcd.grant(self._ttl)
-        self.lease = lease
-        self.leases += 1
-        self._kept = self._began = now
+    async def _yield(self) -> None:
+        """Give up the lease: the records are the other process's, and so is tidying up."""
+        self._tidy_at = None
+        lease = self.lease.drop()
+        if lease:
+            await self.etcd.revoke(lease)
+        await self._loop.wait(self.lease.ttl)
+
+    async def _acquire(self, now: float) -> None:
+        """Get a lease, and write everything again, attached to it."""
+        self.lease.granted(await self.etcd.grant(self.lease.ttl), now)
+        self._tidy_at = now + LEFTOVERS
         self._renew()
         self.outbox.anew()
 
     async def _keep(self, now: float) -> None:
-        if not await self.etcd.keep(self.lease):
+        if not await self.etcd.keep(self.lease.id):
             await self._lost()
             return
-        self._kept = now
+        self.lease.renewed(now)
         self._note_well()
 
+    async def _rest(self, now: float) -> None:
+        """Wait until the lease is to be renewed, something is to be tidied up, or there are changes."""
+        self._note_well()
+        until = self.lease.renewal_due
+        if self._tidy_at is not None:
+            until = min(until, self._tidy_at)
+        await self._loop.wait(until - now)
+        if len(self.outbox):
+            await self._loop.wait(GATHER, wakes=False)
+
     async def _lost(self) -> None:
-        """The lease is no more: the server was paused, or the store was, or it is another one."""
+        """Note that the lease has expired: this server or the store was paused, or it is another store."""
         log.warn(
             "fleet: etcd does not know this server's lease any more; everything is published again",
         )
-        self.lease = 0
+        self.lease.drop()
         self.on_lost()
-        # All servers may have lost theirs.
-        await self._routine.wait(self._random.uniform(0.0, SPREAD), wakes=False)
+        # All servers may have lost theirs at once.
+        await self._loop.wait(self._random.uniform(0.0, SPREAD), wakes=False)
 
     async def _write(self) -> None:
         batch = self.outbox.take()
         try:
             _, revision = await self.etcd.change(
-                self._named(batch.puts), self._paths(batch.deletes), self.lease
+                self._named(batch.puts), self._paths(batch.deletes), self.lease.id
             )
         except BaseException:
             self.outbox.failed(batch)
@@ -242,7 +288,7 @@ class Publisher:
                 )
 
     def _note_well(self) -> None:
-        self._routine.backoff.reset()
+        self._loop.backoff.reset()
         self.on_trouble("")
 
     def _named(self, puts: dict[str, bytes]) -> list[tuple[str, bytes]]:

@@ -12,15 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from reverseproxy.fleet.keys import Name, read_path
-from reverseproxy.fleet.records import (
-    MAX_RECORD,
-    BadRecord,
-    HostKey,
-    HostRecord,
-    RouteKey,
-    RouteRecord,
-    ServerRecord,
-)
+from reverseproxy.fleet.record_fields import MAX_RECORD, BadRecord
+from reverseproxy.fleet.records import HostKey, HostRecord, RouteKey, RouteRecord, ServerRecord
 
 MAX_BAD: Final = 100
 """Bad records that are reported of one page of a snapshot, or of one message of a watch."""

@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 
 from reverseproxy.fleet.grant_requests import satisfies
 from reverseproxy.fleet.interfaces import IRouteDirectory
-from reverseproxy.fleet.records import RouteRecord, fit, proved
+from reverseproxy.fleet.record_fields import fit
+from reverseproxy.fleet.records import RouteRecord, proved
 from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted

@@ -1,8 +1,8 @@
 """
-Notices that a watch tells nothing, which by itself does not show.
+Detects a watch that has gone silent, which a connection alone does not show.
 
-A watch is given up, and made anew by whoever has it, when its endpoint does not answer other
-requests, when what this server has written does not come back by it, and from time to time.
+A watch is replaced when its endpoint does not answer other requests, when it does not report what this
+server has written, and regularly.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from twisted.logger import Logger
 from reverseproxy.fleet.etcd import Etcd, EtcdWatch
 from reverseproxy.fleet.etcd_json import EtcdError
 
-# Under the name by which readers of the log know these lines.
-log = Logger(namespace="reverseproxy.fleet.follower")
+log = Logger()
 
 ECHO: Final = 3.0
-"""Seconds after which the watch should have told of what has been written."""
+"""Seconds after which a watch should have reported a write of this server."""
 
 RENEW: Final = 60.0
-"""Seconds for which a watch is kept at the most."""
+"""Seconds after which a watch is replaced in any case."""
 
 LOOK: Final = 5.0
-"""Seconds between two looks of a process that asks for nothing else."""
+"""Seconds between two comparisons of a record with the store, in a process that sends no other requests."""
 
 
 class Watchdog:
     """
-    Looks after one watch at a time.
+    Guards one watch at a time.
 
-    @ivar watch: which one; L{None} if there is none.
-    @ivar etcd: where it is.
+    @ivar watch: the watch; L{None} if there is none.
+    @ivar etcd: the client.
     """
 
     watch: EtcdWatch | None = None
@@ -53,8 +52,8 @@ class Watchdog:
         trouble: Callable[[str], object],
     ) -> None:
         """
-        @param heard: up to which revision the watch has told of changes.
-        @param doubt: called when what is known may not be what the store has.
+        @param heard: returns the last revision that the watch has reported.
+        @param doubt: called when the view may differ from the store.
         @param trouble: called with a reason when an endpoint does not answer.
         """
         self.etcd: Etcd
@@ -69,17 +68,17 @@ class Watchdog:
         self._looking: Deferred[None] | None = None
 
     def use(self, etcd: Etcd) -> None:
-        """Watches are there from now on."""
+        """Use another client for watches from now on."""
         self.etcd = etcd
         etcd.on_left = self._left
 
     def guard(self, watch: EtcdWatch, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
         """
-        Look after a watch that begins.
+        Guard a watch that begins.
 
-        @param look: gives a key to look for from time to time, while nobody else would find out that an
-            endpoint does not answer, or is another store; an empty one if somebody would.
-        @param known: says what that key has, as far as the watch has told.
+        @param look: returns a key to compare with the store from time to time, if no other request would
+            show that an endpoint does not answer, or is another store; otherwise an empty text.
+        @param known: returns the value of that key as far as the watch has reported it.
         """
         self.watch = watch
         seconds = RENEW * self._random.uniform(0.75, 1.0)
@@ -88,7 +87,7 @@ class Watchdog:
         watch.ended.addBoth(self._ended)
 
     def _ended(self, result: Any = None) -> Any:
-        """The watch has ended."""
+        """Cancel all timers of the watch."""
         self.watch = None
         looking, self._looking = self._looking, None
         if looking is not None:
@@ -98,27 +97,27 @@ class Watchdog:
         return result
 
     def stop(self) -> None:
-        """Look after nothing any more."""
+        """Guard nothing any more."""
         self._ended()
         if self._echo is not None and self._echo.active():
             self._echo.cancel()
 
     def give_up(self) -> None:
-        """Have it made anew."""
+        """Stop the watch; its owner makes another one."""
         if self.watch is not None:
             self.watch.stop()
 
     def _left(self, endpoint: str) -> None:
-        """An endpoint does not answer."""
+        """Stop the watch at an endpoint that does not answer."""
         watch = self.watch
         if watch is not None and watch.endpoint == endpoint and watch.began:
-            # Not from within what has found that out.
+            # Not from within the request that has found that out.
             self._reactor.callLater(0, watch.stop)
 
-    # what has been written comes back
+    # writes that come back
 
     def expect(self, revision: int) -> None:
-        """Something has been written, of which the watch should tell."""
+        """Expect the watch to report a revision that was written."""
         self._expected = max(self._expected, revision)
         if self._echo is None:
             self._echo = self._reactor.callLater(ECHO, self._check_echo, self._expected)
@@ -131,14 +130,14 @@ class Watchdog:
         elif self._heard() < self._expected:
             self._echo = self._reactor.callLater(ECHO, self._check_echo, self._expected)
 
-    # where nothing is written
+    # comparisons
 
     async def _look(self, look: Callable[[], str], known: Callable[[], bytes | None]) -> None:
         """
-        Look whether the endpoint answers, and has what is known, as long as there is a watch.
+        Compare a record with the store from time to time, as long as there is a watch.
 
-        A store that has been emptied may have more revisions than there were before by now, so that
-        the watch does not show it; but it has no record that has stayed the same.
+        A store that was emptied may have reached higher revisions than before, so that the watch does
+        not show it; but the record is gone.
         """
         different = False
         try:
@@ -153,7 +152,7 @@ class Watchdog:
                     self._doubt()
                     return
                 else:
-                    different = True  # it may be on its way
+                    different = True  # the watch may still report it
         except CancelledError:
             return
         except EtcdError as error:

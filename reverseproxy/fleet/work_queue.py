@@ -6,7 +6,8 @@ __all__ = ["AT_ONCE", "WorkQueue"]
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +30,7 @@ class WorkQueue:
         self._clock = clock
         self._waiting: deque[tuple[Callable[[Any], object], Iterator[Any], Callable[[Any], int]]] = deque()
         self._busy = False
+        self._keys: set[Hashable] = set()  # of work that waits to begin
 
     def add(
         self, step: Callable[[T], object], items: Iterable[T], size: Callable[[T], int] = lambda item: 1
@@ -43,6 +45,21 @@ class WorkQueue:
         if not self._busy:
             self._turn()
 
+    def add_once(self, key: Hashable, items: Callable[[], Iterable[T]], step: Callable[[T], object]) -> None:
+        """
+        Run a step for each of many items, unless the same work waits to begin.
+
+        @param key: identifies the work.
+        @param items: returns the items when the work begins.
+        """
+        if key not in self._keys:
+            self._keys.add(key)
+            self.add(partial(self._begin, items, step), [key])
+
+    def _begin(self, items: Callable[[], Iterable[T]], step: Callable[[T], object], key: Hashable) -> None:
+        self._keys.discard(key)
+        self.add(step, items())
+
     def finish(self) -> None:
         """Run all steps that wait, now."""
         self._go(sys.maxsize)
@@ -50,6 +67,7 @@ class WorkQueue:
     def clear(self) -> None:
         """Discard all steps that wait."""
         self._waiting.clear()
+        self._keys.clear()
 
     def _turn(self) -> None:
         self._busy = True

@@ -158,14 +158,14 @@ class DirectoryTests(SynchronousTestCase):
     def test_a_mistake_in_the_middle_of_a_revision(self) -> None:
         """It costs a look at everything."""
         self.start()
-        view = self.beta._view
-        put = view._put
+        table = self.beta._view._table
+        put = table.put
 
         def fail_once(record: object) -> None:
-            view._put = put  # type: ignore[method-assign]
+            table.put = put  # type: ignore[method-assign]
             raise RuntimeError
 
-        view._put = fail_once  # type: ignore[method-assign]
+        table.put = fail_once  # type: ignore[method-assign]
         self.alpha.publish(host("alpha", agent="1" * 32))
         self.bench.run(5)
         self.assertEqual(len(self.heard.hosts), 2)

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.fleet.records import (
-    MAX_RECORD,
-    BadRecord,
-    HostKey,
-    HostRecord,
-    ServerRecord,
-    agent_key,
-    is_server_id,
-)
+from reverseproxy.fleet.record_fields import MAX_RECORD, BadRecord
+from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord, agent_key, is_server_id
 from reverseproxy.identity import AgentIdentity, CertificateSubject, shown_agent_id
 
 KEY = HostKey("orders", "0" * 32, "alpha")

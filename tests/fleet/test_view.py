@@ -17,11 +17,14 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.fleet import record_table
 from reverseproxy.fleet import view as view_module
 from reverseproxy.fleet.keys import host_path, read_path, server_path
+from reverseproxy.fleet.record_fields import MAX_RECORD, BadRecord
 from reverseproxy.fleet.record_reader import MAX_BAD
-from reverseproxy.fleet.records import MAX_RECORD, BadRecord, HostKey, HostRecord, ServerRecord
-from reverseproxy.fleet.view import HOLD, PART, Change, Notice, View
+from reverseproxy.fleet.record_table import Notice
+from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
+from reverseproxy.fleet.view import HOLD, PART, Change, View
 from tests import most
 
 OWN = "own"
@@ -475,8 +478,8 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual(len(self.bad), 6)
 
     def test_bounds(self) -> None:
-        self.patch(view_module, "MAX_SERVERS", 2)
-        self.patch(view_module, "MAX_HOSTS", 2)
+        self.patch(record_table, "MAX_SERVERS", 2)
+        self.patch(record_table, "MAX_HOSTS", 2)
         for number in range(4):
             server = ServerRecord(f"s{number}", "127.0.0.1:1")
             change_all(self.view, [put(server, 10 + number), put(host(f"s{number}"), 10 + number)], 0.0)
