@@ -1,78 +1,34 @@
 """
-A tunnel server and an agent without a file that somebody has written.
+Configurations of a tunnel server and of an agent, made from the command line.
 
-What is asked for on the command line becomes a configuration, which is kept in
-a directory with the certificate and the tokens, and run as any other.
+L{StateDirectory<reverseproxy.command.state_directory.StateDirectory>} keeps them, with the
+certificate and the tokens, and L{reverseproxy.command.running} runs them as any other.
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "Bring",
-    "ExposedService",
-    "InstantProblem",
-    "PublishedService",
-    "StateDirectory",
-    "fetch_certificate",
-    "fingerprint_of",
-    "same_fingerprint",
-    "state_directory",
-]
+__all__ = ["MAX_SOCKET", "Bring", "ExposedService", "PublishedService", "server_configuration"]
 
-import hmac
-import json
 import os
 import re
-import socket
-import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-from reverseproxy.clock import wall_time
 from reverseproxy.command import documents as parts
-from reverseproxy.command.tokens import TokenFile, TokenProblem
-
-SERVER_NAME: Final = "tunnel.reverseproxy.internal"
-"""The name in certificates that are made here; who has one pinned need not know where the server is."""
-
-FIRST_AGENT: Final = "first"
-"""Whose the token is that is made at the first start of a server without services."""
+from reverseproxy.command.errors import InstantProblem
+from reverseproxy.command.state_directory import StateDirectory
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
 MAX_SOCKET: Final = 100
 """Bytes of the longest path of a Unix socket."""
-
-_DAYS: Final = 3650
-_TIMEOUT: Final = 10.0
-
-
-class InstantProblem(Exception):
-    """What is asked for can't be done; the message says why."""
-
-
-def state_directory() -> Path:
-    """Where what is made at a first start is kept, unless somebody says another place."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "reverseproxy"
-
-
-def fingerprint_of(certificate: x509.Certificate) -> str:
-    """What tells a certificate from all others."""
-    return f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedService:
     """
-    A service that a server makes reachable.
+    A service that the server publishes to its clients.
 
     @ivar name: of its cluster, and of the agent that may join it.
     @ivar domains: for HTTP, the domains of its virtual host; empty for TCP.
@@ -109,7 +65,7 @@ class PublishedService:
 @dataclass(frozen=True, slots=True)
 class ExposedService:
     """
-    A service that an agent exposes.
+    A service that an agent exposes through the tunnel.
 
     @ivar name: of the server's cluster.
     @ivar target: C{host:port} or C{unix:/path}.
@@ -142,9 +98,9 @@ class ExposedService:
 
     def __post_init__(self) -> None:
         """
-        Look at the name, which files are called by.
+        Check the name, which files are named after.
 
-        @raise InstantProblem: if it is none.
+        @raise InstantProblem: if it is not valid.
         """
         _name(self.name)
 
@@ -214,215 +170,64 @@ class Bring:
         }
 
 
-class StateDirectory:
-    """What is kept from one start to the next, in a directory that its owner alone may read."""
-
-    def __init__(self, directory: Path) -> None:
-        """
-        @raise InstantProblem: if there can't be such a directory.
-        """
-        self.directory = directory.absolute()
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise InstantProblem(f"{directory} can't be made: {error.strerror}") from None
-
-    def certificate(self) -> x509.Certificate:
-        """
-        The server's certificate, which is made if there is none.
-
-        @raise InstantProblem: if it can't be read or written.
-        """
-        try:
-            if not self._path("server.pem").exists():
-                chain, key = _make_certificate()
-                self._write("server.key", key)
-                self._write("server.pem", chain)
-            return x509.load_pem_x509_certificate(self._path("server.pem").read_bytes())
-        except OSError as error:
-            raise InstantProblem(f"{self.directory} can't be used: {error.strerror}") from None
-        except ValueError:
-            raise InstantProblem(f"{self._path('server.pem')} is no certificate: move it away") from None
-
-    def new_tokens(self, services: Iterable[PublishedService]) -> dict[str, str]:
-        """
-        Make a token for each service whose agent has none.
-
-        @return: the new ones, by the names of the services.
-        @raise InstantProblem: if they can't be kept.
-        """
-        path = self._path("tokens.json")
-        file, made = TokenFile(str(path)), {}
-        try:
-            known = file.agents() if path.exists() else set()
-            for service in services:
-                if service.name not in known:
-                    made[service.name] = file.add(service.name, [service.name], None, False, None)
-        except TokenProblem as problem:
-            raise InstantProblem(str(problem)) from None
-        return made
-
-    def first_token(self, zone: str, ports: str) -> str | None:
-        """
-        Make a token for whoever brings services, if nobody has one yet.
-
-        @return: the token; L{None} if there are some.
-        @raise InstantProblem: if it can't be kept.
-        """
-        path = self._path("tokens.json")
-        file = TokenFile(str(path))
-        try:
-            if path.exists() and file.agents():
-                return None
-            more = {"domains": [f"*.{zone}"], "ports": [ports] if ports else []}
-            return file.add(FIRST_AGENT, [], None, False, None, **more, no_cluster=True)
-        except TokenProblem as problem:
-            raise InstantProblem(str(problem)) from None
-
-    @property
-    def tokens(self) -> str:
-        """The file of tokens."""
-        return str(self._path("tokens.json"))
-
-    def pin(self, name: str, certificate: x509.Certificate) -> str:
-        """Keep the only certificate that a server may show; tell the file."""
-        self._write(f"{name}-server.pem", certificate.public_bytes(serialization.Encoding.PEM))
-        return str(self._path(f"{name}-server.pem"))
-
-    def pinned(self, name: str) -> tuple[str, x509.Certificate] | None:
-        """The file of what has been pinned, and the certificate; L{None} if nothing has."""
-        path = self._path(f"{name}-server.pem")
-        try:
-            return str(path), x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError):
-            return None
-
-    def keep(self, name: str, document: dict[str, Any]) -> str:
-        """Write a configuration; tell the file."""
-        self._write(f"{name}.json", json.dumps(document, indent=2).encode())
-        return str(self._path(f"{name}.json"))
-
-    def server_configuration(
-        self, listen: str, http_listen: str, services: Sequence[PublishedService], bring: Bring | None = None
-    ) -> dict[str, Any]:
-        """
-        The server's configuration.
-
-        @param bring: what agents may bring; L{None} for nothing.
-        @raise InstantProblem: if two services want the same.
-        """
-        names = [service.name for service in services]
-        wanted = [where for each in services for where in (*each.domains, each.address) if where]
-        for each in (*names, *wanted):
-            if names.count(each) > 1 or wanted.count(each) > 1:
-                raise InstantProblem(f"{each} is wanted by two services")
-        if not services and bring is None:
-            raise InstantProblem("there is no service: say one with --http NAME or --tcp NAME=PORT")
-        tls = {
-            "status": True,
-            "cert_chain": str(self._path("server.pem")),
-            "private_key": str(self._path("server.key")),
-            "min_version": "TLSv1_2",
-        }
-        policy: dict[str, Any] = {
-            "credential_policy": "static",
-            "validators": {"static": {"file": str(self._path("tokens.json"))}},
-        }
-        if bring is not None:
-            policy["agent_routes"] = bring.configuration(http_listen)
-        chain = {"tls_context": tls, "filters": [{"type": "tunnel", "config": policy}]}
-        listeners = [parts.listener("tunnels", listen, chain)]
-        web = [each for each in services if each.domains]
-        routers = []
-        if web or bring is not None:
-            hosts = [_host(each.name, each.domains, each.name) for each in web]
-            if not any("*" in each.domains for each in web):
-                hosts.append(_nobody())
-            routers = [{**parts.router("web", hosts), "ignore_host_port": True}]
-            listeners.append(parts.listener("http", http_listen, {"filters": [parts.http("web")]}))
-        listeners += [
-            parts.listener(f"tcp-{each.name}", each.address, {"filters": [parts.tcp(each.name)]})
-            for each in services
-            if each.address
-        ]
-        document = {
-            "servers": [{"default_log_path": "stdout", "routers": routers, "listeners": listeners}],
-            "cluster_manager": {
-                "clusters": [{"name": name, "type": "SIMPLE", "lb_type": "LB_RANDOM"} for name in names]
-            },
-        }
-        socket = str(self._path("server.sock"))
-        if len(socket.encode()) <= MAX_SOCKET:
-            document["admin"] = {"address": {"pipe": {"path": socket}}}
-        return document
-
-    def _path(self, name: str) -> Path:
-        return self.directory / name
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Write a file that its owner alone may read, all at once."""
-        temporary = self._path(f".{name}.{os.getpid()}")
-        try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, self._path(name))
-        except OSError as error:
-            raise InstantProblem(f"{self._path(name)} can't be written: {error.strerror}") from None
-
-
-def fetch_certificate(server: str) -> x509.Certificate:
+def server_configuration(
+    state: StateDirectory,
+    listen: str,
+    http_listen: str,
+    services: Sequence[PublishedService],
+    bring: Bring | None = None,
+) -> dict[str, Any]:
     """
-    Look which certificate a server shows; nothing is believed of it yet.
+    Return the server's configuration.
 
-    @raise InstantProblem: if it can't be reached, or speaks no TLS.
+    @param state: has the certificate, the tokens, and the socket of the admin API.
+    @param bring: what agents may bring; L{None} for nothing.
+    @raise InstantProblem: if two services want the same.
     """
-    host, _, port = server.rpartition(":")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((host.strip("[]"), int(port)), _TIMEOUT) as connection,
-            context.wrap_socket(connection, server_hostname=SERVER_NAME) as secure,
-        ):
-            shown = secure.getpeercert(binary_form=True)
-    except (OSError, OverflowError) as error:
-        raise InstantProblem(f"{server} can't be asked for its certificate: {error}") from None
-    if shown is None:
-        raise InstantProblem(f"{server} shows no certificate")
-    return x509.load_der_x509_certificate(shown)
-
-
-def same_fingerprint(certificate: x509.Certificate, fingerprint: str) -> bool:
-    """Compare a certificate with what somebody has written, in any case and with or without colons."""
-    plain = fingerprint.lower().removeprefix("sha256:").replace(":", "").strip()
-    ours = fingerprint_of(certificate).removeprefix("sha256:")
-    return hmac.compare_digest(ours.encode(), plain.encode())
-
-
-def _make_certificate() -> tuple[bytes, bytes]:
-    """A certificate that nobody but itself vouches for, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
-    now = datetime.fromtimestamp(wall_time(), UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        # The clock of an agent may be behind.
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=_DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    names = [service.name for service in services]
+    wanted = [where for each in services for where in (*each.domains, each.address) if where]
+    for each in (*names, *wanted):
+        if names.count(each) > 1 or wanted.count(each) > 1:
+            raise InstantProblem(f"{each} is wanted by two services")
+    if not services and bring is None:
+        raise InstantProblem("there is no service: say one with --http NAME or --tcp NAME=PORT")
+    tls = {
+        "status": True,
+        "cert_chain": str(state.path("server.pem")),
+        "private_key": str(state.path("server.key")),
+        "min_version": "TLSv1_2",
+    }
+    policy: dict[str, Any] = {
+        "credential_policy": "static",
+        "validators": {"static": {"file": str(state.path("tokens.json"))}},
+    }
+    if bring is not None:
+        policy["agent_routes"] = bring.configuration(http_listen)
+    chain = {"tls_context": tls, "filters": [{"type": "tunnel", "config": policy}]}
+    listeners = [parts.listener("tunnels", listen, chain)]
+    web = [each for each in services if each.domains]
+    routers = []
+    if web or bring is not None:
+        hosts = [_host(each.name, each.domains, each.name) for each in web]
+        if not any("*" in each.domains for each in web):
+            hosts.append(_nobody())
+        routers = [{**parts.router("web", hosts), "ignore_host_port": True}]
+        listeners.append(parts.listener("http", http_listen, {"filters": [parts.http("web")]}))
+    listeners += [
+        parts.listener(f"tcp-{each.name}", each.address, {"filters": [parts.tcp(each.name)]})
+        for each in services
+        if each.address
+    ]
+    document = {
+        "servers": [{"default_log_path": "stdout", "routers": routers, "listeners": listeners}],
+        "cluster_manager": {
+            "clusters": [{"name": name, "type": "SIMPLE", "lb_type": "LB_RANDOM"} for name in names]
+        },
+    }
+    socket = str(state.path("server.sock"))
+    if len(socket.encode()) <= MAX_SOCKET:
+        document["admin"] = {"address": {"pipe": {"path": socket}}}
+    return document
 
 
 def _name(name: str) -> str:

@@ -15,20 +15,13 @@ import click
 from twisted.internet.task import react
 from twisted.scripts import twistd
 
+from reverseproxy.command.certificates import SERVER_NAME, fetch_certificate, fingerprint_of, same_fingerprint
 from reverseproxy.command.doctor import examine
+from reverseproxy.command.errors import InstantProblem
 from reverseproxy.command.exposing import Exposing
-from reverseproxy.command.instant import (
-    SERVER_NAME,
-    Bring,
-    ExposedService,
-    InstantProblem,
-    PublishedService,
-    StateDirectory,
-    fetch_certificate,
-    fingerprint_of,
-    same_fingerprint,
-)
+from reverseproxy.command.instant import Bring, ExposedService, PublishedService, server_configuration
 from reverseproxy.command.machine import Finding
+from reverseproxy.command.state_directory import StateDirectory
 from reverseproxy.services.single import on_start
 from reverseproxy.tap import Options
 
@@ -77,7 +70,7 @@ def serve(
     @raise InstantProblem: if it can't be set up.
     """
     state = StateDirectory(directory)
-    document = state.server_configuration(listen, http_listen, services, bring)
+    document = server_configuration(state, listen, http_listen, services, bring)
     fingerprint = fingerprint_of(state.certificate())
     made = state.new_tokens(services)
     file = state.keep("server", document)

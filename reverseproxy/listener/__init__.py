@@ -25,4 +25,4 @@ __all__ = [
 from reverseproxy.listener.binding import bind_all
 from reverseproxy.listener.connections import END_TIME
 from reverseproxy.listener.listener import PARTING, BoundPort, BuildProtocol, Listen, Listener
-from reverseproxy.listener.ports import BACKLOG, NO_IPV6, ListenerFailed, not_bound, remove_stale_socket
+from reverseproxy.listener.sockets import BACKLOG, NO_IPV6, ListenerFailed, not_bound, remove_stale_socket

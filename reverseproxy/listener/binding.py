@@ -13,14 +13,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ListenerConfig, PeersConfig
-from reverseproxy.listener.ports import (
-    BACKLOG,
-    NO_IPV6,
-    ListenerFailed,
-    SharedPort,
-    open_sockets,
-    remove_stale_socket,
-)
+from reverseproxy.listener.shared_port import SharedPort
+from reverseproxy.listener.sockets import BACKLOG, NO_IPV6, ListenerFailed, open_sockets, remove_stale_socket
 from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.process.inherited_sockets import INHERITED
 

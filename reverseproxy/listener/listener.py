@@ -28,7 +28,8 @@ from reverseproxy.listener.binding import listen_at, say_bound
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.listener.connections import Connections
 from reverseproxy.listener.entrance import ListenerEntrance
-from reverseproxy.listener.ports import SharedPort, not_bound, stop_taking
+from reverseproxy.listener.shared_port import SharedPort, stop_taking
+from reverseproxy.listener.sockets import not_bound
 from reverseproxy.net.formatting import format_address
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.tls import ServerTls

@@ -2,7 +2,7 @@
 Sockets that somebody else has bound, the process before this one or systemd.
 
 They are in L{INHERITED} until a listener of the configuration takes them
-(L{reverseproxy.listener.ports.open_sockets}).
+(L{reverseproxy.listener.sockets.open_sockets}).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.listener import bind_all
 from reverseproxy.listener.binding import say_bound
-from reverseproxy.listener.ports import address_of, is_open, open_sockets
+from reverseproxy.listener.sockets import address_of, is_open, open_sockets
 from reverseproxy.net.formatting import format_address
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 

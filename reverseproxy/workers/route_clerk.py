@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from reverseproxy.errors import WireError
-from reverseproxy.listener.ports import SharedPort
+from reverseproxy.listener.shared_port import SharedPort
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Denied
 from reverseproxy.wire.mosn.frames import Status

@@ -37,7 +37,7 @@ from twisted.logger import Logger
 
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import ReverseProxyError
-from reverseproxy.listener.ports import ListenerFailed, open_sockets
+from reverseproxy.listener.sockets import ListenerFailed, open_sockets
 from reverseproxy.process.inherited_sockets import ListenerSockets, name_of_port
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.fleet_routes import FleetRoutes

@@ -20,7 +20,7 @@ from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import TunnelAgentConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import Listen
-from reverseproxy.listener.ports import SharedPort
+from reverseproxy.listener.shared_port import SharedPort
 from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.workers.control import Control, Setup
 from reverseproxy.workers.counts import share_of

@@ -14,8 +14,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.listener import ports
-from reverseproxy.listener.ports import SharedPort
+from reverseproxy.listener import shared_port
+from reverseproxy.listener.shared_port import SharedPort
 from reverseproxy.process.inherited_sockets import AGENTS_PORT, InheritedSockets, ListenerSockets
 from reverseproxy.process.takeover import MAX_CLAIMS, OTHER, TakeoverFailed, TakeoverServer, take_over
 from tests.tunnel.logged import capture
@@ -231,7 +231,7 @@ class InheritanceTests(TestCase):
     async def test_the_file_of_a_socket_of_systemd(self) -> None:
         """It goes with systemd, not with us, nor with whoever takes our place."""
         inheritance = InheritedSockets()
-        self.patch(ports, "INHERITED", inheritance)
+        self.patch(shared_port, "INHERITED", inheritance)
         path = f"/tmp/inherited-{os.getpid()}-{id(self)}"
         self.addCleanup(os.unlink, path)
         made = socket.socket(socket.AF_UNIX)

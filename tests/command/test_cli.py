@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import reverseproxy
 from reverseproxy import __version__
-from reverseproxy.command.cli import _target, command
+from reverseproxy.command.cli import command
+from reverseproxy.command.instant_commands import _target
 from tests.config.documents import TUNNEL_SERVER
 
 ROOT = Path(reverseproxy.__file__).resolve().parent.parent

@@ -11,18 +11,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.command import running
-from reverseproxy.command.instant import (
-    SERVER_NAME,
-    Bring,
-    ExposedService,
-    InstantProblem,
-    PublishedService,
-    StateDirectory,
-    fetch_certificate,
-    fingerprint_of,
-    same_fingerprint,
-    state_directory,
-)
+from reverseproxy.command.certificates import SERVER_NAME, fetch_certificate, fingerprint_of, same_fingerprint
+from reverseproxy.command.errors import InstantProblem
+from reverseproxy.command.instant import Bring, ExposedService, PublishedService, server_configuration
+from reverseproxy.command.state_directory import StateDirectory, state_directory
 from reverseproxy.config.loader import load, loads
 
 
@@ -37,7 +29,7 @@ class InstantTests(SynchronousTestCase):
         self.patch(running.click, "echo", lambda text: None)
 
     def configuration(self, *services: PublishedService) -> Any:
-        document = self.state.server_configuration("0.0.0.0:9999", "127.0.0.1:8080", services)
+        document = server_configuration(self.state, "0.0.0.0:9999", "127.0.0.1:8080", services)
         self.state.certificate()
         self.state.new_tokens(services)
         loaded = loads(json.dumps(document), "file")
@@ -81,7 +73,7 @@ class InstantTests(SynchronousTestCase):
             [PublishedService.http("a=x.example"), PublishedService.tcp("a=22")],
             [PublishedService.tcp("a=22"), PublishedService.tcp("b=22")],
         ):
-            self.assertRaises(InstantProblem, self.state.server_configuration, ":1", ":2", services)
+            self.assertRaises(InstantProblem, server_configuration, self.state, ":1", ":2", services)
 
     def test_tokens_are_made_once(self) -> None:
         first = self.state.new_tokens([PublishedService.http("a")])
@@ -173,7 +165,7 @@ class InstantTests(SynchronousTestCase):
         self.assertIsNotNone(token)
         self.assertIsNone(self.state.first_token(bring.zone, bring.ports))
         self.state.certificate()
-        document = self.state.server_configuration("0.0.0.0:9999", "127.0.0.1:8080", [], bring)
+        document = server_configuration(self.state, "0.0.0.0:9999", "127.0.0.1:8080", [], bring)
         loaded = loads(json.dumps(document), "file")
         self.assertEqual(loaded.warnings, ())
         (tunnels,) = [each for each in loaded.config.server.listeners if each.name == "tunnels"]

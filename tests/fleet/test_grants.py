@@ -24,7 +24,7 @@ from reverseproxy.fleet.records import RouteKey, RouteRecord
 from reverseproxy.fleet.route_arbiter import DECIDE, FleetRouteArbiter
 from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
 from reverseproxy.identity.allowance import Allowance
-from reverseproxy.listener.ports import ListenerFailed
+from reverseproxy.listener.sockets import ListenerFailed
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
 from reverseproxy.workers import route_desk

@@ -21,7 +21,8 @@ from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.errors import WireError
 from reverseproxy.listener import ListenerFailed
-from reverseproxy.listener.ports import SharedPort, open_sockets
+from reverseproxy.listener.shared_port import SharedPort
+from reverseproxy.listener.sockets import open_sockets
 from reverseproxy.transport import with_streams
 from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of

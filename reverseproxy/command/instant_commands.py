@@ -1,0 +1,200 @@
+"""The subcommands C{server} and C{expose}, which need no configuration file."""
+
+from __future__ import annotations
+
+__all__ = ["expose", "server"]
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reverseproxy.command.terminal import fail
+
+if TYPE_CHECKING:
+    from reverseproxy.command.instant import Bring
+
+
+@click.command()
+@click.option(
+    "--http",
+    multiple=True,
+    metavar="NAME[=DOMAIN,...]",
+    help="A web service; of all domains if none is said.",
+)
+@click.option(
+    "--tcp", multiple=True, metavar="NAME=[HOST:]PORT", help="A TCP service, and where its clients connect."
+)
+@click.option(
+    "--listen", default="0.0.0.0:9999", show_default=True, metavar="HOST:PORT", help="Where agents connect."
+)
+@click.option(
+    "--http-listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where clients of web services connect.",
+)
+@click.option(
+    "--zone",
+    default="localhost",
+    show_default=True,
+    metavar="DOMAIN",
+    help="Of which agents have subdomains for their web services.",
+)
+@click.option(
+    "--ports", metavar="[HOST:]PORT-PORT", help="For TCP services of agents, and where to open them."
+)
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+def server(
+    http: tuple[str, ...],
+    tcp: tuple[str, ...],
+    listen: str,
+    http_listen: str,
+    zone: str,
+    ports: str | None,
+    state: Path | None,
+) -> None:
+    """
+    Run a tunnel server without writing a file.
+
+    At the first start, a certificate and a token are made, and what to type beside a service is
+    printed. Agents need both: only who has a token may serve, and they know the server by the
+    fingerprint of the certificate. They bring their services with them: a web service gets a
+    subdomain of --zone, a TCP service one of --ports. Services that are named here get a token
+    each, which is for nothing else. Clients are let in from this machine alone, unless
+    --http-listen or a HOST say otherwise.
+
+    \b
+      reverseproxy server
+      reverseproxy server --zone tunnels.example.com --http-listen 0.0.0.0:80 --ports 0.0.0.0:2200-2299
+      reverseproxy server --http app1=a.example.com --tcp ssh=2222
+    """
+    from reverseproxy.command.errors import InstantProblem
+    from reverseproxy.command.instant import PublishedService
+    from reverseproxy.command.running import serve
+    from reverseproxy.command.state_directory import state_directory
+
+    try:
+        services = [*map(PublishedService.http, http), *map(PublishedService.tcp, tcp)]
+        serve(state or state_directory(), listen, http_listen, services, _bring(zone, ports))
+    except InstantProblem as problem:
+        fail(str(problem))
+
+
+def _bring(zone: str, ports: str | None) -> Bring:
+    """What agents may bring, of what the command line says."""
+    from reverseproxy.command.instant import Bring
+    from reverseproxy.identity.allowance import clean_domain, parse_ports
+
+    host, _, numbers = (ports or "").rpartition(":")
+    try:
+        zone = clean_domain(zone)
+        if numbers:
+            parse_ports(numbers)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return Bring(zone, numbers, host.strip("[]") or "127.0.0.1")
+
+
+def _target(text: str, tcp: bool) -> tuple[str, str]:
+    """
+    See what is to be exposed.
+
+    @return: an address, and the directory, if it is one.
+    """
+    if text.isdecimal():
+        if not 1 <= int(text) <= 65535:
+            raise click.UsageError(f"TARGET {text}: a port is 1 to 65535")
+        return f"127.0.0.1:{text}", ""
+    path = Path(text)
+    if path.is_dir():
+        if tcp:
+            raise click.UsageError(f"TARGET {text} is a directory, which takes HTTP: leave out --tcp")
+        return "", str(path.absolute())
+    if text.startswith(("/", "./", "../", "unix:")):
+        path = Path(text.removeprefix("unix:"))
+        if not path.exists() or path.is_dir():
+            raise click.UsageError(f"TARGET {text}: there is neither a socket nor a directory")
+        return f"unix:{path.absolute()}", ""
+    host, colon, number = text.rpartition(":")
+    if not colon or not host or not number.isdecimal():
+        raise click.UsageError(
+            f"TARGET {text}: write PORT, HOST:PORT, or the path of a socket or a directory"
+        )
+    return text, ""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--to", required=True, metavar="HOST:PORT", help="The tunnel server.")
+@click.option("--as", "name", required=True, metavar="NAME", help="The service, as the server calls it.")
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="The file with its token.",
+)
+@click.option(
+    "--fingerprint",
+    metavar="SHA256",
+    help="That of the certificate, as the server prints it; once is enough.",
+)
+@click.option("--ca", metavar="FILE|system", help="Instead: who has to have signed the certificate.")
+@click.option(
+    "--domain", "domains", multiple=True, help="A domain for it, rather than NAME in the server's zone."
+)
+@click.option("--tcp", is_flag=True, help="Not HTTP: relay whatever bytes come.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="With --tcp: the server's port for clients; any that is free if none is said.",
+)
+@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+def expose(
+    target: str,
+    to: str,
+    name: str,
+    token_file: str,
+    fingerprint: str | None,
+    ca: str | None,
+    domains: tuple[str, ...],
+    tcp: bool,
+    port: int | None,
+    state: Path | None,
+) -> None:
+    """
+    Make a service reachable, without writing a file.
+
+    TARGET is a port of this machine, HOST:PORT, the path of a Unix socket, or a directory, whose
+    files are served. The server has printed the whole line at its first start. On a terminal, the
+    last line shows connections, requests and how long they take, and the log goes to a file.
+
+    \b
+      reverseproxy expose 8080 --as app1 --to tunnels.example.com:9999 --token-file app1.token \\
+        --fingerprint sha256:...
+    """
+    from reverseproxy.command import running
+    from reverseproxy.command.errors import InstantProblem
+    from reverseproxy.command.instant import ExposedService
+    from reverseproxy.command.state_directory import state_directory
+
+    if fingerprint is not None and ca is not None:
+        raise click.UsageError("--fingerprint and --ca are two ways to know the server: say one")
+    if tcp and domains:
+        raise click.UsageError("--domain is for HTTP, and --tcp is something else")
+    if port is not None and not tcp:
+        raise click.UsageError("--port is for --tcp; HTTP goes by --domain, or by --as")
+    target, files = _target(target, tcp)
+    if ":" not in to or not to.rpartition(":")[2].isdecimal():
+        raise click.UsageError(f"--to {to}: write HOST:PORT")
+    try:
+        running.expose(
+            ExposedService(name, target, to, token_file, tcp, domains, port or 0),
+            state or state_directory(),
+            fingerprint,
+            ca,
+            files,
+        )
+    except InstantProblem as problem:
+        fail(str(problem))
