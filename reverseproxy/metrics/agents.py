@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AgentFigures"]
 
-from reverseproxy.metrics.latency import Ends, Recently
+from reverseproxy.metrics.latency import Ends, Recently, add_ends
 
 
 class AgentFigures:
@@ -23,7 +23,7 @@ class AgentFigures:
     __slots__ = ("ends", "last_error", "named", "received", "recently", "sent")
 
     def __init__(self) -> None:
-        self.ends: Ends = {}
+        self.ends: Ends = []
         self.received = 0
         self.sent = 0
         self.last_error: tuple[float, str] | None = None
@@ -38,7 +38,6 @@ class AgentFigures:
 
     def add(self, other: AgentFigures) -> None:
         """Count what another agent has had as if it were of this one."""
-        for end, number in other.ends.items():
-            self.ends[end] = self.ends.get(end, 0) + number
+        add_ends(self.ends, other.ends)
         self.received += other.received
         self.sent += other.sent

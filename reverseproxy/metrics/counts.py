@@ -17,13 +17,23 @@ __all__ = [
     "leave_reason",
 ]
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from reverseproxy.metrics.agents import AgentFigures
-from reverseproxy.metrics.latency import FINE_BOUNDS, HUNDREDS, Ends, Histogram, Recently, coarse, times_of
+from reverseproxy.metrics.latency import (
+    BUCKETS,
+    CLASS_STARTS,
+    GRID,
+    Ends,
+    Histogram,
+    Recently,
+    coarse,
+    end_index,
+    note_end,
+    times_of,
+)
 
 OTHER: Final = "other"
 """What stands for all that there are too many of to tell them apart."""
@@ -147,7 +157,7 @@ class RequestCell:
     __slots__ = ("ends", "received", "recently", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.ends: Ends = {}
+        self.ends: Ends = []
         self.seconds = 0.0
         self.received = 0
         self.sent = 0
@@ -195,26 +205,31 @@ class RequestTally:
         """
         cell = self._cell if ended.rule is self._last else self._find(ended.rule)
         seconds = now - ended.started
-        status = ended.status
-        end = (HUNDREDS[status] if status < 1000 else 0) | bisect_left(FINE_BOUNDS, seconds)
-        sent = ended.sent
         try:
-            cell.ends[end] += 1
-        except KeyError:
-            cell.ends[end] = 1
+            index = BUCKETS[(seconds * GRID).__trunc__()]
+            if ended.status != 200:
+                index += CLASS_STARTS[ended.status]
+        except IndexError:
+            index = end_index(ended.status, seconds)
+        try:
+            cell.ends[index] += 1
+        except IndexError:
+            note_end(cell.ends, index)
+        sent = ended.sent
         cell.seconds += seconds
         cell.sent += sent
         host = ended.host
+        agent = None
         if host is not None and (agent := host.figures) is not None:
             try:
-                agent.ends[end] += 1
-            except KeyError:
-                agent.ends[end] = 1
+                agent.ends[index] += 1
+            except IndexError:
+                note_end(agent.ends, index)
             agent.sent += sent
-            if ended.received:
-                agent.received += ended.received
         if ended.received:
             cell.received += ended.received
+            if agent is not None:
+                agent.received += ended.received
 
     def place(self, cluster: str) -> Place:
         """

@@ -9,15 +9,20 @@ L{DURATION_BOUNDS} is one of them.
 from __future__ import annotations
 
 __all__ = [
+    "BUCKETS",
+    "CLASS_STARTS",
     "DURATION_BOUNDS",
     "FINE_BOUNDS",
-    "HUNDREDS",
+    "GRID",
     "Ends",
     "Histogram",
     "Recently",
+    "add_ends",
     "class_names",
     "classes_of",
     "coarse",
+    "end_index",
+    "note_end",
     "quantile",
     "times_of",
 ]
@@ -51,11 +56,29 @@ _PARTS: Final = 4
 
 _CORNERS: Final = (0.0001, 0.00025, 0.0005, *DURATION_BOUNDS)
 
+_GRID: Final = 100_000
+"""Steps of a second in which the fine bounds lie."""
+
 FINE_BOUNDS: Final[tuple[float, ...]] = (
-    *(low * (high / low) ** (part / _PARTS) for low, high in pairwise(_CORNERS) for part in range(_PARTS)),
+    *(
+        round(low * (high / low) ** (part / _PARTS) * _GRID) / _GRID
+        for low, high in pairwise(_CORNERS)
+        for part in range(_PARTS)
+    ),
     _CORNERS[-1],
 )
 """Upper bounds of the fine buckets, in seconds; what takes longer has one more."""
+
+GRID: Final = _GRID * (1 - 2**-50)
+"""By what seconds are multiplied for an index of C{BUCKETS}: a bound belongs to the step that it ends."""
+
+BUCKETS: Final = [bisect_left(FINE_BOUNDS, (step + 1) / _GRID) for step in range(_GRID // 10)]
+"""
+The fine bucket of each step of time, up to a tenth of a second.
+
+An index takes a third of the time of a search in the bounds.  This is a list, as the interpreter
+has a shortcut for lists, and none for C{bytes}.
+"""
 
 _COARSE: Final = (*(bisect_left(DURATION_BOUNDS, bound) for bound in FINE_BOUNDS), len(DURATION_BOUNDS))
 """Which coarse bucket each fine one is part of."""
@@ -115,40 +138,57 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     return FINE_BOUNDS[-1]
 
 
-_SHIFT: Final = 7
-"""Bits that the number of a fine bucket takes."""
+_WIDTH: Final = len(FINE_BOUNDS) + 1
+"""How many fine buckets there are."""
 
-HUNDREDS: Final = tuple(status // 100 << _SHIFT for status in range(1000))
-"""The hundred of each status, where the keys of C{Ends} have it."""
+_CLASSES: Final = (2, 0, 4, 5, 3, 1, 6, 7, 8, 9)
+"""The first digits of statuses, 0 for none; the more frequent ones come first."""
+
+CLASS_STARTS: Final = tuple(_CLASSES.index(status // 100) * _WIDTH for status in range(1000))
+"""Where in C{Ends} the buckets of each status begin."""
 
 NO_STATUS: Final = "none"
-"""What stands for the hundred of a request that has had no status."""
+"""What stands for the class of a request that has had no status."""
 
-
-Ends = dict[int, int]
+Ends = list[int]
 """
-How requests have ended, and how long they took: one number for each pair of these.
+How many requests ended with which class of status, and took how long.
 
-So that to count one is one addition, the key is the hundred of the status and
-the fine bucket of the time in one: C{hundred << 7 | bucket}.  There can be no
-more than seven hundred, and there are a handful.
+The fine buckets of each class, one class after the other, and only as many classes as have been needed.
 """
+
+
+def end_index(status: int, seconds: float) -> int:
+    """Return where in C{Ends} a request counts, whatever its status is, and however long it took."""
+    start = CLASS_STARTS[status if 0 <= status < 1000 else 0]
+    return start + bisect_left(FINE_BOUNDS, seconds)
+
+
+def note_end(ends: Ends, index: int) -> None:
+    """Count a request, of whose class there may be none yet."""
+    missing = index // _WIDTH * _WIDTH + _WIDTH - len(ends)
+    ends.extend([0] * missing)
+    ends[index] += 1
+
+
+def add_ends(ends: Ends, other: Ends) -> None:
+    """Add counts to others."""
+    ends.extend([0] * (len(other) - len(ends)))
+    for index, number in enumerate(other):
+        ends[index] += number
 
 
 def classes_of(ends: Ends) -> dict[int, int]:
-    """How many had a status of which hundred; 0 for none."""
-    classes: dict[int, int] = {}
-    for key, number in ends.items():
-        classes[key >> _SHIFT] = classes.get(key >> _SHIFT, 0) + number
-    return classes
+    """Return how many had which class of status; 0 for none."""
+    found = {
+        _CLASSES[start // _WIDTH]: sum(ends[start : start + _WIDTH]) for start in range(0, len(ends), _WIDTH)
+    }
+    return {first: number for first, number in found.items() if number}
 
 
-def times_of(ends: Mapping[int, int]) -> list[int]:
-    """How many took how long, in fine buckets; see C{Ends}."""
-    times = [0] * (len(FINE_BOUNDS) + 1)
-    for key, number in ends.items():
-        times[key & (1 << _SHIFT) - 1] += number
-    return times
+def times_of(ends: Ends) -> list[int]:
+    """Return how many took how long, in fine buckets."""
+    return [sum(ends[bucket::_WIDTH]) for bucket in range(_WIDTH)]
 
 
 def class_names(classes: Mapping[int, int]) -> dict[str, int]:
@@ -171,7 +211,7 @@ class Recently:
         @param period: seconds between two marks, at the least.
         """
         self._period = period
-        self._marks: list[tuple[float, dict[int, int]]] = []
+        self._marks: list[tuple[float, Ends]] = []
 
     def look(self, now: float, ends: Ends) -> list[int]:
         """
@@ -182,7 +222,7 @@ class Recently:
         """
         marks = self._marks
         if not marks or now - marks[-1][0] >= self._period:
-            marks.append((now, dict(ends)))
+            marks.append((now, ends.copy()))
             del marks[:-2]
         if len(marks) < 2:
             return times_of(ends)

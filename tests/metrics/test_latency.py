@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,11 +11,14 @@ from reverseproxy.metrics.history import KEPT, MOST_CLUSTERS, History, Sample, a
 from reverseproxy.metrics.latency import (
     DURATION_BOUNDS,
     FINE_BOUNDS,
+    Ends,
     Histogram,
     Recently,
     class_names,
     classes_of,
     coarse,
+    end_index,
+    note_end,
     quantile,
     times_of,
 )
@@ -77,13 +79,19 @@ class EndsTests(SynchronousTestCase):
 
     def test_lately(self) -> None:
         """What is older than a minute or so is left out, if somebody looks from time to time."""
-        ends, recently = defaultdict[int, int](int), Recently(30.0)
-        ends[2 << 7] += 5
+        ends: Ends = []
+        recently = Recently(30.0)
+
+        def end(status: int, times: int, seconds: float = 0.0) -> None:
+            for _ in range(times):
+                note_end(ends, end_index(status, seconds))
+
+        end(200, 5)
         self.assertEqual(sum(recently.look(0.0, ends)), 5)
-        ends[2 << 7] += 1
+        end(204, 1)
         self.assertEqual(sum(recently.look(10.0, ends)), 6)
         self.assertEqual(sum(recently.look(30.0, ends)), 1)
-        ends[5 << 7 | 3] += 2
+        end(503, 2, 0.0002)
         self.assertEqual(sum(recently.look(31.0, ends)), 3)
         self.assertEqual(sum(recently.look(60.0, ends)), 2)
         self.assertEqual(sum(recently.look(90.0, ends)), 0)
