@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.loader import loads
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.proxy.access import AccessRecord, Asked
+from reverseproxy.proxy.access import AccessRecord, RequestDetails
 from reverseproxy.proxy.access.formats import formatter_of
-from reverseproxy.proxy.access.record import Served
+from reverseproxy.proxy.access.record import UpstreamDetails
 from reverseproxy.proxy.flags import Flag
 from tests.config.documents import TUNNEL_SERVER
 
@@ -26,10 +26,27 @@ LOG = [
 ]
 EDGE = AgentIdentity(policy="static", name="a")
 REQUESTS = [
-    AccessRecord("Http1", status=200, asked=Asked(path="/"), served=Served(agent=EDGE), duration=0.002),
-    AccessRecord("Http1", status=200, asked=Asked(path="/"), served=Served(agent=EDGE), duration=0.25),
     AccessRecord(
-        "Http1", status=503, asked=Asked(path="/x"), flags=Flag.UH, flag="cluster edge has no host", start=1e9
+        "Http1",
+        status=200,
+        request=RequestDetails(path="/"),
+        upstream=UpstreamDetails(agent=EDGE),
+        duration=0.002,
+    ),
+    AccessRecord(
+        "Http1",
+        status=200,
+        request=RequestDetails(path="/"),
+        upstream=UpstreamDetails(agent=EDGE),
+        duration=0.25,
+    ),
+    AccessRecord(
+        "Http1",
+        status=503,
+        request=RequestDetails(path="/x"),
+        flags=Flag.UH,
+        flag="cluster edge has no host",
+        start=1e9,
     ),
 ]
 

@@ -44,7 +44,7 @@ from reverseproxy.fleet.traffic import PeerTraffic, Traffic
 from reverseproxy.interfaces import ConnectionInfo, IService, PickContext
 from reverseproxy.logs import loss
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.access.record import Client, Served
+from reverseproxy.proxy.access.record import Client, UpstreamDetails
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
@@ -327,7 +327,9 @@ class Forwarder:
             AccessRecord(
                 header.protocol or "tcp",
                 Client(header.client, link.info.local),
-                served=Served(session.cluster.name, host.hostname or host.address, agent=host.identity),
+                upstream=UpstreamDetails(
+                    session.cluster.name, host.hostname or host.address, agent=host.identity
+                ),
                 duration=duration,
                 bytes_received=0 if near is None else near.received,
                 bytes_sent=0 if far is None else far.received,

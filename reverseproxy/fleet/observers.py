@@ -66,7 +66,7 @@ class RequestObservers:
 
 def _say_from(access_log: AccessLog, server: str, record: AccessRecord) -> None:
     record.forwarded_by = server
-    lookup = record.asked.headers
+    lookup = record.request.headers
     # One stream carries requests of many clients: the forwarding server names each in this field.
     client = None if lookup is None else lookup("x-forwarded-for")
     if client:

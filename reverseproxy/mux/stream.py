@@ -66,11 +66,11 @@ class MuxStream(Consumer):
         "__weakref__",
         "_attended",
         "_dropped",
-        "_end_told",
         "_factory",
         "_half_closing",
         "_held",
         "_keep_alive",
+        "_log_end",
         "_mux",
         "_owed",
         "_streams",
@@ -109,7 +109,7 @@ class MuxStream(Consumer):
         self._held: bytearray | None = None
         self._dropped = 0  # bytes received that nobody wants
         self._owed = 0  # bytes with which the protocol had enough, until it wants more
-        self._end_told = False
+        self._log_end = False
         self._half_closing = False
         self._attended = False  # the session will look at us when what was written is out
         self._keep_alive = False
@@ -254,7 +254,7 @@ class MuxStream(Consumer):
             if self._owed:
                 size, self._owed = self._owed, 0
                 self._streams.consumed(self.number, size)
-            if self._held is not None or (self.ended and not self._end_told):
+            if self._held is not None or (self.ended and not self._log_end):
                 self._streams.turn.call(self.deliver)
 
     def stopProducing(self) -> None:
@@ -312,9 +312,9 @@ class MuxStream(Consumer):
 
     def tell_end(self) -> None:
         """Tell the protocol that the peer has sent everything; one that can't half-close closes."""
-        if self._end_told:
+        if self._log_end:
             return
-        self._end_told = True
+        self._log_end = True
         half = IHalfCloseableProtocol(self.protocol, None)
         try:
             if half is not None:

@@ -21,7 +21,7 @@ from reverseproxy.metrics import Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.access import log as access_log
 from reverseproxy.proxy.access.formats import MOSN_FORMAT
-from reverseproxy.proxy.access.record import Asked, Client, Served, Times
+from reverseproxy.proxy.access.record import Client, RequestDetails, Times, UpstreamDetails
 from reverseproxy.proxy.flags import Flag
 
 #: 2026-07-14T12:00:00.123Z
@@ -30,14 +30,14 @@ MOMENT = 1784030400.1234
 
 _PARTS: dict[str, tuple[type[Any], dict[str, str]]] = {
     "client": (Client, {"remote": "remote", "local": "local", "connection_id": "number"}),
-    "asked": (
-        Asked,
+    "request": (
+        RequestDetails,
         {name: name for name in ("method", "path", "query", "host", "scheme", "service")}
         | {"rpc_method": "operation", "request_headers": "headers"},
     ),
     "rule": (Place, {"route": "route", "virtual_host": "virtual_host"}),
-    "served": (
-        Served,
+    "upstream": (
+        UpstreamDetails,
         {"upstream_host": "host", "upstream_server": "server", "upstream_local": "local"}
         | {"upstream_connection_id": "connection"}
         | {name: name for name in ("cluster", "agent", "attempts")},

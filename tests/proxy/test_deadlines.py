@@ -7,12 +7,23 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Pace, Stage, State, Watch
+from reverseproxy.proxy.http.deadlines import (
+    LOOKS,
+    Clock,
+    ExchangeState,
+    FrameWatch,
+    Pace,
+    ProgressWatch,
+    TimeLimits,
+)
+from reverseproxy.proxy.http.deadlines import (
+    ExchangeStage as Stage,
+)
 
-LIMITS = Limits(60.0, 300.0)
+LIMITS = TimeLimits(60.0, 300.0)
 
 
-def state(stage: Stage, **more: Any) -> State:
+def state(stage: Stage, **more: Any) -> ExchangeState:
     known: dict[str, Any] = {
         "asked_at": inf if stage is Stage.REQUEST else 0.0,
         "attempt": 1,
@@ -21,7 +32,7 @@ def state(stage: Stage, **more: Any) -> State:
         "unsettled": False,
         "excused": False,
     }
-    return State(stage, **{**known, **more})
+    return ExchangeState(stage, **{**known, **more})
 
 
 class PaceTests(SynchronousTestCase):
@@ -37,7 +48,7 @@ class PaceTests(SynchronousTestCase):
 class WatchTests(SynchronousTestCase):
     def test_what_moves_may_take_any_time(self) -> None:
         for stage in (Stage.REQUEST, Stage.RESPONSE):
-            watch, now = Watch(), 0.0
+            watch, now = ProgressWatch(), 0.0
             for look in range(1000):
                 # The last look before it would be over finds a single byte.
                 found = watch.look(now, LIMITS, state(stage, moved=look // LOOKS))
@@ -46,32 +57,32 @@ class WatchTests(SynchronousTestCase):
 
     def test_what_stands_still_is_over(self) -> None:
         for stage in (Stage.REQUEST, Stage.RESPONSE):
-            watch = Watch()
+            watch = ProgressWatch()
             found = [watch.look(now, LIMITS, state(stage)) for now in (0.0, 75.0, 150.0, 225.0, 300.0)]
             self.assertEqual(found, [75.0, 150.0, 225.0, 300.0, Clock.IDLE])
 
     def test_a_leap_of_the_clock_is_one_look(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         watch.look(0.0, LIMITS, state(Stage.RESPONSE))
         self.assertEqual(watch.look(1e6, LIMITS, state(Stage.RESPONSE)), 1e6 + 75.0)
 
     def test_what_others_judge_is_never_over(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         for now in range(0, 10_000, 75):
             self.assertEqual(watch.look(now, LIMITS, state(Stage.RESPONSE, excused=True)), now + 75.0)
 
     def test_no_limit(self) -> None:
-        limits = Limits(inf, inf)
+        limits = TimeLimits(inf, inf)
         for stage in Stage:
-            self.assertEqual(Watch().look(0.0, limits, state(stage)), inf)
+            self.assertEqual(ProgressWatch().look(0.0, limits, state(stage)), inf)
 
     def test_the_response_must_begin(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         self.assertEqual(watch.look(15.0, LIMITS, state(Stage.WAIT)), 60.0)
         self.assertIs(watch.look(60.0, LIMITS, state(Stage.WAIT)), Clock.BEGIN)
 
     def test_the_wait_begins_when_the_host_has_taken_the_request(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         for number in range(100):
             now = 15.0 * number
             found = watch.look(now, LIMITS, state(Stage.WAIT, taken=number, unsettled=True))
@@ -80,27 +91,27 @@ class WatchTests(SynchronousTestCase):
         self.assertIs(watch.look(1560.0, LIMITS, state(Stage.WAIT, taken=None)), Clock.BEGIN)
 
     def test_a_host_that_takes_nothing_more(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         for now in (0.0, 15.0, 30.0, 45.0):
             watch.look(now, LIMITS, state(Stage.WAIT, taken=7, unsettled=True))
         self.assertIs(watch.look(60.0, LIMITS, state(Stage.WAIT, taken=7, unsettled=True)), Clock.BEGIN)
 
     def test_another_attempt_gets_no_more_time(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         watch.look(15.0, LIMITS, state(Stage.WAIT, taken=1))
         self.assertIs(watch.look(60.0, LIMITS, state(Stage.WAIT, attempt=2, taken=2)), Clock.BEGIN)
 
     def test_the_whole_response(self) -> None:
         limits = LIMITS._replace(to_the_end=True)
-        watch = Watch()
+        watch = ProgressWatch()
         self.assertEqual(watch.look(30.0, limits, state(Stage.RESPONSE)), 60.0)
         self.assertIs(watch.look(60.0, limits, state(Stage.RESPONSE, moved=1)), Clock.END)
-        self.assertIs(Watch().look(60.0, limits, state(Stage.WAIT, unsettled=True)), Clock.END)
+        self.assertIs(ProgressWatch().look(60.0, limits, state(Stage.WAIT, unsettled=True)), Clock.END)
         # As long as the request is coming, that time has not begun.
-        self.assertEqual(Watch().look(99.0, limits, state(Stage.RESPONSE, asked_at=inf)), 174.0)
+        self.assertEqual(ProgressWatch().look(99.0, limits, state(Stage.RESPONSE, asked_at=inf)), 174.0)
 
     def test_attempts(self) -> None:
-        watch = Watch()
+        watch = ProgressWatch()
         self.assertEqual(watch.attempt_ends(5.0, 2.0, 1.0, state(Stage.REQUEST)), 7.0)
         self.assertEqual(watch.attempt_ends(5.0, 2.0, 1.0, state(Stage.WAIT)), 3.0)
         self.assertEqual(watch.attempt_ends(5.0, 2.0, 1.0, state(Stage.WAIT, asked_at=4.5)), 6.5)

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.logs import DEBUGGING, LogFile, LogObserver
-from reverseproxy.proxy.http.decisions import ToldExchange, exchange_class
+from reverseproxy.proxy.http.decisions import LoggedExchange, exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
@@ -133,12 +133,12 @@ class DecisionTests(SynchronousTestCase):
 
     def test_the_level_may_change(self) -> None:
         """Nothing of it is there where it is not asked for."""
-        self.assertIs(exchange_class.kind, ToldExchange)
+        self.assertIs(exchange_class.kind, LoggedExchange)
         observer = LogObserver(LogFile("/dev/null"), "INFO", lambda event, worker: "")
         self.addCleanup(observer.close)
         self.assertIs(exchange_class.kind, Exchange)
         observer.level = "DEBUG"
-        self.assertIs(exchange_class.kind, ToldExchange)
+        self.assertIs(exchange_class.kind, LoggedExchange)
         observer.level = "WARN"
         world = World()
         self.assertEqual(self.told(world, lambda: self.ask(world)), [])

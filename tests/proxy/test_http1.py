@@ -366,7 +366,7 @@ class ExchangeTests(Http1TestCase):
             self.ask(world, get(line=line), client)
             self.assertEqual(status_of(client.take()), status)
         self.assertEqual(
-            [record.asked.method for record in world.records], ["RDG_OUT_DATA", "M-SEARCH", "m-search"]
+            [record.request.method for record in world.records], ["RDG_OUT_DATA", "M-SEARCH", "m-search"]
         )
 
     def test_access_record(self) -> None:
@@ -382,11 +382,11 @@ class ExchangeTests(Http1TestCase):
         self.assertEqual(
             (
                 record.protocol,
-                record.asked.method,
-                record.asked.path,
-                record.asked.query,
-                record.asked.host,
-                record.asked.scheme,
+                record.request.method,
+                record.request.path,
+                record.request.query,
+                record.request.host,
+                record.request.scheme,
             ),
             ("Http1", "POST", "/a", "b", "a", "http"),
         )
@@ -396,22 +396,22 @@ class ExchangeTests(Http1TestCase):
             (
                 record.client.remote,
                 record.client.local,
-                record.served.host,
-                record.served.local,
-                record.served.cluster,
+                record.upstream.host,
+                record.upstream.local,
+                record.upstream.cluster,
             ),
             ("10.9.9.9:1234", "10.0.0.1:80", "10.1.0.0:80", "10.0.0.1:1", "c"),
         )
         self.assertEqual(record.flag, "")
-        assert record.asked.headers is not None
+        assert record.request.headers is not None
         assert record.response_headers is not None
-        self.assertEqual((record.asked.headers("x"), record.response_headers("z")), ("y", "z"))
+        self.assertEqual((record.request.headers("x"), record.response_headers("z")), ("y", "z"))
         # Connections have numbers: the same for what comes, or goes, over the same one.
         self.ask(world, get(), client)
         world.host().send(respond(b"Content-Length: 0"))
         self.ask(world, get())
         world.host().send(respond(b"Content-Length: 0"))
-        numbers = [(each.client.number, each.served.connection) for each in world.records]
+        numbers = [(each.client.number, each.upstream.connection) for each in world.records]
         self.assertNotIn(0, [*numbers[0], *numbers[2]])
         self.assertEqual(numbers[0], numbers[1])
         self.assertNotEqual(numbers[1][0], numbers[2][0])

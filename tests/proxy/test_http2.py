@@ -59,8 +59,8 @@ class ExchangeTests(Http2TestCase):
         self.assertEqual(
             (
                 record.protocol,
-                record.asked.method,
-                record.asked.path,
+                record.request.method,
+                record.request.path,
                 record.status,
                 record.bytes_sent,
                 record.flag,

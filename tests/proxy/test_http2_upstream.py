@@ -554,8 +554,8 @@ class ConnectionTests(UpstreamTestCase):
         world = self.world()
         _, host, _ = self.pair(world)
         host.answer(1)
-        self.assertEqual(world.records[0].served.local, "10.0.0.1:1")
-        self.assertGreater(world.records[0].served.connection, 0)
+        self.assertEqual(world.records[0].upstream.local, "10.0.0.1:1")
+        self.assertGreater(world.records[0].upstream.connection, 0)
 
 
 class LimitTests(UpstreamTestCase):

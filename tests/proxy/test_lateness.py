@@ -158,7 +158,7 @@ class ClientTests(SynchronousTestCase):
             def answer() -> None:
                 world.host().send(respond(b"Content-Length: 2", body=b"ok"))
                 self.assertIn(b" 200 ", client.take())
-                self.assertEqual(world.records[0].served.attempts, 1)
+                self.assertEqual(world.records[0].upstream.attempts, 1)
 
             return world.clock, client, 2.0, answer
 

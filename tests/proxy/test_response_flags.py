@@ -359,7 +359,7 @@ class HttpTests(SynchronousTestCase):
         self.assertEqual((record.rule.route, record.rule.virtual_host), ("teapot", "all"))
         record = _Http1().no_host()
         self.assertEqual(
-            (record.rule.route, record.rule.virtual_host, record.served.attempts), ("all[4]", "all", 1)
+            (record.rule.route, record.rule.virtual_host, record.upstream.attempts), ("all[4]", "all", 1)
         )
         record = _Http1().queue_too_long()
         self.assertAlmostEqual(record.times.waited, 1.0)
@@ -371,7 +371,9 @@ class HttpTests(SynchronousTestCase):
         world.host().send(OK)
         self.assertEqual(client.take()[:15], b"HTTP/1.1 200 OK")
         record = _last(world)
-        self.assertEqual((record.times.waited, record.times.dialled, record.served.attempts), (0.0, 0.25, 1))
+        self.assertEqual(
+            (record.times.waited, record.times.dialled, record.upstream.attempts), (0.0, 0.25, 1)
+        )
 
 
 class UpgradeTests(SynchronousTestCase):
@@ -449,11 +451,11 @@ class BoltTests(SynchronousTestCase):
         record = world.records[-1]
         told = (
             record.protocol,
-            record.asked.service,
+            record.request.service,
             record.status,
             record.rule.route,
-            record.served.cluster,
-            record.served.attempts,
+            record.upstream.cluster,
+            record.upstream.attempts,
         )
         self.assertEqual(told, (world.protocol.name, "echo", 200, EVERYTHING, "c", 1))
         self.assertEqual(self.simple("direct"), "")

@@ -181,8 +181,8 @@ class LocalReplyTests(RpcTestCase):
         client.send(bad, request(8, ""))
         self.assertEqual(client.answers(), [(7, BoltStatus.CODEC_EXCEPTION), (8, BoltStatus.NO_PROCESSOR)])
         self.assertEqual(self.world.records[0].status, 400)
-        self.assertEqual(self.world.records[0].asked.service, "")
-        self.assertIsNone(self.world.records[0].asked.headers)
+        self.assertEqual(self.world.records[0].request.service, "")
+        self.assertIsNone(self.world.records[0].request.headers)
 
     def test_replies_have_the_version_of_the_request(self) -> None:
         self.world = World()
@@ -967,17 +967,17 @@ class AccessLogTests(RpcTestCase):
         answer = client.wire.take()
         [record] = self.world.records
         self.assertEqual(
-            (record.protocol, record.asked.operation, record.asked.service, record.status, record.flag),
+            (record.protocol, record.request.operation, record.request.service, record.status, record.flag),
             ("bolt", "say", "echo", 200, ""),
         )
         self.assertEqual((record.bytes_received, record.bytes_sent), (len(sent), len(answer)))
-        self.assertEqual((record.served.cluster, record.served.host), ("c", "10.1.0.0:80"))
+        self.assertEqual((record.upstream.cluster, record.upstream.host), ("c", "10.1.0.0:80"))
         self.assertEqual((record.duration, record.times.sent, record.times.answered), (0.5, 0, 0.5))
-        self.assertEqual(record.served.local, "10.0.0.1:1")
-        self.assertNotIn(0, (record.client.number, record.served.connection))
-        assert record.asked.headers is not None
+        self.assertEqual(record.upstream.local, "10.0.0.1:1")
+        self.assertNotIn(0, (record.client.number, record.upstream.connection))
+        assert record.request.headers is not None
         assert record.response_headers is not None
-        self.assertEqual(record.asked.headers("service"), "echo")
+        self.assertEqual(record.request.headers("service"), "echo")
         self.assertIsNone(record.response_headers("service"))
 
     def test_a_broken_response(self) -> None:
@@ -1031,7 +1031,7 @@ class OtherProtocolTests(RpcTestCase):
         self.assertEqual(client.wire.take(), encode_frame(2, 2**40, b"\x91", status=20))
         [record] = self.world.records
         self.assertEqual(
-            (record.protocol, record.asked.service, record.asked.operation),
+            (record.protocol, record.request.service, record.request.operation),
             ("dubbo", "com.example.Echo", "say"),
         )
         client.send(encode_frame(0xE2, 5, b"N"))

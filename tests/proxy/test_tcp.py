@@ -232,8 +232,8 @@ class SessionTests(TcpTestCase):
         [record] = world.records
         self.assertEqual((record.bytes_received, record.bytes_sent), (8, 10))
         self.assertEqual((record.protocol, record.duration), ("tcp", 2.5))
-        self.assertEqual((record.served.cluster, record.served.host), ("c", "10.1.0.0:80"))
-        self.assertNotIn(0, (record.client.number, record.served.connection))
+        self.assertEqual((record.upstream.cluster, record.upstream.host), ("c", "10.1.0.0:80"))
+        self.assertNotIn(0, (record.client.number, record.upstream.connection))
         self.assertEqual((record.client.remote, record.client.local), ("10.9.9.9:5555", "10.0.0.1:80"))
 
     def test_without_an_access_log(self) -> None:
@@ -356,7 +356,7 @@ class FindingTests(TcpTestCase):
         world = World(config=TcpProxyConfig(routes=(route("c", source_port=((1, 1),)),)))
         world.client()
         self.refused(world, "no route of tcp_proxy matches this connection")
-        self.assertEqual(world.records[0].served.cluster, "")
+        self.assertEqual(world.records[0].upstream.cluster, "")
 
     def test_routes(self) -> None:
         world = World(config=TcpProxyConfig(routes=(route("c", destination_port=((80, 80),)),)))

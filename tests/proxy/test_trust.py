@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.limits.refusals import REFUSALS
-from reverseproxy.proxy.http.leftover import MAX_BYTES, PATIENCE
+from reverseproxy.proxy.http.response_drain import MAX_BYTES, PATIENCE
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
 from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request
@@ -123,8 +123,8 @@ class HttpTests(SynchronousTestCase):
                 world.host().send(OK)
             [record] = world.records
             self.assertEqual(record.status, status)
-            assert record.asked.headers is not None
-            self.assertEqual(record.asked.headers("x-real-ip"), None if status == 200 else "1.2.3.4")
+            assert record.request.headers is not None
+            self.assertEqual(record.request.headers("x-real-ip"), None if status == 200 else "1.2.3.4")
             client.take()
 
     def test_it_is_said_once(self) -> None:

@@ -204,7 +204,7 @@ class UpgradeTests(SynchronousTestCase):
             way.pump()
             for world in {id(way.near): way.near, id(way.far): way.far}.values():
                 [record] = world.records
-                self.assertEqual((record.status, record.asked.method, record.flag), (101, "POST", ""))
+                self.assertEqual((record.status, record.request.method, record.flag), (101, "POST", ""))
                 self.assertEqual((record.bytes_received, record.bytes_sent), (12 + 5, 3))
 
     def test_the_host_ends_first(self) -> None:

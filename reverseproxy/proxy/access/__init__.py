@@ -7,8 +7,8 @@ say of that, C{formats} makes functions of formats, and C{log} writes.
 
 from __future__ import annotations
 
-__all__ = ["AccessLog", "AccessNotes", "AccessRecord", "Asked", "access_record"]
+__all__ = ["AccessLog", "AccessNotes", "AccessRecord", "RequestDetails", "access_record"]
 
+from reverseproxy.proxy.access.finished import AccessNotes, access_record
 from reverseproxy.proxy.access.log import AccessLog
-from reverseproxy.proxy.access.record import AccessRecord, Asked
-from reverseproxy.proxy.access.telling import AccessNotes, access_record
+from reverseproxy.proxy.access.record import AccessRecord, RequestDetails

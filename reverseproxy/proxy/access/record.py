@@ -1,8 +1,8 @@
-"""What is known of a request or session when it has ended."""
+"""The record of a request or session that has ended, from which its line of the access log is made."""
 
 from __future__ import annotations
 
-__all__ = ["AccessRecord", "Asked", "Client", "IClient", "Lookup", "Served", "Times"]
+__all__ = ["AccessRecord", "RequestDetails", "Client", "IClient", "Lookup", "UpstreamDetails", "Times"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,23 +17,19 @@ Lookup = Callable[[str], str | None]
 class IClient(Protocol):
     """
     The connection of a client; a L{ConnectionInfo<reverseproxy.interfaces.ConnectionInfo>} is one.
-
-    @ivar remote: the client's address.
-    @ivar local: our address towards the client.
-    @ivar number: tells the connection from all others of clients; 0 if it is not ours.
     """
 
     @property
     def remote(self) -> str:
-        """See above."""
+        """The client's address."""
 
     @property
     def local(self) -> str:
-        """See above."""
+        """Our address towards the client."""
 
     @property
     def number(self) -> int:
-        """See above."""
+        """Tells the connection from all others of clients; 0 if it is not ours."""
 
 
 class Client(NamedTuple):
@@ -44,9 +40,9 @@ class Client(NamedTuple):
     number: int = 0
 
 
-class Asked(NamedTuple):
+class RequestDetails(NamedTuple):
     """
-    What a request is for.
+    What a request asks for.
 
     @ivar method: the request method.
     @ivar path: the path as the client sent it, without the query.
@@ -68,17 +64,17 @@ class Asked(NamedTuple):
     operation: str = ""
 
 
-class Served(NamedTuple):
+class UpstreamDetails(NamedTuple):
     """
-    Who has served it.
+    The host that served a request, and the connection to it.
 
     @ivar cluster: the cluster of the route.
     @ivar host: the host: its name if it has one, else its address.
     @ivar server: the server of the fleet that has the host; empty for this one.
-    @ivar agent: who has brought the host; L{None} if no agent has.
+    @ivar agent: the agent that connected the host; L{None} if none did.
     @ivar local: our address towards the host.
-    @ivar attempts: how many hosts were taken for it, one after the other.
-    @ivar connection: tells the connection to the host, or the stream, from all others to hosts; 0 for none.
+    @ivar attempts: how many hosts were tried, one after the other.
+    @ivar connection: the number of the connection or stream to the host, unique in this process; 0 for none.
     """
 
     cluster: str = ""
@@ -92,11 +88,11 @@ class Served(NamedTuple):
 
 class Times(NamedTuple):
     """
-    How long parts of it took, in seconds.
+    How long the parts of a request took, in seconds.
 
-    @ivar waited: in which it waited for a host that is free.
-    @ivar dialled: in which connections to hosts were made for it.
-    @ivar sent: from the start until the request went upstream; L{None} if it did not.
+    @ivar waited: until a host was free.
+    @ivar dialled: until connections to hosts were made.
+    @ivar sent: from the start until the request was sent to a host; L{None} if it was not.
     @ivar answered: from the start until the response began; L{None} if it did not.
     """
 
@@ -107,44 +103,44 @@ class Times(NamedTuple):
 
 
 _NO_CLIENT: Final = Client()
-_NOTHING: Final = Asked()
-_NOBODY: Final = Served()
+_NOTHING: Final = RequestDetails()
+_NOBODY: Final = UpstreamDetails()
 _NO_TIME: Final = Times()
 
 
 @dataclass(slots=True)
 class AccessRecord:
     """
-    What is known at the end of a request or session.
+    A request or session that has ended.
 
     Text that came as bytes is decoded as UTF-8 with C{surrogateescape}.  Empty
     text stands for "not known".
 
     @ivar protocol: C{"Http1"}, C{"bolt"}, C{"tcp"}, ...
-    @ivar client: whose it is.
-    @ivar asked: what it was for.
-    @ivar rule: what has taken it.
-    @ivar served: who has served it.
-    @ivar times: how long parts of it took.
+    @ivar client: the client's connection.
+    @ivar request: what the request was for.
+    @ivar rule: the rule of the router that matched.
+    @ivar upstream: the host that served it.
+    @ivar times: how long its parts took.
     @ivar start: when it began, in seconds since the epoch; 0.0 for C{duration}
-        before it is written.
+        seconds before the record is written.
     @ivar duration: seconds from then to the end.
     @ivar status: the status that was sent, in RPC in terms of HTTP; 0 for none.
     @ivar bytes_received: body or session bytes from the client.
     @ivar bytes_sent: body or session bytes to the client.
     @ivar response_headers: looks a response header up by its lower-case name.
-    @ivar flag: why the proxy itself ended or answered it, in a few words; empty
-        when the host answered.
+    @ivar flag: why the proxy ended or answered it instead of the host, in words; empty
+        if the host answered.
     @ivar flags: the same as L{Flags<reverseproxy.proxy.flags.Flag>}.
-    @ivar trace_id: the trace that we have made spans for, in 32 digits.
+    @ivar trace_id: the trace that spans were made for, in 32 digits; empty for none.
     @ivar forwarded_by: the server of the fleet that has forwarded it to this one; empty for none.
     """
 
     protocol: str
     client: IClient = _NO_CLIENT
-    asked: Asked = _NOTHING
+    request: RequestDetails = _NOTHING
     rule: IPlace = NOWHERE
-    served: Served = _NOBODY
+    upstream: UpstreamDetails = _NOBODY
     times: Times = _NO_TIME
     start: float = 0.0
     duration: float = 0.0

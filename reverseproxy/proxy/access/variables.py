@@ -78,17 +78,17 @@ class _LocalTime:
 
 
 def _uri(record: AccessRecord) -> str:
-    path, query = record.asked.path, record.asked.query
+    path, query = record.request.path, record.request.query
     return quoted(f"{path}?{query}" if query else path)
 
 
 def _request(record: AccessRecord) -> str:
-    """What is asked for: method and target; service and operation in RPC."""
-    asked = record.asked
-    if asked.method:
-        return f"{quoted(asked.method)} {_uri(record)}"
-    if asked.service:
-        return quoted(f"{asked.service}.{asked.operation}" if asked.operation else asked.service)
+    """Return the method and target of a request; in RPC its service and operation."""
+    request = record.request
+    if request.method:
+        return f"{quoted(request.method)} {_uri(record)}"
+    if request.service:
+        return quoted(f"{request.service}.{request.operation}" if request.operation else request.service)
     return NONE
 
 
@@ -104,7 +104,7 @@ def _of_agent(get: Callable[[AgentIdentity], str]) -> Getter:
     """Say something of the agent that has brought the host."""
 
     def getter(record: AccessRecord) -> str:
-        agent = record.served.agent
+        agent = record.upstream.agent
         return NONE if agent is None else quoted(get(agent))
 
     return getter
@@ -129,14 +129,14 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "reason": lambda record: quoted(record.flag),
     "route_name": lambda record: quoted(record.rule.route),
     "virtual_host": lambda record: quoted(record.rule.virtual_host),
-    "attempts": lambda record: record.served.attempts,
+    "attempts": lambda record: record.upstream.attempts,
     "downstream_remote_address": lambda record: quoted(record.client.remote),
     "downstream_local_address": lambda record: quoted(record.client.local),
-    "upstream_host": lambda record: quoted(record.served.host),
-    "upstream_server": lambda record: quoted(record.served.server),
+    "upstream_host": lambda record: quoted(record.upstream.host),
+    "upstream_server": lambda record: quoted(record.upstream.server),
     "forwarded_by": lambda record: quoted(record.forwarded_by),
-    "upstream_local_address": lambda record: quoted(record.served.local),
-    "upstream_cluster": lambda record: quoted(record.served.cluster),
+    "upstream_local_address": lambda record: quoted(record.upstream.local),
+    "upstream_cluster": lambda record: quoted(record.upstream.cluster),
     "agent": _of_agent(lambda agent: agent.principal),
     "agent_certificate": _of_agent(lambda agent: "" if agent.certificate is None else str(agent.certificate)),
     "agent_policy": _of_agent(lambda agent: agent.policy),
@@ -144,18 +144,18 @@ _VARIABLES: Final[dict[str, Getter]] = {
     "agent_claim": _of_agent(lambda agent: agent.claim),
     "upstream_transport_failure_reason": lambda record: quoted(record.flag),
     "connection_id": lambda record: record.client.number or NONE,
-    "upstream_connection_id": lambda record: record.served.connection or NONE,
-    "trace_id": lambda record: record.trace_id or quoted(trace_id_of(record.asked.headers)),
-    "method": lambda record: quoted(record.asked.method),
-    "path": lambda record: quoted(record.asked.path),
-    "query": lambda record: quoted(record.asked.query),
+    "upstream_connection_id": lambda record: record.upstream.connection or NONE,
+    "trace_id": lambda record: record.trace_id or quoted(trace_id_of(record.request.headers)),
+    "method": lambda record: quoted(record.request.method),
+    "path": lambda record: quoted(record.request.path),
+    "query": lambda record: quoted(record.request.query),
     "uri": _uri,
     "request": _request,
     "time": lambda record: format_time(record.start),
-    "host": lambda record: quoted(record.asked.host),
-    "scheme": lambda record: quoted(record.asked.scheme),
-    "service": lambda record: quoted(record.asked.service),
-    "rpc_method": lambda record: quoted(record.asked.operation),
+    "host": lambda record: quoted(record.request.host),
+    "scheme": lambda record: quoted(record.request.scheme),
+    "service": lambda record: quoted(record.request.service),
+    "rpc_method": lambda record: quoted(record.request.operation),
 }
 _ALIASES: Final = {
     "x-mosn-method": "method",
@@ -195,10 +195,16 @@ def _by_facts(find: Callable[[RouteInput], str | None]) -> Getter:
     """Ask for what rules of routes may ask for as well."""
 
     def get(record: AccessRecord) -> str:
-        asked = record.asked
-        headers = asked.headers or _no_headers
+        request = record.request
+        headers = request.headers or _no_headers
         facts = RouteInput(
-            asked.method, asked.path, asked.query, asked.host, headers, asked.scheme, record.protocol
+            request.method,
+            request.path,
+            request.query,
+            request.host,
+            headers,
+            request.scheme,
+            record.protocol,
         )
         return quoted(find(facts) or "")
 

@@ -11,7 +11,7 @@ A listener without filters has no chain, and its requests cost nothing more.
 
 from __future__ import annotations
 
-__all__ = ["BodyLimit", "FilterChain", "FilteredRequest", "Passage", "Refusal", "build_chain"]
+__all__ = ["BodyLimit", "FilterChain", "FilteredRequest", "Passage", "LocalReply", "build_chain"]
 
 from reverseproxy.proxy.filters.building import build_chain
-from reverseproxy.proxy.filters.chain import BodyLimit, FilterChain, FilteredRequest, Passage, Refusal
+from reverseproxy.proxy.filters.chain import BodyLimit, FilterChain, FilteredRequest, LocalReply, Passage

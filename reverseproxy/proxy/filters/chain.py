@@ -8,7 +8,7 @@ waits twice, or waits and then refuses, needs no state of its own.
 
 from __future__ import annotations
 
-__all__ = ["BodyLimit", "FilterChain", "FilteredRequest", "Passage", "Refusal", "RequestFilter", "Step"]
+__all__ = ["BodyLimit", "FilterChain", "FilteredRequest", "Passage", "LocalReply", "RequestFilter", "Step"]
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from reverseproxy.routing import RouteInput, Router, RouteResult
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LocalReply:
     """
     An answer in place of the host's.
 
@@ -46,10 +46,10 @@ class BodyLimit:
     """
 
     size: int
-    refusal: Refusal
+    refusal: LocalReply
 
 
-Step = Refusal | float
+Step = LocalReply | float
 """What a filter wants: to answer in place of the host, or to wait for some seconds."""
 
 

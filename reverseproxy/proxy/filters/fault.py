@@ -7,7 +7,7 @@ __all__ = ["FaultInjection"]
 from collections.abc import Callable, Iterator
 
 from reverseproxy.config.models import FaultConfig
-from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
+from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.routing import ClusterRoute, RouteInput, header_test
 
@@ -55,7 +55,7 @@ class FaultInjection:
             request.flags |= Flag.DI
             yield delay.fixed_delay
         if self._hits(abort.percentage):
-            yield Refusal(abort.status, "fault injected", b"fault injected\n", Flag.FI)
+            yield LocalReply(abort.status, "fault injected", b"fault injected\n", Flag.FI)
 
     def _plan_of(self, config: FaultConfig) -> _Plan:
         """The options of a route; there are as many as the configuration has."""

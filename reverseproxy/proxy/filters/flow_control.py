@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.config.models import FlowControlConfig
-from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
+from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
 from reverseproxy.proxy.filters.flow_rules import BLOCKED, FlowRule, Window
 from reverseproxy.proxy.flags import Flag
 
@@ -46,7 +46,7 @@ class FlowControl:
         for (resource, _), window in windows.items():
             self._windows.setdefault(resource, []).append(window)
         action = config.action
-        self._refusal = Refusal(
+        self._refusal = LocalReply(
             action.status, "refused by flow control", action.body.encode("utf-8", "replace"), Flag.RL
         )
 

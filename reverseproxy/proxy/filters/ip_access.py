@@ -16,13 +16,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from reverseproxy.config.models import IpAccessConfig
-from reverseproxy.proxy.filters.chain import FilteredRequest, Refusal, Step
+from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
 from reverseproxy.proxy.flags import Flag
 
 _REMEMBERED: Final = 1024
 """Addresses for which it is remembered whether they may."""
 
-_REFUSED: Final = Refusal(403, "refused by ip_access", b"access denied\n", Flag.UAEX)
+_REFUSED: Final = LocalReply(403, "refused by ip_access", b"access denied\n", Flag.UAEX)
 
 
 class AddressSet:

@@ -17,7 +17,7 @@ method that empties it.
 
 from __future__ import annotations
 
-__all__ = ["Attempts", "Phase"]
+__all__ = ["Attempts", "ExchangePhase"]
 
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from reverseproxy.tracing.interfaces import IRequestTrace
 
 
-class Phase(IntEnum):
+class ExchangePhase(IntEnum):
     """How far a request has come; see the module's text."""
 
     NEW = 0
@@ -53,7 +53,7 @@ class Phase(IntEnum):
     DONE = 3
 
 
-NEW, WAITING, ACTIVE, DONE = Phase
+NEW, WAITING, ACTIVE, DONE = ExchangePhase
 
 
 class Attempts(HostChoice):
@@ -80,7 +80,7 @@ class Attempts(HostChoice):
     )
 
     retry: RetryPolicy
-    _phase: Phase
+    _phase: ExchangePhase
     _lease: Host | None  # what is to be given back to the cluster
     _pending: Deferred[Any] | IDelayedCall | None  # a host, a connection, or a pause
     _trace: IRequestTrace | None

@@ -22,7 +22,16 @@ Nothing here knows HTTP, connections or timers.
 
 from __future__ import annotations
 
-__all__ = ["LOOKS", "Clock", "FrameWatch", "Limits", "Pace", "Stage", "State", "Watch"]
+__all__ = [
+    "LOOKS",
+    "Clock",
+    "ExchangeStage",
+    "ExchangeState",
+    "FrameWatch",
+    "Pace",
+    "ProgressWatch",
+    "TimeLimits",
+]
 
 from collections.abc import Hashable
 from enum import Enum, auto
@@ -49,7 +58,7 @@ class Clock(Enum):
     """The time for the response to come to its end, where that is wanted."""
 
 
-class Stage(Enum):
+class ExchangeStage(Enum):
     """How far an exchange has come; see the module's text."""
 
     REQUEST = auto()
@@ -57,7 +66,7 @@ class Stage(Enum):
     RESPONSE = auto()
 
 
-class Limits(NamedTuple):
+class TimeLimits(NamedTuple):
     """
     What is allowed, in seconds; infinity for any time.
 
@@ -78,7 +87,7 @@ class Limits(NamedTuple):
         return self.idle / LOOKS
 
 
-class State(NamedTuple):
+class ExchangeState(NamedTuple):
     """
     What there is to see of an exchange.
 
@@ -95,7 +104,7 @@ class State(NamedTuple):
     @ivar blocked: whether the rest of the request waits for us, or for the host.
     """
 
-    stage: Stage
+    stage: ExchangeStage
     asked_at: float
     attempt: int
     moved: Hashable
@@ -134,7 +143,7 @@ class Pace:
         return self.quiet
 
 
-class Watch:
+class ProgressWatch:
     """
     What the looks at one exchange have found.
 
@@ -151,29 +160,29 @@ class Watch:
         self._taken: Hashable = None
         self._settled_at = 0.0
 
-    def look(self, now: float, limits: Limits, state: State) -> float | Clock:
+    def look(self, now: float, limits: TimeLimits, state: ExchangeState) -> float | Clock:
         """
         See whether a time is over.
 
         @return: which one; or else when to look again, which may be never.
         """
-        if state.stage is Stage.WAIT:
+        if state.stage is ExchangeStage.WAIT:
             return self._wait(now, limits, state)
         if self._pace.look(state.moved, state.excused) >= LOOKS:
             return Clock.IDLE
         again = now + limits.period
-        if state.stage is Stage.REQUEST and limits.due < inf:
+        if state.stage is ExchangeStage.REQUEST and limits.due < inf:
             if limits.due > now:
                 return min(again, limits.due)
             return again if state.blocked else Clock.REQUEST
-        if limits.to_the_end and state.stage is Stage.RESPONSE and state.asked_at < inf:
+        if limits.to_the_end and state.stage is ExchangeStage.RESPONSE and state.asked_at < inf:
             end = state.asked_at + limits.begin
             if end <= now:
                 return Clock.END
             again = min(again, end)
         return again
 
-    def attempt_ends(self, now: float, seconds: float, began: float, state: State) -> float:
+    def attempt_ends(self, now: float, seconds: float, began: float, state: ExchangeState) -> float:
         """
         Find when the time for an attempt is over, which is none for the request to be sent in.
 
@@ -181,12 +190,12 @@ class Watch:
         @param began: when it has begun.
         @return: in the past if it is over.
         """
-        if state.stage is not Stage.WAIT:
+        if state.stage is not ExchangeStage.WAIT:
             return now + seconds
         self._follow(now, state)
         return max(state.asked_at, began, self._settled_at) + seconds
 
-    def _wait(self, now: float, limits: Limits, state: State) -> float | Clock:
+    def _wait(self, now: float, limits: TimeLimits, state: ExchangeState) -> float | Clock:
         if not limits.to_the_end:
             self._follow(now, state)
         end = max(state.asked_at, self._settled_at) + limits.begin
@@ -197,7 +206,7 @@ class Watch:
             again = min(again, now + limits.begin / LOOKS)
         return again
 
-    def _follow(self, now: float, state: State) -> None:
+    def _follow(self, now: float, state: ExchangeState) -> None:
         """Note whether the host has taken something of the request since the last look."""
         if state.attempt != self._attempt:
             # Another connection, of which nothing is known yet.
@@ -209,7 +218,7 @@ class Watch:
             self._settled_at = now
 
 
-class FrameWatch(Watch):
+class FrameWatch(ProgressWatch):
     """
     The same for one whose response is a frame on a connection that carries others too.
 

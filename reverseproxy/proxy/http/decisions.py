@@ -2,14 +2,22 @@
 What becomes of each request, step by step, in lines of C{DEBUG}.
 
 As long as such lines are not written, an exchange knows nothing of them: what
-is made for a request is an L{Exchange}, and a L{ToldExchange} otherwise, of
+is made for a request is an L{Exchange}, and a L{LoggedExchange} otherwise, of
 requests that begin from then on.  So the level may be changed at any time, and
 costs nothing where it is another one.
 """
 
 from __future__ import annotations
 
-__all__ = ["Choice", "ToldExchange", "exchange_class", "told_end", "told_host", "told_outcome", "told_route"]
+__all__ = [
+    "Choice",
+    "LoggedExchange",
+    "exchange_class",
+    "describe_end",
+    "describe_host",
+    "describe_outcome",
+    "describe_route",
+]
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -31,7 +39,7 @@ log = Logger()
 _T = TypeVar("_T")
 
 
-def told_route(route: ClusterRoute) -> str:
+def describe_route(route: ClusterRoute) -> str:
     """Say where a route leads."""
     text = f"route {route.route or '(unnamed)'} leads to cluster {route.cluster_name}"
     if route.timeout:
@@ -41,28 +49,28 @@ def told_route(route: ClusterRoute) -> str:
     return f"{text}, {route.retry.retries} retries at the most"
 
 
-def told_host(attempts: Attempts, host: Host) -> str:
+def describe_host(attempts: Attempts, host: Host) -> str:
     """Say which host an attempt goes to."""
     agent = "" if host.identity is None else f" of {host.identity}"
     waited = f", after a wait of {attempts.waited:.3f} s" if attempts.waited else ""
     return f"attempt {attempts.attempts} goes to host {host.address}{agent}{waited}"
 
 
-def told_outcome(attempts: Attempts, outcome: Cause | int, again: bool) -> str:
+def describe_outcome(attempts: Attempts, outcome: Cause | int, again: bool) -> str:
     """Say what an attempt has failed by, and whether there is another one."""
     name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
     then = "another one" if again else "no other one"
     return f"attempt {attempts.attempts} has failed ({name}): {then}"
 
 
-def told_end(status: int, seconds: float, flags: int, reason: str) -> str:
+def describe_end(status: int, seconds: float, flags: int, reason: str) -> str:
     """Say how a request has ended."""
     text = f" with {status}" if status else ""
     why = f", {short_names(flags)}: {reason}" if flags else ""
     return f"ended{text} after {seconds:.3f} s{why}"
 
 
-class ToldExchange(Exchange):
+class LoggedExchange(Exchange):
     """An exchange that says what it decides."""
 
     __slots__ = ()
@@ -79,7 +87,7 @@ class ToldExchange(Exchange):
         )
 
     def _follow(self, route: ClusterRoute, facts: RouteInput | None) -> None:
-        self._say(told_route(route))
+        self._say(describe_route(route))
         super()._follow(route, facts)
 
     def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
@@ -90,7 +98,7 @@ class ToldExchange(Exchange):
         super()._answer_for(result, facts)
 
     def _connect(self, host: Host) -> None:
-        self._say(told_host(self, host))
+        self._say(describe_host(self, host))
         super()._connect(host)
 
     def _send(self, client: IUpstream) -> None:
@@ -101,19 +109,19 @@ class ToldExchange(Exchange):
 
     def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
         again = super()._may_try_again(outcome, unsent, idempotent)
-        self._say(told_outcome(self, outcome, again))
+        self._say(describe_outcome(self, outcome, again))
         return again
 
-    def _end_told(self) -> None:
-        self._say(told_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
+    def _log_end(self) -> None:
+        self._say(describe_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
 
     def _finish(self) -> None:
-        self._end_told()
+        self._log_end()
         super()._finish()
 
     def _end(self) -> None:
         super()._end()
-        self._end_told()
+        self._log_end()
 
     def _answer(self, status: int, body: bytes, location: bytes = b"") -> None:
         super()._answer(status, body, location)
@@ -141,5 +149,5 @@ class Choice(Generic[_T]):
         self.kind = self._told if on else self._plain
 
 
-exchange_class: Final[Choice[Exchange]] = Choice(Exchange, ToldExchange)
+exchange_class: Final[Choice[Exchange]] = Choice(Exchange, LoggedExchange)
 """Which kind of exchange is made now."""

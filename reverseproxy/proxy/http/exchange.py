@@ -26,13 +26,13 @@ from reverseproxy.errors import ForeignAnswer, HttpError
 from reverseproxy.logs import loss
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.failures import Failed
-from reverseproxy.proxy.filters import Refusal
+from reverseproxy.proxy.filters import LocalReply
 from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
 from reverseproxy.proxy.http.discretion import is_inside
 from reverseproxy.proxy.http.interfaces import IDirectAnswer, IDownstream
+from reverseproxy.proxy.http.reporting import end_trace, record
 from reverseproxy.proxy.http.route_finding import RouteFinding
 from reverseproxy.proxy.http.sending import ACTIVE, DONE, SWITCHED, Sending
-from reverseproxy.proxy.http.telling import end_trace, record
 from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
 from reverseproxy.wire.http.upgrades import agrees
 
@@ -244,7 +244,7 @@ class Exchange(RouteFinding):
         told = self._tell(status, reason, remedy, False)
         self._answer(status, told.encode("utf-8", "replace") + b"\n")
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: LocalReply) -> None:
         """Answer as a filter says, or break off if an answer has begun."""
         self.flags |= refusal.flags
         if self.response_started:

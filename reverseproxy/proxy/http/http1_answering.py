@@ -12,7 +12,7 @@ from typing import Any
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_closing import CLOSING, OPEN
-from reverseproxy.proxy.http.http1_sessions import Sessions
+from reverseproxy.proxy.http.http1_sessions import ClientSessions
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.message import END, Event, Response
@@ -20,7 +20,7 @@ from reverseproxy.wire.http.unsent import UNSENT_FIELD
 from reverseproxy.wire.http1.heads import ResponseHead
 
 
-class Answering(Sessions):
+class Answering(ClientSessions):
     """
     The part of a client's connection that writes.
 
@@ -54,7 +54,7 @@ class Answering(Sessions):
 
     def response_sink(self) -> Any:
         """See L{reverseproxy.proxy.http.interfaces.IDirectAnswer}."""
-        return None if self._writer.chunked or self._nearness >= CLOSING else self.transport
+        return None if self._writer.chunked or self._closing_phase >= CLOSING else self.transport
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}: one write for all of them."""
@@ -74,7 +74,7 @@ class Answering(Sessions):
             and request.http11
             and writer.persists
             and exchange.request_complete
-            and self._nearness is OPEN
+            and self._closing_phase is OPEN
             and not (self._eof or request.upgrade)
         ):
             # Nothing has to be changed.

@@ -32,7 +32,7 @@ from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.host_connection import HostConnection
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
-from reverseproxy.proxy.http.leftover import Leftover
+from reverseproxy.proxy.http.response_drain import ResponseDrain
 from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.transport.backlog import Backlog, backlog_of
 from reverseproxy.wire.http.forwarded import ForwardedBy
@@ -198,7 +198,7 @@ class Http1Client(HostConnection, Switchable):
         """See L{IUpstream}: a connection that is a host has a moment to go on."""
         if self.closed or self.full or not self._pool.exclusive:
             return False
-        self._exchange = Leftover(self, self._pool.clock, release)
+        self._exchange = ResponseDrain(self, self._pool.clock, release)
         self._direct = None
         self.resume()
         return True

@@ -7,7 +7,7 @@ the deadline when it fires, and is set again if that lies ahead still.
 
 from __future__ import annotations
 
-__all__ = ["LINGER_BYTES", "Awaited", "Closing", "Nearness"]
+__all__ = ["LINGER_BYTES", "Awaited", "ClientClosing", "ClosingPhase"]
 
 from enum import IntEnum
 from functools import partial
@@ -31,7 +31,7 @@ the response on its way to the client.
 """
 
 
-class Nearness(IntEnum):
+class ClosingPhase(IntEnum):
     """How near its end a connection is."""
 
     OPEN = 0
@@ -56,18 +56,18 @@ class Awaited(IntEnum):
     CLOSE = 3
 
 
-OPEN, DRAINING, CLOSING, LOST = Nearness
+OPEN, DRAINING, CLOSING, LOST = ClosingPhase
 IDLE, HEAD, EXCHANGE, CLOSE = Awaited
 
 
-class Closing(Switchable, AccountedProtocol):
+class ClientClosing(Switchable, AccountedProtocol):
     """The part of a client's connection that looks at the time, and ends it."""
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         self.settings = settings
         self.info = info
         self._seconds = settings.clock.seconds  # bound once: it is asked for every request
-        self._nearness = OPEN
+        self._closing_phase = OPEN
         self._eof = False  # the client sends no more
         self._unwanted = 0
         self._timer = LazyTimer(settings.clock, self._timer_fired)
@@ -115,9 +115,9 @@ class Closing(Switchable, AccountedProtocol):
     def drain(self) -> None:
         """See L{IDrainable}."""
         if self.busy:
-            self._nearness = max(self._nearness, DRAINING)
+            self._closing_phase = max(self._closing_phase, DRAINING)
         elif not self.info.reverse:
-            self._nearness = max(self._nearness, DRAINING)
+            self._closing_phase = max(self._closing_phase, DRAINING)
             now = self._seconds()
             if self._fresh(now):
                 self._set_deadline(min(self._deadline, now + QUIET), IDLE)
@@ -127,7 +127,7 @@ class Closing(Switchable, AccountedProtocol):
     def part(self) -> None:
         """See L{IPartable}; an agent's connection goes on, as it can't be had anew so easily."""
         if not self.info.reverse:
-            self._nearness = max(self._nearness, DRAINING)
+            self._closing_phase = max(self._closing_phase, DRAINING)
 
     def _fresh(self, now: float) -> bool:
         """Whether the client has just connected, or got its last answer, as far as one knows."""
@@ -188,7 +188,7 @@ class Closing(Switchable, AccountedProtocol):
             self._set_deadline(now + again, IDLE)
             return
         self._last = None
-        if again and self._nearness is OPEN:
+        if again and self._closing_phase is OPEN:
             self._set_idle_deadline(now)  # that was the end of it
         elif last.left:
             self._abandon()
@@ -213,7 +213,7 @@ class Closing(Switchable, AccountedProtocol):
 
     def _abandon(self) -> None:
         """Close now: the client does not take what it has asked for."""
-        self._nearness = CLOSING
+        self._closing_phase = CLOSING
         self.transport.abortConnection()
 
     # the end
@@ -225,9 +225,9 @@ class Closing(Switchable, AccountedProtocol):
         @param linger: whether the client may have sent something still: the
             connection is then closed in our direction first.
         """
-        if self._nearness >= CLOSING:
+        if self._closing_phase >= CLOSING:
             return
-        self._nearness = CLOSING
+        self._closing_phase = CLOSING
         self._forget_requests()
         self.count_no_more()
         transport = self.transport
@@ -251,14 +251,14 @@ class Closing(Switchable, AccountedProtocol):
 
     def _lose(self) -> None:
         """The connection is lost."""
-        self._nearness = LOST
+        self._closing_phase = LOST
         self._deadline = inf
         self._timer.stop()
 
     def _leave(self) -> None:
         """Close; whoever sends no more needs no time for it."""
         self._cancel("the client closed the connection", Flag.DC)
-        self._nearness = CLOSING
+        self._closing_phase = CLOSING
         self._forget_requests()
         self._begin_end()
         lose_connection(self.transport)

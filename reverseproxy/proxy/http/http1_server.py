@@ -107,7 +107,7 @@ class Http1Proxy(Answering):
             or self._tunnel is not None
             or bool(self._events)
             or self._parser.in_head
-            or self._nearness is CLOSING
+            or self._closing_phase is CLOSING
         )
 
     @property
@@ -124,7 +124,7 @@ class Http1Proxy(Answering):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
-        if self._nearness >= CLOSING:
+        if self._closing_phase >= CLOSING:
             self._drop(data)
             return
         try:
@@ -149,7 +149,7 @@ class Http1Proxy(Answering):
                 self._pass_on()
         if self._exchange is None and self._parser.in_head and self._awaited is not HEAD:
             self._set_deadline(self._seconds() + self.settings.head_timeout, HEAD)
-        if self._nearness < CLOSING:
+        if self._closing_phase < CLOSING:
             self._count(data)
 
     def _count(self, data: bytes) -> None:
@@ -195,7 +195,7 @@ class Http1Proxy(Answering):
                     if exchange is not None and exchange.request_complete:
                         break
                     self._malformed(event)  # type: ignore[arg-type]
-                if self._nearness >= CLOSING:
+                if self._closing_phase >= CLOSING:
                     events.clear()
                     break
                 events.popleft()
@@ -229,7 +229,7 @@ class Http1Proxy(Answering):
 
     def update_reading(self) -> None:
         """Read on, or pause, as what has come demands."""
-        if self._nearness >= CLOSING or self._eof or self._tunnel is not None:
+        if self._closing_phase >= CLOSING or self._eof or self._tunnel is not None:
             return
         exchange = self._exchange
         reading = not (
@@ -285,7 +285,7 @@ class Http1Proxy(Answering):
                 note_failure(tally, exchange, exchange.flags, exchange.flag)
         if settings.observed:
             tell(settings, exchange)
-        if not keep_alive or self._nearness is not OPEN:
+        if not keep_alive or self._closing_phase is not OPEN:
             # A client that asked for the close, and has sent everything, sends no more.
             self._close(linger=self._writer.persists or not exchange.request_complete)
             return
@@ -347,10 +347,10 @@ class Http1Proxy(Answering):
         can't be known before they are sent.
         """
         self._eof = True
-        if self._nearness < CLOSING and not self.settings.abort_on_half_close:
+        if self._closing_phase < CLOSING and not self.settings.abort_on_half_close:
             self._drop_incomplete()
             self._look_at_end()
-            if self._nearness < CLOSING:
+            if self._closing_phase < CLOSING:
                 watch_for_reset(self.transport)
         else:
             self._leave()
@@ -365,7 +365,7 @@ class Http1Proxy(Answering):
         """Leave a client that sends no more when there is nothing to answer any more."""
         exchange = self._exchange
         if (
-            self._nearness < CLOSING
+            self._closing_phase < CLOSING
             and not self._events
             and (exchange is None or not exchange.request_complete)
         ):
@@ -374,7 +374,7 @@ class Http1Proxy(Answering):
     @property
     def _goes_on(self) -> bool:
         """Whether another request may follow the current one."""
-        if self._nearness is not OPEN:
+        if self._closing_phase is not OPEN:
             return False
         return not self._eof or bool(self._events) or self._parser.held_size > 0
 

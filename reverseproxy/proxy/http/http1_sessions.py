@@ -4,7 +4,7 @@ What is under way on a client's connection of HTTP/1, and what becomes of it whe
 
 from __future__ import annotations
 
-__all__ = ["Sessions"]
+__all__ = ["ClientSessions"]
 
 from math import inf
 
@@ -14,7 +14,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.client_side import record
 from reverseproxy.proxy.http.exchange import Exchange
-from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, IDLE, LOST, Closing
+from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, IDLE, LOST, ClientClosing
 from reverseproxy.proxy.http.http1_switch import switch
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.settings import HttpSettings
@@ -22,7 +22,7 @@ from reverseproxy.proxy.http.upgraded import Upgraded, is_websocket
 from reverseproxy.wire.http1.writing import ResponseWriter
 
 
-class Sessions(Closing):
+class ClientSessions(ClientClosing):
     """
     The part of a client's connection that has what is under way on it: a request, or what has become of one.
     """
@@ -49,7 +49,7 @@ class Sessions(Closing):
             return self._session.doing
         if self._exchange is not None:
             return "HTTP/1 response" if self._exchange.response_started else "HTTP/1 request"
-        return "closing" if self._nearness >= CLOSING else "part of a request" if self.busy else ""
+        return "closing" if self._closing_phase >= CLOSING else "part of a request" if self.busy else ""
 
     def end(self, reason: str) -> None:
         """See L{IEndable}."""
@@ -60,7 +60,7 @@ class Sessions(Closing):
         elif not self.info.reverse:
             self._close(linger=True)
 
-    # Closing
+    # ClientClosing
 
     def _idle_too_long(self) -> None:
         if self._exchange is None:
@@ -109,7 +109,7 @@ class Sessions(Closing):
             (self._tunnel_closed, exchange.tunnel_closed),
             is_websocket(exchange),
         )
-        if self.relay is not None and client.relay is not None and self._nearness is not LOST:
+        if self.relay is not None and client.relay is not None and self._closing_phase is not LOST:
             self._session = Upgraded(exchange, self.relay, client.relay, self.settings, self.info)
         if self._eof and self.relay is not None:
             self.relay.readConnectionLost()

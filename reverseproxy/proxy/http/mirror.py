@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import End, Event, Request, Response
 
@@ -87,19 +87,19 @@ class Mirrored(Attempts):
         self._deadline: IDelayedCall | None = None
         for event in events:
             self._add(event)
-        if self._phase != Phase.DONE:
+        if self._phase != ExchangePhase.DONE:
             self._acquire()
 
     def add(self, event: Event) -> None:
         """Something more of the request has come."""
-        if self._phase == Phase.DONE:
+        if self._phase == ExchangePhase.DONE:
             return
         self._add(event)
         self._flush()
 
     def cut_off(self, whole: bool) -> None:
         """The exchange is over; there will be nothing more of the request."""
-        if not whole and self._phase != Phase.DONE:
+        if not whole and self._phase != ExchangePhase.DONE:
             self.fail(499, "the client has gone", Flag.DC)
 
     def _add(self, event: Event) -> None:
@@ -108,7 +108,7 @@ class Mirrored(Attempts):
             self._backlog += len(event)
             if self._backlog > BACKLOG:
                 self.fail(413, "the host does not take it fast enough", Flag.LR)
-        elif type(event) is End and self._phase != Phase.DONE:
+        elif type(event) is End and self._phase != ExchangePhase.DONE:
             self._whole = True
             self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long", Flag.UT)
 
@@ -130,7 +130,7 @@ class Mirrored(Attempts):
 
     def fail(self, status: int, reason: str, flags: int) -> None:
         """Give the copy up; nobody waits for it."""
-        if self._phase == Phase.DONE:
+        if self._phase == ExchangePhase.DONE:
             return
         log.debug(
             "cluster {cluster}: a copy of a request was given up: {reason}",
@@ -143,7 +143,7 @@ class Mirrored(Attempts):
         self._give_up()
 
     def _send(self, client: IUpstream) -> None:
-        self._phase = Phase.ACTIVE
+        self._phase = ExchangePhase.ACTIVE
         self._client = client
         self._full = client.full
         out, self._out = self._out, []
@@ -176,7 +176,7 @@ class Mirrored(Attempts):
                     return
             elif type(event) is End:
                 client = self._end()
-                self._phase = Phase.DONE
+                self._phase = ExchangePhase.DONE
                 if client is not None:
                     client.finish(self._whole)
                 self._release()

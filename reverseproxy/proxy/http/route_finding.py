@@ -13,14 +13,14 @@ from twisted.logger import Logger
 
 from reverseproxy.errors import ClusterUnknown
 from reverseproxy.limits.refusals import REFUSALS
-from reverseproxy.proxy.filters import FilteredRequest, Passage, Refusal
+from reverseproxy.proxy.filters import FilteredRequest, LocalReply, Passage
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.http.mirror import Mirrored
+from reverseproxy.proxy.http.reporting import begin_trace, variable
 from reverseproxy.proxy.http.retrying import Retrying
 from reverseproxy.proxy.http.sending import WAITING
-from reverseproxy.proxy.http.telling import begin_trace, variable
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.routing import (
     IMMUTABLE_FIELDS,
@@ -58,7 +58,7 @@ class RouteFinding(Retrying):
         """Answer without a host."""
         raise NotImplementedError
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: LocalReply) -> None:
         """Answer as a filter says, or break off if an answer has begun."""
         raise NotImplementedError
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.client_pools import header_of
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.ended import Ended
+from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
+from reverseproxy.proxy.http.end_reporting import EndReporting
 from reverseproxy.proxy.http.interfaces import IDirectRequest, IDownstream, IUpstream
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.routing import ClusterRoute, Timeouts
@@ -34,10 +34,10 @@ REQUEST_BUFFER: Final = 65536
 SWITCHED: Final = 101
 """The status of an exchange whose two sides speak another protocol from now on."""
 
-NEW, WAITING, ACTIVE, DONE = Phase
+NEW, WAITING, ACTIVE, DONE = ExchangePhase
 
 
-class Sending(Ended):
+class Sending(EndReporting):
     """
     The part of an exchange that has the request.
 

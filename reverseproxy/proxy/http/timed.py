@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.deadlines import Clock, Limits, Stage, State, Watch
+from reverseproxy.proxy.http.deadlines import Clock, ExchangeStage, ExchangeState, ProgressWatch, TimeLimits
 from reverseproxy.proxy.http.ending import STALLED
 from reverseproxy.proxy.http.interfaces import IUpstream
 from reverseproxy.proxy.http.sending import DONE, REQUEST_BUFFER, WAITING, Sending
@@ -33,7 +33,7 @@ class Timed(Sending):
 
     sent: int
     _begun: float  # when the route's time began: with the request, or when its filters were done with it
-    _watch: Watch | None  # once it has taken so long that somebody looks
+    _watch: ProgressWatch | None  # once it has taken so long that somebody looks
 
     @property
     def clock(self) -> IReactorTime:
@@ -51,12 +51,12 @@ class Timed(Sending):
         idle = self.idle_timeout
         return self.downstream.settings.stream_idle if idle is None else idle
 
-    def _watched(self) -> Watch:
+    def _watched(self) -> ProgressWatch:
         if self._watch is None:
-            self._watch = Watch()
+            self._watch = ProgressWatch()
         return self._watch
 
-    def _limits(self, route: ClusterRoute) -> Limits:
+    def _limits(self, route: ClusterRoute) -> TimeLimits:
         idle = self._idle
         downstream = self.downstream
         believed = downstream.settings.trust.believes(downstream.info)
@@ -69,30 +69,30 @@ class Timed(Sending):
         to_the_end = route.timeout_to_end
         if to_the_end is None:
             to_the_end = downstream.settings.timeout_to_end
-        return Limits(begin, idle, to_the_end, self._begun + downstream.settings.request_time)
+        return TimeLimits(begin, idle, to_the_end, self._begun + downstream.settings.request_time)
 
-    def _state(self, client: IUpstream | None) -> State:
+    def _state(self, client: IUpstream | None) -> ExchangeState:
         downstream, host = self.downstream, self.host
         waits = downstream.backlog()
         # What has no body is as good as sent.
         unsent = client.backlog() if client is not None and self.received else NOTHING
         is_reverse = host is not None and host.is_reverse
         interims = self._watched().interims
-        stage, asked_at = Stage.RESPONSE, inf
+        stage, asked_at = ExchangeStage.RESPONSE, inf
         if self.request_complete:
             asked_at = self._asked_at or self._begun
         if not self.status:
-            stage = Stage.WAIT if self.request_complete else Stage.REQUEST
+            stage = ExchangeStage.WAIT if self.request_complete else ExchangeStage.REQUEST
             if self.head.awaits_continue and not (self.received or interims):
-                stage, asked_at = Stage.WAIT, self._begun
-        return State(
+                stage, asked_at = ExchangeStage.WAIT, self._begun
+        return ExchangeState(
             stage,
             asked_at,
             self._attempts,
             (self.received, self.sent, interims, self._attempts, waits.mark, unsent.mark),
             (interims, unsent.mark),
             interims > 0 or unsent.size > 0,
-            (stage is Stage.REQUEST and self._phase == WAITING)
+            (stage is ExchangeStage.REQUEST and self._phase == WAITING)
             or (is_reverse and (self._full or unsent.size > 0))
             or (downstream.info.reverse and (downstream.full or waits.size > 0)),
             self._phase == WAITING or self._full or unsent.size > 0,
@@ -114,17 +114,17 @@ class Timed(Sending):
         self._time_is_over(found, state, limits)
         return inf
 
-    def _time_is_over(self, clock: Clock, state: State, limits: Limits) -> None:
+    def _time_is_over(self, clock: Clock, state: ExchangeState, limits: TimeLimits) -> None:
         status, flag = 504, Flag.UT
         if clock is Clock.IDLE:
             flag = Flag.SI
             reason, key = f"for {format_duration(limits.idle)}", "stream_idle_timeout of the proxy filter"
             if self._route is not None and self._route.idle_timeout is not None:
                 key = "idle_timeout of the route"
-            if state.stage is Stage.REQUEST and not state.unsettled:
+            if state.stage is ExchangeStage.REQUEST and not state.unsettled:
                 status = 408
                 reason = f"the client sent nothing of the request {reason}"
-            elif state.stage is Stage.REQUEST:
+            elif state.stage is ExchangeStage.REQUEST:
                 reason = f"the host took nothing of the request {reason}"
             elif self.downstream.full or self.downstream.backlog().size:
                 status = STALLED

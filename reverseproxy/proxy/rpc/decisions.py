@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from reverseproxy.proxy.http.decisions import Choice, told_end, told_host, told_outcome, told_route
+from reverseproxy.proxy.http.decisions import (
+    Choice,
+    describe_end,
+    describe_host,
+    describe_outcome,
+    describe_route,
+)
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ class ToldRpcExchange(RpcExchange):
         )
 
     def _follow(self, route: ClusterRoute, facts: RouteInput) -> None:
-        self._say(told_route(route))
+        self._say(describe_route(route))
         super()._follow(route, facts)
 
     def _answer_for(self, result: RouteResult | None) -> None:
@@ -47,7 +53,7 @@ class ToldRpcExchange(RpcExchange):
         super()._answer_for(result)
 
     def _connect(self, host: Host) -> None:
-        self._say(told_host(self, host))
+        self._say(describe_host(self, host))
         super()._connect(host)
 
     def _send(self, client: RpcClient) -> None:
@@ -56,19 +62,19 @@ class ToldRpcExchange(RpcExchange):
 
     def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
         again = super()._may_try_again(outcome, unsent, idempotent)
-        self._say(told_outcome(self, outcome, again))
+        self._say(describe_outcome(self, outcome, again))
         return again
 
-    def _end_told(self) -> None:
-        self._say(told_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
+    def _log_end(self) -> None:
+        self._say(describe_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
 
     def _finish(self) -> None:
         super()._finish()
-        self._end_told()
+        self._log_end()
 
     def _end(self) -> None:
         super()._end()
-        self._end_told()
+        self._log_end()
 
 
 rpc_exchange_class: Final[Choice[RpcExchange]] = Choice(RpcExchange, ToldRpcExchange)

@@ -17,10 +17,10 @@ from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcOwner
+from reverseproxy.proxy.rpc.reporting import end_trace, failed, record
 from reverseproxy.proxy.rpc.retrying import TERMINATED
 from reverseproxy.proxy.rpc.route_finding import RpcRouteFinding
 from reverseproxy.proxy.rpc.sending import DONE, RpcSending
-from reverseproxy.proxy.rpc.telling import end_trace, failed, record
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 
 

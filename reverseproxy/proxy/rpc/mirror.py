@@ -10,7 +10,7 @@ __all__ = ["RpcCopy"]
 
 from typing import TYPE_CHECKING, Final
 
-from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
@@ -54,7 +54,7 @@ class RpcCopy(Attempts):
         return self._settings.protocols_differ
 
     def _send(self, client: RpcClient) -> None:
-        self._phase = Phase.ACTIVE
+        self._phase = ExchangePhase.ACTIVE
         if client.max_frame < self._settings.max_frame:
             client.admit(self._settings.max_frame)
         if client.full:

@@ -13,9 +13,9 @@ from reverseproxy.proxy.filters import FilteredRequest, Passage
 from reverseproxy.proxy.flags import NO_FLAGS, Flag
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.rpc.mirror import RpcCopy
+from reverseproxy.proxy.rpc.reporting import begin_trace, variable
 from reverseproxy.proxy.rpc.retrying import RpcRetrying
 from reverseproxy.proxy.rpc.sending import WAITING
-from reverseproxy.proxy.rpc.telling import begin_trace, variable
 from reverseproxy.routing import ClusterRoute, DirectResponse, Redirect, RouteInput, RouteResult
 from reverseproxy.wire.http.border import FORWARDED, MOSN, mark_of, without
 from reverseproxy.wire.rpc.xprotocol import Frame

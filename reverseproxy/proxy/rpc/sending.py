@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reverseproxy.cluster.message_limits import HEAD_ROOM
 from reverseproxy.errors import RpcHeaderError
 from reverseproxy.proxy.access import AccessNotes
-from reverseproxy.proxy.http.attempts import Attempts, Phase
-from reverseproxy.proxy.http.ended import Ended
+from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
+from reverseproxy.proxy.http.end_reporting import EndReporting
 from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
 from reverseproxy.routing import Timeouts
 from reverseproxy.tracing.context import TRACE_FIELDS
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.interfaces import IRpcOwner
     from reverseproxy.tracing.interfaces import IRequestTrace
 
-NEW, WAITING, ACTIVE, DONE = Phase
+NEW, WAITING, ACTIVE, DONE = ExchangePhase
 
 _ANY_TIME = Timeouts(0.0, 0.0)
 
 
-class RpcSending(Ended):
+class RpcSending(EndReporting):
     """
     The part of an exchange that has the request.
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.flags import Flag
-from reverseproxy.proxy.http.deadlines import LOOKS, Clock, FrameWatch, Limits, Stage, State
+from reverseproxy.proxy.http.deadlines import (
+    LOOKS,
+    Clock,
+    ExchangeStage,
+    ExchangeState,
+    FrameWatch,
+    TimeLimits,
+)
 from reverseproxy.proxy.rpc.sending import RpcSending
 from reverseproxy.routing import ClusterRoute, timeouts
 from reverseproxy.transport.backlog import NOTHING
@@ -83,13 +90,13 @@ class RpcTimed(RpcSending):
         times, route = self._times, self._route
         return route is not None and not times.total_asked and times.total == route.timeout
 
-    def _limits(self, route: ClusterRoute) -> Limits:
+    def _limits(self, route: ClusterRoute) -> TimeLimits:
         settings = self.downstream.settings
         idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
         to_the_end = route.timeout_to_end
         if to_the_end is None:
             to_the_end = settings.timeout_to_end
-        return Limits(route.timeout or inf, idle, to_the_end)
+        return TimeLimits(route.timeout or inf, idle, to_the_end)
 
     # what there is to see
 
@@ -98,7 +105,7 @@ class RpcTimed(RpcSending):
             self._watch = FrameWatch()
         return self._watch
 
-    def _state(self, client: RpcClient | None) -> State:
+    def _state(self, client: RpcClient | None) -> ExchangeState:
         """
         See how it goes.
 
@@ -110,8 +117,8 @@ class RpcTimed(RpcSending):
             unsent, arriving = client.outgoing.backlog(self._position), client.arriving(self._number)
         mine = self._watched().follows(arriving)
         host = self.host
-        return State(
-            Stage.RESPONSE if mine else Stage.WAIT,
+        return ExchangeState(
+            ExchangeStage.RESPONSE if mine else ExchangeStage.WAIT,
             self._begun,
             self._attempts,
             arriving,

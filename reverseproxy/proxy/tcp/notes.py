@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.metrics import Ended, Place
-from reverseproxy.proxy.access.record import AccessRecord, Served, Times
+from reverseproxy.proxy.access.record import AccessRecord, Times, UpstreamDetails
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import NO_FLAGS, short_names
 from reverseproxy.proxy.host_connection import next_number
@@ -180,7 +180,7 @@ class SessionNotes:
             "tcp",
             info,
             rule=Place(cluster),
-            served=Served(
+            upstream=UpstreamDetails(
                 cluster,
                 self.host_address,
                 self.server,

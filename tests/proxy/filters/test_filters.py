@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import PerFilterConfig
-from reverseproxy.proxy.filters import BodyLimit, Refusal
+from reverseproxy.proxy.filters import BodyLimit, LocalReply
 from reverseproxy.proxy.flags import Flag
 from reverseproxy.routing import ClusterRoute, DirectResponse, RouteResult
 from tests.proxy.filters.build import ROUTE, FixedRouter, chain, request, steps
@@ -73,7 +73,7 @@ class PayloadLimitTests(SynchronousTestCase):
         asked = request(size=-1)
         self.assertEqual(steps(filters, asked), [])
         reason = "request body larger than 5 bytes"
-        self.assertEqual(asked.limit, BodyLimit(5, Refusal(413, reason, f"{reason}\n".encode(), Flag.DPE)))
+        self.assertEqual(asked.limit, BodyLimit(5, LocalReply(413, reason, f"{reason}\n".encode(), Flag.DPE)))
 
     def test_options_of_routes(self) -> None:
         """They take the place of all of the listener's."""
@@ -151,10 +151,10 @@ class FaultTests(SynchronousTestCase):
         filters = chain(("fault", {"abort": {"status": 500, "percentage": 100}}))
         for _ in range(2):
             [refusal] = steps(filters, request(), route)
-            assert isinstance(refusal, Refusal)
+            assert isinstance(refusal, LocalReply)
             self.assertEqual(refusal.status, 503)
         [refusal] = steps(filters, request())
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, LocalReply)
         self.assertEqual(refusal.status, 500)
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config._base import keys_of
 from reverseproxy.config.models import FlowRuleConfig
-from reverseproxy.proxy.filters import FilterChain, Refusal
+from reverseproxy.proxy.filters import FilterChain, LocalReply
 from reverseproxy.proxy.filters.flow_rules import BLOCKED, FlowRule, Window, buckets_of
 from tests.proxy.filters.build import chain, request, steps
 
@@ -168,7 +168,7 @@ class FlowControlTests(SynchronousTestCase):
                 self.assertEqual(steps(filters, other), [])
             self.assertEqual(steps(filters, request("/a", query="b=c")), [])
             [refusal] = steps(filters, request("/a", query="b=c"))
-            assert isinstance(refusal, Refusal)
+            assert isinstance(refusal, LocalReply)
             self.assertEqual((refusal.status, refusal.body), (509, b"current request is limited"))
             self.clock.advance(1)
             self.assertEqual(steps(filters, request("/a", query="b=c")), [])
@@ -176,7 +176,7 @@ class FlowControlTests(SynchronousTestCase):
     def test_action(self) -> None:
         filters = self.chain({"resource": "/", "threshold": 0.0}, action={"status": 500, "body": "blocked"})
         [refusal] = steps(filters, request())
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, LocalReply)
         self.assertEqual((refusal.status, refusal.body), (500, b"blocked"))
 
     def test_all_rules_must_let_it_pass(self) -> None:

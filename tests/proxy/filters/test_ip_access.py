@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.filters import Refusal
+from reverseproxy.proxy.filters import LocalReply
 from reverseproxy.proxy.filters.ip_access import AddressSet, parse_address
 from tests.proxy.filters.build import chain, request, steps
 
@@ -26,7 +26,7 @@ class DecisionTests(SynchronousTestCase):
         found = steps(chain(("ip_access", config)), request(remote=remote, **headers))
         if found:
             [refusal] = found
-            assert isinstance(refusal, Refusal)
+            assert isinstance(refusal, LocalReply)
             self.assertEqual((refusal.status, refusal.flag), (403, "refused by ip_access"))
         return not found
 
@@ -114,7 +114,7 @@ class DecisionTests(SynchronousTestCase):
         """A filter that refuses keeps the router from being asked."""
         filters = chain(("fault", {"abort": {"percentage": 100}}), ("ip_access", {"default_action": "deny"}))
         [refusal] = steps(filters, request())
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, LocalReply)
         self.assertEqual(refusal.status, 403)
 
 

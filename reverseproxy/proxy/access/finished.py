@@ -1,15 +1,22 @@
 """
-From a request that has ended, in whatever protocol, to what the access log says of it.
+How the access log describes a request that has ended, whatever its protocol.
 """
 
 from __future__ import annotations
 
-__all__ = ["AccessNotes", "IToldRequest", "access_record"]
+__all__ = ["AccessNotes", "IFinishedRequest", "access_record"]
 
 from typing import TYPE_CHECKING, Protocol
 
 from reverseproxy.metrics import NOWHERE
-from reverseproxy.proxy.access.record import AccessRecord, Asked, IClient, Lookup, Served, Times
+from reverseproxy.proxy.access.record import (
+    AccessRecord,
+    IClient,
+    Lookup,
+    RequestDetails,
+    Times,
+    UpstreamDetails,
+)
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
@@ -19,9 +26,9 @@ if TYPE_CHECKING:
 
 class AccessNotes:
     """
-    What only the access log wants to know of a request while it is under way.
+    What only the access log needs of a request that is under way.
 
-    @ivar sent_at: when it was sent to the last host, by the clock that says when it began.
+    @ivar sent_at: when the request was sent to the last host, by the clock that C{started} goes by.
     @ivar local_address: our address towards that host.
     @ivar connection: the number of the connection to that host.
     @ivar answered_at: when its response began; L{None} if it did not.
@@ -36,24 +43,13 @@ class AccessNotes:
         self.answered_at: float | None = None
 
 
-class IToldRequest(Protocol):
+class IFinishedRequest(Protocol):
     """
-    A request that has ended: what all protocols know of one.
+    A request that has ended: what exchanges of all protocols know.
 
-    @ivar rule: what has taken it; L{None} for nothing.
-    @ivar cluster: the cluster of the route; L{None} if it went to none.
-    @ivar host: who has had it last; L{None} for nobody.
-    @ivar notes: what was noted for the access log; L{None} if it was sent to nobody.
-    @ivar started: when it began.
-    @ivar status: the status that was sent, in terms of HTTP; 0 for none.
-    @ivar received: bytes of its body.
-    @ivar sent: bytes of the body of the response.
-    @ivar flag: why there is no complete answer of a host, for people; empty if there is one.
-    @ivar flags: the same as codes; see L{reverseproxy.proxy.flags}.
-    @ivar attempts: how many hosts were taken for it.
-    @ivar waited: seconds in which it waited for a host.
-    @ivar dialled: seconds in which connections were made for it.
-    @ivar trace_id: the trace that spans were made for; empty for none.
+    @ivar cluster: the cluster of the route; L{None} if there is none.
+    @ivar host: the host that was picked last; L{None} if none was.
+    @ivar flags: why the host gave no complete response; see L{reverseproxy.proxy.flags}.
     """
 
     cluster: ICluster | None
@@ -61,66 +57,66 @@ class IToldRequest(Protocol):
     flags: int
 
     @property
-    def waited(self) -> float:
-        """See above."""
-
-    @property
-    def dialled(self) -> float:
-        """See above."""
-
-    @property
     def rule(self) -> IPlace | None:
-        """See above."""
+        """The rule of the router that matched; L{None} for no match."""
 
     @property
     def notes(self) -> AccessNotes | None:
-        """See above."""
+        """What was noted for the access log; L{None} if the request was sent to no host."""
 
     @property
     def started(self) -> float:
-        """See above."""
+        """When the request began."""
 
     @property
     def status(self) -> int:
-        """See above."""
+        """The status of the response, as one of HTTP; 0 for none."""
 
     @property
     def received(self) -> int:
-        """See above."""
+        """How many bytes the request's body had."""
 
     @property
     def sent(self) -> int:
-        """See above."""
+        """How many bytes the response's body had."""
 
     @property
     def flag(self) -> str:
-        """See above."""
+        """Why the host gave no complete response, in words; empty if it did."""
 
     @property
     def attempts(self) -> int:
-        """See above."""
+        """How many hosts were tried."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the request waited for a host to be free."""
+
+    @property
+    def dialled(self) -> float:
+        """Seconds that connections to hosts took."""
 
     @property
     def trace_id(self) -> str:
-        """See above."""
+        """The trace that spans were made for; empty for none."""
 
 
 def access_record(
-    request: IToldRequest,
+    request: IFinishedRequest,
     protocol: str,
     client: IClient,
-    asked: Asked,
+    details: RequestDetails,
     response_headers: Lookup | None,
     now: float,
 ) -> AccessRecord:
     """
     Describe a request that has ended, for the access log.
 
-    @param protocol: what the client speaks.
-    @param client: whose it is.
-    @param asked: what it was for, as far as that could be read.
-    @param response_headers: looks headers of the response up; L{None} if there was none.
-    @param now: the time, by the clock that says when the request began.
+    @param protocol: the client's protocol.
+    @param client: the client's connection.
+    @param details: what the request was for, as far as that could be read.
+    @param response_headers: looks up headers of the response; L{None} if there was none.
+    @param now: the time, by the clock that C{started} goes by.
     """
     host, cluster, notes, started = request.host, request.cluster, request.notes, request.started
     name = "" if cluster is None else cluster.name
@@ -132,15 +128,17 @@ def access_record(
         if notes.answered_at is not None:
             answered = notes.answered_at - started
     if host is None:
-        served = Served(name, attempts=attempts)
+        upstream = UpstreamDetails(name, attempts=attempts)
     else:
-        served = Served(name, host.address, host.server, host.identity, local, attempts, connection)
+        upstream = UpstreamDetails(
+            name, host.address, host.server, host.identity, local, attempts, connection
+        )
     return AccessRecord(
         protocol,
         client,
-        asked,
+        details,
         request.rule or NOWHERE,
-        served,
+        upstream,
         Times(request.waited, request.dialled, sent, answered),
         0.0,
         now - started,

@@ -4,12 +4,12 @@ Why an exchange has got no complete response of a host, and what a server of our
 
 from __future__ import annotations
 
-__all__ = ["Ended"]
+__all__ = ["EndReporting"]
 
 from typing import Final
 
 from reverseproxy.interfaces import IService
-from reverseproxy.proxy.http.attempts import Attempts, Phase
+from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.proxy.http.ending import Ending
 from reverseproxy.wire.http.unsent import Unsent
 
@@ -17,7 +17,7 @@ _GATEWAYS: Final = frozenset({502, 503, 504})
 """Statuses of requests that may have been sent to no host."""
 
 
-class Ended(Attempts):
+class EndReporting(Attempts):
     """The part of an exchange that knows how it has ended, whatever it carries."""
 
     __slots__ = ("_ending",)
@@ -51,7 +51,7 @@ class Ended(Attempts):
 
         @param status: what it is answered with.
         """
-        if self._phase == Phase.WAITING and status in _GATEWAYS and not self._doubtful:
+        if self._phase == ExchangePhase.WAITING and status in _GATEWAYS and not self._doubtful:
             self.ending.unsent = Unsent.REQUEST
 
     def _unsent_for(self, service: IService | None) -> Unsent | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.proxy.access import AccessRecord, Asked, access_record
+from reverseproxy.proxy.access import AccessRecord, RequestDetails, access_record
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.flags import short_names
 
@@ -119,8 +119,8 @@ def record(exchange: RpcExchange) -> AccessRecord:
     """Describe an exchange that has ended, for the access log."""
     frame, downstream = exchange.frame, exchange.downstream
     try:
-        asked = Asked(service=frame.service, operation=frame.method, headers=frame.header)
+        asked = RequestDetails(service=frame.service, operation=frame.method, headers=frame.header)
     except RpcHeaderError:
-        asked = Asked()
+        asked = RequestDetails()
     headers = lookup(exchange.response)
     return access_record(exchange, downstream.protocol.name, downstream.info, asked, headers, exchange.now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reverseproxy.clock import wall_time
 from reverseproxy.config.durations import format_duration
 from reverseproxy.logs import format_time
-from reverseproxy.proxy.access import AccessRecord, Asked, access_record
+from reverseproxy.proxy.access import AccessRecord, RequestDetails, access_record
 from reverseproxy.proxy.flags import short_names
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def record(exchange: Exchange) -> AccessRecord:
     """Describe an exchange that has ended, for the access log."""
     head, response, downstream = exchange.head, exchange.response_head, exchange.downstream
     path, _, query = head.target.decode("ascii", "replace").partition("?")
-    asked = Asked(
+    request = RequestDetails(
         head.method.decode("ascii", "replace"),
         path,
         query,
@@ -124,5 +124,5 @@ def record(exchange: Exchange) -> AccessRecord:
     )
     headers = None if response is None else response.lookup
     return access_record(
-        exchange, downstream.protocol, downstream.info, asked, headers, exchange.clock.seconds()
+        exchange, downstream.protocol, downstream.info, request, headers, exchange.clock.seconds()
     )

@@ -9,7 +9,7 @@ host's fault that nobody waits, it gets a moment to come to an end.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BYTES", "PATIENCE", "Leftover"]
+__all__ = ["MAX_BYTES", "PATIENCE", "ResponseDrain"]
 
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -36,7 +36,7 @@ class IKept(Protocol):
         """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
 
 
-class Leftover:
+class ResponseDrain:
     """Takes the place of an exchange, until the answer is over."""
 
     response_waiting = 0
