@@ -15,7 +15,7 @@ from reverseproxy.identity import AgentIdentity
 from reverseproxy.proxy.access import AccessRecord, RequestDetails
 from reverseproxy.proxy.access.formats import formatter_of
 from reverseproxy.proxy.access.record import UpstreamDetails
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from tests.config.documents import TUNNEL_SERVER
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -44,7 +44,7 @@ REQUESTS = [
         "Http1",
         status=503,
         request=RequestDetails(path="/x"),
-        flags=Flag.UH,
+        flags=ResponseFlag.UH,
         flag="cluster edge has no host",
         start=1e9,
     ),

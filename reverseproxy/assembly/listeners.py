@@ -28,8 +28,8 @@ from reverseproxy.metrics import RequestTally
 from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
+from reverseproxy.proxy.protocol_builder import ProtocolBuilder
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
-from reverseproxy.proxy.served import Served
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.routing import Router
 from reverseproxy.tls import ServerTls
@@ -234,7 +234,7 @@ class ListenerBuilder:
                     proxy_protocol=tcp.proxy_protocol,
                     tracing=self._world.tracing,
                 )
-                return Served("tcp", TcpProxy, settings, settings)
+                return ProtocolBuilder("tcp", TcpProxy, settings, settings)
             case TunnelConfig() as tunnel:
                 return self._tunnel(listener.name, tunnel)
             case _:

@@ -47,7 +47,7 @@ from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.access.record import Client, UpstreamDetails
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
 from reverseproxy.proxy.relay import RelayEnd, couple
-from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
+from reverseproxy.proxy.tcp.failover import REPLAY_LIMIT
 from reverseproxy.proxy.tcp.forwarding_end import ForwardingEnd
 from reverseproxy.routing import Router
 

@@ -29,7 +29,7 @@ from reverseproxy.listener.proxy_protocol import ProxiedAddress
 from reverseproxy.net.formatting import format_address
 from reverseproxy.net.handles import descriptor_of
 from reverseproxy.net.tcp_options import tune
-from reverseproxy.proxy.farewell import QUIET, doing, end_session
+from reverseproxy.proxy.closing import QUIET, doing, end_session
 from reverseproxy.tls import gate_of, peer_subject
 
 if TYPE_CHECKING:

@@ -7,13 +7,22 @@ __all__ = ["note_failure"]
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy.clock import wall_time
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 
 if TYPE_CHECKING:
     from reverseproxy.metrics import IEnded, RequestTally
 
 _OF_HOSTS: Final = (
-    Flag.UF | Flag.UT | Flag.UC | Flag.UR | Flag.UPE | Flag.URX | Flag.SI | Flag.DF | Flag.UH | Flag.UO
+    ResponseFlag.UF
+    | ResponseFlag.UT
+    | ResponseFlag.UC
+    | ResponseFlag.UR
+    | ResponseFlag.UPE
+    | ResponseFlag.URX
+    | ResponseFlag.SI
+    | ResponseFlag.DF
+    | ResponseFlag.UH
+    | ResponseFlag.UO
 )
 """What a host, or its agent, has to do with; not what clients and filters do."""
 

@@ -40,7 +40,7 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpendable, IPartable
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.proxy.farewell import FRESH, QUIET, end_session
+from reverseproxy.proxy.closing import FRESH, QUIET, end_session
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.wire.http.fields import MAX_METHOD, TOKEN
 

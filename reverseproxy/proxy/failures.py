@@ -39,7 +39,7 @@ class Failed(NamedTuple):
     @ivar peer: the client's address.
     @ivar status: what the client gets, in terms of HTTP; 0 for nothing.
     @ivar reason: a sentence.
-    @ivar flags: the same as L{Flags<reverseproxy.proxy.flags.Flag>}.
+    @ivar flags: the same as L{ResponseFlag}.
     @ivar cluster: where it was to go; empty if that is not known.
     @ivar host: the last host that was taken for it; empty for none.
     @ivar remedy: what to do; empty for what the flags say.

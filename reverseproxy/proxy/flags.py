@@ -14,7 +14,7 @@ from __future__ import annotations
 
 __all__ = [
     "NO_FLAGS",
-    "Flag",
+    "ResponseFlag",
     "flag_of",
     "long_names",
     "session_flags",
@@ -36,7 +36,7 @@ NO_FLAGS: Final = 0
 """What a request has that a host has answered completely."""
 
 
-class Flag(IntFlag):
+class ResponseFlag(IntFlag):
     """One reason; see the module's text."""
 
     UH = 1 << 0
@@ -70,63 +70,69 @@ class _Meaning(NamedTuple):
     remedy: str
 
 
-_MEANINGS: Final[dict[Flag, _Meaning]] = {
-    Flag.UH: _Meaning(
+_MEANINGS: Final[dict[ResponseFlag, _Meaning]] = {
+    ResponseFlag.UH: _Meaning(
         "NoHealthyUpstream",
         "see whether an agent has joined this cluster, or what its health checks say",
     ),
-    Flag.UF: _Meaning(
+    ResponseFlag.UF: _Meaning(
         "UpstreamConnectionFailure",
         "see whether the service runs, and whether its address in the configuration is right",
     ),
-    Flag.UO: _Meaning(
+    ResponseFlag.UO: _Meaning(
         "UpstreamOverflow",
         "let agents bring more connections (connection_num), add hosts, or raise the limits of the cluster",
     ),
-    Flag.UT: _Meaning(
+    ResponseFlag.UT: _Meaning(
         "UpstreamRequestTimeout",
         "see why the host is slow, or give it more time: timeout of the route",
     ),
-    Flag.UC: _Meaning(
+    ResponseFlag.UC: _Meaning(
         "UpstreamConnectionTermination",
         "see in the log of the host, or of its agent, why it closed the connection",
     ),
-    Flag.UR: _Meaning("UpstreamRemoteReset", "see in the log of the host why it broke the request off"),
-    Flag.UPE: _Meaning(
+    ResponseFlag.UR: _Meaning(
+        "UpstreamRemoteReset", "see in the log of the host why it broke the request off"
+    ),
+    ResponseFlag.UPE: _Meaning(
         "UpstreamProtocolError",
         "see whether the host speaks the protocol that the route demands, and what it has answered",
     ),
-    Flag.URX: _Meaning("UpstreamRetryLimitExceeded", "see what the attempts failed by"),
-    Flag.NR: _Meaning(
+    ResponseFlag.URX: _Meaning("UpstreamRetryLimitExceeded", "see what the attempts failed by"),
+    ResponseFlag.NR: _Meaning(
         "NoRouteFound", "add a route for it, or find out with 'reverseproxy explain' which one would take it"
     ),
-    Flag.NC: _Meaning(
+    ResponseFlag.NC: _Meaning(
         "NoClusterFound", "define the cluster in cluster_manager, or name another one in the route"
     ),
-    Flag.DC: _Meaning("DownstreamConnectionTermination", ""),
-    Flag.DR: _Meaning("DownstreamRemoteReset", ""),
-    Flag.DPE: _Meaning("DownstreamProtocolError", ""),
-    Flag.DT: _Meaning("DurationTimeout", "give clients more time: request_timeout of the proxy filter"),
-    Flag.LR: _Meaning("LocalReset", ""),
-    Flag.RL: _Meaning("RateLimited", "raise the threshold in the flow control filter"),
-    Flag.FI: _Meaning("FaultInjected", "the fault filter does this"),
-    Flag.DI: _Meaning("DelayInjected", "the fault filter does this"),
-    Flag.UAEX: _Meaning("UnauthorizedExternalService", "let the address in, in the ip_access filter"),
-    Flag.SI: _Meaning("StreamIdleTimeout", "allow more time: stream_idle_timeout of the proxy filter"),
-    Flag.DF: _Meaning(
+    ResponseFlag.DC: _Meaning("DownstreamConnectionTermination", ""),
+    ResponseFlag.DR: _Meaning("DownstreamRemoteReset", ""),
+    ResponseFlag.DPE: _Meaning("DownstreamProtocolError", ""),
+    ResponseFlag.DT: _Meaning(
+        "DurationTimeout", "give clients more time: request_timeout of the proxy filter"
+    ),
+    ResponseFlag.LR: _Meaning("LocalReset", ""),
+    ResponseFlag.RL: _Meaning("RateLimited", "raise the threshold in the flow control filter"),
+    ResponseFlag.FI: _Meaning("FaultInjected", "the fault filter does this"),
+    ResponseFlag.DI: _Meaning("DelayInjected", "the fault filter does this"),
+    ResponseFlag.UAEX: _Meaning("UnauthorizedExternalService", "let the address in, in the ip_access filter"),
+    ResponseFlag.SI: _Meaning(
+        "StreamIdleTimeout", "allow more time: stream_idle_timeout of the proxy filter"
+    ),
+    ResponseFlag.DF: _Meaning(
         "DnsResolutionFailed", "see whether the host's name is right, and can be looked up here"
     ),
-    Flag.OM: _Meaning(
+    ResponseFlag.OM: _Meaning(
         "OverloadManagerTerminated", "raise max_unfinished_size of the server, if there is memory"
     ),
 }
 
-_CAUSES: Final = (Flag.DF, Flag.UF)
+_CAUSES: Final = (ResponseFlag.DF, ResponseFlag.UF)
 
 _BY_CAUSE: Final = (
     *_CAUSES,
-    *(flag for flag in _MEANINGS if flag not in (*_CAUSES, Flag.URX)),
-    Flag.URX,
+    *(flag for flag in _MEANINGS if flag not in (*_CAUSES, ResponseFlag.URX)),
+    ResponseFlag.URX,
 )
 """The flags, those first that say most of what to do."""
 
@@ -152,13 +158,13 @@ def what_to_do(flags: int) -> str:
 def flag_of(error: BaseException | None) -> int:
     """Say what stands for an error that kept a request from a host; nothing for one that we don't know."""
     if isinstance(error, NoHealthyHost | NoHostCame):
-        return Flag.UH
+        return ResponseFlag.UH
     if isinstance(error, QueueFull | QueueTimeout):
-        return Flag.UO
+        return ResponseFlag.UO
     if isinstance(error, ClusterUnknown):
-        return Flag.NC
+        return ResponseFlag.NC
     if isinstance(error, DNSLookupError):
-        return Flag.UF | Flag.DF
+        return ResponseFlag.UF | ResponseFlag.DF
     return NO_FLAGS
 
 
@@ -170,9 +176,9 @@ def session_flags(reason: Failure, lost: int) -> int:
     """
     if reason.check(ConnectionDone) is not None:
         return NO_FLAGS
-    return Flag.LR if reason.check(ConnectionAborted) is not None else lost
+    return ResponseFlag.LR if reason.check(ConnectionAborted) is not None else lost
 
 
 def who_ended(reason: Failure) -> int:
     """Say what stands for the end of a client's connection, which it has ended, or we have aborted."""
-    return Flag.LR if reason.check(ConnectionAborted) is not None else Flag.DC
+    return ResponseFlag.LR if reason.check(ConnectionAborted) is not None else ResponseFlag.DC

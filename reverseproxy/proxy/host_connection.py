@@ -23,8 +23,7 @@ from reverseproxy.net.tcp_options import tune
 if TYPE_CHECKING:
     from reverseproxy.proxy.connection_pool import ConnectionPool
 
-# Under the name by which readers of the log know these lines.
-log = Logger(namespace="reverseproxy.proxy.to_hosts")
+log = Logger()
 
 next_number = count(1).__next__
 """Return a number that no other connection to a host has in this process."""

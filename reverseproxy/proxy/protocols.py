@@ -43,10 +43,10 @@ from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.http2_server import Http2Proxy
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.trust import Trust
+from reverseproxy.proxy.protocol_builder import ProtocolBuilder
 from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.proxy.rpc.settings import RpcSettings
-from reverseproxy.proxy.served import Served
 from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing
 
@@ -96,20 +96,20 @@ def with_idle_timeout(
     protocol: Callable[[Any, ConnectionInfo], IProtocol],
     parts: Collection[Any] = (),
     own: Collection[str] = (),
-) -> Served:
+) -> ProtocolBuilder:
     """
     Give client connections an idle timeout by default, and reverse ones none.
 
     An idle reverse connection is what a tunnel is for; MOSN closes and redials
     it every 90 s (docs/mosn.rst 3.4).
 
-    @param kind: see L{Served}, as for C{parts} and C{own}.
+    @param kind: see L{ProtocolBuilder}, as for C{parts} and C{own}.
     @param settings: with an C{idle_timeout}; L{None} if the listener does not
         say, 0 for never.
     """
     reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
     timeout = IDLE_TIMEOUT if settings.idle_timeout is None else reverse.idle_timeout
-    return Served(kind, protocol, replace(settings, idle_timeout=timeout), reverse, parts, own)
+    return ProtocolBuilder(kind, protocol, replace(settings, idle_timeout=timeout), reverse, parts, own)
 
 
 def session_idle(own: float | None, listener: float | None) -> float | None:

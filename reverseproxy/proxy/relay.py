@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.proxy.farewell import LINGER, Farewell, Parting
+from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose
 from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.wire.http.websocket import FrameTracker
 
@@ -40,7 +40,7 @@ def lose_connection(transport: Any) -> None:
     """
     Close a connection once its buffered bytes are out.
 
-    This may wait for ever on a peer that does not read, so begin a L{Farewell}
+    This may wait for ever on a peer that does not read, so begin a L{DelayedClose}
     first: the connection may be lost before this returns.
     """
     transport.unregisterProducer()  # TLS transports don't close while they have a producer
@@ -59,7 +59,7 @@ class RelayEnd(Rebindable):
 
     @ivar received: bytes received so far on this end.
     @ivar on_close: called once with the reason when this end's connection is lost.
-    @ivar parting: how its connection may end.
+    @ivar close_limits: how its connection may end.
     @ivar unsaid: a last frame for the other end, should this one end between two frames and without one.
     @ivar frames: where the frames end that come on this end, where they are those of WebSocket.  Somebody
         has to look at what comes then, so that it is not passed on unseen.
@@ -67,7 +67,7 @@ class RelayEnd(Rebindable):
 
     transport: Any
     received = 0
-    parting = Parting()
+    close_limits = CloseLimits()
     frames: FrameTracker | None = None
     unsaid = b""
     _last_frame = b""
@@ -80,7 +80,7 @@ class RelayEnd(Rebindable):
         self._early: list[bytes] = []
         self._read_closed = False
         self._write_closed = False
-        self._farewell: Farewell | None = None
+        self._delayed_close: DelayedClose | None = None
         self._lost = False
 
     @property
@@ -96,7 +96,7 @@ class RelayEnd(Rebindable):
     @property
     def closing(self) -> bool:
         """Whether we close this end's connection."""
-        return self._farewell is not None
+        return self._delayed_close is not None
 
     def dataReceived(self, data: bytes) -> None:
         """Keep what arrives before this end is coupled."""
@@ -208,13 +208,13 @@ class RelayEnd(Rebindable):
 
     def close(self) -> None:
         """Close this end's connection when what is buffered for it has been sent, and taken."""
-        if not self._lost and self._farewell is None:
-            self._farewell = Farewell(self._clock, self.transport, self.parting)
+        if not self._lost and self._delayed_close is None:
+            self._delayed_close = DelayedClose(self._clock, self.transport, self.close_limits)
             lose_connection(self.transport)
 
     def end_sending(self) -> None:
         """Send no more on this end's connection, and hear to its end what comes, where that can be."""
-        if self._lost or self._write_closed or self._farewell is not None:
+        if self._lost or self._write_closed or self._delayed_close is not None:
             return
         if hasattr(self.transport, "loseWriteConnection"):
             self._finish_writing()
@@ -238,8 +238,8 @@ class RelayEnd(Rebindable):
         self._say_what_is_unsaid()
         self._lost = True
         self._early.clear()
-        if self._farewell is not None:
-            self._farewell.stop()
+        if self._delayed_close is not None:
+            self._delayed_close.stop()
         if self._peer is not None:
             self._peer.close()
         if self.on_close is not None:

@@ -16,7 +16,7 @@ from reverseproxy.cluster.narrowed import IClusters
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.farewell import STALL
+from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.routing import Router

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.errors import ConnectionUnavailable
-from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.handing import make_pair, put_in
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection
@@ -32,13 +32,13 @@ from reverseproxy.workers.messages import Message
 
 log = Logger()
 
-_PARTING: Final = Parting(excused=True)
+_CLOSE_LIMITS: Final = CloseLimits(excused=True)
 
 
 class _Far(RelayEnd):
     """The agent's end of a relay."""
 
-    parting = _PARTING
+    close_limits = _CLOSE_LIMITS
 
     @property
     def intact(self) -> bool:
@@ -55,7 +55,7 @@ class _Far(RelayEnd):
 class _Near(RelayEnd):
     """Our end of the pair of sockets whose other end another worker has."""
 
-    parting = _PARTING
+    close_limits = _CLOSE_LIMITS
 
     def __init__(self, clock: IReactorTime, relay: TlsRelay) -> None:
         super().__init__(clock)

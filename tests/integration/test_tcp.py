@@ -39,7 +39,7 @@ class Counter(RawPeer):
         self.transport.loseConnection()
 
 
-class Farewell(RawPeer):
+class DelayedClose(RawPeer):
     """Answers the first bytes, ends its own direction, and reads on."""
 
     def dataReceived(self, data: bytes) -> None:
@@ -91,7 +91,7 @@ class TcpTests(IntegrationTestCase):
         self.assertEqual(await peer.closed(), b"300000 bytes")
 
     async def test_half_close_by_the_backend(self) -> None:
-        backend = await listen_raw(self, Farewell)
+        backend = await listen_raw(self, DelayedClose)
         port = await self.start(backend.port, 1)
         peer = await connect_raw(self, port)
         peer.transport.write(b"hello; ")

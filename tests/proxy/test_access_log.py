@@ -22,7 +22,7 @@ from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.access import log as access_log
 from reverseproxy.proxy.access.formats import MOSN_FORMAT
 from reverseproxy.proxy.access.record import Client, RequestDetails, Times, UpstreamDetails
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 
 #: 2026-07-14T12:00:00.123Z
 MOMENT = 1784030400.1234
@@ -197,7 +197,7 @@ class FormatTests(AccessLogTestCase):
             self.assertEqual(self.line(fmt, full_record()), line)
         self.assertEqual(self.line("", full_record()), f'{line} "GET /a/b?x=1&y=2" - - -')
         agent = AgentIdentity("edge-7", "static")
-        record = full_record(agent=agent, flags=Flag.UC, flag="lost", route="shop[2]")
+        record = full_record(agent=agent, flags=ResponseFlag.UC, flag="lost", route="shop[2]")
         self.assertTrue(self.line("", record).endswith(' "GET /a/b?x=1&y=2" UC token:edge-7 shop[2]'))
 
     def test_words(self) -> None:
@@ -224,7 +224,7 @@ class FormatTests(AccessLogTestCase):
         """Every variable, under all its names."""
         record = full_record(
             flag="no host",
-            flags=Flag.UH | Flag.URX,
+            flags=ResponseFlag.UH | ResponseFlag.URX,
             route="shop[2]",
             virtual_host="shop",
             attempts=3,
@@ -467,7 +467,7 @@ class JsonTests(AccessLogTestCase):
             self.object(
                 full_record(
                     flag="timeout",
-                    flags=Flag.UT,
+                    flags=ResponseFlag.UT,
                     route="shop[2]",
                     virtual_host="shop",
                     attempts=2,

@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy import detect
+from reverseproxy.proxy.closing import FRESH, QUIET
 from reverseproxy.proxy.detect import (
     DETECT_LIMIT,
     Candidate,
@@ -18,7 +19,6 @@ from reverseproxy.proxy.detect import (
     detect_http1,
     detect_http2,
 )
-from reverseproxy.proxy.farewell import FRESH, QUIET
 from reverseproxy.wire.rpc.bolt import Bolt
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from tests.cluster.fakes import HalfUser, User

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.proxy.failures import LOG_BURST, Failed
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.discretion import Discretion, is_inside
 from reverseproxy.wire.rpc.bolt import encode_request
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string
@@ -34,7 +34,7 @@ ROUTES: list[dict[str, Any]] = [
 ]
 
 
-FAILED = Failed("GET /a", "1.2.3.4:5", 502, "secret", Flag.UF)
+FAILED = Failed("GET /a", "1.2.3.4:5", 502, "secret", ResponseFlag.UF)
 
 
 def body(answer: bytes) -> tuple[int, bytes]:

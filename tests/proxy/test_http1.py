@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
+from reverseproxy.proxy.closing import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.http1_closing import LINGER_BYTES
 from reverseproxy.proxy.http.http1_server import HELD_LIMIT, Http1Proxy
 from reverseproxy.proxy.http.sending import REQUEST_BUFFER

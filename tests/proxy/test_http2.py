@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
-from reverseproxy.proxy.farewell import FRESH, LINGER, QUIET, STALL
+from reverseproxy.proxy.closing import FRESH, LINGER, QUIET, STALL
 from reverseproxy.proxy.http.http2_closing import WARNING_TIME
 from reverseproxy.proxy.settings import LOG_BURST
 from reverseproxy.routing import Router

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.metrics import RequestTally
 from reverseproxy.metrics.latency import classes_of
-from reverseproxy.proxy.farewell import FRESH, QUIET
+from reverseproxy.proxy.closing import FRESH, QUIET
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import server as rpc
@@ -450,7 +450,7 @@ class DrainTests(RpcTestCase):
             host.echo()
             self.assertEqual(client.answers(), [(number, 0)])
         self.leave(client)
-        self.assertEqual(self.world.clock.getDelayedCalls()[0].func.__name__, "_look")  # Farewell's
+        self.assertEqual(self.world.clock.getDelayedCalls()[0].func.__name__, "_look")  # DelayedClose's
 
     def test_who_asks_for_ever(self) -> None:
         """Requests are refused in the end, and the connection is closed a moment after the last answer."""

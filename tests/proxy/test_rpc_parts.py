@@ -11,15 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HostGone
 from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
+from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits
 from reverseproxy.proxy.connection_pool import Keepalive
-from reverseproxy.proxy.farewell import FRESH, QUIET, Parting
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
+from reverseproxy.proxy.rpc.draining import DRAIN_GRACE, ConnectionDrain, DrainStage
 from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch
-from reverseproxy.proxy.rpc.leaving import DRAIN_GRACE, Leaving, Stage
 from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.under_way import UnderWay
@@ -31,7 +31,7 @@ class LeavingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.looks = 0
-        self.leaving = Leaving(self.clock, self.look)
+        self.leaving = ConnectionDrain(self.clock, self.look)
 
     def look(self) -> None:
         self.looks += 1
@@ -80,7 +80,7 @@ class LeavingTests(SynchronousTestCase):
         """Requests that are refused put nothing off."""
         self.leaving.begin(told=True, bounded=True, heard_at=0.0)
         self.clock.advance(DRAIN_GRACE)
-        self.assertEqual((self.looks, self.leaving.stage), (1, Stage.REFUSING))
+        self.assertEqual((self.looks, self.leaving.stage), (1, DrainStage.REFUSING))
         self.assertTrue(self.leaving.is_due(self.clock.seconds()))
 
     def test_hurry(self) -> None:
@@ -94,14 +94,14 @@ class LeavingTests(SynchronousTestCase):
         """It never goes back, and has no timers left."""
         self.leaving.begin(told=True, bounded=True, heard_at=0.0)
         self.leaving.is_due(0.0)
-        self.leaving.end(Stage.CLOSING)
+        self.leaving.end(DrainStage.CLOSING)
         self.assertTrue(self.leaving.over)
         self.assertFalse(self.leaving.is_due(0.0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.leaving.end(Stage.LOST)
-        self.leaving.end(Stage.CLOSING)
+        self.leaving.end(DrainStage.LOST)
+        self.leaving.end(DrainStage.CLOSING)
         self.leaving.hurry()
-        self.assertIs(self.leaving.stage, Stage.LOST)
+        self.assertIs(self.leaving.stage, DrainStage.LOST)
 
 
 class _Transport:
@@ -128,7 +128,7 @@ class SilenceTests(SynchronousTestCase):
         self.silence = Silence(self.settings)
 
     def look(self, now: float, waits: bool = False, reading: bool = True) -> float | Overdue:
-        return self.silence.look(now, waits, reading, Parting(), _Transport())
+        return self.silence.look(now, waits, reading, CloseLimits(), _Transport())
 
     def test_idle(self) -> None:
         self.assertEqual(self.look(10.0), 80.0)

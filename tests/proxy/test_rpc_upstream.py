@@ -10,8 +10,8 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import ConnectionUnavailable, HostGone
+from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.connection_pool import Keepalive
-from reverseproxy.proxy.farewell import STALL
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc.client import RpcClient

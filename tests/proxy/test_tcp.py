@@ -36,7 +36,7 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.farewell import STALL
+from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from tests import most

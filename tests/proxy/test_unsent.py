@@ -25,7 +25,7 @@ from reverseproxy.interfaces import ConnectionInfo, IService
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.http.host_choice import MOST_FORGIVEN
 from reverseproxy.proxy.rpc.server import RpcProxy
-from reverseproxy.proxy.tcp.again import REPLAY_LIMIT
+from reverseproxy.proxy.tcp.failover import REPLAY_LIMIT
 from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
 from reverseproxy.testing import Recorder, join
 from reverseproxy.wire.http.unsent import Unsent

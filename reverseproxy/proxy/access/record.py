@@ -131,7 +131,7 @@ class AccessRecord:
     @ivar response_headers: looks a response header up by its lower-case name.
     @ivar flag: why the proxy ended or answered it instead of the host, in words; empty
         if the host answered.
-    @ivar flags: the same as L{Flags<reverseproxy.proxy.flags.Flag>}.
+    @ivar flags: the same as L{reverseproxy.proxy.flags.ResponseFlag}.
     @ivar trace_id: the trace that spans were made for, in 32 digits; empty for none.
     @ivar forwarded_by: the server of the fleet that has forwarded it to this one; empty for none.
     """

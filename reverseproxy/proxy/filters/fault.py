@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from reverseproxy.config.models import FaultConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.routing import ClusterRoute, RouteInput, header_test
 
 Draw = Callable[[], float]
@@ -52,10 +52,10 @@ class FaultInjection:
             return
         delay, abort = plan.config.delay, plan.config.abort
         if delay.fixed_delay and self._hits(delay.percentage):
-            request.flags |= Flag.DI
+            request.flags |= ResponseFlag.DI
             yield delay.fixed_delay
         if self._hits(abort.percentage):
-            yield LocalReply(abort.status, "fault injected", b"fault injected\n", Flag.FI)
+            yield LocalReply(abort.status, "fault injected", b"fault injected\n", ResponseFlag.FI)
 
     def _plan_of(self, config: FaultConfig) -> _Plan:
         """The options of a route; there are as many as the configuration has."""

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy.config.models import FlowControlConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
 from reverseproxy.proxy.filters.flow_rules import BLOCKED, FlowRule, Window
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 
 _MEMORY_ADAPTIVE = 2
 
@@ -47,7 +47,7 @@ class FlowControl:
             self._windows.setdefault(resource, []).append(window)
         action = config.action
         self._refusal = LocalReply(
-            action.status, "refused by flow control", action.body.encode("utf-8", "replace"), Flag.RL
+            action.status, "refused by flow control", action.body.encode("utf-8", "replace"), ResponseFlag.RL
         )
 
     def apply(self, request: FilteredRequest) -> Iterator[Step]:

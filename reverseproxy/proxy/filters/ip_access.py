@@ -17,12 +17,12 @@ from typing import Final
 
 from reverseproxy.config.models import IpAccessConfig
 from reverseproxy.proxy.filters.chain import FilteredRequest, LocalReply, Step
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 
 _REMEMBERED: Final = 1024
 """Addresses for which it is remembered whether they may."""
 
-_REFUSED: Final = LocalReply(403, "refused by ip_access", b"access denied\n", Flag.UAEX)
+_REFUSED: Final = LocalReply(403, "refused by ip_access", b"access denied\n", ResponseFlag.UAEX)
 
 
 class AddressSet:

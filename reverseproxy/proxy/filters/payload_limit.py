@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from reverseproxy.config.models import PayloadLimitConfig
 from reverseproxy.proxy.filters.chain import BodyLimit, FilteredRequest, LocalReply, Step
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 
 
 class PayloadLimit:
@@ -34,7 +34,7 @@ class PayloadLimit:
         if not limit:
             return
         reason = f"request body larger than {limit} bytes"
-        refusal = LocalReply(config.http_status, reason, f"{reason}\n".encode("ascii"), Flag.DPE)
+        refusal = LocalReply(config.http_status, reason, f"{reason}\n".encode("ascii"), ResponseFlag.DPE)
         if request.size > limit:
             yield refusal
         elif request.size < 0 and (request.limit is None or limit < request.limit.size):

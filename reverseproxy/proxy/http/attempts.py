@@ -31,7 +31,7 @@ from reverseproxy.cluster.manager import DEPRIORITIZED_WAIT
 from reverseproxy.errors import PickFailed, ProtocolRefused, QueueFull
 from reverseproxy.logs import loss
 from reverseproxy.proxy.client_pools import client_pool_of
-from reverseproxy.proxy.flags import Flag, flag_of
+from reverseproxy.proxy.flags import ResponseFlag, flag_of
 from reverseproxy.proxy.http.host_choice import MOST_PASSED, HostChoice
 from reverseproxy.proxy.http.setbacks import WaitTimes
 from reverseproxy.proxy.pools import pool_of
@@ -228,13 +228,13 @@ class Attempts(HostChoice):
         assert cluster is not None
         if not should_retry(self.retry, self._attempts, outcome, unsent, idempotent):
             if should_retry(self.retry, 0, outcome, unsent, idempotent):
-                self.flags |= Flag.URX
+                self.flags |= ResponseFlag.URX
             return False
         setbacks = self._note_setback()
         if not setbacks.retrying:
             setbacks.retrying = cluster.try_retry()
             if not setbacks.retrying:
-                self.flags |= Flag.UO
+                self.flags |= ResponseFlag.UO
         return setbacks.retrying
 
     def _next_attempt(self, at_once: bool) -> None:
@@ -352,7 +352,7 @@ class Attempts(HostChoice):
             client.finish(True)  # cancelled meanwhile; another request will be glad of it
             self._release()
         elif client.closed:
-            self._try_another("the connection was lost at once", Flag.UF)
+            self._try_another("the connection was lost at once", ResponseFlag.UF)
         else:
             assert self.cluster is not None
             assert self.host is not None
@@ -364,14 +364,14 @@ class Attempts(HostChoice):
         self._stop_waiting()
         if self._phase == WAITING and isinstance(reason.value, QueueFull):
             self._release()
-            self.fail(reason.value.status, str(reason.value), Flag.UO)
+            self.fail(reason.value.status, str(reason.value), ResponseFlag.UO)
         elif self._phase == WAITING:
             if reason.check(ProtocolRefused) is not None and self._is_foreign():
                 self._forgive()
                 if self._may_try_again(Cause.UNREACHABLE, True, True):
                     self._next_attempt(True)  # in what it speaks, perhaps
                     return
-            self._try_another(loss(reason), Flag.UF | flag_of(reason.value))
+            self._try_another(loss(reason), ResponseFlag.UF | flag_of(reason.value))
         else:
             self._release()
 

@@ -27,7 +27,7 @@ from reverseproxy.logs import loss
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.failures import Failed
 from reverseproxy.proxy.filters import LocalReply
-from reverseproxy.proxy.flags import NO_FLAGS, Flag, session_flags
+from reverseproxy.proxy.flags import NO_FLAGS, ResponseFlag, session_flags
 from reverseproxy.proxy.http.discretion import is_inside
 from reverseproxy.proxy.http.interfaces import IDirectAnswer, IDownstream
 from reverseproxy.proxy.http.reporting import end_trace, record
@@ -94,7 +94,7 @@ class Exchange(RouteFinding):
                     return
                 if index:
                     self.downstream.send(self, events[:index])
-                self.fail(event.status, str(event), Flag.UPE)
+                self.fail(event.status, str(event), ResponseFlag.UPE)
                 return
         self.downstream.send(self, events)
         if complete:
@@ -164,9 +164,9 @@ class Exchange(RouteFinding):
         if head.status == SWITCHED:
             chosen = (head.lookup("upgrade") or "").encode("utf-8", "surrogateescape")
             if not request.upgrade:
-                self.fail(502, "the host switched protocols without being asked", Flag.UPE)
+                self.fail(502, "the host switched protocols without being asked", ResponseFlag.UPE)
             elif not agrees(request.upgrade, chosen):
-                self.fail(502, "the host switched to a protocol that was not asked for", Flag.UPE)
+                self.fail(502, "the host switched to a protocol that was not asked for", ResponseFlag.UPE)
             else:
                 self._upgrade(head)
             return
@@ -207,7 +207,7 @@ class Exchange(RouteFinding):
 
     def tunnel_closed(self, reason: Failure) -> None:
         """The upstream connection of an accepted upgrade is lost."""
-        self.session_ended(reason, Flag.UC)
+        self.session_ended(reason, ResponseFlag.UC)
         self._release()
 
     def session_ended(self, reason: Failure, lost: int) -> None:
@@ -219,7 +219,9 @@ class Exchange(RouteFinding):
         flags = NO_FLAGS if self.flag else session_flags(reason, lost)
         if flags:
             self.flags |= flags
-            self.flag = f"the {'host' if lost == Flag.UC else 'client'}'s connection was lost: {loss(reason)}"
+            self.flag = (
+                f"the {'host' if lost == ResponseFlag.UC else 'client'}'s connection was lost: {loss(reason)}"
+            )
 
     # endings
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy.errors import NoHealthyHost, QueueTimeout
 from reverseproxy.interfaces import PickContext
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.setbacks import Setbacks
 from reverseproxy.wire.http.unsent import Unsent
 
@@ -170,7 +170,7 @@ class HostChoice:
         deaf = support is not None and not support.speaks(self._language)
         setbacks = self._note_setback()
         setbacks.passed_over += _DEAF if deaf else 1
-        setbacks.trouble = f"host {host.address} does not speak {self._language}", Flag.UPE
+        setbacks.trouble = f"host {host.address} does not speak {self._language}", ResponseFlag.UPE
         assert self.cluster is not None
         self.cluster.release(host)
 

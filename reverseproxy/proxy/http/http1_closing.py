@@ -15,8 +15,8 @@ from math import inf
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
-from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits, UnreceivedBytes, note_loss
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.lazy_timer import LazyTimer
@@ -73,7 +73,7 @@ class ClientClosing(Switchable, AccountedProtocol):
         self._timer = LazyTimer(settings.clock, self._timer_fired)
         self._deadline = inf
         self._awaited = IDLE
-        self._last: LastBytes | None = None  # of what was written when nothing is under way
+        self._last: UnreceivedBytes | None = None  # of what was written when nothing is under way
 
     # what a subclass does
 
@@ -180,7 +180,7 @@ class ClientClosing(Switchable, AccountedProtocol):
         now = self._seconds()
         last = self._last
         if last is None:
-            last = self._last = LastBytes(self._manner, self.transport)
+            last = self._last = UnreceivedBytes(self._manner, self.transport)
             again = last.period if last.left else 0.0
         else:
             again = last.look()
@@ -196,11 +196,11 @@ class ClientClosing(Switchable, AccountedProtocol):
             self._close(linger=True)
 
     @property
-    def _manner(self) -> Parting:
+    def _manner(self) -> CloseLimits:
         """How this connection may end."""
         settings = self.settings
         told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
-        return Parting(settings.linger, settings.stream_idle, self.info.reverse, told)
+        return CloseLimits(settings.linger, settings.stream_idle, self.info.reverse, told)
 
     def _look_at_close(self) -> None:
         """The connection is closing: see whether the client still takes what is left for it."""
@@ -241,7 +241,7 @@ class ClientClosing(Switchable, AccountedProtocol):
             transport.loseConnection()
 
     def _begin_end(self) -> None:
-        last = self._last = LastBytes(self._manner, self.transport)
+        last = self._last = UnreceivedBytes(self._manner, self.transport)
         self._set_deadline(self._seconds() + last.period, CLOSE)
 
     def _drop(self, data: bytes) -> None:
@@ -257,7 +257,7 @@ class ClientClosing(Switchable, AccountedProtocol):
 
     def _leave(self) -> None:
         """Close; whoever sends no more needs no time for it."""
-        self._cancel("the client closed the connection", Flag.DC)
+        self._cancel("the client closed the connection", ResponseFlag.DC)
         self._closing_phase = CLOSING
         self._forget_requests()
         self._begin_end()

@@ -29,7 +29,7 @@ from reverseproxy.logs import loss
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
-from reverseproxy.proxy.flags import Flag, who_ended
+from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
@@ -169,7 +169,7 @@ class Http1Proxy(Answering):
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
         say_cut_off(self.settings, self.info, reason)
-        self._cancel(reason, Flag.OM)
+        self._cancel(reason, ResponseFlag.OM)
         self.transport.abortConnection()
 
     def _run(self) -> None:
@@ -260,13 +260,13 @@ class Http1Proxy(Answering):
         note_mistake(log, self.settings, self.info, str(error))
         exchange = self._exchange
         if exchange is not None:
-            exchange.fail(error.status, str(error), Flag.DPE)
+            exchange.fail(error.status, str(error), ResponseFlag.DPE)
             return
         self._writer.persists = False
         exchange = self._exchange = exchange_class.kind(
             self, Request(b"", b"", b"", []), self._seconds(), self
         )
-        exchange.fail(error.status, str(error), Flag.DPE)
+        exchange.fail(error.status, str(error), ResponseFlag.DPE)
 
     # what an exchange tells us
 

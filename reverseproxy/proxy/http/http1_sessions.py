@@ -11,7 +11,7 @@ from math import inf
 from twisted.python.failure import Failure
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.client_side import record
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_closing import CLOSING, EXCHANGE, IDLE, LOST, ClientClosing
@@ -56,7 +56,7 @@ class ClientSessions(ClientClosing):
         if self._session is not None and self._tunnel is not None:
             self._session.end(reason)
         elif self._exchange is not None:
-            self._exchange.fail(503, reason, Flag.LR)
+            self._exchange.fail(503, reason, ResponseFlag.LR)
         elif not self.info.reverse:
             self._close(linger=True)
 
@@ -118,7 +118,7 @@ class ClientSessions(ClientClosing):
         if self._tunnel is None or self.relay is None:
             return
         (exchange, client), self._tunnel = self._tunnel, None
-        exchange.session_ended(reason, Flag.DC)
+        exchange.session_ended(reason, ResponseFlag.DC)
         if self._session is not None:
             self._session.stop()
         exchange.received += self.relay.received

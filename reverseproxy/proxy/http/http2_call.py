@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.errors import HttpError
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, switching_protocols
 from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
 from reverseproxy.proxy.relay import RelayEnd
@@ -295,7 +295,7 @@ class Http2Call:
         unsent: bool,
         code: int = 0,
         terminated: bool = False,
-        flags: int = Flag.UC,
+        flags: int = ResponseFlag.UC,
     ) -> None:
         """The stream has ended early, or the connection has."""
         self.closed = True

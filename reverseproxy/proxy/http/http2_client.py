@@ -33,8 +33,8 @@ from reverseproxy.errors import ConnectionUnavailable, Http2Error, ProtocolRefus
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.net.tcp_options import limit_unsent
-from reverseproxy.proxy.farewell import Parting
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.closing import CloseLimits
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.http.http2_call import Http2Call
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
@@ -73,8 +73,8 @@ class Http2Client(SharedConnection, Http2Protocol):
     def __init__(self, pool: Http2Pool) -> None:
         # A plain reverse connection may be MOSN's.
         http2 = ClientConnection(pool.limits, mosn=pool.exclusive, reserve=WINDOWS)
-        super().__init__(http2, pool.clock, Parting(excused=pool.host.is_reverse))
-        self._end_flags = int(Flag.UC)  # why what is under way fails when the connection ends
+        super().__init__(http2, pool.clock, CloseLimits(excused=pool.host.is_reverse))
+        self._end_flags = int(ResponseFlag.UC)  # why what is under way fails when the connection ends
         self.reused = pool.host.is_reverse
         self.scheme = b"http"
         self._pool = pool
@@ -210,7 +210,7 @@ class Http2Client(SharedConnection, Http2Protocol):
         call = self._calls.get(number)
         if call is not None:
             self.forget(call)
-            code, flags = (reset.code, Flag.UR) if reset.remote else (0, Flag.UPE)
+            code, flags = (reset.code, ResponseFlag.UR) if reset.remote else (0, ResponseFlag.UPE)
             call.lost(reset.reason, not reset.processed, code, flags=flags)
 
     def _waiting(self, number: int) -> int:
@@ -221,7 +221,7 @@ class Http2Client(SharedConnection, Http2Protocol):
         call = self._calls.get(number)
         if call is not None:
             self.forget(call)
-            call.lost(reason, False, flags=Flag.OM)
+            call.lost(reason, False, flags=ResponseFlag.OM)
 
     def _on_connection(self, event: Event) -> None:
         if isinstance(event, Http2Error):
@@ -231,7 +231,7 @@ class Http2Client(SharedConnection, Http2Protocol):
                 reason=str(event),
                 code=ErrorCode.name_of(event.code),
             )
-            self._end_flags = Flag.UPE
+            self._end_flags = ResponseFlag.UPE
             self._pool.retire(self, str(event))
             self._close(str(event), linger=True)
         elif isinstance(event, GoAway):

@@ -24,8 +24,8 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.logs import counted
 from reverseproxy.net.dead_peers import watch_for_reset
-from reverseproxy.proxy.farewell import FRESH, QUIET, LastBytes, Parting, note_loss
-from reverseproxy.proxy.flags import Flag, who_ended
+from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits, UnreceivedBytes, note_loss
+from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_stream import Http2Stream
@@ -51,9 +51,9 @@ class Http2Closing(Http2Protocol):
 
     def __init__(self, http2: ServerConnection, settings: HttpSettings, info: ConnectionInfo) -> None:
         told = partial(note_loss, settings.complaints, settings.listener, info.remote)
-        parting = Parting(settings.linger, settings.stream_idle, info.reverse, told)
-        super().__init__(http2, settings.clock, parting)
-        self._end_flags = int(Flag.DC)  # why what is under way is given up when the connection ends
+        close_limits = CloseLimits(settings.linger, settings.stream_idle, info.reverse, told)
+        super().__init__(http2, settings.clock, close_limits)
+        self._end_flags = int(ResponseFlag.DC)  # why what is under way is given up when the connection ends
         self.settings = settings
         self.info = info
         self.draining = False
@@ -112,7 +112,7 @@ class Http2Closing(Http2Protocol):
             if stream.session is not None:
                 stream.session.end(reason)
             elif stream.exchange is not None:
-                stream.exchange.fail(503, reason, Flag.LR)
+                stream.exchange.fail(503, reason, ResponseFlag.LR)
 
     def _name_last_stream(self) -> None:
         """The client knows that it should open no more streams: those that came are the last."""
@@ -182,7 +182,7 @@ class Http2Closing(Http2Protocol):
         """
         last = self._last
         if last is None:
-            last = self._last = LastBytes(self.parting, self.transport)
+            last = self._last = UnreceivedBytes(self.close_limits, self.transport)
             again = last.period if last.left else 0.0
         else:
             again = last.look()
@@ -234,7 +234,7 @@ class Http2Closing(Http2Protocol):
         streams = [stream for number, stream in self._streams.items() if which(number)]
         for stream in streams:
             self.http2.reset(stream.number, ErrorCode.CANCEL)
-            stream.was_reset(reason, Flag.DC)
+            stream.was_reset(reason, ResponseFlag.DC)
             self._streams.pop(stream.number, None)
         if streams and self._streams:
             self.flush()

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import loss
-from reverseproxy.proxy.farewell import LastBytes, Parting
+from reverseproxy.proxy.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport import batching_of
@@ -58,7 +58,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     @ivar full: whether the transport holds as much as it should.
     @ivar ending: whether nothing more is read, but for the peer's close.
     @ivar lost: whether the connection is lost.
-    @ivar parting: how it may end.
+    @ivar close_limits: how it may end.
     @ivar heard: when something has come the last time.
     @ivar memory: bounds what streams of all connections hold while they are not
         to be passed on.
@@ -68,16 +68,16 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     memory: HeldBytes = HELD
 
     def __init__(
-        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, parting: Parting
+        self, http2: ServerConnection | ClientConnection, clock: IReactorTime, close_limits: CloseLimits
     ) -> None:
         self.http2 = http2
         self.full = False
         self.ending = False
         self.lost = False
         self.clock = clock
-        self.parting = parting
+        self.close_limits = close_limits
         self.heard = 0.0
-        self._last: LastBytes | None = None  # of what is left for a peer when the connection closes
+        self._last: UnreceivedBytes | None = None  # of what is left for a peer when the connection closes
         self._handling = 0
         self._at_turn_end = batching_of(clock)
         self._to_flush = False  # at the end of the turn
@@ -294,7 +294,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
             self.transport.abortConnection()
 
     def _begin_end(self) -> None:
-        last = self._last = LastBytes(self.parting, self.transport)
+        last = self._last = UnreceivedBytes(self.close_limits, self.transport)
         self._set_end(self.clock.seconds() + last.period)
 
     def _set_end(self, deadline: float) -> None:

@@ -28,7 +28,7 @@ from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import said
 from reverseproxy.net.tcp_options import limit_unsent
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, record
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.decisions import exchange_class
@@ -138,7 +138,7 @@ class Http2Proxy(Http2Closing):
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
         say_cut_off(self.settings, self.info, reason)
-        self._end_flags = Flag.OM
+        self._end_flags = ResponseFlag.OM
         self._abort(reason)
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
@@ -205,12 +205,12 @@ class Http2Proxy(Http2Closing):
     ) -> None:
         """A part of the body came that stands before another protocol."""
         if type(event) is not bytes:
-            exchange.fail(400, "the request ended before its body did", Flag.DPE)
+            exchange.fail(400, "the request ended before its body did", ResponseFlag.DPE)
             return
         try:
             events, rest = content.feed(event)
         except HttpError as error:
-            exchange.fail(error.status, str(error), Flag.DPE)
+            exchange.fail(error.status, str(error), ResponseFlag.DPE)
             return
         for part in events:
             if isinstance(part, bytes):
@@ -224,7 +224,7 @@ class Http2Proxy(Http2Closing):
         """A request is well-formed, but not to be served."""
         note_mistake(log, self.settings, self.info, str(error))
         head = Request(b"", b"", b"", [])
-        self._begin(number, head).fail(error.status, str(error), Flag.DPE)
+        self._begin(number, head).fail(error.status, str(error), ResponseFlag.DPE)
 
     def _waiting(self, number: int) -> int:
         stream = self._streams.get(number)
@@ -246,7 +246,7 @@ class Http2Proxy(Http2Closing):
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
-        stream.was_reset(reason, Flag.OM)
+        stream.was_reset(reason, ResponseFlag.OM)
         self._forget(stream)
 
     def _reset(self, number: int, reset: StreamReset) -> None:
@@ -255,9 +255,9 @@ class Http2Proxy(Http2Closing):
             note_mistake(log, self.settings, self.info, reset.reason)
         if stream is not None:
             if reset.remote:
-                stream.was_reset("the client cancelled", Flag.DR)
+                stream.was_reset("the client cancelled", ResponseFlag.DR)
             else:
-                stream.was_reset("the client sent a bad request", Flag.DPE)
+                stream.was_reset("the client sent a bad request", ResponseFlag.DPE)
             self._forget(stream)
 
     def _on_connection(self, event: Event) -> None:
@@ -273,7 +273,7 @@ class Http2Proxy(Http2Closing):
                     code=ErrorCode.name_of(event.code),
                     suppressed=complaints.suppressed,
                 )
-            self._end_flags = Flag.DPE
+            self._end_flags = ResponseFlag.DPE
             self._close("the client broke the rules of HTTP/2", linger=True)
         elif isinstance(event, PingAck):
             if event.data == WARNED and self.draining:
@@ -310,7 +310,7 @@ class Http2Proxy(Http2Closing):
 
         def closed(reason: Failure) -> None:
             self._forget(stream)
-            exchange.session_ended(reason, Flag.DC)
+            exchange.session_ended(reason, ResponseFlag.DC)
             if stream.session is not None:
                 stream.session.stop()
             exchange.received += tunnel.relay.received

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.client_side import record
 from reverseproxy.proxy.http.deadlines import LOOKS, Pace
 from reverseproxy.proxy.http.exchange import Exchange
@@ -34,7 +34,7 @@ def _not_switched(exchange: Exchange, head: Response) -> Response:
     """Make an error of an answer that a client would take for the beginning of the other protocol."""
     exchange.status = 502
     exchange.flag = f"the host did not switch protocols, but answered with {head.status}"
-    exchange.flags |= Flag.UPE
+    exchange.flags |= ResponseFlag.UPE
     return Response(502, head.headers, head.length, head.options)
 
 
@@ -127,7 +127,9 @@ class Http2Stream:
                 if event.status == 101 and not request.options:
                     if not accepts(request, event):
                         exchange.fail(
-                            502, "the host took a request for a WebSocket for something else", Flag.UPE
+                            502,
+                            "the host took a request for a WebSocket for something else",
+                            ResponseFlag.UPE,
                         )
                         return
                     http2.send_head(number, answer_to_connect(event), False)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.interfaces import ConnectionInfo, IGate
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.transport.backlog import Backlog
 from reverseproxy.wire.http.forwarded import ForwardedBy
@@ -53,7 +53,12 @@ class IExchange(Protocol):
         """How many bytes of what has come of the response wait for the client, at the most."""
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = ResponseFlag.UC,
     ) -> None:
         """
         The connection is lost, and the response is not complete.

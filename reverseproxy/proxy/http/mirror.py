@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import End, Event, Request, Response
@@ -100,17 +100,19 @@ class Mirrored(Attempts):
     def cut_off(self, whole: bool) -> None:
         """The exchange is over; there will be nothing more of the request."""
         if not whole and self._phase != ExchangePhase.DONE:
-            self.fail(499, "the client has gone", Flag.DC)
+            self.fail(499, "the client has gone", ResponseFlag.DC)
 
     def _add(self, event: Event) -> None:
         self._out.append(event)
         if type(event) is bytes:
             self._backlog += len(event)
             if self._backlog > BACKLOG:
-                self.fail(413, "the host does not take it fast enough", Flag.LR)
+                self.fail(413, "the host does not take it fast enough", ResponseFlag.LR)
         elif type(event) is End and self._phase != ExchangePhase.DONE:
             self._whole = True
-            self._deadline = self._clock.callLater(TIMEOUT, self.fail, 504, "it took too long", Flag.UT)
+            self._deadline = self._clock.callLater(
+                TIMEOUT, self.fail, 504, "it took too long", ResponseFlag.UT
+            )
 
     def _flush(self) -> None:
         client = self._client
@@ -172,7 +174,7 @@ class Mirrored(Attempts):
         for event in events:
             if isinstance(event, Response):
                 if event.status == 101:
-                    self.fail(502, "the host switched protocols", Flag.UPE)
+                    self.fail(502, "the host switched protocols", ResponseFlag.UPE)
                     return
             elif type(event) is End:
                 client = self._end()
@@ -182,11 +184,16 @@ class Mirrored(Attempts):
                 self._release()
                 return
             elif type(event) is not bytes:
-                self.fail(502, str(event), Flag.UPE)
+                self.fail(502, str(event), ResponseFlag.UPE)
                 return
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = ResponseFlag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._client = None

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.wire.http.message import End, Event, Response
 
 PATIENCE: Final = 3.0
@@ -76,7 +76,12 @@ class ResponseDrain:
             self._give_up("the answer that nobody waits for is long")
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = ResponseFlag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         self._end()

@@ -11,7 +11,7 @@ from typing import Final
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.sending import ACTIVE
 from reverseproxy.proxy.http.timed import Timed
 from reverseproxy.routing import Cause
@@ -126,7 +126,9 @@ class Retrying(Timed):
             client.abort("its agent has not sent the request on")
         reason = b"".join([event for event in events if type(event) is bytes]).decode("utf-8", "replace")
         text = reason.strip()
-        self.fail(head.status, f"the agent could not send the request on{text and f': {text}'}", Flag.UF)
+        self.fail(
+            head.status, f"the agent could not send the request on{text and f': {text}'}", ResponseFlag.UF
+        )
         return True
 
     def _heed_foreign(self) -> bool:
@@ -144,7 +146,12 @@ class Retrying(Timed):
         return self._again(Cause.STALE, True)
 
     def upstream_lost(
-        self, reason: str, unsent: bool = False, code: int = 0, terminated: bool = False, flags: int = Flag.UC
+        self,
+        reason: str,
+        unsent: bool = False,
+        code: int = 0,
+        terminated: bool = False,
+        flags: int = ResponseFlag.UC,
     ) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
         client, self._client = self._client, None
@@ -155,7 +162,7 @@ class Retrying(Timed):
         if not foreign and self._is_to_blame():
             self._report_reset()
         cause = Cause.STALE if (client.reused or foreign) and not self._answered else Cause.LOST
-        if foreign and (flags & Flag.UPE or self.protocol == "Http2"):
+        if foreign and (flags & ResponseFlag.UPE or self.protocol == "Http2"):
             # It has taken the request for something else, or has not even greeted, as HTTP/2 begins.
             unsent = True
         begun = self.response_started or (self._answered and not unsent)
@@ -226,7 +233,7 @@ class Retrying(Timed):
         reason = f"the host did not answer within {format_duration(limit)}, the time for one attempt"
         if not self._again(Cause.TRY_TIMEOUT, False):
             key = "see retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
-            self.fail(504, reason, Flag.UT, key)
+            self.fail(504, reason, ResponseFlag.UT, key)
 
     def _report_reset(self) -> None:
         """The host has failed the request."""

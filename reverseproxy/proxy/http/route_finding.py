@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from reverseproxy.errors import ClusterUnknown
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.proxy.filters import FilteredRequest, LocalReply, Passage
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.http.mirror import Mirrored
@@ -70,7 +70,7 @@ class RouteFinding(Retrying):
         head = self.head
         limit = downstream.max_request_body_size
         if limit and head.length > limit:
-            self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
+            self.fail(413, f"request body larger than {limit} bytes", ResponseFlag.DPE)
             return
         if settings.tracing is not None:
             self._trace = begin_trace(settings.tracing, self)
@@ -79,7 +79,7 @@ class RouteFinding(Retrying):
         gate = downstream.gate
         if gate is not None and gate.misdirects(head.host, settings.sni_check == "always"):
             REFUSALS["misdirected"] += 1
-            self.fail(421, "the TLS handshake of this connection was for another host", Flag.DPE)
+            self.fail(421, "the TLS handshake of this connection was for another host", ResponseFlag.DPE)
             return
         router = settings.router
         if settings.filters is not None:
@@ -111,7 +111,7 @@ class RouteFinding(Retrying):
         downstream = self.downstream
         settings = downstream.settings
         self.flag = "no route"
-        self.flags |= Flag.NR
+        self.flags |= ResponseFlag.NR
         body = b"no route matches this request\n"
         reason = settings.router.explain(facts.host)
         if reason:
@@ -232,14 +232,14 @@ class RouteFinding(Retrying):
         try:
             cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
-            self.fail(error.status, str(error), Flag.NC)
+            self.fail(error.status, str(error), ResponseFlag.NC)
             return
         self._route = route
         self.retry = route.retry
         if route.upstream_protocol:
             self.protocol = route.upstream_protocol
             if not is_pooled(self.protocol):
-                self.fail(502, f"hosts can't be spoken to in {self.protocol}", Flag.UPE)
+                self.fail(502, f"hosts can't be spoken to in {self.protocol}", ResponseFlag.UPE)
                 return
         asks = head.mosn and head.may_have(b"x-mosn-")
         times = self._times = timeouts(route, head.lookup) if asks else route.times

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.client_pools import header_of
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.proxy.http.end_reporting import EndReporting
 from reverseproxy.proxy.http.interfaces import IDirectRequest, IDownstream, IUpstream
@@ -167,7 +167,7 @@ class Sending(EndReporting):
             return
         limit = self.downstream.max_request_body_size
         if limit and self.received > limit:
-            self.fail(413, f"request body larger than {limit} bytes", Flag.DPE)
+            self.fail(413, f"request body larger than {limit} bytes", ResponseFlag.DPE)
             return
         if not self._may_grow():
             return

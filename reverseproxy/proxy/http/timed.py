@@ -13,7 +13,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.config.durations import format_duration
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.deadlines import Clock, ExchangeStage, ExchangeState, ProgressWatch, TimeLimits
 from reverseproxy.proxy.http.ending import STALLED
 from reverseproxy.proxy.http.interfaces import IUpstream
@@ -115,9 +115,9 @@ class Timed(Sending):
         return inf
 
     def _time_is_over(self, clock: Clock, state: ExchangeState, limits: TimeLimits) -> None:
-        status, flag = 504, Flag.UT
+        status, flag = 504, ResponseFlag.UT
         if clock is Clock.IDLE:
-            flag = Flag.SI
+            flag = ResponseFlag.SI
             reason, key = f"for {format_duration(limits.idle)}", "stream_idle_timeout of the proxy filter"
             if self._route is not None and self._route.idle_timeout is not None:
                 key = "idle_timeout of the route"
@@ -132,7 +132,7 @@ class Timed(Sending):
             else:
                 reason = f"the host sent nothing of the response {reason}"
         elif clock is Clock.REQUEST:
-            status, flag = 408, Flag.DT
+            status, flag = 408, ResponseFlag.DT
             key = "request_timeout of the proxy filter"
             allowed = format_duration(self.downstream.settings.request_time)
             reason = f"not all of the request came within {allowed}"

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.farewell import Parting
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.closing import CloseLimits
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.proxy.sessions import SessionWatch
 from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame
@@ -58,10 +58,12 @@ class Upgraded:
         self._info = info
         chosen = exchange.host
         is_reverse = chosen is not None and chosen.is_reverse
-        parting = Parting(stall=settings.stream_idle)
+        close_limits = CloseLimits(stall=settings.stream_idle)
         address = "the host" if chosen is None else chosen.address
-        client.parting = parting._replace(excused=info.reverse, told=partial(self._lost, info.remote))
-        host.parting = parting._replace(excused=is_reverse, told=partial(self._lost, address))
+        client.close_limits = close_limits._replace(
+            excused=info.reverse, told=partial(self._lost, info.remote)
+        )
+        host.close_limits = close_limits._replace(excused=is_reverse, told=partial(self._lost, address))
         if is_reverse and is_websocket(exchange):
             # An agent that only relays bytes can't say it, and its service may never have had a chance.
             host.unsaid = close_frame(GOING_AWAY, "the agent, or the service behind it, has gone")
@@ -82,7 +84,7 @@ class Upgraded:
         key = "upgrade_idle_timeout of the proxy filter"
         if self._exchange.idle_timeout is not None:
             key = "idle_timeout of the route"
-        self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}", Flag.SI)
+        self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}", ResponseFlag.SI)
         for end in self._ends:
             end.cut()
 
@@ -99,14 +101,14 @@ class Upgraded:
         one by the end of what either end is sent.
         """
         self._exchange.flag = self._exchange.flag or reason
-        self._exchange.flags |= Flag.LR
+        self._exchange.flags |= ResponseFlag.LR
         client, host = self._ends
         if not host.say_last(close_frame(GOING_AWAY, reason)):
             client.end_sending()
             host.end_sending()
 
     def _lost(self, peer: str, reason: str) -> None:
-        self._cut(f"{peer} closes too slowly: {reason}", Flag.LR)
+        self._cut(f"{peer} closes too slowly: {reason}", ResponseFlag.LR)
 
     def _cut(self, reason: str, flags: int) -> None:
         exchange, complaints = self._exchange, self._settings.complaints

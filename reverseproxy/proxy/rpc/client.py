@@ -11,7 +11,7 @@ when it has been idle for long.
 
 from __future__ import annotations
 
-__all__ = ["RpcClient", "Stage"]
+__all__ = ["RpcClient", "RpcClientStage"]
 
 from collections.abc import Hashable
 from enum import IntEnum
@@ -28,8 +28,8 @@ from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.proxy.farewell import Farewell, Parting
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.closing import CloseLimits, DelayedClose
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Stage(IntEnum):
+class RpcClientStage(IntEnum):
     """How near its end a connection is."""
 
     OPEN = 0
@@ -61,7 +61,7 @@ class Stage(IntEnum):
     """It is gone."""
 
 
-OPEN, LEAVING, ENDING, LOST = Stage
+OPEN, LEAVING, ENDING, LOST = RpcClientStage
 
 
 @implementer(IHalfCloseableProtocol, IDetachable)
@@ -95,9 +95,9 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         self._timer = LazyTimer(pool.clock, self._look)
         self._cause: tuple[str, int] = (
             "",
-            int(Flag.UC),
+            int(ResponseFlag.UC),
         )  # why it ends; without a reason, the transport has one
-        self._farewell: Farewell | None = None
+        self._delayed_close: DelayedClose | None = None
 
     def connectionMade(self) -> None:
         """Join the pool."""
@@ -243,7 +243,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
                 protocol=self._pool.protocol.name,
                 reason=str(error),
             )
-            self.abort(str(error), Flag.UPE)
+            self.abort(str(error), ResponseFlag.UPE)
 
     def _hear(self, frames: list[Frame]) -> None:
         """Look at what comes before an answer with success."""
@@ -299,7 +299,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
                 self.transport.resumeProducing()
 
     def _cut_off(self, reason: str) -> None:
-        self.abort(reason, Flag.OM)
+        self.abort(reason, ResponseFlag.OM)
 
     # heartbeats
 
@@ -355,15 +355,15 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             return
         self.outgoing.flush()
         self._end()
-        parting = Parting(excused=self._pool.host.is_reverse)
-        self._farewell = Farewell(self._pool.clock, self.transport, parting)
+        close_limits = CloseLimits(excused=self._pool.host.is_reverse)
+        self._delayed_close = DelayedClose(self._pool.clock, self.transport, close_limits)
         lose_connection(self.transport)
 
     def drop(self, reason: str) -> None:
         """See L{HostConnection.drop}."""
         self.abort(reason)
 
-    def abort(self, reason: str, flags: int = Flag.UC) -> None:
+    def abort(self, reason: str, flags: int = ResponseFlag.UC) -> None:
         """
         Close the connection now; what is under way on it fails.
 
@@ -416,8 +416,8 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         if self.stage < ENDING:
             self._end()
         self.stage = LOST
-        if self._farewell is not None:
-            self._farewell.stop()
+        if self._delayed_close is not None:
+            self._delayed_close.stop()
         self._pool.remove(self)
         self._pausers.clear()
         self.outgoing.lost()

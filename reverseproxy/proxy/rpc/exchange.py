@@ -15,7 +15,7 @@ from reverseproxy.errors import RpcHeaderError
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.counting import note_failure
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcOwner
 from reverseproxy.proxy.rpc.reporting import end_trace, failed, record
 from reverseproxy.proxy.rpc.retrying import TERMINATED
@@ -83,7 +83,7 @@ class RpcExchange(RpcRouteFinding):
     def _refuse_large(self, size: int) -> None:
         """Refuse a response that others, on the same connection, would take."""
         reason = f"a response of {size} bytes is more than max_frame_size, which is {self._max_response}"
-        self.fail(TERMINATED, reason, Flag.UPE, "raise max_frame_size, if the host is right")
+        self.fail(TERMINATED, reason, ResponseFlag.UPE, "raise max_frame_size, if the host is right")
 
     def _change(self, frame: Frame) -> None:
         """Change a response's headers as the route demands; one that can't be read is left alone."""
@@ -113,7 +113,7 @@ class RpcExchange(RpcRouteFinding):
         self.ending.reason = reason
         self.flags |= flags
         self._note_unsent(status)
-        if status >= 500 or flags & Flag.NC:
+        if status >= 500 or flags & ResponseFlag.NC:
             self.downstream.settings.failures.note(failed(self, status, reason, remedy))
         self._answer(status)
 

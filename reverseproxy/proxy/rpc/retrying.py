@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.durations import format_duration
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.rpc.timed import TOO_LATE, RpcTimed
 from reverseproxy.routing import Cause
 from reverseproxy.wire.http.unsent import Unsent
@@ -106,7 +106,7 @@ class RpcRetrying(RpcTimed):
             return
         if not self._doubtful:
             self.ending.unsent = why  # for a server of ours before us
-        self.fail(502, "the agent could not send the request on", Flag.UF)
+        self.fail(502, "the agent could not send the request on", ResponseFlag.UF)
 
     def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcExchange}."""
@@ -117,7 +117,7 @@ class RpcRetrying(RpcTimed):
             self._go_on_unsent(Unsent.REQUEST)
             return
         foreign = self._is_foreign()
-        if foreign and flags & Flag.UPE:
+        if foreign and flags & ResponseFlag.UPE:
             self._go_on_unsent(Unsent.REQUEST)  # it has taken the request for something else
             return
         if not foreign:
@@ -142,7 +142,7 @@ class RpcRetrying(RpcTimed):
             allowed = format_duration(self._times.attempt)
             reason = f"the host did not answer an attempt within {allowed}"
             key = "see retry_timeout of the route's retry_policy, or x-mosn-try-timeout"
-            self.fail(TOO_LATE, reason, Flag.UT, key)
+            self.fail(TOO_LATE, reason, ResponseFlag.UT, key)
 
     def _leave(self, client: RpcClient) -> None:
         """Wait for no answer on a connection any more."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from reverseproxy.errors import ClusterUnknown, RpcHeaderError
 from reverseproxy.proxy.filters import FilteredRequest, Passage
-from reverseproxy.proxy.flags import NO_FLAGS, Flag
+from reverseproxy.proxy.flags import NO_FLAGS, ResponseFlag
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.rpc.mirror import RpcCopy
 from reverseproxy.proxy.rpc.reporting import begin_trace, variable
@@ -61,7 +61,7 @@ class RpcRouteFinding(RpcRetrying):
         try:
             self._find_route()
         except RpcHeaderError as error:
-            self.fail(UNDECODABLE, str(error), Flag.DPE)
+            self.fail(UNDECODABLE, str(error), ResponseFlag.DPE)
 
     def _find_route(self) -> None:
         downstream = self.downstream
@@ -100,7 +100,7 @@ class RpcRouteFinding(RpcRetrying):
         elif isinstance(result, Redirect):
             self.fail(result.status, "an RPC client can't be redirected", NO_FLAGS)
         else:
-            self.fail(404, "no route", Flag.NR)
+            self.fail(404, "no route", ResponseFlag.NR)
 
     def _variable(self, name: str) -> str | None:
         return variable(self, name)
@@ -129,7 +129,7 @@ class RpcRouteFinding(RpcRetrying):
             else:
                 self._answer_for(request.result)
         except RpcHeaderError as error:
-            self.fail(UNDECODABLE, str(error), Flag.DPE)
+            self.fail(UNDECODABLE, str(error), ResponseFlag.DPE)
 
     def _remove_headers(self, names: set[str]) -> None:
         """Send a request on without some of its headers."""
@@ -151,11 +151,11 @@ class RpcRouteFinding(RpcRetrying):
         try:
             cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
-            self.fail(error.status, str(error), Flag.NC)
+            self.fail(error.status, str(error), ResponseFlag.NC)
             return
         name = downstream.protocol.name
         if route.upstream_protocol not in ("", "X", name):
-            self.fail(502, f"{name} can't be turned into {route.upstream_protocol}", Flag.UPE)
+            self.fail(502, f"{name} can't be turned into {route.upstream_protocol}", ResponseFlag.UPE)
             return
         self.retry = route.retry
         self._set_limits(route)

@@ -32,15 +32,15 @@ from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import counted, loss
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.farewell import Farewell, Parting, note_loss
-from reverseproxy.proxy.flags import Flag, who_ended
+from reverseproxy.proxy.closing import CloseLimits, DelayedClose, note_loss
+from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.rpc.answers import Answers
 from reverseproxy.proxy.rpc.deadlines import Deadlines
 from reverseproxy.proxy.rpc.decisions import rpc_exchange_class
+from reverseproxy.proxy.rpc.draining import CLOSING, LOST, REFUSING, SERVING, ConnectionDrain, DrainStage
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 from reverseproxy.proxy.rpc.interfaces import Batch
-from reverseproxy.proxy.rpc.leaving import CLOSING, LOST, REFUSING, SERVING, Leaving, Stage
 from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.rpc.silence import Overdue, Silence
@@ -81,10 +81,10 @@ class RpcProxy(Rebindable, AccountedProtocol):
         self._under_way = UnderWay(TRUSTED if info.reverse else UNTRUSTED)
         self._reading = True
         self._unwanted = 0
-        self._leaving = Leaving(clock, self._close_if_done)
+        self._draining = ConnectionDrain(clock, self._close_if_done)
         self._silence = Silence(settings)
         self._timer = LazyTimer(clock, self._look_at_silence)
-        self._farewell: Farewell | None = None
+        self._delayed_close: DelayedClose | None = None
 
     # IDrainable, IExpendable
 
@@ -96,7 +96,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
             or bool(self.answers)
             or self.answers.full
             or self._decoder.in_frame
-            or self._leaving.stage is CLOSING
+            or self._draining.stage is CLOSING
         )
 
     @property
@@ -109,12 +109,12 @@ class RpcProxy(Rebindable, AccountedProtocol):
         See L{IDrainable}.
 
         A client that takes a hint is told to use another connection; when any is
-        left, L{reverseproxy.proxy.rpc.leaving} says.
+        left, L{reverseproxy.proxy.rpc.draining} says.
         """
-        if self._leaving.stage is not SERVING:
+        if self._draining.stage is not SERVING:
             return
         goaway = self.protocol.goaway(1)
-        self._leaving.begin(bool(goaway), not self.info.reverse, self._silence.heard_at)
+        self._draining.begin(bool(goaway), not self.info.reverse, self._silence.heard_at)
         if goaway:
             self.answers.add(goaway, None, None)
         self._close_if_done()
@@ -131,16 +131,16 @@ class RpcProxy(Rebindable, AccountedProtocol):
     def end(self, reason: str) -> None:
         """See L{IEndable}: each request is answered with an error."""
         for exchange in list(self._under_way.exchanges):
-            exchange.fail(503, reason, Flag.LR)
-        self._leaving.hurry()
+            exchange.fail(503, reason, ResponseFlag.LR)
+        self._draining.hurry()
         self._close_if_done()
 
     def _close_if_done(self) -> None:
         """Close, if that is what we wait for, and everything is answered."""
-        leaving = self._leaving
-        if self.batch is not None or self.busy or (self.info.reverse and not leaving.eof):
+        draining = self._draining
+        if self.batch is not None or self.busy or (self.info.reverse and not draining.eof):
             return
-        if leaving.is_due(self._silence.heard_at):
+        if draining.is_due(self._silence.heard_at):
             self._close()
 
     # what comes
@@ -153,8 +153,8 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sends."""
-        leaving = self._leaving
-        if leaving.stage >= CLOSING:
+        draining = self._draining
+        if draining.stage >= CLOSING:
             self._unwanted += len(data)
             if self._unwanted > LINGER_BYTES:
                 self.transport.abortConnection()
@@ -166,13 +166,13 @@ class RpcProxy(Rebindable, AccountedProtocol):
         self.batch = batch
         try:
             for frame in frames:
-                if leaving.stage >= CLOSING:
+                if draining.stage >= CLOSING:
                     break
                 if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
                     exchange = rpc_exchange_class.kind(self, frame, now)
                     self._under_way.add(exchange)
-                    if leaving.stage is REFUSING:
-                        exchange.fail(503, "the proxy is stopping", Flag.LR)
+                    if draining.stage is REFUSING:
+                        exchange.fail(503, "the proxy is stopping", ResponseFlag.LR)
                     else:
                         exchange.begin()
                 elif frame.kind is Kind.HEARTBEAT:
@@ -194,7 +194,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if decoder.in_frame or self._under_way.held > FREE or self._counted is not None:
             self._count()
         self.update_reading()
-        if leaving.wanted:
+        if draining.wanted:
             self._close_if_done()
 
     def _answer_heartbeat(self, frame: Frame, batch: Batch) -> None:
@@ -204,7 +204,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     def _broken(self, reason: str) -> None:
         """Nothing that comes can be understood any more."""
-        if self._leaving.over:
+        if self._draining.over:
             return
         REFUSALS["rpc"] += 1
         complaints = self.settings.complaints
@@ -217,13 +217,13 @@ class RpcProxy(Rebindable, AccountedProtocol):
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
-        self._abort(f"the client sent what is no {self.protocol.name}", Flag.DPE)
+        self._abort(f"the client sent what is no {self.protocol.name}", ResponseFlag.DPE)
 
     # how much may come
 
     def _count(self) -> None:
         """Enter what we keep of this client in the books."""
-        if not self._leaving.over:
+        if not self._draining.over:
             self.count(self._decoder.unfinished + self._under_way.held + self.answers.size)
 
     def open_account(self) -> BufferAccount:
@@ -232,12 +232,12 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        self._cut_off(reason, "too much was kept for clients that do not finish", Flag.OM)
+        self._cut_off(reason, "too much was kept for clients that do not finish", ResponseFlag.OM)
 
     def update_reading(self) -> None:
         """Read on, or pause, as what is under way demands."""
-        leaving = self._leaving
-        if leaving.eof or leaving.stage >= CLOSING:
+        draining = self._draining
+        if draining.eof or draining.stage >= CLOSING:
             return
         reading = not (self.answers.full or self._under_way.full)
         if reading != self._reading:
@@ -272,9 +272,9 @@ class RpcProxy(Rebindable, AccountedProtocol):
             self._count()
         if not self._reading:
             self.update_reading()
-        if not self._under_way.exchanges and self._leaving.wanted:
+        if not self._under_way.exchanges and self._draining.wanted:
             if exchange.attempts:
-                self._leaving.answered()
+                self._draining.answered()
             self._close_if_done()
 
     def _record(self, exchange: RpcExchange) -> None:
@@ -292,7 +292,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         """See L{reverseproxy.proxy.rpc.answers.IAnswered}."""
         if self.answers.full or self._counted is not None:
             self._count()
-        if self._leaving.wanted:
+        if self._draining.wanted:
             self._close_if_done()
 
     def answers_full(self, full: bool) -> None:
@@ -303,45 +303,45 @@ class RpcProxy(Rebindable, AccountedProtocol):
             self._count()
         if self.batch is None:
             self.update_reading()
-        if self._leaving.wanted:
+        if self._draining.wanted:
             self._close_if_done()
 
     def answers_stalled(self, reason: str) -> None:
         """See L{reverseproxy.proxy.rpc.answers.IAnswered}."""
-        self._cut_off(reason, "the client reads too slowly", Flag.SI)
+        self._cut_off(reason, "the client reads too slowly", ResponseFlag.SI)
 
     # time
 
     def _look_at_silence(self) -> None:
         """Look whether the client has been silent for too long, and again when it could be."""
         settings = self.settings
-        if self._leaving.over:
+        if self._draining.over:
             return
         now = settings.clock.seconds()
         found = self._silence.look(
-            now, bool(self._under_way.exchanges), self._reading, self._parting, self.transport
+            now, bool(self._under_way.exchanges), self._reading, self._close_limits, self.transport
         )
         if not isinstance(found, Overdue):
             self._timer.look_at(now + found)
         elif found is Overdue.FINISH:
             allowed = format_duration(settings.request_time)
             what = f"not all of a frame has come within {allowed}; see request_timeout"
-            self._cut_off(what, "the client sends too slowly", Flag.DT)
+            self._cut_off(what, "the client sends too slowly", ResponseFlag.DT)
         elif found is Overdue.GO_ON:
             idle = format_duration(settings.stream_idle)
             what = f"nothing has come for {idle} in the midst of a frame; see stream_idle_timeout"
-            self._cut_off(what, "the client sends too slowly", Flag.SI)
+            self._cut_off(what, "the client sends too slowly", ResponseFlag.SI)
         elif found is Overdue.TAKE:
-            self._abort("the client reads too slowly", Flag.SI)
+            self._abort("the client reads too slowly", ResponseFlag.SI)
         else:
             self._close()
 
     @property
-    def _parting(self) -> Parting:
+    def _close_limits(self) -> CloseLimits:
         """How this connection may end."""
         settings = self.settings
         told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
-        return Parting(stall=settings.stream_idle, excused=self.info.reverse, told=told)
+        return CloseLimits(stall=settings.stream_idle, excused=self.info.reverse, told=told)
 
     # the end
 
@@ -351,49 +351,49 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     def _close(self) -> None:
         """Close after what was written; what the client may have sent still is dropped."""
-        leaving, transport = self._leaving, self.transport
-        if leaving.over:
+        draining, transport = self._draining, self.transport
+        if draining.over:
             return
         self._stop(CLOSING)
         self.answers.close()
-        self._farewell = Farewell(self.settings.clock, transport, self._parting)
+        self._delayed_close = DelayedClose(self.settings.clock, transport, self._close_limits)
         transport.unregisterProducer()
         if not self._reading:
             self._reading = True
             transport.resumeProducing()
-        if not leaving.eof and hasattr(transport, "loseWriteConnection"):
+        if not draining.eof and hasattr(transport, "loseWriteConnection"):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
 
     def _abort(self, reason: str, flags: int) -> None:
         """Close now, and drop everything."""
-        if self._leaving.stage < LOST:
+        if self._draining.stage < LOST:
             self._stop(CLOSING)
             self._cancel_all(reason, flags)
             self.transport.abortConnection()
 
-    def _stop(self, stage: Stage) -> None:
+    def _stop(self, stage: DrainStage) -> None:
         """Nothing that comes counts any more."""
-        self._leaving.end(stage)
+        self._draining.end(stage)
         self._timer.stop()
         self._decoder.close()
         self.count_no_more()
 
     def readConnectionLost(self) -> None:
         """The client sends no more; what it has asked for is answered."""
-        leaving = self._leaving
-        if leaving.over:
+        draining = self._draining
+        if draining.over:
             self.transport.loseConnection()
             return
-        leaving.eof = True
+        draining.eof = True
         self._decoder.close()
         self._silence.between_frames()
         if self.settings.abort_on_half_close:
-            self._abort("the client closed the connection", Flag.DC)
+            self._abort("the client closed the connection", ResponseFlag.DC)
         else:
             self._close_if_done()
-            if not leaving.over:
+            if not draining.over:
                 watch_for_reset(self.transport)
 
     def writeConnectionLost(self) -> None:
@@ -402,8 +402,8 @@ class RpcProxy(Rebindable, AccountedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is lost."""
         self._stop(LOST)
-        if self._farewell is not None:
-            self._farewell.stop()
+        if self._delayed_close is not None:
+            self._delayed_close.stop()
         self._cancel_all(f"the client's connection was lost: {loss(reason)}", who_ended(reason))
 
     def _cancel_all(self, reason: str, flags: int) -> None:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from reverseproxy.proxy.farewell import LastBytes, Parting
+from reverseproxy.proxy.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.proxy.http.deadlines import LOOKS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Silence:
         self.heard_at = 0.0
         self._settings = settings
         self._began_at: float | None = None  # when the first of a frame came that is not complete
-        self._last: LastBytes | None = None  # of what was written when nothing is under way
+        self._last: UnreceivedBytes | None = None  # of what was written when nothing is under way
 
     def in_frame(self, now: float, another: bool) -> float:
         """
@@ -74,14 +74,14 @@ class Silence:
             self._began_at = now
 
     def look(
-        self, now: float, waits: bool, reading: bool, parting: Parting, transport: Any
+        self, now: float, waits: bool, reading: bool, close_limits: CloseLimits, transport: Any
     ) -> float | Overdue:
         """
         See how it goes.
 
         @param waits: whether the client waits for something.
         @param reading: whether what it sends is read.
-        @param parting: how its connection may end.
+        @param close_limits: how its connection may end.
         @param transport: has what it has not taken.
         @return: seconds until the next look, infinity for none; or what is over.
         """
@@ -98,12 +98,12 @@ class Silence:
                 return Overdue.FINISH
             return Overdue.GO_ON if left <= 0 else min(left, max(due, settings.request_time / LOOKS))
         if left <= 0:
-            left = self._still_taking(timeout, parting, transport)
+            left = self._still_taking(timeout, close_limits, transport)
         if left > 0:
             return left
         return Overdue.TAKE if self._last is not None and self._last.left else Overdue.ASK
 
-    def _still_taking(self, timeout: float, parting: Parting, transport: Any) -> float:
+    def _still_taking(self, timeout: float, close_limits: CloseLimits, transport: Any) -> float:
         """
         Look whether the client still takes what it was answered, while nothing is under way.
 
@@ -111,7 +111,7 @@ class Silence:
         """
         last = self._last
         if last is None:
-            last = self._last = LastBytes(parting, transport)
+            last = self._last = UnreceivedBytes(close_limits, transport)
             again = last.period if last.left else 0.0
         else:
             again = last.look()

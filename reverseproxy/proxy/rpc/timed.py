@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from reverseproxy.config.durations import format_duration
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.deadlines import (
     LOOKS,
     Clock,
@@ -138,7 +138,7 @@ class RpcTimed(RpcSending):
         """
         self.deadline = 0.0
         reason, key = "the response did not come in time", "it is the request's own timeout"
-        flag = Flag.UT
+        flag = ResponseFlag.UT
         route = self._route
         if route is not None and self._is_bound_by_route:
             limits = self._limits(route)
@@ -150,7 +150,7 @@ class RpcTimed(RpcSending):
             if found is Clock.IDLE:
                 reason = f"the host sent nothing of the response for {format_duration(limits.idle)}"
                 key = "see stream_idle_timeout of the proxy filter, or idle_timeout of the route"
-                flag = Flag.SI
+                flag = ResponseFlag.SI
             else:
                 reason = f"the response did not begin within {format_duration(limits.begin)}"
                 key = "see timeout of the route"

@@ -10,17 +10,17 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.proxy.farewell import Parting
+from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.relay import RelayEnd
-from reverseproxy.proxy.tcp.again import disown
+from reverseproxy.proxy.tcp.failover import disown
 
-_PARTING: Final = Parting(excused=True)
+_CLOSE_LIMITS: Final = CloseLimits(excused=True)
 
 
 class ForwardingEnd(RelayEnd):
     """One of the two ends; where the agent refuses a stream, the other end's is refused, too."""
 
-    parting = _PARTING
+    close_limits = _CLOSE_LIMITS
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Refuse the other end's stream, if the agent has refused this one's."""

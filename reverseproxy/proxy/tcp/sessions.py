@@ -37,10 +37,10 @@ from reverseproxy.metrics import RequestTally
 from reverseproxy.net.tcp_options import has_ended, tune
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
-from reverseproxy.proxy.farewell import STALL, Parting
+from reverseproxy.proxy.closing import STALL, CloseLimits
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
-    Flag,
+    ResponseFlag,
     flag_of,
     session_flags,
     short_names,
@@ -49,7 +49,13 @@ from reverseproxy.proxy.flags import (
 )
 from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.proxy.sessions import SessionWatch
-from reverseproxy.proxy.tcp.again import MOST_AGAIN, REPLAY_LIMIT, SessionEnd, Valve, disown
+from reverseproxy.proxy.tcp.failover import (
+    MAX_FAILOVERS,
+    REPLAY_LIMIT,
+    FailoverEnd,
+    PauseOnlyProducer,
+    disown,
+)
 from reverseproxy.proxy.tcp.notes import SessionNotes
 from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.wire.proxy_protocol import encode_header
@@ -148,7 +154,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         # Whether a server is to be told if nothing is passed on, and nothing has been.
         self._untouched = info.service is not None
         self._watch: SessionWatch | None = None
-        self.parting = Parting(
+        self.close_limits = CloseLimits(
             stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
         )
         self._notes = SessionNotes(settings.clock)
@@ -177,7 +183,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def end(self, reason: str) -> None:
         """See L{IEndable}: both ends are told that no more will come."""
         self._notes.failure = self._notes.failure or reason
-        self._notes.flags |= Flag.LR
+        self._notes.flags |= ResponseFlag.LR
         upstream = self._upstream
         if upstream is None or not self.coupled:
             self.close()
@@ -205,7 +211,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def _made_room(self, reason: str) -> None:
         """This connection has to go for others."""
-        self._notes.flags |= Flag.OM
+        self._notes.flags |= ResponseFlag.OM
         self._notes.failure = reason
         self._cut("", reason)
         self.abort()
@@ -223,10 +229,10 @@ class TcpProxy(RelayEnd, AccountedProtocol):
                 raise ClusterUnknown("no route of tcp_proxy matches this connection")
             self._cluster = self._settings.clusters.get(name)
         except ClusterUnknown as error:
-            self._refuse(str(error), Flag.NR if name is None else Flag.NC)
+            self._refuse(str(error), ResponseFlag.NR if name is None else ResponseFlag.NC)
             return
         if not self._cluster.may_open():
-            self._refuse(f"cluster {name} has as many connections as it may have", Flag.UO)
+            self._refuse(f"cluster {name} has as many connections as it may have", ResponseFlag.UO)
             return
         self._acquire(self._cluster)
 
@@ -286,11 +292,11 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def _make_end(self) -> RelayEnd:
         host = self._host
         if self._info.service is not None or (host is not None and host.tells):
-            return SessionEnd(self._clock, self, self._info.marked)
+            return FailoverEnd(self._clock, self, self._info.marked)
         return RelayEnd(self._clock)
 
     def _producer(self) -> Any:
-        return self.transport if self._kept is None else Valve(self.transport)
+        return self.transport if self._kept is None else PauseOnlyProducer(self.transport)
 
     def _join(self, peer: RelayEnd) -> None:
         if self._early:
@@ -322,12 +328,12 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             super()._pass_unseen()
 
     def answered(self) -> None:
-        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        """See L{IFailoverSession<reverseproxy.proxy.tcp.failover.IFailoverSession>}."""
         self._kept = None
         self._untouched = False
 
     def nothing_passed(self, sure: bool = False) -> bool:
-        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        """See L{IFailoverSession<reverseproxy.proxy.tcp.failover.IFailoverSession>}."""
         info = self._info
         if info.service is None or self.lost or self.closing or not (sure or self._untouched):
             return False
@@ -335,19 +341,19 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         self._notes.failure = (
             self._notes.failure or "the service has closed a session in which nothing had happened"
         )
-        self._notes.flags |= Flag.UF
+        self._notes.flags |= ResponseFlag.UF
         if not disown(self.transport, info.marked):
             return False
         self.close()
         return True
 
     def given_back(self) -> bool:
-        """See L{IAgain<reverseproxy.proxy.tcp.again.IAgain>}."""
+        """See L{IFailoverSession<reverseproxy.proxy.tcp.failover.IFailoverSession>}."""
         kept, cluster, host = self._kept, self._cluster, self._host
         if kept is None or cluster is None or host is None or self.lost or self.closing:
             return False
         cluster.exclude_unsent(host, self._context)
-        if self._again >= MOST_AGAIN or not cluster.has_others(self._context):
+        if self._again >= MAX_FAILOVERS or not cluster.has_others(self._context):
             return False
         self._again += 1
         self._attempts -= 1
@@ -368,9 +374,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         why = loss(reason)
         cluster.members.unreachable.note(host, why)
         cluster.exclude_agent(host, self._context)
-        self._notes.trouble = Flag.UF | flag_of(reason.value)
+        self._notes.trouble = ResponseFlag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:
-            flags = self._notes.trouble | (Flag.URX if self._attempts > 1 else NO_FLAGS)
+            flags = self._notes.trouble | (ResponseFlag.URX if self._attempts > 1 else NO_FLAGS)
             self._refuse(f"host {host.address} of cluster {cluster.name} can't be reached: {why}", flags)
             return
         self._acquire(cluster)
@@ -387,7 +393,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             self._cluster.report(self._host, Outcome.CONNECTED)
             self._notes.connected(self._cluster.name)
         is_reverse = self._host is not None and self._host.is_reverse
-        end.parting = self.parting._replace(
+        end.close_limits = self.close_limits._replace(
             excused=is_reverse, told=partial(self._cut, self._notes.host_address)
         )
         end.on_close = self._upstream_closed
@@ -410,7 +416,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             )
 
     def _upstream_closed(self, reason: Failure) -> None:
-        self._note_end(reason, Flag.UC)
+        self._note_end(reason, ResponseFlag.UC)
         self._release()
 
     def _note_end(self, reason: Failure, lost: int) -> None:
@@ -422,7 +428,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         flags = NO_FLAGS if self._notes.failure else session_flags(reason, lost)
         if flags:
             self._notes.flags |= flags
-            whose = "host" if lost == Flag.UC else "client"
+            whose = "host" if lost == ResponseFlag.UC else "client"
             self._notes.failure = f"the {whose}'s connection was lost: {loss(reason)}"
 
     def _excused(self, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
@@ -440,7 +446,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         """Nothing has moved for too long."""
         assert self._upstream is not None
         self._notes.failure = "idle timeout"
-        self._notes.flags |= Flag.SI
+        self._notes.flags |= ResponseFlag.SI
         idle = format_duration(self._settings.idle_timeout or 0.0)
         self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
         self.cut()
@@ -456,7 +462,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             reason = f"{peer} closes too slowly: {reason}"
         if not self._notes.failure:
             self._notes.failure = reason
-            self._notes.flags |= Flag.LR
+            self._notes.flags |= ResponseFlag.LR
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
@@ -510,7 +516,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         if self._upstream is None and not self._notes.failure:
             self._notes.failure = "the client has gone before there was a host for it"
             self._notes.flags |= who_ended(reason)
-        self._note_end(reason, Flag.DC)
+        self._note_end(reason, ResponseFlag.DC)
         super().connectionLost(reason)
         self.count_no_more()
         pending, self._pending = self._pending, None

@@ -39,7 +39,7 @@ from reverseproxy.net.formatting import format_address
 from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.net.tcp_info import was_heard
 from reverseproxy.net.tcp_options import tune
-from reverseproxy.proxy.farewell import LINGER, Farewell, Parting, doing, end_session
+from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.tls.wording import explain
@@ -190,7 +190,7 @@ class AgentLink(LinkHooks, Handover):
         self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
         self._greeting: Deferred[None] | None = None
         self._deadline: LenientTimeout | None = None
-        self._closing: Farewell | None = None
+        self._closing: DelayedClose | None = None
         self._hosted = False
 
     def connectionMade(self) -> None:
@@ -458,7 +458,7 @@ class AgentLink(LinkHooks, Handover):
         if not self._hosted:
             self.transport.abortConnection()
             return
-        self._closing = Farewell(self._clock, self.transport, Parting(stall=LINGER))
+        self._closing = DelayedClose(self._clock, self.transport, CloseLimits(stall=LINGER))
         if self.session is not None:
             self.session.close("the agent closes the connection")
         else:

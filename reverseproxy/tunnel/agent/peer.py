@@ -74,7 +74,7 @@ class Peer:
         self._cores: dict[int, SlotCore] = {}
         self._slots: dict[int, ConnectionSlot] = {}
         self._let_go: dict[Deferred[None], list[ConnectionSlot]] = {}  # slots that are not wanted any more
-        self._parting: set[AgentLink] = set()  # finish what is under way, and have been replaced
+        self._close_limits: set[AgentLink] = set()  # finish what is under way, and have been replaced
         self._draining: Deferred[None] | None = None
         self._stopped = False
         self.dials: dict[str, int] = {}
@@ -192,7 +192,7 @@ class Peer:
     @property
     def leaves(self) -> bool:
         """Whether the server has said that it is about to end, and takes nothing any more."""
-        return bool(self._parting) and not self.serving
+        return bool(self._close_limits) and not self.serving
 
     @property
     def next_dial(self) -> float | None:
@@ -228,7 +228,7 @@ class Peer:
     @property
     def links(self) -> list[AgentLink]:
         """Its connections, also those that have been replaced and finish what is under way."""
-        links = {core.link for core in self._cores.values()} | self._parting
+        links = {core.link for core in self._cores.values()} | self._close_limits
         return [link for link in links if isinstance(link, AgentLink)]
 
     @property
@@ -263,7 +263,7 @@ class Peer:
                 )
                 link.hosted = self._hosted
                 link.greeted = turn.end
-                link.leaving = self._parting.add
+                link.leaving = self._close_limits.add
                 link.parted = self._parted
                 link.may_leave = self._may_leave
                 return link
@@ -290,10 +290,10 @@ class Peer:
 
     def _parted(self, link: AgentLink) -> None:
         """A link is lost that may have been replaced."""
-        if link not in self._parting:
+        if link not in self._close_limits:
             return
-        self._parting.discard(link)
-        if not self._parting:
+        self._close_limits.discard(link)
+        if not self._close_limits:
             for number, core in self._cores.items():
                 core.come_back(self._slots[number])
 
@@ -323,7 +323,7 @@ class Peer:
 
     def _may_leave(self) -> bool:
         """Whether one more link may finish what it has begun while another one takes its place."""
-        return len(self._parting) < self.wanted
+        return len(self._close_limits) < self.wanted
 
     # ending
 
@@ -347,7 +347,7 @@ class Peer:
     async def _drain(self, seconds: float) -> None:
         self._turns.close()
         links = await self._end_slots(list(self._slots.values()), list(self._cores.values()), seconds)
-        links += self._parting
+        links += self._close_limits
         if links:
             log.info(
                 "agent of cluster {cluster}: draining {connections} to {server}, at most {seconds:g} s",
@@ -406,5 +406,5 @@ class Peer:
         self._turns.close()
         for slot in [*self._slots.values(), *(slot for slots in self._let_go.values() for slot in slots)]:
             slot.stop()
-        for link in list(self._parting):
+        for link in list(self._close_limits):
             link.close()

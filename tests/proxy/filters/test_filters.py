@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import PerFilterConfig
 from reverseproxy.proxy.filters import BodyLimit, LocalReply
-from reverseproxy.proxy.flags import Flag
+from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.routing import ClusterRoute, DirectResponse, RouteResult
 from tests.proxy.filters.build import ROUTE, FixedRouter, chain, request, steps
 
@@ -73,7 +73,9 @@ class PayloadLimitTests(SynchronousTestCase):
         asked = request(size=-1)
         self.assertEqual(steps(filters, asked), [])
         reason = "request body larger than 5 bytes"
-        self.assertEqual(asked.limit, BodyLimit(5, LocalReply(413, reason, f"{reason}\n".encode(), Flag.DPE)))
+        self.assertEqual(
+            asked.limit, BodyLimit(5, LocalReply(413, reason, f"{reason}\n".encode(), ResponseFlag.DPE))
+        )
 
     def test_options_of_routes(self) -> None:
         """They take the place of all of the listener's."""

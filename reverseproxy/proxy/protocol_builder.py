@@ -10,7 +10,7 @@ parser, stays until it ends.
 
 from __future__ import annotations
 
-__all__ = ["Served", "take_over"]
+__all__ = ["ProtocolBuilder", "take_over"]
 
 from collections.abc import Callable, Collection
 from dataclasses import fields
@@ -32,7 +32,7 @@ def take_over(old: Any, new: Any, leaving: Collection[str] = ()) -> None:
             object.__setattr__(old, each.name, getattr(new, each.name))  # for everybody else it is frozen
 
 
-class Served:
+class ProtocolBuilder:
     """
     Builds protocols of one kind.
 
@@ -68,11 +68,11 @@ class Served:
     def _fits(self, newer: object) -> bool:
         """Whether what it builds is of the same kind."""
         return (
-            isinstance(newer, Served)
+            isinstance(newer, ProtocolBuilder)
             and newer.kind == self.kind
             and len(newer.parts) == len(self.parts)
             and all(
-                isinstance(mine, Served) and mine._fits(its)
+                isinstance(mine, ProtocolBuilder) and mine._fits(its)
                 for mine, its in zip(self.parts, newer.parts, strict=True)
             )
         )
@@ -85,7 +85,7 @@ class Served:
         """
         if not self._fits(newer):
             return False
-        assert isinstance(newer, Served)
+        assert isinstance(newer, ProtocolBuilder)
         take_over(self._accepted, newer._accepted, self._own)
         if self._reverse is not self._accepted:
             take_over(self._reverse, newer._reverse, self._own)

@@ -15,9 +15,9 @@ __all__ = [
     "LINGER",
     "QUIET",
     "STALL",
-    "Farewell",
-    "LastBytes",
-    "Parting",
+    "DelayedClose",
+    "UnreceivedBytes",
+    "CloseLimits",
     "doing",
     "end_session",
     "note_loss",
@@ -87,7 +87,7 @@ def end_session(protocol: Any, reason: str) -> None:
         protocol.transport.loseConnection()
 
 
-class Parting(NamedTuple):
+class CloseLimits(NamedTuple):
     """
     How a connection may end.
 
@@ -104,7 +104,7 @@ class Parting(NamedTuple):
     told: Callable[[str], object] | None = None
 
 
-class LastBytes:
+class UnreceivedBytes:
     """
     What is left for the peer of a connection that is closing.
 
@@ -112,19 +112,23 @@ class LastBytes:
     @ivar period: seconds from one look to the next.
     """
 
-    __slots__ = ("_looks", "_pace", "_parting", "_transport", "left", "period")
+    __slots__ = ("_close_limits", "_looks", "_pace", "_transport", "left", "period")
 
-    def __init__(self, parting: Parting, transport: Any) -> None:
+    def __init__(self, close_limits: CloseLimits, transport: Any) -> None:
         """
         Have the first look.
 
         @param transport: of the connection.
         """
-        self.period = min(parting.linger, parting.stall)
-        self._parting = parting
+        self.period = min(close_limits.linger, close_limits.stall)
+        self._close_limits = close_limits
         self._transport = transport
         self._pace = Pace()
-        self._looks = inf if parting.excused or parting.stall == inf else ceil(parting.stall / self.period)
+        self._looks = (
+            inf
+            if close_limits.excused or close_limits.stall == inf
+            else ceil(close_limits.stall / self.period)
+        )
         waits = backlog_of(transport)
         self.left = waits.size
         self._pace.look(waits.mark)
@@ -142,22 +146,22 @@ class LastBytes:
             return self.period if before else 0.0
         if self._pace.look(waits.mark) < self._looks:
             return self.period
-        if self._parting.told is not None:
-            self._parting.told(
-                f"it has taken nothing of the last {waits.size} bytes for {self._parting.stall:g} s"
+        if self._close_limits.told is not None:
+            self._close_limits.told(
+                f"it has taken nothing of the last {waits.size} bytes for {self._close_limits.stall:g} s"
             )
         return 0.0
 
 
-class Farewell:
+class DelayedClose:
     """Aborts a connection that is closing, when it is time."""
 
     __slots__ = ("_call", "_clock", "_last", "_transport")
 
-    def __init__(self, clock: IReactorTime, transport: Any, parting: Parting) -> None:
+    def __init__(self, clock: IReactorTime, transport: Any, close_limits: CloseLimits) -> None:
         self._clock = clock
         self._transport = transport
-        self._last = LastBytes(parting, transport)
+        self._last = UnreceivedBytes(close_limits, transport)
         self._call: IDelayedCall | None = clock.callLater(self._last.period, self._look)
 
     def _look(self) -> None:

@@ -18,7 +18,16 @@ are refused, but for those that follow the last answers.
 
 from __future__ import annotations
 
-__all__ = ["CLOSING", "DRAIN_GRACE", "LEAVING", "LOST", "REFUSING", "SERVING", "Leaving", "Stage"]
+__all__ = [
+    "CLOSING",
+    "DRAIN_GRACE",
+    "LEAVING",
+    "LOST",
+    "REFUSING",
+    "SERVING",
+    "ConnectionDrain",
+    "DrainStage",
+]
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -27,13 +36,13 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.proxy.farewell import FRESH, QUIET
+from reverseproxy.proxy.closing import FRESH, QUIET
 
 DRAIN_GRACE: Final = 5.0
 """Seconds in which a connection that is left still takes requests, if it is not idle for a moment."""
 
 
-class Stage(IntEnum):
+class DrainStage(IntEnum):
     """How near its end a connection is; see the module's text."""
 
     SERVING = 0
@@ -43,10 +52,10 @@ class Stage(IntEnum):
     LOST = 4
 
 
-SERVING, LEAVING, REFUSING, CLOSING, LOST = Stage
+SERVING, LEAVING, REFUSING, CLOSING, LOST = DrainStage
 
 
-class Leaving:
+class ConnectionDrain:
     """
     What is known of that, for one connection.
 
@@ -134,7 +143,7 @@ class Leaving:
         self.stage = max(self.stage, REFUSING)
         self._look()
 
-    def end(self, stage: Stage) -> None:
+    def end(self, stage: DrainStage) -> None:
         """
         The connection is being closed, or is lost.
 

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.proxy.served}: settings that change while connections are open."""
+"""Tests for L{reverseproxy.proxy.protocol_builder}: settings that change while connections are open."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ and on a connection that is lent as a whole by a mark
 
 from __future__ import annotations
 
-__all__ = ["MOST_AGAIN", "REPLAY_LIMIT", "IAgain", "SessionEnd", "Valve", "disown"]
+__all__ = ["MAX_FAILOVERS", "REPLAY_LIMIT", "IFailoverSession", "FailoverEnd", "PauseOnlyProducer", "disown"]
 
 from typing import Any, Final, Protocol
 
@@ -27,11 +27,11 @@ from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 REPLAY_LIMIT: Final = 65536
 """Bytes of a client that are kept for another host at the most."""
 
-MOST_AGAIN: Final = 16
+MAX_FAILOVERS: Final = 16
 """How often a session may be given to another host."""
 
 
-class IAgain(Protocol):
+class IFailoverSession(Protocol):
     """Who has a session."""
 
     def answered(self) -> None:
@@ -55,7 +55,7 @@ class IAgain(Protocol):
 
 
 @implementer(IPushProducer)
-class Valve:
+class PauseOnlyProducer:
     """Pauses a client for a host, but does not close it when the host is lost."""
 
     def __init__(self, transport: Any) -> None:
@@ -73,14 +73,14 @@ class Valve:
         """Who has the session closes the client, if it is to be."""
 
 
-class SessionEnd(RelayEnd):
+class FailoverEnd(RelayEnd):
     """
     The end of a session at a host whose agent says what it has not passed on, or of one that we say so of.
     """
 
     _begun = False
 
-    def __init__(self, clock: IReactorTime, owner: IAgain, marked: bool = False) -> None:
+    def __init__(self, clock: IReactorTime, owner: IFailoverSession, marked: bool = False) -> None:
         """
         @param marked: whether what the host sends goes out behind a mark.
         """
