@@ -1,1 +1,1 @@
-"""The mission: held connections that turn into hosts, and agents that dial them."""
+"""Reverse tunnels: agents dial connections to servers, where each becomes a host of a cluster."""

@@ -1,27 +1,25 @@
 """
-The credential policies that are built in.
+The built-in credential policies.
 
-C{static}: tokens that an operator hands out, each of which belongs to an agent.
-The server's C{validators} hold for it one of
+C{static}: tokens that an operator issues, each of which belongs to an agent. Its configuration among the
+server's C{validators} has one of
 
- - C{file}: the path of a YAML or JSON file with a list of entries, or with a
-   mapping whose key C{tokens} holds that list; it is read anew when it changes,
-   so that taking an entry out of it revokes the token at once, also for connections
-   that have joined with it;
+ - C{file}: the path of a YAML or JSON file with a list of entries, or with a mapping whose key C{tokens}
+   has that list. It is read again when it changes, so that removing an entry revokes its token at once,
+   also for connections that have joined with it;
  - C{tokens}: the list itself.
 
-An entry has C{agent} (a name for logs and for ownership, of 256 characters at
-the most), C{token} or C{tokens} (several that are good at the same time, to
-change them without a gap), and may have C{clusters} (the only ones it may join),
-C{max_weight} (1 to 128), and C{domains} and C{ports}: what the agent may bring
-where the server takes routes of agents, such as C{*.tunnels.example.com} and C{2200-2299}.
+An entry has C{agent} (a name for logs and for ownership, of at most 256 characters) and C{token} or
+C{tokens} (several that are valid at the same time, to change them without a gap). It may have
+C{clusters} (the only ones that the agent may join), C{max_weight} (1 to 128), and C{domains} and
+C{ports}: the routes that the agent may bring where the server accepts routes of agents, such as
+C{*.tunnels.example.com} and C{2200-2299}.
 
-The agent's C{credential_config} holds one of C{file} (a path), C{token} (the
-token itself) and C{env} (the name of an environment variable).  Each dial looks
-it up anew.
+The agent's C{credential_config} has one of C{file} (a path), C{token} (the token itself) and C{env} (the
+name of an environment variable). It is looked up again for each dial.
 
-C{test}: what MOSN's sample code registers under that name, for interoperability
-tests.  It keeps nobody out, and says of nobody who they are.
+C{test}: the policy that MOSN's sample code registers under that name, for interoperability tests. It
+accepts every credential with a certain prefix, and identifies nobody.
 """
 
 from __future__ import annotations
@@ -63,17 +61,17 @@ from reverseproxy.wire.mosn.frames import MAX_PAYLOAD
 log = Logger()
 
 MAX_TOKENS_FILE = 16 * 1024 * 1024
-"""The largest file of tokens in bytes."""
+"""Bytes of a file of tokens, at most."""
 
 MAX_AGENT_NAME = 256
-"""Characters of an agent's name: other servers of a fleet have to know it, whole, by their records."""
+"""Characters of an agent's name, at most: records of a fleet have room for it in full."""
 
-# A misspelt key looks like this; a token that stands where a key should, hardly.
+# A misspelt key looks like this; a token in the place of a key hardly does.
 _PLAIN_KEY = re.compile(r"[a-z_]{1,24}", re.IGNORECASE)
 
 
 def _check_keys(what: str, config: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Refuse keys that would be ignored otherwise, such as misspelt ones."""
+    """Raise L{ValueError} for unknown keys, such as misspelt ones."""
     for key in config:
         if key not in allowed:
             keys = f"the keys are {', '.join(allowed)}" if allowed else "it has no keys"
@@ -82,7 +80,7 @@ def _check_keys(what: str, config: Mapping[str, Any], allowed: Collection[str]) 
 
 
 def _only_key(what: str, config: Mapping[str, Any], allowed: Collection[str]) -> str:
-    """The one key that a configuration has to have."""
+    """Return the single key that a configuration must have; raise L{ValueError} otherwise."""
     _check_keys(what, config, allowed)
     if len(config) != 1:
         given = " and ".join(config) or "none of them"
@@ -91,24 +89,24 @@ def _only_key(what: str, config: Mapping[str, Any], allowed: Collection[str]) ->
 
 
 def _nonempty(what: str, value: object) -> str:
-    """Take a string that may be a secret: it is not quoted."""
+    """Return a string that is not empty; it may be a secret, and is not quoted in errors."""
     if isinstance(value, str) and value:
         return value
     hint = "an empty one" if value == "" else f"{type(value).__name__}; put quotes around it"
     raise ValueError(f"{what} must be a string that is not empty, got {hint}")
 
 
-# static, on the server
+# the policy static, on the server
 
 
 def _digest(token: str) -> bytes:
-    """Bring tokens to one length, so that comparing them does not tell theirs."""
+    """Hash a token, so that comparisons take the same time for tokens of any length."""
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """Digests of tokens, and at the same places whom they belong to."""
+    """Digests of tokens, and the identity that each belongs to, at the same index."""
 
     digests: tuple[bytes, ...] = field(repr=False)
     identities: tuple[Identity, ...]
@@ -118,18 +116,21 @@ class _Tokens:
         object.__setattr__(self, "by_digest", dict(zip(self.digests, self.identities, strict=True)))
 
     def find_known(self, credential: str) -> Identity | None:
-        """The same, of one that was good once: nobody learns anything of how long this takes."""
+        """
+        Return the identity of a token that was valid before; not in constant time, which reveals nothing
+        then.
+        """
         return self.by_digest.get(_digest(credential))
 
     def may_join(self, name: str, cluster: str) -> bool:
-        """Whether anybody of this name may join a cluster."""
+        """Return whether any token of a name is valid for a cluster."""
         return any(
             each.name == name and (each.clusters is None or cluster in each.clusters)
             for each in self.identities
         )
 
     def allowance_of(self, name: str) -> Allowance | None:
-        """Which routes somebody of this name may bring; L{None} if there is nobody."""
+        """Return which routes an agent of a name may bring; L{None} if there is no such agent."""
         found: Allowance | None = None
         for each in self.identities:
             if each.name == name:
@@ -138,10 +139,10 @@ class _Tokens:
 
     def find(self, credential: str) -> Identity | None:
         """
-        Find out whose a token is.
+        Return the identity of a token.
 
-        Every entry is compared, each in constant time, so that the time this
-        takes tells neither how close a guess came nor which entry it met.
+        Every entry is compared, each in constant time, so that the duration reveals neither how close a
+        guess is nor which entry it matches.
         """
         equal = map(hmac.compare_digest, self.digests, repeat(_digest(credential)))
         found = list(compress(self.identities, equal))
@@ -150,7 +151,7 @@ class _Tokens:
 
 def _parse_tokens(where: str, document: object) -> _Tokens:
     """
-    Take a list of entries, or a mapping with it.
+    Parse a list of entries, or a mapping with it.
 
     @raise ValueError: with the place of the entry that is wrong; tokens are not quoted.
     """
@@ -203,13 +204,13 @@ def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
 
 
 def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
-    """The domains and the ports that an agent may bring."""
+    """Return the domains and ports that an agent may bring."""
     texts: dict[str, list[str]] = {}
     for key in ("domains", "ports"):
         value = entry.get(key)
         if value is not None and not isinstance(value, (list, tuple)):
             raise ValueError(f"{place}.{key} must be a list, or absent for none")
-        # YAML has 2222 for a number.
+        # YAML parses 2222 as a number.
         texts[key] = [
             str(each) if type(each) is int else _nonempty(f"{place}.{key}", each) for each in value or ()
         ]
@@ -221,21 +222,21 @@ def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
 
 @implementer(INaming)
 class _TokenValidator:
-    """Knows tokens, such as those that stand in the configuration."""
+    """Validates tokens that are listed in the configuration."""
 
     def __init__(self, tokens: _Tokens) -> None:
         self._tokens = tokens
 
     def validate(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        """Say whose token this is; see L{IConnectionValidator.validate}."""
+        """Return the identity of a token; see L{IConnectionValidator.validate}."""
         return self._tokens.find(credential)
 
     def look(self) -> bool:
-        """See L{IRevoking}: nothing changes but the whole validator."""
+        """Return False, as a change of the configuration makes another validator; see L{IRevoking}."""
         return False
 
     def judge_again(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        """See L{IRevoking.judge_again}."""
+        """Return the identity of a token; see L{IRevoking.judge_again}."""
         return self._tokens.find_known(credential)
 
     def may_join(self, name: str, cluster_name: str) -> bool:
@@ -249,10 +250,10 @@ class _TokenValidator:
 
 class _FileTokens(_TokenValidator):
     """
-    Tokens in a file.
+    Validates tokens that are listed in a file.
 
-    The file's metadata is looked at before each use.  A file that can't be
-    used, perhaps because it is being written, changes nothing.
+    The file's metadata is checked before each use. A file that can't be parsed, perhaps because it is
+    just being written, changes nothing.
     """
 
     def __init__(self, path: str) -> None:
@@ -272,7 +273,7 @@ class _FileTokens(_TokenValidator):
         now: Signature = signature(self._path)
         if now == self._signature:
             return
-        # Taken before reading: a change during the read is seen the next time.
+        # Taken before reading, so that a change during the read is detected the next time.
         self._signature = now
         try:
             self._tokens = self._read()
@@ -292,12 +293,12 @@ class _FileTokens(_TokenValidator):
             )
 
     def validate(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        """Say whose token this is; see L{IConnectionValidator.validate}."""
+        """Return the identity of a token; see L{IConnectionValidator.validate}."""
         self._refresh()
         return self._tokens.find(credential)
 
     def look(self) -> bool:
-        """See L{IRevoking}."""
+        """Return whether the tokens have changed; see L{IRevoking}."""
         self._refresh()
         seen, self._seen = self._seen, self._tokens
         return seen is not self._seen
@@ -305,7 +306,7 @@ class _FileTokens(_TokenValidator):
 
 @implementer(IValidatorPlugin)
 class StaticValidatorPlugin:
-    """Tokens that an operator hands out, on the server; see the module."""
+    """The policy C{static} on the server; see the module."""
 
     name: ClassVar[str] = "static"
 
@@ -314,41 +315,41 @@ class StaticValidatorPlugin:
         Make a validator.
 
         @param config: C{file} or C{tokens}.
-        @raise ValueError: if it can't be used, or the file can't.
+        @raise ValueError: if it is invalid, or the file is.
         """
         if _only_key("the policy static", config, ("file", "tokens")) == "file":
             return _FileTokens(_nonempty("file", config["file"]))
         return _TokenValidator(_parse_tokens("the policy static", config["tokens"]))
 
 
-# static, on the agent
+# the policy static, on the agent
 
 
 @implementer(ICredentialSource, ICredentialCheck)
 class _LookedUp:
-    """A credential that is looked up anew for each dial."""
+    """A credential that is looked up for each dial."""
 
     def __init__(self, look_up: Callable[[], str]) -> None:
         self._look_up = look_up
 
     def fetch(self, cluster: str) -> Deferred[str]:
-        """The credential as it is now; see L{ICredentialSource.fetch}."""
+        """Look the credential up; see L{ICredentialSource.fetch}."""
         return maybeDeferred(self._look_up)
 
     def check(self) -> None:
-        """See whether there is one now; see L{ICredentialCheck.check}."""
+        """Raise if there is no credential now; see L{ICredentialCheck.check}."""
         self._look_up()
 
 
 def _from_file(path: str) -> str:
     try:
-        # What is larger does not fit into a frame.
+        # A larger one does not fit into a frame.
         text = read_text(path, MAX_PAYLOAD)
     except OSError as error:
         raise CredentialMissing(f"can't read the credential from {path}: {error.strerror}") from None
     except ValueError as error:
         raise CredentialMissing(f"can't use the credential: {error}") from None
-    # An editor or echo leaves one line end; further ones may belong to it.
+    # Editors and echo append one line end; further ones may belong to the credential.
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise CredentialMissing(f"the file {path} holds no credential, it is empty")
@@ -365,7 +366,7 @@ def _from_environment(name: str) -> str:
 
 @implementer(ICredentialPlugin)
 class StaticCredentialPlugin:
-    """Tokens that an operator hands out, on the agent; see the module."""
+    """The policy C{static} on the agent; see the module."""
 
     name: ClassVar[str] = "static"
 
@@ -374,8 +375,8 @@ class StaticCredentialPlugin:
         Make a source.
 
         @param config: C{file}, C{token} or C{env}.
-        @raise ValueError: if it can't be used.  A file or a variable that is
-            missing is no such case: it may come later, and each dial looks.
+        @raise ValueError: if it is invalid. A missing file or variable is not an error: it may come
+            later, and is looked up for each dial.
         """
         key = _only_key("the policy static", config, ("file", "token", "env"))
         value = _nonempty(key, config[key])
@@ -386,7 +387,7 @@ class StaticCredentialPlugin:
         return _LookedUp(lambda: value)
 
 
-# test
+# the policy test
 
 _SAMPLE_PREFIX = "prefix_"
 
@@ -405,7 +406,10 @@ class _SampleSource:
 
 @implementer(IValidatorPlugin)
 class SampleValidatorPlugin:
-    """Takes whatever begins with C{prefix_}, as MOSN's sample does: for tests only."""
+    """
+    The policy C{test} on the server: accepts whatever begins with C{prefix_}, as MOSN's sample does. For
+    tests only.
+    """
 
     name: ClassVar[str] = "test"
 
@@ -422,7 +426,10 @@ class SampleValidatorPlugin:
 
 @implementer(ICredentialPlugin)
 class SampleCredentialPlugin:
-    """Gives C{prefix__} and the cluster's name, as MOSN's sample does: for tests only."""
+    """
+    The policy C{test} on the agent: sends C{prefix__} and the cluster's name, as MOSN's sample does. For
+    tests only.
+    """
 
     name: ClassVar[str] = "test"
 

@@ -1,10 +1,9 @@
 """
-Who may join which cluster: pure decisions.
+Admission of agents to clusters: pure decisions.
 
-L{Admission} judges an agent's init frame in MOSN's order: the credential first,
-the cluster second.  Beyond MOSN, a listener or a cluster can demand a
-credential policy, where MOSN leaves the choice to the agent and lets in every
-agent that names none.
+L{Admission} judges an agent's init frame in MOSN's order: the credential first, the cluster second.
+Beyond MOSN, a listener or a cluster can demand a credential policy; MOSN leaves the choice to the agent,
+and lets in every agent that names none.
 """
 
 from __future__ import annotations
@@ -37,26 +36,26 @@ from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status, 
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
 MAX_HOST_NAME_LENGTH = 255
-"""How many characters of an agent's C{host_name} are kept."""
+"""Characters of an agent's C{host_name} that are kept."""
 
 _QUOTE_LENGTH = 80
 
 NO_ROUTES: Final = RouteRequest()
-"""Asks for nothing."""
+"""A request for no routes."""
 
 
 def quote(text: str) -> str:
-    """Quote what a peer sent so that it can't garble or fill a log."""
+    """Quote text of a peer for a log: shortened, and in ASCII."""
     return ascii(text if len(text) <= _QUOTE_LENGTH else text[:_QUOTE_LENGTH] + "...")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """
-    Whom a credential proved an agent to be.
+    The identity that a credential has proved.
 
-    @ivar policy: the policy of the validator that said so.
-    @ivar name: the name that it gave; see L{Identity.name}.
+    @ivar policy: the policy of the validator that has accepted it.
+    @ivar name: the name that the validator has returned; see L{Identity.name}.
     """
 
     policy: str
@@ -64,7 +63,7 @@ class Principal:
 
     @classmethod
     def of(cls, policy: str, identity: Identity) -> Principal | None:
-        """What an accepted credential proves; L{None} if it is good, but nobody's in particular."""
+        """Return what an accepted credential proves; L{None} if it is valid, but names nobody."""
         return cls(policy, identity.name) if identity.name else None
 
     def __str__(self) -> str:
@@ -74,14 +73,14 @@ class Principal:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """
-    An init frame was refused.
+    A refusal of an init frame, which is answered.
 
-    @ivar status: the answer.
+    @ivar status: the status of the response.
     @ivar reason: for the log.
-    @ivar retry_after: after how many seconds an agent of ours should try again;
-        0 if there is no telling.
-    @ivar told: what such an agent is told besides; empty for no more than the status.
-    @ivar cause: why, in a word that is counted, where neither the status nor C{retry_after} says it.
+    @ivar retry_after: seconds after which an agent of this project should try again; 0 if that is
+        unknown.
+    @ivar told: text for such an agent; empty for the status alone.
+    @ivar cause: the result that is counted, where neither the status nor C{retry_after} determines it.
     """
 
     status: Status
@@ -92,11 +91,11 @@ class Refusal:
 
     @property
     def result(self) -> str:
-        """What has become of the attempt to join, in a word that is counted."""
+        """The result of the attempt to join, as a label of metrics."""
         return self.cause or ("too_many" if self.retry_after else self.status.name.lower())
 
     def response(self) -> InitResponse:
-        """What to answer the agent."""
+        """Return the response for the agent."""
         if not self.retry_after and not self.told:
             return InitResponse(self.status)
         milliseconds = 0
@@ -110,13 +109,13 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Hangup:
     """
-    The server closes a connection without an answer.
+    A refusal by closing the connection without a response.
 
-    A MOSN agent takes every refusal for final, and dials again only after a connection that
-    ended without an answer (docs/mosn.rst 8.1): so that is what it gets where it may join later.
+    A MOSN agent treats every response with a refusal as final, and dials again only after a connection
+    that has ended without one (docs/mosn.rst 8.1): so it gets none if it may join later.
 
     @ivar reason: for the log.
-    @ivar result: what has become of the attempt to join, in a word that is counted.
+    @ivar result: the result of the attempt to join, as a label of metrics.
     """
 
     reason: str
@@ -126,17 +125,17 @@ class Hangup:
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """
-    An init frame was accepted.
+    An init frame that was accepted.
 
     @ivar cluster: the cluster to join.
-    @ivar host_name: the agent's name for itself, fit for a log.
+    @ivar host_name: the host name that the agent claims, made safe for logs.
     @ivar weight: 1 to 128.
-    @ivar principal: whom a credential proved the agent to be; L{None} without one.
-    @ivar announcement: what the agent says of itself if it is one of ours.
-    @ivar policy: the credential policy that the agent had to use; empty if none was demanded.
-    @ivar used_policy: the one by which its credential was judged; empty without a credential.
-    @ivar allowance: which routes its credential lets it bring.
-    @ivar named: whether its credential is for this very cluster.
+    @ivar principal: the identity that its credential has proved; L{None} without one.
+    @ivar announcement: the extensions that an agent of this project announces; L{None} for others.
+    @ivar policy: the credential policy that was demanded; empty if none was.
+    @ivar used_policy: the policy by which its credential was validated; empty without a credential.
+    @ivar allowance: the routes that its credential allows it to bring.
+    @ivar named: whether its credential names this cluster.
     """
 
     cluster: str
@@ -151,14 +150,14 @@ class Accepted:
 
     @property
     def request(self) -> RouteRequest:
-        """The routes that the agent asks for."""
+        """The routes that the agent requests."""
         return NO_ROUTES if self.announcement is None else self.announcement.routes
 
     def identify(self, info: ConnectionInfo) -> AgentIdentity:
         """
-        Put together who the agent is: what it has proved, and what it says.
+        Return the agent's identity: what it has proved, and what it claims.
 
-        @param info: the connection that it came over.
+        @param info: its connection.
         """
         name = "" if self.principal is None else self.principal.name
         return _identify(info, name, self.used_policy, self.host_name, self.announcement)
@@ -171,13 +170,12 @@ class Accepted:
         workers: int = 1,
     ) -> InitResponse:
         """
-        What to answer the agent: nothing but MOSN's own, unless it is one of ours.
+        Return the response for the agent; with extensions only for an agent of this project.
 
-        @param mux: how the connection carries streams from now on, if it does;
-            one of those that the agent has offered.
-        @param window: with how many bytes streams begin, if not with as many as
-            that way has by itself.
-        @param routes: those that it was given of its own.
+        @param mux: the protocol that carries streams from now on, one of those that the agent has
+            offered; empty for none.
+        @param window: the initial window of streams in bytes; 0 for the protocol's default.
+        @param routes: the routes that were granted to it.
         @param workers: how many processes share the server's work.
         """
         extra = None
@@ -210,10 +208,10 @@ def _identify(
 
 def identify_refused(info: ConnectionInfo, init: ConnectionInit, identity: Identity) -> AgentIdentity:
     """
-    Put together who an agent is that may not join, although its credential is good.
+    Return the identity of an agent whose credential is valid, and that may not join nevertheless.
 
-    @param info: the connection that it came over.
-    @param identity: what the validator said.
+    @param info: its connection.
+    @param identity: what the validator has returned.
     """
     announcement = Announcement.from_extra(init.extra)
     return _identify(info, identity.name, init.credential_policy, _clean(init.host_name), announcement)
@@ -223,12 +221,10 @@ class Admission:
     """
     Judges init frames.
 
-    Where no credential policy is demanded, an agent may use any that there is,
-    as with MOSN: one that it need not use lets nobody in who would not get in
-    without.
+    Where no credential policy is demanded, an agent may use any that is available, as with MOSN: it
+    would be let in without a credential, too.
 
-    The credential is judged between L{check_policy} and L{conclude}, by the
-    caller, since that may take time.
+    The caller validates the credential between L{check_policy} and L{conclude}, as that may take time.
     """
 
     def __init__(
@@ -240,13 +236,12 @@ class Admission:
         find_other: Callable[[str], IConnectionValidator | None] = lambda policy: None,
     ) -> None:
         """
-        @param cluster_known: whether there is a cluster of a name.
-        @param validators: the validators by policy.
-        @param policy: the policy demanded of every agent; empty for none.
-        @param cluster_policies: the policy demanded of agents that join a
-            cluster, by cluster, instead of C{policy}; empty for none.
-        @param find_other: finds the validator of a policy that is not among
-            C{validators}, where none is demanded.
+        @param cluster_known: returns whether a cluster exists.
+        @param validators: the validators, by policy.
+        @param policy: the policy that is demanded of all agents; empty for none.
+        @param cluster_policies: the policy that is demanded instead, by cluster; empty for none.
+        @param find_other: returns the validator of a policy that is not in C{validators}, where none is
+            demanded.
         @raise ValueError: if a policy is demanded that has no validator.
         """
         self._cluster_known = cluster_known
@@ -264,15 +259,15 @@ class Admission:
 
     @property
     def validators(self) -> Iterable[IConnectionValidator]:
-        """Those that are configured."""
+        """The configured validators."""
         return self._validators.values()
 
     def demanded_policy(self, cluster: str) -> str:
-        """The policy that an agent has to use to join a cluster; empty if any will do, or none."""
+        """Return the policy that is demanded for a cluster; empty if none is."""
         return self._cluster_policies.get(cluster, self._policy)
 
     def _validator(self, policy: str, cluster: str) -> IConnectionValidator | None:
-        """The validator of a policy that an agent uses to join a cluster."""
+        """Return the validator of a policy that an agent uses to join a cluster."""
         validator = self._validators.get(policy) if policy else None
         if validator is None and policy and not self.demanded_policy(cluster):
             validator = self._find_other(policy)
@@ -280,12 +275,13 @@ class Admission:
 
     def objection(self, policy: str, name: str, cluster: str, brought: bool = False) -> str:
         """
-        Say what speaks against an agent that another server has let in.
+        Return why an agent that another server has let in would not be let in here.
 
-        @param policy: by which that one has judged its credential; empty without one.
-        @param name: whose that is.
-        @param brought: whether it has brought the cluster, which is its own then.
-        @return: empty if nothing does.
+        @param policy: the policy by which the other server has validated its credential; empty without
+            one.
+        @param name: the name of its credential.
+        @param brought: whether the agent has brought the cluster.
+        @return: empty if there is no objection.
         """
         demanded = self.demanded_policy(cluster)
         if demanded and policy != demanded:
@@ -301,24 +297,23 @@ class Admission:
 
     def allowance_of(self, policy: str, name: str) -> Allowance | None:
         """
-        Say which routes an agent may bring that another server has let in.
+        Return which routes an agent may bring that another server has let in.
 
-        @param policy: as in L{objection}, as is C{name}.
-        @return: L{None} if what judges such credentials here does not know agents by their names.
+        @param policy: as for L{objection}, as is C{name}.
+        @return: L{None} if the validator of the policy does not know agents by their names.
         """
         naming = INaming(self._validators.get(policy), None) if policy and name else None
         return None if naming is None else naming.allowance_of(name) or NOTHING
 
     def judges(self, policy: str, cluster: str) -> bool:
-        """Whether there is anything here that judges credentials of a policy, to join a cluster."""
+        """Return whether there is a validator of a policy for agents that join a cluster."""
         return self._validator(policy, cluster) is not None
 
     def check_policy(self, init: ConnectionInit) -> IConnectionValidator | Refusal | None:
         """
-        See how an agent's credential is to be judged.
+        Choose how an agent's credential is validated.
 
-        @return: the validator to ask; L{None} if there is no credential to
-            judge; or a refusal, in which case there is nothing left to do.
+        @return: the validator to ask; L{None} if there is no credential to validate; or a refusal.
         """
         policy = init.credential_policy
         validator = self._validator(policy, init.cluster_name)
@@ -340,15 +335,14 @@ class Admission:
         self, init: ConnectionInit, identity: Identity | None, brings_cluster: bool = False
     ) -> Accepted | Refusal:
         """
-        Judge an init frame, its credential having been judged.
+        Judge an init frame whose credential has been validated.
 
-        Everything is checked again here, so that leaving out L{check_policy}
-        lets nobody in.
+        Everything is checked again, so that a caller that leaves out L{check_policy} lets nobody in.
 
-        @param identity: what the validator said; L{None} too if it failed, or
-            if there was none to ask.
-        @param brings_cluster: whether the agent may join a cluster that there is
-            not, as it would be made for it.
+        @param identity: what the validator has returned; L{None} also if it has failed, or there was
+            none.
+        @param brings_cluster: whether the agent may join a cluster that does not exist, as it would be
+            created for it.
         """
         checked = self.check_policy(init)
         if isinstance(checked, Refusal):
@@ -362,7 +356,7 @@ class Admission:
                     Status.CREDENTIAL_REJECTED, f"the validator of policy {policy} rejected its credential"
                 )
             named = identity.clusters is not None and init.cluster_name in identity.clusters
-            # A cluster that it brings is its own, or refused as one of the others.
+            # A cluster that it brings is created for it, or refused as another agent's.
             if identity.clusters is not None and not named and not brings_cluster:
                 return Refusal(
                     Status.CREDENTIAL_REJECTED,
@@ -389,11 +383,10 @@ class Admission:
 
     def close_validator(self, proof: CloseProof | None, cluster: str) -> IConnectionValidator | None:
         """
-        The validator to ask about the credential of a graceful close.
+        Return the validator for the credential of a graceful close.
 
-        @param cluster: the cluster whose hosts it is about.
-        @return: L{None} if there is nothing to judge, so that the frame proves
-            no principal.
+        @param cluster: the cluster of the hosts that the frame names.
+        @return: L{None} if there is none to ask, so that the frame proves no principal.
         """
         if proof is None or not proof.credential_policy:
             return None
@@ -401,7 +394,7 @@ class Admission:
 
 
 def _clean(host_name: str) -> str:
-    """Make a peer's name for itself fit for logs, metrics and pages."""
+    """Make a host name that a peer claims safe for logs, metrics and pages."""
     return "".join(
         character if character.isprintable() else "?" for character in host_name[:MAX_HOST_NAME_LENGTH]
     )

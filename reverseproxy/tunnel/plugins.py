@@ -1,11 +1,9 @@
 """
-Finding credential policies and server listers by name: ours first, then those
-of plug-ins.
+Credential policies and server listers by name: first those of this project, then those of plug-ins.
 
-A plug-in is a module in a directory C{twisted/plugins} on C{sys.path} (without
-an C{__init__.py}) that has at module level an object providing
-L{twisted.plugin.IPlugin} and one of L{IValidatorPlugin}, L{ICredentialPlugin}
-and L{IServerListerPlugin}.
+A plug-in is a module in a directory C{twisted/plugins} on C{sys.path} (without an C{__init__.py}) that
+has at module level an object providing L{twisted.plugin.IPlugin} and one of L{IValidatorPlugin},
+L{ICredentialPlugin} and L{IServerListerPlugin}.
 """
 
 from __future__ import annotations
@@ -50,17 +48,17 @@ _LISTERS: list[IServerListerPlugin] = [
 
 
 def add_lister(plugin: IServerListerPlugin) -> None:
-    """Have one more server lister that is ours, and made where more is known than here."""
+    """Register a built-in server lister that a higher layer implements."""
     if all(each.name != plugin.name for each in _LISTERS):
         _LISTERS.append(plugin)
 
 
 class PluginNames(NamedTuple):
     """
-    What there is, ours first.
+    The names of all plug-ins, built-in ones first.
 
-    @ivar validators: credential policies that a server knows.
-    @ivar credential_sources: credential policies that an agent knows.
+    @ivar validators: credential policies of servers.
+    @ivar credential_sources: credential policies of agents.
     @ivar listers: dynamic server listers.
     """
 
@@ -79,7 +77,7 @@ def _names(built_in: Sequence[_P], interface: Any) -> tuple[str, ...]:
 
 
 def names() -> PluginNames:
-    """Look for everything that there is."""
+    """Return the names of all plug-ins that can be found."""
     return PluginNames(
         _names(_VALIDATORS, IValidatorPlugin),
         _names(_CREDENTIALS, ICredentialPlugin),
@@ -100,8 +98,7 @@ def find_validator(name: str, config: Mapping[str, Any]) -> IConnectionValidator
     Make the validator of a credential policy.
 
     @param config: its entry in the tunnel filter's C{validators}.
-    @raise PluginUnknown: if there is none of this name.
-    @raise ValueError: if C{config} can't be used.
+    @raise ValueError: if there is none of this name, or C{config} is invalid.
     """
     return _find("credential policy", name, _VALIDATORS, IValidatorPlugin).build(config)
 
@@ -111,8 +108,7 @@ def find_credential_source(name: str, config: Mapping[str, Any]) -> ICredentialS
     Make the credential source of a credential policy.
 
     @param config: the agent's C{credential_config}.
-    @raise PluginUnknown: if there is none of this name.
-    @raise ValueError: if C{config} can't be used.
+    @raise ValueError: if there is none of this name, or C{config} is invalid.
     """
     return _find("credential policy", name, _CREDENTIALS, ICredentialPlugin).build(config)
 
@@ -123,7 +119,6 @@ def find_lister(name: str, cluster: str, config: Mapping[str, Any], reactor: IRe
 
     @param cluster: the cluster that the agent's connections join.
     @param config: the C{config} of C{dynamic_server_list_config}.
-    @raise PluginUnknown: if there is none of this name.
-    @raise ValueError: if C{config} can't be used.
+    @raise ValueError: if there is none of this name, or C{config} is invalid.
     """
     return _find("server lister", name, _LISTERS, IServerListerPlugin).build(cluster, config, reactor)

@@ -1,4 +1,4 @@
-"""What the ends of a tunnel agree on when one connection is to carry many streams."""
+"""The negotiation of streams between the ends of a tunnel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from reverseproxy.wire.yamux.events import INITIAL_WINDOW, SMALL_WINDOW, MuxLimi
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """
-    How one end wants its streams carried.
+    One end's settings for streams.
 
-    @ivar window: bytes that either end may send on a stream to begin with, if the
-        other end agrees to change them.
-    @ivar ping_interval: see L{MuxSession<reverseproxy.mux.session.MuxSession>},
-        as for the others.
+    @ivar limits: limits of sessions.
+    @ivar ping_interval: see L{MuxSession<reverseproxy.mux.session.MuxSession>}, as for C{ping_timeout}.
+    @ivar window: the initial window of streams in bytes, if both ends agree to deviate from yamux's.
     """
 
     limits: MuxLimits = field(default_factory=MuxLimits)
@@ -31,9 +30,9 @@ class StreamSettings:
     @classmethod
     def of(cls, config: TunnelAgentConfig | TunnelConfig) -> StreamSettings | None:
         """
-        Take the settings from the configuration of an agent, or of a tunnel filter.
+        Return the settings in the configuration of an agent, or of a tunnel filter.
 
-        @return: L{None} if connections are to be lent as a whole.
+        @return: L{None} if connections are not to carry streams.
         """
         if not config.mux:
             return None
@@ -45,34 +44,34 @@ class StreamSettings:
 
     @property
     def offer(self) -> tuple[str, ...]:
-        """What an agent offers, best first."""
+        """The protocols that an agent offers, best first."""
         return (YAMUX,)
 
     def choose(self, offered: tuple[str, ...]) -> str:
         """
-        Choose on a server what to do.
+        Choose a protocol, on a server.
 
-        @param offered: what the agent can do.
-        @return: empty if there is nothing that both can do.
+        @param offered: those that the agent offers.
+        @return: empty if no common one exists.
         """
         return YAMUX if YAMUX in offered else ""
 
     def agree(self, offered: int) -> int:
         """
-        Choose on a server with how many bytes streams begin.
+        Choose the initial window, on a server.
 
-        @param offered: what the agent has offered; 0 if nothing.
-        @return: 0 for what yamux says.
+        @param offered: what the agent offers, in bytes; 0 if it offers none.
+        @return: 0 for yamux's default.
         """
         return min(self.window, offered)
 
     def limits_with(self, window: int, tells: bool = False, moves: bool = False) -> MuxLimits:
         """
-        What both ends keep to once they have agreed.
+        Return the limits with what was negotiated.
 
-        @param window: what the server has chosen; 0 for what yamux says.
-        @param tells: whether the server wants to be told of the agent's service.
-        @param moves: whether the server says when it is about to leave.
+        @param window: the initial window that the server has chosen; 0 for yamux's default.
+        @param tells: whether the agent reports the health of its service.
+        @param moves: whether the server announces that it is about to leave.
         """
         first = window or INITIAL_WINDOW
         return replace(self.limits, first=first, window=first, tells=tells, moves=moves)

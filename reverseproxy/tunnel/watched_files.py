@@ -1,4 +1,4 @@
-"""Small files that operators change while we run."""
+"""Small files that operators change while the process runs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from reverseproxy.config.nesting import check_nesting
 
 Signature: TypeAlias = tuple[int, ...] | None
 
-# The one in C takes a fifth of the time, but PyYAML can be built without it.
+# The loader in C takes a fifth of the time; PyYAML may be built without it.
 _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def signature(path: str) -> Signature:
     """
-    What changes whenever a file does, without reading it; L{None} if there is none.
+    Return a value that changes whenever a file does, without reading it; L{None} if there is no file.
 
-    A file that is replaced by renaming another one over it has another inode,
-    so that even a change that keeps size and time is seen.
+    A file that was replaced by a rename has another inode, so that even a change that keeps size and
+    time is detected.
     """
     try:
         stat = os.stat(path)
@@ -36,9 +36,9 @@ def read_text(path: str, limit: int) -> str:
     """
     Read a whole file as UTF-8.
 
-    @param limit: the largest size in bytes.
+    @param limit: bytes, at most.
     @raise OSError: if it can't be read.
-    @raise ValueError: if it is larger, or not UTF-8; what it holds is not quoted.
+    @raise ValueError: if it is larger, or not UTF-8; its content is not quoted.
     """
     with open(path, "rb") as file:
         data = file.read(limit + 1)
@@ -52,10 +52,9 @@ def read_text(path: str, limit: int) -> str:
 
 def parse_document(path: str, text: str) -> Any:
     """
-    Parse the text of a file, as JSON if its name ends in C{.json}, else as YAML.
+    Parse the text of a file: as JSON if its name ends in C{.json}, otherwise as YAML.
 
-    @raise ValueError: if it is neither; the place is told, but nothing is
-        quoted, since it may be a secret.
+    @raise ValueError: if it is malformed, with the line; nothing is quoted, as it may be secret.
     """
     try:
         if path.endswith(".json"):
@@ -68,5 +67,5 @@ def parse_document(path: str, text: str) -> Any:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise ValueError(f"{path}{line}: not valid YAML") from None
     except (yaml.YAMLError, RecursionError, ValueError):
-        # Among others, a date or a number of an impossible value.
+        # Includes dates and numbers with impossible values.
         raise ValueError(f"{path}: not a valid document") from None

@@ -1,1 +1,1 @@
-"""The end of a tunnel that dials."""
+"""The agent's end of a tunnel, which dials."""

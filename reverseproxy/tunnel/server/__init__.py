@@ -1,1 +1,1 @@
-"""The end of a tunnel that is dialled."""
+"""The server's end of a tunnel, which accepts connections of agents."""

@@ -1,13 +1,13 @@
 """
-Routes that agents bring: what is decided in L{reverseproxy.tunnel.server.claims} is done here.
+Routes that agents bring: requests for them, the claims that agents hold, and their end.
 
-Everything that a claim needs is made before the agent is accepted, and taken
-away when the claim has ended, so that nobody is ever sent to a cluster that is
-not there.
+L{reverseproxy.tunnel.server.claims} decides. Everything that a claim needs is created before the agent
+is accepted, and removed when the claim has ended, so that no request is ever routed to a cluster that
+does not exist.
 
-Where several workers serve, all of them have all claims, and a desk decides in
-which order: it lets each of them make what a claim needs (L{AgentRoutes.bring}) and
-take it away again, and knows how many connections hold it in all.
+Where several workers serve, all of them have all claims, and an arbiter decides, one request after the
+other: it has each worker create what a claim needs (L{AgentRoutes.bring}) and remove it again, and
+counts the connections that hold it at all workers.
 """
 
 from __future__ import annotations
@@ -35,62 +35,62 @@ log = Logger()
 
 
 NO_ROUTES: Final = "this server takes no routes from agents"
-"""What an agent is told that asks for some."""
+"""The reason for refusing an agent's request for routes."""
 
 
 class IRouteSurface(Protocol):
-    """What routes are made of."""
+    """Creates and removes what routes consist of: clusters, virtual hosts and listeners."""
 
     def take_over(self, newer: Any) -> None:
-        """Make what comes from now on as another one would."""
+        """Use the settings of another one from now on."""
 
     def add_cluster(self, name: str) -> None:
         """
-        Make a cluster.
+        Create a cluster.
 
         @raise ValueError: if there is one of this name.
         """
 
     def remove_cluster(self, name: str) -> None:
-        """Take it away, and what waits for it."""
+        """Remove a cluster; requests that wait for it fail."""
 
     def expect_host(self, name: str, seconds: float) -> None:
-        """Let requests for a cluster wait so long for its agent."""
+        """Let requests for a cluster wait for its agent, for so many seconds."""
 
     def add_domain(self, domain: str, cluster: str) -> None:
         """
-        Send a domain's requests to a cluster.
+        Route a domain's requests to a cluster.
 
-        @raise ValueError: if somebody has it.
+        @raise ValueError: if the domain is routed already.
         """
 
     def remove_domain(self, domain: str) -> None:
-        """Do that no more."""
+        """Route a domain no more."""
 
     def address_of(self, port: int) -> str:
-        """Say where a port would be opened."""
+        """Return the address at which a port would be opened."""
 
     def open_port(self, port: int, cluster: str, listen: Listen | None = None) -> None:
         """
-        Send a port's sessions to a cluster.
+        Route a port's sessions to a cluster.
 
-        @param listen: takes the place of binding it, if somebody else has done so.
-        @raise ValueError: if the port can't be had.
+        @param listen: listens instead of binding the port, if another process has bound it.
+        @raise ValueError: if the port can't be opened.
         """
 
     def close_port(self, port: int) -> None:
-        """Take no more sessions; those that are open go on."""
+        """Accept no more sessions at a port; open ones continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """
-    A claim that one worker would grant.
+    A claim that a worker asks an arbiter for.
 
-    @ivar claim: it has no port yet if it is to have one of several.
-    @ivar shown: whose it is, for people.
-    @ivar ports: those that would do, each with its address; empty if it wants none.
-    @ivar identity: who wants it; L{None} if that makes no difference to who decides.
+    @ivar claim: the claim; its port is 0 if any of several will do.
+    @ivar shown: the agent's identity as text.
+    @ivar ports: ports that will do, each with its address; empty if none is requested.
+    @ivar identity: the agent's identity; L{None} if the arbiter does not need it.
     """
 
     claim: Claim
@@ -100,26 +100,27 @@ class Wanted:
 
 
 class IRouteArbiter(Protocol):
-    """Decides for several workers, one after the other."""
+    """Decides about claims for several workers, or servers, one request after the other."""
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
         """
         Ask for a claim.
 
-        @return: why it can't be had; or nothing, once all workers have it, or another one of the
-            same cluster.
+        @return: fires with the reason if it is denied; with L{None} once all workers have the claim, or
+            another one of the same cluster.
         """
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
         """
-        One connection more, or less, holds a claim here.
+        Count a connection that holds a claim at this worker.
 
-        @param grace: seconds that it stays when there is none anywhere.
+        @param change: 1, or -1 if it is gone.
+        @param grace: seconds for which the claim stays when no connection holds it anywhere.
         """
 
 
 def owner_of(identity: AgentIdentity) -> str:
-    """Say whose a claim is that somebody makes; empty for somebody who has proved nothing."""
+    """Return the owner of claims that an identity makes, as one word; empty if it has proved nothing."""
     if identity.name:
         return f"token:{identity.name} (policy {identity.policy})"
     if identity.certificate is not None:
@@ -131,11 +132,11 @@ class AgentRoutes:
     """
     The routes that the agents of one tunnel listener have brought.
 
-    @ivar claims: whose they are.
-    @ivar router: the name of the router that has the domains; empty if there is none.
+    @ivar claims: the claims.
+    @ivar router: the name of the router that gets the domains; empty if there is none.
     @ivar closed: whether agents may bring no more than they have.
-    @ivar desk: who decides, if there are several workers.
-    @ivar listener: what the desk calls this.
+    @ivar desk: the arbiter, if there are several workers or servers.
+    @ivar listener: the listener's name, for the arbiter.
     """
 
     desk: IRouteArbiter | None = None
@@ -150,8 +151,10 @@ class AgentRoutes:
         router: str = "",
     ) -> None:
         """
-        @param router: the name of what takes domains.
-        @param certificates: what certificates allow: a subject or an alternative name, and what goes with it.
+        @param surface: creates what routes consist of.
+        @param certificates: routes that certificates allow: a subject or an alternative name, and the
+            allowance.
+        @param router: the name of the router that gets domains.
         """
         self.claims = claims
         self.router = router
@@ -159,14 +162,14 @@ class AgentRoutes:
         self._surface = surface
         self._clock = clock
         self._certificates = certificates
-        self._shown: dict[str, str] = {}  # whose the claims are, for people
+        self._shown: dict[str, str] = {}  # owners as text, by cluster
         self._timer: IDelayedCall | None = None
 
     def take_over(self, newer: AgentRoutes | None) -> None:
         """
-        Go on as another one would; what agents have stays theirs.
+        Use the configuration of another one; existing claims stay.
 
-        @param newer: L{None} if nobody may bring anything more.
+        @param newer: L{None} if agents may bring nothing more.
         """
         self.closed = newer is None
         if newer is not None:
@@ -176,14 +179,14 @@ class AgentRoutes:
             self._surface.take_over(newer._surface)
 
     def concerns(self, accepted: Accepted) -> bool:
-        """Say whether L{ask} has to be asked."""
+        """Return whether L{ask} is needed for a connection."""
         return bool(accepted.request) or self.claims.find(accepted.cluster) is not None
 
     async def ask(self, accepted: Accepted, info: ConnectionInfo) -> Claim | Refusal:
         """
-        Decide about a connection that may join otherwise, and make what it needs.
+        Decide about a connection that may join otherwise, and create what it needs.
 
-        @return: the claim, which the connection holds now.
+        @return: the claim, which the connection holds from now on.
         """
         if self.closed and self.claims.find(accepted.cluster) is None:
             return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
@@ -212,7 +215,7 @@ class AgentRoutes:
         return Wanted(claim, identity.principal, addresses, identity)
 
     def hold(self, cluster: str) -> Claim | None:
-        """A connection that another worker has accepted holds its cluster's claim here, if there is one."""
+        """Let a connection that another worker has accepted hold its cluster's claim, if there is one."""
         claim = self.claims.find(cluster)
         if claim is not None:
             self._hold(claim)
@@ -225,7 +228,7 @@ class AgentRoutes:
 
     def judge_again(self, accepted: Accepted, info: ConnectionInfo) -> str:
         """
-        Find out whether a connection that holds a claim would still get it.
+        Check whether a connection that holds a claim would still get it.
 
         @return: why not; empty if it would.
         """
@@ -240,14 +243,14 @@ class AgentRoutes:
         self, identity: AgentIdentity, allowance: Allowance | None, domains: Sequence[str], port: int | None
     ) -> str:
         """
-        Say what speaks against routes that an agent has brought to another server.
+        Return why routes that an agent has brought to another server are not allowed here.
 
-        @param allowance: what its credential allows here; L{None} if what judges such credentials here
-            does not know agents by their names, so that it is for the other server to say.
-        @return: empty if nothing does.
+        @param allowance: what its credential allows here; L{None} if its validator does not know agents
+            by their names, so that the other server's decision counts.
+        @return: empty if they are allowed.
         """
         if allowance is None and identity.name:
-            return ""  # nobody here could say what it may have
+            return ""  # nothing here knows what it may have
         allowed = (allowance or Allowance()) | self._of_certificate(identity)
         for domain in domains:
             if not allowed.permits_domain(domain):
@@ -257,23 +260,23 @@ class AgentRoutes:
         return ""
 
     def let_go(self, claim: Claim) -> None:
-        """A connection that held a claim is gone."""
+        """Release a claim that a connection has held."""
         last = self.claims.let_go(claim, self._clock.seconds())
         if self.desk is not None:
             self.desk.count(claim, -1, self.claims.rules.grace)
         elif last:
             self._set_timer()
 
-    # what the desk says
+    # decisions of the arbiter
 
     def bring(self, claim: Claim, shown: str, listen: Listen | None, again: bool) -> Denied | None:
         """
-        Make what a claim needs that has been made for all workers.
+        Create what a claim needs that was granted for all workers.
 
-        @param shown: whose it is, for people.
-        @param listen: listens at its port, if it has one.
-        @param again: whether it has been decided before, and this worker is new.
-        @return: why that can't be.
+        @param shown: the owner as text.
+        @param listen: listens at its port, if it has one; L{None} to bind it here.
+        @param again: whether it was granted before, and this worker is new.
+        @return: why that is not possible.
         """
         denied = None if again else self.claims.find_problem(claim)
         if self.closed and not again:
@@ -295,11 +298,15 @@ class AgentRoutes:
         return denied
 
     def address_of(self, port: int) -> str:
-        """Say where a port would be opened."""
+        """Return the address at which a port would be opened."""
         return self._surface.address_of(port)
 
     def take_away(self, cluster: str, serial: int) -> None:
-        """A claim has ended everywhere, or could not be made everywhere."""
+        """
+        Remove a claim that has ended, or could not be created at all workers.
+
+        @param serial: of the claim; another one of the cluster stays.
+        """
         claim = self.claims.find(cluster)
         if claim is not None and claim.serial == serial:
             self.claims.remove(claim)
@@ -307,9 +314,9 @@ class AgentRoutes:
 
     def bequeath(self, listener: str) -> Iterator[dict[str, Any]]:
         """
-        Say what there is, as L{inherit} takes it in the process that takes the place of this one.
+        Return all claims as JSON for L{inherit}, in the process that replaces this one.
 
-        @param listener: where agents bring it.
+        @param listener: the tunnel listener's name.
         """
         for claim in self.claims:
             yield {
@@ -324,7 +331,10 @@ class AgentRoutes:
             }
 
     def inherit(self, claims: Iterable[Mapping[str, Any]]) -> None:
-        """Have what the process before this one had, for as long as agents may take to come back."""
+        """
+        Restore the claims of the process before this one, for the grace time, until their agents are
+        back.
+        """
         for facts in claims:
             claim = Claim(facts["cluster"], facts["owner"], tuple(facts["domains"]), facts["port"])
             denied = self.bring(claim, facts["shown"], None, again=False)
@@ -340,11 +350,11 @@ class AgentRoutes:
         self._set_timer()
 
     def given(self, claim: Claim) -> BroughtRoutes:
-        """What an agent is told that it has."""
+        """Return the routes of a claim, as the agent is told."""
         return BroughtRoutes(claim.domains, claim.port, self.claims.rules.url if claim.domains else "")
 
     def describe(self) -> Iterator[dict[str, Any]]:
-        """All claims, as JSON has them."""
+        """Return all claims as JSON for the admin API."""
         now = self._clock.seconds()
         for claim in self.claims:
             yield {
@@ -357,7 +367,7 @@ class AgentRoutes:
             }
 
     def stop(self) -> None:
-        """Nothing ends any more by itself."""
+        """Cancel the timer for the end of claims."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -373,7 +383,7 @@ class AgentRoutes:
         return allowed
 
     def _open(self, claim: Claim, allowance: Allowance, identity: AgentIdentity) -> Claim | Denied:
-        """Make everything that a claim needs, or nothing."""
+        """Create everything that a claim needs, or nothing."""
         undo: list[Any] = []
         try:
             self._make(claim, undo)
@@ -393,10 +403,10 @@ class AgentRoutes:
 
     def _make(self, claim: Claim, undo: list[Any]) -> None:
         """
-        Make a cluster and what leads to it, apart from a port.
+        Create a cluster and its domains.
 
-        @param undo: gets what takes each of it away.
-        @raise ValueError: if something of it can't be had.
+        @param undo: gets the steps that remove each of it.
+        @raise ValueError: if something can't be created.
         """
         surface = self._surface
         surface.add_cluster(claim.cluster)
@@ -420,7 +430,7 @@ class AgentRoutes:
 
     def _open_port(self, claim: Claim, candidates: Iterable[int]) -> int:
         """
-        Open the first port that can be had.
+        Open the first port that can be opened.
 
         @raise ValueError: if none can.
         """

@@ -1,9 +1,9 @@
 """
-Who has which of the routes that agents bring: pure decisions.
+Claims to routes that agents bring: pure decisions.
 
-An agent asks for domains and a port for its cluster.  It gets what its identity
-is allowed, as long as nobody else has it; what it has stays its own for a while
-after its last connection, so that it finds it again when it comes back.
+An agent requests domains and a port for its cluster. It gets what its identity is allowed, unless
+another one has it; it keeps that for a grace time after its last connection, and finds it again when it
+reconnects.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.wire.mosn.route_requests import RouteRequest
 
 MOST_TRIED: Final = 64
-"""Ports that are tried for an agent that wants any."""
+"""Ports to try for an agent that accepts any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
     """
-    Why an agent does not get what it asks for.
+    A denied request.
 
-    @ivar status: whether it may not have it, or somebody else has it.
-    @ivar reason: for it, and for the log.
+    @ivar status: whether the routes are forbidden, or taken.
+    @ivar reason: for the agent, and for the log.
     """
 
     status: Status
@@ -38,15 +38,15 @@ class Denied:
 @dataclass(slots=True)
 class Claim:
     """
-    What one cluster of an agent has.
+    The routes of one cluster of an agent.
 
-    @ivar cluster: its name.
-    @ivar owner: whose it is, as one word.
-    @ivar domains: which requests go to it.
-    @ivar port: from which port sessions go to it; 0 while any would do, L{None} for none.
-    @ivar connections: how many connections hold it.
-    @ivar until: when it ends, unless somebody takes it up again; L{None} while it is held.
-    @ivar serial: what it is called by whoever decides for several workers; 0 without any.
+    @ivar cluster: the cluster's name.
+    @ivar owner: the owner's identity, as one word.
+    @ivar domains: whose requests go to the cluster.
+    @ivar port: whose sessions go to it; 0 while any port would do, L{None} for none.
+    @ivar connections: how many connections hold the claim.
+    @ivar until: when it ends; L{None} while it is held.
+    @ivar serial: the arbiter's number of it; 0 without an arbiter.
     """
 
     cluster: str
@@ -61,15 +61,15 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """
-    What the server's configuration says.
+    The limits that the configuration sets.
 
-    @ivar zone: where subdomains are; empty for nowhere.
-    @ivar url: how clients get to a domain, for agents; empty if that is not said.
-    @ivar http: whether there is a router to take domains.
-    @ivar ports: which ports may be had at all.
-    @ivar grace: seconds that a claim stays after its last connection.
-    @ivar most: how many claims there may be.
-    @ivar most_of_one: how many domains and ports one identity may have.
+    @ivar zone: the domain whose subdomains may be requested; empty for none.
+    @ivar url: the URL pattern of domains, for agents; empty if it is not configured.
+    @ivar http: whether there is a router for domains.
+    @ivar ports: the ports that may be requested at all.
+    @ivar grace: seconds for which a claim stays after its last connection.
+    @ivar most: claims, at most.
+    @ivar most_of_one: domains and ports of one owner, at most.
     """
 
     zone: str = ""
@@ -82,7 +82,7 @@ class Rules:
 
 
 class Claims:
-    """All claims of one tunnel server."""
+    """All claims at one tunnel listener."""
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Claims:
         configured_domain: Callable[[str], bool] = lambda domain: False,
     ) -> None:
         """
-        @param configured_cluster: whether the configuration has a cluster of a name.
-        @param configured_domain: whether it has a virtual host of a domain.
+        @param configured_cluster: returns whether the configuration has a cluster of a name.
+        @param configured_domain: returns whether it has a virtual host for a domain.
         """
         self.rules = rules
         self._configured_cluster = configured_cluster
@@ -108,19 +108,18 @@ class Claims:
         return len(self._claims)
 
     def find(self, cluster: str) -> Claim | None:
-        """The claim of a cluster."""
+        """Return the claim of a cluster."""
         return self._claims.get(cluster)
 
     def judge(self, owner: str, cluster: str, request: RouteRequest, allowance: Allowance) -> Claim | Denied:
         """
-        Decide what an agent gets.
+        Decide about a request.
 
-        @param owner: who has proved to be it; empty for nobody in particular.
-        @param cluster: the one that it joins.
-        @param request: what it asks for; nothing, if it only wants to join.
-        @param allowance: what its identity may have.
-        @return: the claim, which may be there already; if it is not, nothing has
-            been changed, and L{open} does that.
+        @param owner: the proved identity; empty for none.
+        @param cluster: the cluster that the agent joins.
+        @param request: the routes that it requests; none, if it only joins.
+        @param allowance: what its identity is allowed.
+        @return: the claim. If it is new, nothing has changed yet, and L{open} adds it.
         """
         known = self._claims.get(cluster)
         if known is not None and known.owner != owner:
@@ -160,9 +159,9 @@ class Claims:
 
     def _wanted(self, request: RouteRequest) -> tuple[str, ...]:
         """
-        All domains that are asked for, each once.
+        Return all requested domains, each once.
 
-        @raise ValueError: if one is none.
+        @raise ValueError: if one is invalid.
         """
         wanted = [clean_domain(each) for each in request.domains]
         if request.subdomains and not self.rules.zone:
@@ -200,13 +199,13 @@ class Claims:
         return None
 
     def _may_have(self, allowance: Allowance) -> Iterator[int]:
-        """Each port that may be had, whoever has it now."""
+        """Return the ports that an identity may have, taken ones included."""
         for first, last in allowance.ports:
             for lowest, highest in self.rules.ports.ports:
                 yield from range(max(first, lowest), min(last, highest) + 1)
 
     def candidates(self, claim: Claim, allowance: Allowance) -> list[int]:
-        """Ports to try for a claim that is not open yet, in this order."""
+        """Return the ports to try for a claim that has not been opened yet, in order."""
         if claim.port:
             return [claim.port]
         free: list[int] = []
@@ -229,9 +228,9 @@ class Claims:
 
     def find_problem(self, claim: Claim) -> Denied | None:
         """
-        Judge again what another worker has judged, with all that has been claimed by now.
+        Check a claim that another worker or server has judged against the claims that exist by now.
 
-        @return: why it can't be had after all.
+        @return: why it can't be added.
         """
         if claim.cluster in self._claims:
             return Denied(Status.ROUTE_TAKEN, f"the cluster {claim.cluster} is another agent's")
@@ -246,9 +245,9 @@ class Claims:
 
     def open(self, claim: Claim) -> None:
         """
-        Keep a claim that L{judge} has made, now that everything of it is there.
+        Add a claim that L{judge} has returned, now that everything of it has been created.
 
-        @raise ValueError: if somebody else has some of it by now.
+        @raise ValueError: if another claim has some of it by now.
         """
         if (
             claim.cluster in self._claims
@@ -262,15 +261,15 @@ class Claims:
             self._ports[claim.port] = claim
 
     def hold(self, claim: Claim) -> None:
-        """A connection holds a claim from now on."""
+        """Count a connection that holds a claim."""
         claim.connections += 1
         claim.until = None
 
     def let_go(self, claim: Claim, now: float) -> bool:
         """
-        A connection holds it no more.
+        Count a connection that held a claim no more.
 
-        @return: whether that was the last one, so that it will end.
+        @return: whether it was the last one, so that the claim will end.
         """
         claim.connections -= 1
         if not claim.connections:
@@ -278,14 +277,14 @@ class Claims:
         return not claim.connections
 
     def expire(self, now: float) -> list[Claim]:
-        """Take out the claims that have ended."""
+        """Remove the claims that have ended, and return them."""
         ended = [each for each in self._claims.values() if each.until is not None and each.until <= now]
         for claim in ended:
             self.remove(claim)
         return ended
 
     def remove(self, claim: Claim) -> None:
-        """Take out a claim."""
+        """Remove a claim."""
         del self._claims[claim.cluster]
         for domain in claim.domains:
             del self._domains[domain]
@@ -294,7 +293,7 @@ class Claims:
 
     @property
     def next_end(self) -> float | None:
-        """When the next claim ends, as things are; L{None} if none does."""
+        """When the next claim ends; L{None} if all are held."""
         return min((each.until for each in self._claims.values() if each.until is not None), default=None)
 
 

@@ -1,4 +1,4 @@
-"""An accepted connection of a tunnel listener, from its first byte to its last."""
+"""A connection to a tunnel listener."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
 @implementer(IDrainable, IExpendable)
 class TunnelConnection(TunnelProtocol, AccountedProtocol):
     """
-    An accepted connection, from its first byte to its last.
+    A connection to a tunnel listener: first the handshake, then a host.
 
-    It may stay silent for as long as there is room: MOSN's agents hold such a
-    connection in reserve.  Once it has sent a byte, the handshake has a deadline.
+    It may be silent for as long as there is room: MOSN's agents keep such a connection in reserve. Once
+    its first byte has come, the handshake has a deadline.
 
-    @ivar address_key: whom it is counted with, until it has joined.
-    @ivar holding: what is known of the host that it is, once it is one.
+    @ivar crowd: the address that it is counted with until it has joined.
+    @ivar holding: its state as a host, once it is one.
     """
 
     transport: Any
@@ -76,33 +76,33 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
 
     @property
     def expendable(self) -> bool:
-        """Whether nobody is finding out whether it may join, and it has not."""
+        """Whether it may be closed to make room: it has not joined, and no validator is judging it."""
         return self.holding is None and self._judging is None
 
     # IDrainable
 
     def drain(self) -> None:
-        """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
+        """Let requests finish, and tell the agent that no more will come; see L{IDrainable}."""
         if self.holding is not None:
             super().drain()
         elif self._deadline is None and not self._over:
-            lose_connection(self.transport)  # it was kept in reserve, and has said nothing
+            lose_connection(self.transport)  # kept in reserve by a MOSN agent
         else:
             self.drop("the server stops", "leaving")
 
-    # frames, one after the other
+    # frames
 
     def connectionMade(self) -> None:
-        """Wait for the agent to introduce itself."""
+        """Expect the agent's init frame."""
         tune(self.transport, self._server.config.dead_peer_timeout)
         self._server.pending.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take part of a handshake."""
+        """Process a part of the handshake."""
         if self._over:
             return
         if self._judging is not None:
-            self._surplus.append(data)  # at most what was read before reading was paused
+            self._surplus.append(data)  # no more than one read, as reading is paused
             return
         if self._deadline is None:
             self._began = self._server.clock.seconds()
@@ -116,11 +116,11 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
             self.count(self._decoder.buffered)
 
     def open_account(self) -> BufferAccount:
-        """See L{AccountedProtocol}."""
+        """See L{Counted}."""
         return UNTRUSTED.account(self.address_key, self.drop)
 
     def _take(self, data: bytes) -> None:
-        """Act on one frame after the other, until one takes time to judge."""
+        """Process frame after frame, until one has to wait for a decision."""
         while not self._over:
             decoder = self._decoder
             if decoder is None:
@@ -133,7 +133,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
             if frame is None:
                 return
             if isinstance(frame, ConnectionInit):
-                # What follows this frame belongs to whoever uses the connection later.
+                # What follows belongs to the protocol that uses the connection later.
                 self._judge(self._admit(frame))
                 return
             if isinstance(frame, GracefulClose):
@@ -176,7 +176,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         self.drop("the handshake failed on our side")
 
     async def _evict(self, frame: GracefulClose) -> None:
-        """Carry a graceful close out, which is about other connections than this one."""
+        """Execute a graceful close, which concerns other connections than this one."""
         if self._closes is None:
             self._closes = GracefulCloses(self._server, self._info, self.address_key)
         reason = await self._closes.carry_out(frame)
@@ -231,11 +231,11 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         publication.listen(server.clock)
         if attempt.outdated:
             server.revocations.review_one(self.holding)
-        decoder, self._decoder = self._decoder, None  # there is nothing left for it to do
+        decoder, self._decoder = self._decoder, None  # the handshake is over
         assert decoder is not None
         surplus = decoder.take_surplus() + self._surplus_so_far()
         if self._judging is not None:
-            self.transport.resumeProducing()  # before it changes hands
+            self.transport.resumeProducing()  # before it gets another protocol
         if session is None:
             publication.publish_later(server.clock, server.config.publish_delay)
             host.attach(self, surplus)
@@ -249,7 +249,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
             self.holding.gone(host, reason)
 
     def _release(self) -> None:
-        """Give back what it has taken to join."""
+        """Give back what it has taken for joining."""
         if self._attempt is not None:
             self._attempt.release()
         if self._publication is not None:
@@ -265,13 +265,13 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         """
         Close the connection, with the reason in the log.
 
-        @param result: what has become of its attempt to join, in a word.
+        @param result: the result of its attempt to join, as a label of metrics.
         """
         if self._over:
             return
         self._settle()
         self._abandon()
-        self._decoder = None  # and what it keeps
+        self._decoder = None  # and its buffer
         REFUSALS["tunnel"] += 1
         self._note_refusal(reason, result)
         self.transport.resumeProducing()
@@ -279,7 +279,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         lose_connection(self.transport)
 
     def _note_refusal(self, reason: str, result: str) -> None:
-        """Count, keep and log why it is closed."""
+        """Count, record and log why it is closed."""
         server, attempt = self._server, self._attempt
         init = None if attempt is None else attempt.init
         identity = None if attempt is None else attempt.identity
@@ -289,7 +289,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         note_refusal(
             server.tally, server.clusters, server.listener, self._info, init, identity, result, reason
         )
-        # What was sent instead of a frame is different each time.
+        # Errors of framing quote what was sent, which differs each time.
         server.peer_log.warn_folded(
             (self.address_key, identity.principal, result, "" if result == "failed" else reason),
             "{listener}: {peer}{who} closed: {reason}{remedy}",
@@ -300,14 +300,14 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         )
 
     def _abandon(self) -> None:
-        """Take no further step of what is being judged."""
+        """Cancel the next steps of what is being decided."""
         if self._attempt is not None:
             self._attempt.abandon()
         if self._closes is not None:
             self._closes.abandon()
 
     def _settle(self) -> None:
-        """The handshake is over, one way or the other."""
+        """End the handshake."""
         self._server.pending.discard(self)
         self.count_no_more()
         self._cancel_deadline()
@@ -318,7 +318,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         self._deadline = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Let go of the handshake, or of the host."""
+        """Clean up the handshake, or the host."""
         self._settle()
         self._abandon()
         self._release()

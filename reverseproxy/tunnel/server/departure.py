@@ -1,12 +1,10 @@
 """
-How a tunnel server leaves its agents: told, one after the other, and with nothing lost.
+How a tunnel server leaves its agents without losing requests.
 
-An agent of ours is told that the server is about to leave, and when to dial
-another connection; the one that it has serves on until the server closes it.
-MOSN knows no such message.  All that its agents understand is the end of a
-connection, after which they dial at once: so connections that are idle are
-closed as soon as they are not needed any more, and the others when they become
-idle.
+An agent of this project is told that the server is about to leave, and when to dial another connection;
+its present one serves until the server closes it. MOSN has no such message: its agents only understand
+the end of a connection, after which they dial at once. So their idle connections are closed as soon as
+they are not needed any more, and the others when they become idle.
 """
 
 from __future__ import annotations
@@ -31,16 +29,19 @@ if TYPE_CHECKING:
 log = Logger()
 
 AWAY: Final = 1.0
-"""Seconds after which agents dial again where nobody has taken the server's place: somebody may by then."""
+"""
+Seconds after which agents dial again, if no other process has taken the server's place: one may have by
+then.
+"""
 
 
 SHORTEST_ABSENCE: Final = 0.05
-"""Seconds after which an agent comes back at the earliest that has found a server about to leave."""
+"""Seconds, at least, after which an agent comes back that has found a server about to leave."""
 
 
 class Departure:
     """
-    One server that leaves.
+    The departure of one server.
 
     @ivar after: seconds after which the first agents dial another connection.
     """
@@ -53,9 +54,9 @@ class Departure:
         after: float,
     ) -> None:
         """
-        @param registry: the connections that agents hold.
-        @param max_joins_per_second: how fast agents may join who takes the server's place;
-            0 for any number.
+        @param registry: the connections that have joined.
+        @param max_joins_per_second: the rate of joins at the server that takes this one's place; 0 for
+            no limit.
         """
         self.after = after
         self._listener = listener
@@ -64,7 +65,7 @@ class Departure:
         self._told: set[RegisteredConnection[ReverseHost | MuxHost]] = set()
 
     def tell(self) -> None:
-        """Tell the agents that understand it, each of them to come at another moment."""
+        """Tell the agents that understand it, each with another delay."""
         for held in self._registry.all:
             if isinstance(held.host, MuxHost) and held.host.tell_leaving(
                 self.after + self._spread * len(self._told)
@@ -82,9 +83,9 @@ class Departure:
 
     def turn_away(self, ours: bool) -> Refusal | Hangup:
         """
-        Refuse an agent that wants to join now.
+        Return the refusal for an agent that wants to join now.
 
-        @param ours: whether the agent is one of ours, and is told when to come back.
+        @param ours: whether it is an agent of this project, which is told when to come back.
         """
         reason = "the server is about to leave"
         if not ours:
@@ -93,7 +94,7 @@ class Departure:
 
     def release(self, keep: int) -> None:
         """
-        Let go of connections that nothing is under way on, and whose agents can't be told.
+        Close idle connections of agents that can't be told.
 
         @param keep: how many of them to keep for each cluster.
         """
@@ -104,7 +105,7 @@ class Departure:
                 continue
             cluster = host.cluster
             if cluster is None or cluster.waiting:
-                continue  # it is about to be needed
+                continue  # a request waits for it
             kept[held.cluster] += 1
             if kept[held.cluster] > keep:
                 cluster.remove_host(host, "the server is about to leave")

@@ -1,11 +1,11 @@
 """
-Agents that an operator keeps out for a time: pure, given the time.
+Agents that an operator excludes for a time: pure, given the time.
 
-Whom that is about is the strongest thing that is known of them: the name that
-their credential belongs to, or their certificate, or else their address.
+An exclusion targets the strongest property of an agent that is known: the name of its credential, its
+certificate, or else its IP address.
 
-What is kept out may not join.  Who has joined before stays, unless it is the very
-agent that it was done to (L{Exclusion.agents}): whoever has that one lets go of it.
+An excluded agent may not join. Agents that have joined before stay, except those that the exclusion
+names (L{Exclusion.agents}): the server that has their connections closes these.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ from reverseproxy.wire.mosn.frames import Status
 log = Logger()
 
 MOST: Final = 1000
-"""How many there may be at once; and of how many that were lifted it is remembered."""
+"""Exclusions at the same time, at most; and lifted ones that are remembered."""
 
 MOST_IDS: Final = 64
-"""How many decisions about the same target, and agents that they were about, are kept: the last ones."""
+"""Decisions about the same target, and agents that they named, that are kept: the last ones."""
 
 LONGEST: Final = 30 * 24 * 3600.0
-"""Seconds for which an agent can be kept out at the most."""
+"""Seconds for which an agent can be excluded, at most."""
 
 LONGEST_ABSENCE: Final = 60.0
-"""Seconds after which an agent that is kept out is to ask again, as the operator may think better of it."""
+"""Seconds after which an excluded agent asks again, at most, as the operator may lift the exclusion."""
 
 Target = tuple[str, ...]
-"""Whom it is about: a kind, and what that kind goes by."""
+"""A kind, and the values that identify a target of that kind."""
 
 KINDS: Final[Mapping[str, int]] = {"process": 2, "token": 3, "certificate": 2, "address": 2}
-"""The kinds of targets, and how many parts they have."""
+"""The kinds of targets, and how many parts a target of each has, the kind included."""
 
 
 def target_of(identity: AgentIdentity, ip: str, process: bool = False) -> Target:
     """
-    Say by what an agent is known.
+    Return the target for an agent.
 
-    @param ip: the address that it comes from.
-    @param process: only this process of it, if that can be told: started anew,
-        it is another one.
+    @param ip: its IP address.
+    @param process: whether to target this process of the agent only, if it has an id: after a restart it
+        has another one.
     """
     if process and identity.agent_id:
         return "process", identity.agent_id
@@ -78,22 +78,21 @@ def target_of(identity: AgentIdentity, ip: str, process: bool = False) -> Target
 
 
 def id_of(target: Iterable[str]) -> str:
-    """Name a target for operators: the same at all servers, 16 hexadecimal digits."""
+    """Return the id of a target for operators: 16 hexadecimal digits, the same at all servers."""
     return sha256(json.dumps(list(target)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
     """
-    Somebody who is kept out.
+    An exclusion.
 
-    @ivar target: who.
-    @ivar until: until when.
-    @ivar reason: why, for the log and for whoever asks: C{banned by} or C{drained by} somebody.
-    @ivar ids: what operators have decided, as the whole fleet calls it: the same at all servers, and
-        another one for each time; the last L{MOST_IDS}, the newest one last.
-    @ivar agents: the agents that it was done to, by their ids in the admin API, as far as they are known;
-        as many, the newest one last.
+    @ivar target: whom it concerns.
+    @ivar until: when it ends.
+    @ivar reason: for logs and the admin API: C{banned by} or C{drained by} an operator.
+    @ivar ids: the ids of the operators' decisions, each unique in the fleet; the last L{MOST_IDS}, the
+        newest last.
+    @ivar agents: the ids, in the admin API, of the agents that were chosen; as many, the newest last.
     """
 
     target: Target
@@ -104,21 +103,21 @@ class Exclusion:
 
     @property
     def id(self) -> str:
-        """What operators call it."""
+        """Its id for operators."""
         return id_of(self.target)
 
     @property
     def who(self) -> str:
-        """Who has decided."""
+        """The operator who has decided it."""
         return self.reason.partition(" by ")[2] or self.reason
 
     @property
     def at_once(self) -> bool:
-        """Whether what the agents have under way is cut off; one that is drained finishes that."""
+        """Whether requests of its agents are cut off; those of a drained agent are finished."""
         return not self.reason.startswith("drained")
 
     def to_json(self, now: float) -> dict[str, Any]:
-        """All of it as JSON, for another process, which may have another clock."""
+        """Return it as JSON for another process, whose clock may differ."""
         return {
             "keep_out": list(self.target),
             "seconds": self.until - now,
@@ -129,7 +128,7 @@ class Exclusion:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], now: float) -> Exclusion:
-        """Take back what L{to_json} gave."""
+        """Restore what L{to_json} has returned."""
         return cls(
             tuple(value["keep_out"]),
             now + value["seconds"],
@@ -142,67 +141,65 @@ class Exclusion:
 @dataclass(frozen=True, slots=True)
 class Lifted:
     """
-    What was lifted.
+    Decisions that were lifted.
 
     @ivar ids: see L{Exclusion}.
-    @ivar until: until when it would have counted, so that it has to be remembered.
+    @ivar until: when they would have ended, and can be forgotten.
     """
 
     ids: tuple[str, ...]
     until: float
 
     def to_json(self, now: float) -> dict[str, Any]:
-        """All of it as JSON; see L{Exclusion.to_json}."""
+        """Return it as JSON; see L{Exclusion.to_json}."""
         return {"let_in": list(self.ids), "seconds": max(0.0, self.until - now)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], now: float) -> Lifted:
-        """Take back what L{to_json} gave."""
+        """Restore what L{to_json} has returned."""
         return cls(tuple(value["let_in"]), now + value["seconds"])
 
 
 def _joined(known: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
-    """Put newer ones behind what is known already, and keep the last L{MOST_IDS}."""
+    """Append newer values, and keep the last L{MOST_IDS}."""
     return tuple(dict.fromkeys((*known, *more)))[-MOST_IDS:]
 
 
 class Exclusions:
     """
-    Who may not join, until when, and why.
+    The exclusions that hold in this process.
 
-    @ivar on_excluded: called with what somebody here has decided, which other servers have to hear.
-    @ivar on_lifted: called with what somebody here has lifted, likewise.
-    @ivar on_new: called with what counts here from now on, whoever has decided it.
-    @ivar on_change: called with what is new in this process, and whether it was decided here: the other
-        processes of this server have to know.
+    @ivar on_excluded: called with an exclusion that was decided at this server, for other servers.
+    @ivar on_lifted: called with what was lifted at this server, for other servers.
+    @ivar on_new: called with each exclusion that holds from now on, wherever it was decided.
+    @ivar on_change: called with a change in this process, and whether it was decided here, for other
+        processes of this server.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """
-        @param seconds: tells the time.
-        """
+        """@param seconds: returns the time."""
         self.on_excluded: Callable[[Exclusion], object] = lambda exclusion: None
         self.on_lifted: Callable[[Lifted], object] = lambda lifted: None
         self.on_new: Callable[[Exclusion], object] = lambda exclusion: None
         self.on_change: Callable[[Exclusion | Lifted, bool], object] = lambda change, decided: None
         self.seconds = seconds
         self._found: dict[Target, Exclusion] = {}
-        self._lifted: dict[str, float] = {}  # until when what has been lifted would have counted
+        self._lifted: dict[str, float] = {}  # when lifted decisions would have ended, by id
         self._complained = False
-        self._earliest = inf  # when the first of both is over
+        self._earliest = inf  # when the first of both ends
 
     def __len__(self) -> int:
         self._forget()
         return len(self._found)
 
     def __iter__(self) -> Iterator[Exclusion]:
-        """All that count now."""
+        """All exclusions that hold now."""
         self._forget()
         return iter(list(self._found.values()))
 
     @property
     def lifted(self) -> list[Lifted]:
-        """What has been lifted, and would count still: who has not heard of it must not bring it back."""
+        """Lifted decisions that would still hold: other servers must not bring them back."""
         self._forget()
         known = list(self._lifted.items())
         portions = [known[start : start + MOST_IDS] for start in range(0, len(known), MOST_IDS)]
@@ -212,23 +209,23 @@ class Exclusions:
         ]
 
     def get(self, target: Target) -> Exclusion | None:
-        """Find out whether, and until when, somebody is kept out."""
+        """Return the exclusion of a target; L{None} if there is none."""
         self._forget()
         return self._found.get(target)
 
-    # what is decided here
+    # decisions of this process
 
     def exclude(
         self, target: Target, seconds: float, reason: str, exclusion_id: str = "", agent: str = ""
     ) -> None:
         """
-        Keep somebody out from now on; what was decided about the same target before counts no more.
+        Exclude a target from now on; this replaces the duration and the reason of an earlier exclusion.
 
-        @param reason: for the log, and for whoever asks.
-        @param exclusion_id: see L{Exclusion.ids}; empty for a new one.  What is known already, or was lifted,
+        @param reason: for logs and the admin API.
+        @param exclusion_id: see L{Exclusion.ids}; empty for a new one. One that is known, or was lifted,
             changes nothing.
         @param agent: see L{Exclusion.agents}.
-        @raise ValueError: if there are too many already.
+        @raise ValueError: if there are too many exclusions.
         """
         exclusion_id = exclusion_id or token_hex(8)
         known = self.get(target)
@@ -243,9 +240,9 @@ class Exclusions:
 
     def lift(self, target: Target) -> bool:
         """
-        Let somebody in again.
+        Lift the exclusion of a target.
 
-        @return: whether they were kept out.
+        @return: whether there was one.
         """
         found = self.get(target)
         if found is None:
@@ -259,23 +256,23 @@ class Exclusions:
 
     def lift_agent(self, agent: str) -> bool:
         """
-        Let an agent in again, by its id in the admin API.
+        Lift the exclusions that name an agent, by its id in the admin API.
 
-        @return: whether it was kept out.
+        @return: whether there was one.
         """
         found = [each for each in self if agent and agent in each.agents]
         for each in found:
             self.lift(each.target)
         return bool(found)
 
-    # what others have decided
+    # decisions of others
 
     def heard(self, exclusion: Exclusion) -> bool:
         """
-        Another server keeps somebody out.
+        Add an exclusion of another server.
 
-        @return: whether that is new, and counts here from now on.
-        @raise ValueError: if there are too many already.
+        @return: whether it is new, and holds here from now on.
+        @raise ValueError: if there are too many exclusions.
         """
         found = self._merge(exclusion)
         if found is None:
@@ -286,9 +283,9 @@ class Exclusions:
 
     def heard_lifted(self, lifted: Lifted) -> list[Exclusion]:
         """
-        Another server has lifted something.
+        Lift what another server has lifted.
 
-        @return: what has ended here by that.
+        @return: the exclusions that have ended here.
         """
         fresh, ended = self._let_in(lifted)
         if fresh:
@@ -297,11 +294,12 @@ class Exclusions:
 
     def take(self, change: Exclusion | Lifted, decided: bool) -> bool:
         """
-        Another process of this server has decided something, or has heard it.
+        Apply a change that another process of this server has made, or received.
 
-        @param decided: whether it was decided there: then other servers have to hear it from here, too.
-        @return: whether that is new.
-        @raise ValueError: if there are too many already.
+        @param decided: whether it was decided there, so that it is passed on to other servers from here
+            as well.
+        @return: whether it is new.
+        @raise ValueError: if there are too many exclusions.
         """
         if isinstance(change, Lifted):
             fresh, _ = self._let_in(change)
@@ -318,9 +316,9 @@ class Exclusions:
 
     def _merge(self, exclusion: Exclusion) -> Exclusion | None:
         """
-        Add what somebody else has decided to what is known.
+        Merge an exclusion of another process.
 
-        @return: what counts from now on; L{None} if nothing of it is new.
+        @return: the exclusion that holds from now on; L{None} if nothing is new.
         """
         known = self.get(exclusion.target)
         ids = tuple(each for each in exclusion.ids if each not in self._lifted)
@@ -330,15 +328,15 @@ class Exclusions:
             if set(ids) <= set(known.ids):
                 return None
             if known.until > exclusion.until and not set(ids) >= set(known.ids):
-                # Whoever says that has not heard of ours: the longer one counts.
+                # The other process does not know of our decision: the longer exclusion holds.
                 exclusion = replace(exclusion, until=known.until, reason=known.reason)
         return self._put(replace(exclusion, ids=ids), known)
 
     def _let_in(self, lifted: Lifted) -> tuple[bool, list[Exclusion]]:
         """
-        Take away what was lifted, and nothing that was decided besides.
+        Remove lifted decisions, and keep others about the same targets.
 
-        @return: whether anything of that is new, and what has ended by it.
+        @return: whether any of it is new, and the exclusions that have ended.
         """
         self._forget()
         gone = set(lifted.ids)
@@ -358,7 +356,7 @@ class Exclusions:
         self._note_lifted(replace(lifted, until=until))
         return fresh, ended
 
-    # what is kept
+    # storage
 
     def _put(self, exclusion: Exclusion, known: Exclusion | None) -> Exclusion:
         if known is not None:
@@ -388,7 +386,7 @@ class Exclusions:
             )
 
     def _forget(self) -> None:
-        """Drop what is over, if anything is."""
+        """Remove what has ended, if anything has."""
         now = self.seconds()
         if now < self._earliest:
             return
@@ -397,13 +395,13 @@ class Exclusions:
         untils = (*(each.until for each in self._found.values()), *self._lifted.values())
         self._earliest = min(untils, default=inf)
 
-    # asking
+    # queries
 
     def find(self, identity: AgentIdentity, ip: str) -> tuple[float, str] | None:
         """
-        Look whether somebody is kept out.
+        Return whether an agent is excluded.
 
-        @return: for how many seconds still, and why; L{None} if not.
+        @return: the remaining seconds, and the reason; L{None} if it is not.
         """
         if not self._found:
             return None
@@ -422,13 +420,13 @@ class Exclusions:
 
     def refuse(self, accepted: Accepted, info: ConnectionInfo) -> Refusal | Hangup | None:
         """
-        Refuse an agent that is kept out.
+        Return the refusal for an agent, if it is excluded.
 
-        One of ours is told when to come back, in L{LONGEST_ABSENCE} at the latest; one of MOSN's
-        is cut off.
+        An agent of this project is told to come back, in L{LONGEST_ABSENCE} at the latest; the
+        connection of a MOSN agent is closed.
 
-        @param accepted: what its handshake has come to otherwise.
-        @return: L{None} for an agent that is not kept out.
+        @param accepted: the result of the handshake otherwise.
+        @return: L{None} if it is not excluded.
         """
         found = self.find(accepted.identify(info), info.remote_ip)
         if found is None:

@@ -1,8 +1,8 @@
 """
-The C{tunnel} network filter: an accepted connection turns into a host.
+The C{tunnel} network filter, which turns accepted connections into hosts.
 
-A L{TunnelServer} has what all connections of one listener share, each part of it in a
-module of its own; what becomes of one of them is in L{reverseproxy.tunnel.server.connection}.
+A L{TunnelServer} has what all connections of one listener share;
+L{reverseproxy.tunnel.server.connection} has one connection.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from reverseproxy.wire.mosn.extensions import Announcement
 from reverseproxy.wire.mosn.frames import ConnectionInit
 
 OWNER_SHARE: Final = 0.75
-"""As much of all connections that there can be may one agent, one credential or one address have."""
+"""The part of all connections that a process can have that one agent, credential or address may have."""
 
 
 class TunnelServer:
@@ -47,19 +47,19 @@ class TunnelServer:
     What all tunnel connections of one listener share.
 
     @ivar pending: the connections that have not joined a cluster.
-    @ivar join_rate: when another connection may join.
-    @ivar quotas: how many connections one party may have.
-    @ivar judge: asks validators, and makes addresses wait that have been refused too often.
-    @ivar registry: the connections that are hosts now.  Those of this listener
-        only: another one may have other authorities, and other names for agents.
-    @ivar exclusions: whom an operator keeps out.
-    @ivar revocations: judges the connections again that have joined.
+    @ivar join_rate: the rate limit of joins.
+    @ivar quotas: limits of the connections of one agent, credential or address.
+    @ivar judge: asks validators, and delays addresses that were refused too often.
+    @ivar registry: the connections of this listener that have joined; another listener may use other
+        CAs, and other names for agents.
+    @ivar exclusions: agents that operators exclude.
+    @ivar revocations: judges connections again that have joined.
     @ivar transport_policy: what the listener demands of transports.
-    @ivar departure: how it leaves its agents, once it does.
-    @ivar tally: counts joins, and keeps those that were refused.
-    @ivar routes: those that agents bring; L{None} if they may not.
-    @ivar workers: the processes that share the work of this server.
-    @ivar peer_log: what is logged about bad peers.
+    @ivar departure: how it leaves its agents; L{None} before it does.
+    @ivar tally: counts joins, and keeps recent refusals.
+    @ivar routes: routes of agents; L{None} if they may bring none.
+    @ivar workers: the processes that share this server's work.
+    @ivar peer_log: logs misbehaving peers.
     """
 
     routes: AgentRoutes | None = None
@@ -75,12 +75,10 @@ class TunnelServer:
         policies: Collection[str] = (),
     ) -> None:
         """
-        @param find_validator: makes the validator of a credential policy, given
-            its configuration.
-        @param policies: the policies that agents may use where none is demanded,
-            if their validators need no configuration.
-        @raise ConfigError: for each policy that is unknown or whose configuration is wrong, placed in
-            the filter.
+        @param find_validator: makes the validator of a credential policy, given its configuration.
+        @param policies: the policies that agents may use where none is demanded, if their validators
+            need no configuration.
+        @raise ValueError: if a policy is unknown, or its configuration is invalid.
         """
         self.listener = listener
         self.config = config
@@ -111,9 +109,9 @@ class TunnelServer:
 
     def take_over(self, newer: TunnelServer) -> None:
         """
-        Go on as another one would that is new; the connections that there are stay.
+        Use the configuration of another server; connections stay.
 
-        Whether these still may be here is another matter.
+        Whether these still qualify is decided by L{look}.
         """
         if self.routes is None:
             self.routes = newer.routes
@@ -128,33 +126,33 @@ class TunnelServer:
         self.join_rate.take_over(newer.join_rate)
 
     def brought(self, cluster: str) -> bool:
-        """Say whether an agent has brought a cluster."""
+        """Return whether an agent has brought a cluster."""
         return self.routes is not None and self.routes.claims.find(cluster) is not None
 
     def brings_cluster(self, init: ConnectionInit) -> bool:
-        """Say whether an agent asks for routes, so that its cluster may be made for it."""
+        """Return whether an agent requests routes, so that its cluster may be created for it."""
         announcement = Announcement.from_extra(init.extra)
         return announcement is not None and bool(announcement.routes)
 
     def look(self) -> None:
-        """See whether anything has changed by which agents may not stay, and if so, let go of them."""
+        """Judge connections again if credentials, or what is demanded of transports, have changed."""
         changed = self.transport_policy.changed()
         if changed:
             self.pending.recheck()
         self.revocations.look(changed)
 
     def build_protocol(self, info: ConnectionInfo) -> TunnelConnection:
-        """Make the protocol of one accepted connection."""
+        """Make the protocol of an accepted connection."""
         return TunnelConnection(self, info)
 
     def evict(
         self, cluster: str, addresses: Iterable[str], requester: Requester
     ) -> Selection[ReverseHost | MuxHost]:
         """
-        Let go of connections that an agent closes gracefully, as far as it may.
+        Remove the hosts that a graceful close names, as far as the requester owns them.
 
-        @param requester: who asks, as far as that is proven.
-        @return: what could be let go of, and what could not.
+        @param requester: the sender, as far as its identity is proved.
+        @return: what was removed, and what was refused.
         """
         selection = self.registry.select_evictable(cluster, addresses, requester)
         for held in selection.evict:
@@ -167,7 +165,7 @@ class TunnelServer:
         """
         Begin to leave: agents are told, and none may join any more.
 
-        @param after: seconds after which they are to dial again.
+        @param after: seconds after which agents are to dial again.
         """
         if self.departure is None:
             self.departure = Departure(self.listener, self.registry, self.config.max_joins_per_second, after)
@@ -175,13 +173,13 @@ class TunnelServer:
         return self.departure
 
     def stop(self) -> None:
-        """Log what has not been logged yet about bad peers."""
+        """Log pending summaries about misbehaving peers."""
         self.peer_log.stop()
 
 
 class ServedTunnel:
     """
-    Builds the protocols of a listener's connections.
+    The factory for protocols of a listener's connections.
 
     @ivar server: what they share.
     """
@@ -190,14 +188,14 @@ class ServedTunnel:
         self.server = server
 
     def __call__(self, info: ConnectionInfo) -> TunnelConnection:
-        """Build the protocol of one connection."""
+        """Build the protocol of a connection."""
         return self.server.build_protocol(info)
 
     def take_over(self, newer: object) -> bool:
         """
-        Go on as another one would.
+        Use the configuration of another factory.
 
-        @return: whether that is one of this kind.
+        @return: whether that is of this class.
         """
         if not isinstance(newer, ServedTunnel):
             return False

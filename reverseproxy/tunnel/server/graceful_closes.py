@@ -1,7 +1,7 @@
 """
-Graceful closes: an agent takes connections of its own away, over another connection.
+Graceful closes: an agent has its own connections removed, by a frame on another connection.
 
-MOSN's agents keep a silent connection aside for this.
+MOSN's agents keep a silent connection in reserve for this.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from reverseproxy.tunnel.server.filter import TunnelServer
 
 MOST_FUTILE_CLOSES: Final = 3
-"""Graceful closes without any effect that one connection may send."""
+"""Graceful closes without effect that one connection may send."""
 
 
 class GracefulCloses:
-    """The graceful closes that one connection sends."""
+    """The graceful closes of one connection."""
 
     __slots__ = ("_abandoned", "_address_key", "_futile", "_info", "_server")
 
     def __init__(self, server: TunnelServer, info: ConnectionInfo, address_key: str) -> None:
         """
         @param info: the connection that sends them.
-        @param address_key: the address that it is counted with.
+        @param crowd: the address that it is counted with.
         """
         self._server = server
         self._info = info
@@ -39,14 +39,14 @@ class GracefulCloses:
         self._abandoned = False
 
     def abandon(self) -> None:
-        """Carry nothing further out, as the connection that has sent it is being closed."""
+        """Execute nothing further, as the connection is being closed."""
         self._abandoned = True
 
     async def carry_out(self, frame: GracefulClose) -> str:
         """
-        Let go of the connections that a frame names, as far as its sender owns them.
+        Remove the hosts that a frame names, as far as its sender owns them.
 
-        @return: why the connection that has sent it is to be closed; empty if it may stay.
+        @return: why the sender's connection has to be closed; empty if it may stay.
         """
         server, cluster = self._server, frame.cluster_name
         proof = CloseProof.from_extra(frame.extra)

@@ -1,10 +1,9 @@
 """
-Who has been refused lately, and how long it waits before it is judged again: pure, given the time.
+Delays for addresses that were refused often: pure, given the time.
 
-A credential can be guessed as fast as it is judged, and a graceful close can
-name thousands of connections that are somebody else's.  So whoever is refused
-more often than by mistake is judged more slowly, by address: on whichever
-connection it comes, and however many of them it has.
+Credentials can be guessed as fast as they are validated, and a graceful close can name thousands of
+connections of others. So an address that is refused more often than by mistake is judged more slowly, on
+all of its connections together.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ __all__ = ["FREE", "LONGEST_WAIT", "MAX_ADDRESSES", "GuessGate"]
 from typing import Final
 
 FREE: Final = 10
-"""Refusals that cost an address nothing."""
+"""Refusals that cause no delay."""
 
 FORGET: Final = 10.0
 """Seconds after which one refusal is forgotten."""
 
 FIRST_WAIT: Final = 0.1
-"""Seconds before the next judgement, doubled by each further refusal."""
+"""Seconds of the first delay, doubled by each further refusal."""
 
 LONGEST_WAIT: Final = 5.0
-"""Seconds between two judgements at the most, so that a mistake that is mended does not last."""
+"""Seconds of one delay, at most, so that a mistake that was corrected has no lasting effect."""
 
 MAX_ADDRESSES: Final = 4096
-"""How many addresses are remembered; the one that was refused longest ago is forgotten first."""
+"""Addresses that are remembered; the one whose last refusal is the oldest is forgotten first."""
 
 
 class GuessGate:
-    """Makes those wait who have been refused."""
+    """Delays addresses that were refused."""
 
     def __init__(self) -> None:
-        # by address, refused last at the end: refusals, when they were counted, and
-        # until when the turns of this address are given away
+        # by address, the last refused at the end: the number of refusals, when that was counted, and
+        # until when delays of this address are assigned
         self._refused: dict[str, tuple[float, float, float]] = {}
 
     def _level(self, address: str, now: float) -> tuple[float, float]:
@@ -43,10 +42,10 @@ class GuessGate:
 
     def wait(self, address: str, now: float) -> float:
         """
-        Take a turn to be judged.
+        Reserve the next time at which an address is judged.
 
         @param now: the time in seconds.
-        @return: in how many seconds it comes.
+        @return: seconds until then.
         """
         level, booked = self._level(address, now)
         if level <= FREE:

@@ -1,9 +1,9 @@
 """
-What a tunnel server knows of a connection that is a host, and what of that goes along to another worker.
+Connections that have joined a cluster, and what of their state moves to another worker with them.
 
-A L{JoinedConnection} is in the registry, where a graceful close finds it, and takes a place
-in the quotas.  When the connection moves, its L{JoinRecord} go with it, and a
-L{MovedConnection} has it where it arrives.
+A L{JoinedConnection} is in the registry, where a graceful close finds it, and counts towards quotas.
+When the connection moves, its L{JoinRecord} and L{ConnectionState} go with it, and it becomes a
+L{MovedConnection} in the other worker.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class JoinRecord:
     """
-    Who has brought a connection, as another worker has to know.
+    The agent that has brought a connection.
 
-    @ivar listener: where it was accepted.
-    @ivar init: its handshake, with its credential, by which it may be judged again.
-    @ivar accepted: what was made of its handshake.
+    @ivar listener: the listener that has accepted it.
+    @ivar init: the init frame with the credential, by which the agent may be judged again.
+    @ivar accepted: the result of the handshake.
     @ivar info: the connection.
     """
 
@@ -54,7 +54,7 @@ class JoinRecord:
     info: ConnectionInfo
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
+        """Return all fields as JSON."""
         accepted, info = self.accepted, self.info
         principal, announcement, subject = accepted.principal, accepted.announcement, info.subject
         init = self.init
@@ -84,7 +84,7 @@ class JoinRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> JoinRecord:
-        """Take back what L{to_json} gave."""
+        """Restore what L{to_json} has returned."""
         principal, subject = value["principal"], value["subject"]
         accepted = Accepted(
             cluster=value["cluster"],
@@ -110,11 +110,11 @@ class JoinRecord:
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
     """
-    What has happened on a connection.
+    The state of an idle connection.
 
-    @ivar early: what has come before the first use.
-    @ivar used: whether there was one.
-    @ivar marked: whether the agent's mark has still to come, or to be taken.
+    @ivar early: bytes that have come before its first use.
+    @ivar used: whether it has been used.
+    @ivar marked: whether the agent's mark is still to come, or to be consumed.
     """
 
     early: bytes = b""
@@ -123,40 +123,40 @@ class ConnectionState:
 
     @classmethod
     def of(cls, host: ReverseHost) -> ConnectionState:
-        """Say it of a host's that is not in use."""
+        """Return the state of a host's connection."""
         return cls(host.early, host.used, host.marked)
 
     def restore(
         self, host: ReverseHost, connection: Handover, holding: JoinedConnection, rest: bytes = b""
     ) -> None:
         """
-        Give the connection to its host.
+        Attach a connection to its host.
 
-        @param rest: what has come besides, and nobody has had.
-        @raise ConnectionRefusedByPeer: if the connection is lost.
+        @param rest: further bytes that have come, and that no protocol has seen.
+        @raise ConnectionUnavailable: if the connection is lost.
         """
         host.arrive(connection, holding.gone, self.early + rest, self.used, self.marked)
 
     def to_json(self) -> list[Any]:
-        """All of it as JSON has it."""
+        """Return all fields as JSON."""
         return [base64.b64encode(self.early).decode("ascii"), self.used, self.marked]
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> ConnectionState:
-        """Take back what L{to_json} gave."""
+        """Restore what L{to_json} has returned."""
         early, used, marked = value
         return cls(base64.b64decode(early), used, marked)
 
 
 class JoinedConnection:
     """
-    A connection that is a host, for as long as this process has it.
+    A connection that has joined, for as long as this process has it.
 
-    @ivar join_record: who has brought it.
-    @ivar host: what it is.
-    @ivar connection: the protocol that has it, and that the host has it from.
-    @ivar server: what it has joined.
-    @ivar claimed: whether it has brought routes.
+    @ivar join_record: the agent that has brought it.
+    @ivar host: the host that it is.
+    @ivar connection: its protocol.
+    @ivar server: the tunnel server.
+    @ivar claimed: whether it holds a claim to routes.
     """
 
     def __init__(
@@ -171,8 +171,8 @@ class JoinedConnection:
     ) -> None:
         """
         @param place: what it takes of the quotas.
-        @param relayed: whether another worker has its TLS, and judges that.
-        @param claimed: whether it has brought routes.
+        @param relayed: whether another worker has its TLS, and checks its certificate.
+        @param claimed: whether it holds a claim to routes.
         """
         accepted = join_record.accepted
         self.join_record = join_record
@@ -197,19 +197,19 @@ class JoinedConnection:
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way on it."""
+        """Whether a request is in progress on it."""
         return bool(self.host.active) and not self._over
 
     def drain(self) -> None:
-        """The server stops: finish what is under way, and let the agent know that nothing more comes."""
+        """Let requests finish, and tell the agent that no more will come, as the server stops."""
         if self._over:
-            return  # another worker has it, or nobody
+            return  # another worker has it, or it is lost
         if self.host.cluster is not None:
             self.host.cluster.remove_host(self.host, "the server stops")
         self.host.retire()
 
     def gone(self, host: ReverseHost | MuxHost, reason: str) -> None:
-        """The host can take no further request."""
+        """Remove the host, which can take no further request."""
         self.end()
         if host.cluster is not None:
             host.cluster.remove_host(host, reason)
@@ -217,13 +217,13 @@ class JoinedConnection:
             self.server.join_rate.credit()
 
     def end(self) -> None:
-        """The connection is nobody's any more, or another worker's."""
+        """Deregister the connection, which is lost, or another worker's."""
         self._over = True
         self.server.registry.remove(self._held)
         self.server.revocations.discard(self)
         self.leave_place()
 
-    # IJoined: whether it would be let in again
+    # IJoined
 
     def judge_again(self, credentials: bool) -> Deferred[str]:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
@@ -279,12 +279,12 @@ class JoinedConnection:
             server.clock.callLater(grace, host.close, reason)
 
     def take_place(self) -> QuotaPlace:
-        """Let somebody else see to the place that the connection takes."""
+        """Return the place in the quotas, which the caller has to give back."""
         place, self._place = self._place, NOBODY
         return place
 
     def leave_place(self) -> None:
-        """Somebody else may have a connection in place of this one."""
+        """Give back the place in the quotas."""
         self.server.quotas.give_back(self.take_place())
 
 
@@ -293,27 +293,27 @@ class TunnelProtocol(Handover):
     """
     A connection that is a host, or may become one.
 
-    @ivar holding: what is known of it as a host; L{None} as long as it is none.
+    @ivar holding: its state as a host; L{None} before it is one.
     """
 
     holding: JoinedConnection | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether it is a host, and a request is under way on it."""
+        """Whether it is a host with a request in progress."""
         return self.holding is not None and self.holding.busy
 
     def drain(self) -> None:
-        """See L{IDrainable}: what is under way is finished, and the agent knows that nothing more comes."""
+        """Let requests finish, and tell the agent that no more will come; see L{IDrainable}."""
         if self.holding is not None:
             self.holding.drain()
 
 
 class MovedConnection(TunnelProtocol):
     """
-    A connection that another worker had before.
+    A connection that another worker has had before.
 
-    @ivar counted: whether it takes a place here, rather than where it was accepted.
+    @ivar counted: whether it takes a place in the quotas here, rather than where it was accepted.
     """
 
     transport: Any
@@ -327,9 +327,9 @@ class MovedConnection(TunnelProtocol):
         counted: bool,
     ) -> None:
         """
-        @param host: what it is; away until we are connected.
-        @param state: what has happened on it.
-        @param counted: see above.
+        @param host: its host, which has no connection yet.
+        @param state: its state.
+        @param counted: as the attribute.
         """
         super().__init__()
         self._server = server
@@ -340,7 +340,7 @@ class MovedConnection(TunnelProtocol):
         self.counted = counted
 
     def connectionMade(self) -> None:
-        """Give the host its connection."""
+        """Attach the connection to its host."""
         server, join_record = self._server, self._papers
         watch_over(self.transport, server.config.dead_peer_timeout)
         place = NOBODY
@@ -349,7 +349,7 @@ class MovedConnection(TunnelProtocol):
                 join_record.accepted, join_record.info, address_key(join_record.info.remote_ip)
             )
             server.quotas.count(place)
-        relayed = join_record.info.secure  # or else the socket itself would not have come
+        relayed = join_record.info.secure  # otherwise the socket itself would have moved
         if server.routes is not None:
             self._claim = server.routes.hold(join_record.accepted.cluster)
         self.holding = JoinedConnection(
@@ -359,7 +359,7 @@ class MovedConnection(TunnelProtocol):
         self._state.restore(self._host, self, self.holding)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Let go of it."""
+        """Release its claim and its place in the quotas."""
         claim, self._claim = self._claim, None
         if claim is not None and self._server.routes is not None:
             self._server.routes.let_go(claim)

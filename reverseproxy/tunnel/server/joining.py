@@ -1,8 +1,8 @@
 """
-The steps by which an agent gets to join a cluster, in their order.
+The steps by which an agent joins a cluster, in order.
 
-L{reverseproxy.tunnel.handshake} and the other modules of this room decide each of them
-on its own; this waits where a step takes time, and keeps what has been taken by then.
+L{reverseproxy.tunnel.handshake} and the other modules of this package decide about each step; this one
+waits where a step takes time, and keeps what has been taken so far.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 class JoinAttempt:
     """
-    One agent's attempt to join with one connection.
+    An agent's attempt to join with one connection.
 
-    @ivar init: what it asks for.
-    @ivar identity: who it is, once that is proved, whether or not it may join.
-    @ivar claim: the routes that it has brought.
+    @ivar init: its init frame.
+    @ivar identity: its identity, once that is proved, whether or not it may join.
+    @ivar claim: the claim to routes that it holds.
     """
 
     __slots__ = (
@@ -51,9 +51,7 @@ class JoinAttempt:
     def __init__(
         self, server: TunnelServer, info: ConnectionInfo, address_key: str, init: ConnectionInit
     ) -> None:
-        """
-        @param address_key: the address that the connection is counted with.
-        """
+        """@param crowd: the address that the connection is counted with."""
         self._server = server
         self._info = info
         self._address_key = address_key
@@ -81,7 +79,7 @@ class JoinAttempt:
 
     async def decide(self) -> Accepted | Refusal | Hangup | None:
         """
-        Take the steps one after the other, until one of them says no.
+        Take one step after the other, until one of them refuses.
 
         @return: L{None} if the attempt was abandoned.
         """
@@ -107,7 +105,7 @@ class JoinAttempt:
         return await self._find_room(verdict)
 
     async def _find_room(self, accepted: Accepted) -> Accepted | Refusal | Hangup | None:
-        """Find out whether there is room for an agent: last, so that it is taken by one that may join."""
+        """Check limits; last, so that only agents that may join count towards them."""
         server = self._server
         refusal = server.exclusions.refuse(accepted, self._info) or self._take_place(accepted)
         if refusal is not None:
@@ -133,11 +131,11 @@ class JoinAttempt:
         return refusal
 
     async def _take_routes(self, accepted: Accepted) -> Refusal | None:
-        """Make the routes that the agent brings, unless it may not have them."""
+        """Claim the routes that the agent requests, unless it may not have them."""
         server = self._server
         routes = server.routes
         if accepted.named and accepted.cluster in server.clusters and not server.brought(accepted.cluster):
-            return None  # it has its routes by the configuration, and need not bring any
+            return None  # the configuration has its routes, and it need not bring any
         if routes is None:
             if accepted.request:
                 return Refusal(Status.ROUTE_FORBIDDEN, NO_ROUTES, told=NO_ROUTES)
@@ -149,12 +147,12 @@ class JoinAttempt:
         return None
 
     def take_place(self) -> QuotaPlace:
-        """Let somebody else give back the place that the connection takes."""
+        """Return the place in the quotas, which the caller has to give back."""
         place, self._place = self._place, NOBODY
         return place
 
     def release(self) -> None:
-        """Give back what the connection takes."""
+        """Give back all that the connection has taken."""
         self._server.quotas.give_back(self.take_place())
         claim, self.claim = self.claim, None
         if claim is not None and self._server.routes is not None:

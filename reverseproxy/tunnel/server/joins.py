@@ -1,11 +1,10 @@
 """
-How many connections may join in a second: pure, given the time.
+The rate limit of joins: pure, given the time.
 
-When a server comes back, or a network does, all agents do at once.  To let a
-connection join takes so much (the handshake, the credential, the bookkeeping)
-that requests on those that have joined would wait for it.  So joins are spread:
-one that is too early waits a little, or is told when to come back, each at
-another time, so that the returns are as even as joins may be.
+When a server or a network comes back, all agents come back at once. Joining takes so much CPU time (the
+handshake, the credential, the bookkeeping) that requests on connections that have joined would be
+delayed. So joins are spread: a connection that is too early waits a little, or is told when to come
+back, each at another time.
 """
 
 from __future__ import annotations
@@ -18,26 +17,25 @@ from reverseproxy.tunnel.handshake import Hangup, Refusal
 from reverseproxy.wire.mosn.frames import Status
 
 PATIENCE: Final = 1.0
-"""Seconds that an agent of ours waits for its turn to join, rather than being told to come back."""
+"""Seconds that an agent of this project waits in the handshake, rather than being told to come back."""
 
 LONG_PATIENCE: Final = 10.0
-"""Seconds that other agents wait for it at the most; MOSN's wait 15 s for an answer."""
+"""Seconds that other agents wait in the handshake, at most; MOSN's expect a response within 15 s."""
 
 
 class JoinGate:
     """
-    A token bucket that promises tokens of the future.
+    A token bucket that assigns future tokens.
 
-    It holds no queue, only until when the tokens are given away: to those that
-    have joined or wait to (C{_booked}), and to those that were sent away
-    (C{_promised}).  A promise is not kept for anyone: others may come in the
-    meantime, and then it is made again, for a later time.
+    It has no queue, only the times until which tokens are assigned: to connections that have joined or
+    wait (C{_booked}), and to those that were told to come back (C{_promised}). The latter are not
+    reserved: if others have come in the meantime, the agent is told to come back again.
     """
 
     def __init__(self, per_second: float, burst: float = 1.0) -> None:
         """
-        @param per_second: joins in a second, in the long run; 0 for any number.
-        @param burst: for how many seconds joins may be saved up in a quiet time.
+        @param per_second: joins per second in the long run; 0 for no limit.
+        @param burst: seconds of quiet time for which tokens are saved.
         """
         self._interval = 1.0 / per_second if per_second > 0 else 0.0
         self._saved = burst
@@ -45,24 +43,22 @@ class JoinGate:
 
     def credit(self) -> None:
         """
-        Let one more join, as one has left that will be replaced.
+        Let one more connection join, as one has left that will be replaced.
 
-        For connections that are used up, as TCP sessions do with those of plain
-        agents: however many there are of these in a second, they are no storm.
-        When many leave at one moment, that counts for no more than what is
-        saved up in a quiet time.
+        For connections that are used up, as TCP sessions do with those of agents without streams:
+        however many of these there are in a second, they are no storm. If many leave at once, no more is
+        credited than is saved in a quiet time.
         """
         self._booked -= self._interval
 
     def ask(self, now: float, patience: float) -> float:
         """
-        Ask to join.
+        Ask for a token.
 
         @param now: the time in seconds.
         @param patience: how long the connection can wait, in seconds.
-        @return: in how many seconds it may join; or, if that would be longer
-            than it can wait, minus the number of seconds after which it should
-            come back.
+        @return: seconds until it may join; or, if that is longer than it can wait, minus the number of
+            seconds after which it should come back.
         """
         if not self._interval:
             return 0.0
@@ -77,18 +73,17 @@ class JoinGate:
 
 class JoinRate:
     """
-    When an agent may join, or when it is to come back.
+    Decides when an agent may join, or comes back.
 
-    @ivar longest_wait: how long an agent that can't be told to come back is kept
-        waiting, in seconds.
+    @ivar longest_wait: seconds for which an agent is kept waiting that can't be told to come back.
     """
 
     def __init__(self, per_second: float, handshake_timeout: float, most_pending: int) -> None:
         """
-        @param per_second: joins in a second, in the long run; 0 for any number.
+        @param per_second: joins per second in the long run; 0 for no limit.
         @param handshake_timeout: seconds for a whole handshake.
-        @param most_pending: how many connections may be in their handshakes; those that wait are
-            no more than half of them.
+        @param most_pending: connections that may be in their handshakes; no more than half of them wait
+            for a token.
         """
         self._per_second = per_second
         self._gate = JoinGate(per_second)
@@ -96,7 +91,7 @@ class JoinRate:
         self.longest_wait = min(LONG_PATIENCE, handshake_timeout / 2, waiting / (per_second or waiting))
 
     def take_over(self, newer: JoinRate) -> None:
-        """Have the limits of another one; who has a turn keeps it, unless the rate is another."""
+        """Use the limits of another one; assigned tokens stay, unless the rate differs."""
         if newer._per_second != self._per_second:
             self._per_second, self._gate = newer._per_second, newer._gate
         self.longest_wait = newer.longest_wait
@@ -109,12 +104,12 @@ class JoinRate:
         """
         Ask to join.
 
-        An agent of ours is told when to come back, if its turn is not soon.  One of
-        MOSN's is kept waiting, and if that would take too long, it is cut off.
+        An agent of this project that would have to wait for long is told when to come back. A MOSN agent
+        is kept waiting, and its connection is closed if that would take too long.
 
         @param now: the time in seconds.
-        @param ours: whether the agent is one of ours.
-        @return: in how many seconds it may join, or why it may not.
+        @param ours: whether it is an agent of this project.
+        @return: seconds until it may join, or the refusal.
         """
         wait = self._gate.ask(now, PATIENCE if ours else self.longest_wait)
         if wait >= 0:

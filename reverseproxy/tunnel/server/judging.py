@@ -1,4 +1,4 @@
-"""Judging credentials: which validator there is for a policy, how long guessers wait, and what it says."""
+"""Validation of credentials: which validator is asked, and how long guessers wait."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class CredentialJudge:
         policies: Collection[str] = (),
     ) -> None:
         """
-        @param policies: those that agents may use where none is demanded, if their
-            validators need no configuration.
+        @param policies: those that agents may use where none is demanded, if their validators need no
+            configuration.
         """
         self._listener = listener
         self._clock = clock
@@ -76,13 +76,13 @@ class CredentialJudge:
         return filter(None, self._unconfigured.values())
 
     def take_over(self, newer: CredentialJudge) -> None:
-        """Find validators as another one does; who has guessed goes on waiting."""
+        """Use the validators of another one; delays of guessers stay."""
         self._policies = newer._policies
         self._find_validator = newer._find_validator
         self._unconfigured = newer._unconfigured
 
     def find_unconfigured(self, policy: str) -> IConnectionValidator | None:
-        """Make the validator of a policy that is not configured, at its first use."""
+        """Return the validator of a policy that is not configured, which is made at its first use."""
         if policy not in self._policies:
             return None
         if policy not in self._unconfigured:
@@ -107,13 +107,13 @@ class CredentialJudge:
         return self._unconfigured[policy]
 
     async def wait_for_turn(self, address: str) -> None:
-        """Wait as long as an address that guesses has to."""
+        """Wait for as long as an address has to that was refused often."""
         wait = self._guesses.wait(address, self._clock.seconds())
         if wait > 0:
             await deferLater(self._clock, wait)
 
     def count_refusal(self, address: str) -> None:
-        """Count a wrong guess of an address."""
+        """Count a refusal of an address."""
         self._guesses.refuse(address, self._clock.seconds())
 
     async def validate(
@@ -122,7 +122,7 @@ class CredentialJudge:
         """
         Ask a validator.
 
-        @return: what it says; L{None} if it rejects the credential or fails, or without a validator.
+        @return: its result; L{None} if it rejects the credential or fails, or if there is no validator.
         """
         if validator is None:
             return None

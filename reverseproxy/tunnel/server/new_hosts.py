@@ -1,4 +1,4 @@
-"""An agent that may join becomes a host: what both ends agree on, and what is made of it."""
+"""What happens when an agent has been accepted: negotiation, the host, and its publication."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import Announcement
 
 NewHost = ReverseHost | MuxHost
-"""What an agent becomes."""
+"""The host that an agent's connection becomes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """
-    What both ends agree on.
+    What was negotiated.
 
-    @ivar mux: how the connection carries streams; empty if it is leased as a whole.
-    @ivar window: with how many bytes streams begin; 0 for what that way has by itself.
+    @ivar mux: the protocol that carries streams; empty if the connection carries one request or session
+        at a time.
+    @ivar window: the initial window of streams in bytes; 0 for the protocol's default.
     """
 
     mux: str = ""
@@ -41,8 +42,8 @@ class Terms:
         """
         Choose among what an agent offers.
 
-        @param streams: how this server wants streams carried; L{None} if it does not.
-        @param announcement: what the agent says of itself; L{None} for one of MOSN's.
+        @param streams: the server's settings; L{None} if it accepts no streams.
+        @param announcement: what the agent announces; L{None} for a MOSN agent.
         """
         if streams is None or announcement is None:
             return cls()
@@ -60,11 +61,11 @@ def make_host(
     clock: IReactorTime,
 ) -> NewHost:
     """
-    Make the host that an agent becomes.
+    Make the host that an agent's connection becomes.
 
-    @param address: by which it is known.
+    @param address: the host's address in its cluster.
     @param on_gone: called with the host and a reason once it can take no further request.
-    @param session: carries its streams, if it does.
+    @param session: carries its streams; L{None} for none.
     """
     announcement = accepted.announcement
     metadata = None if announcement is None else announcement.metadata
@@ -88,7 +89,7 @@ def make_host(
 def make_session(
     terms: Terms, streams: StreamSettings, announcement: Announcement, clock: IReactorTime
 ) -> MuxSession:
-    """Make what carries the streams of a connection, by the terms that were agreed on."""
+    """Make the session that carries the streams of a connection, with what was negotiated."""
     return MuxSession(
         True,
         clock,
@@ -100,7 +101,7 @@ def make_session(
 
 
 class Publication:
-    """A host becomes a member of its cluster, at once or a little later."""
+    """Adds a host to its cluster, at once or a little later."""
 
     __slots__ = ("_cluster", "_clusters", "_host", "_timer")
 
@@ -112,16 +113,16 @@ class Publication:
 
     def publish_later(self, clock: IReactorTime, delay: float) -> None:
         """
-        Publish the host when its agent has read the response.
+        Add the host when its agent has read the response.
 
-        A MOSN agent loses what arrives in one read with it (docs/mosn.rst 1.3.9).
+        A MOSN agent loses what arrives in one read with the response (docs/mosn.rst 1.3.9).
 
         @param delay: seconds.
         """
         self._timer = clock.callLater(delay, self.publish)
 
     def publish(self) -> None:
-        """Publish the host now; close it if there is no such cluster any more."""
+        """Add the host now; close it if its cluster does not exist any more."""
         self._timer = None
         if self._cluster not in self._clusters:
             self._host.close(f"there is no cluster {self._cluster} any more")
@@ -129,13 +130,13 @@ class Publication:
             self._clusters.get(self._cluster).add_host(self._host)
 
     def cancel(self) -> None:
-        """Don't publish the host, if that has not been done."""
+        """Do not add the host, if that has not been done."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def listen(self, clock: IReactorTime) -> None:
-        """Let the cluster hear what the agent says of its service."""
+        """Pass reports of the agent's service health to the cluster."""
         if self._host.tells and isinstance(self._host, MuxHost):
             self._host.listen(partial(_note_service, self._clusters, self._cluster), clock)
 

@@ -1,4 +1,4 @@
-"""What a tunnel server logs about bad peers: within a rate, and repetitions in one line."""
+"""The log of misbehaving peers: rate-limited, with repetitions folded into one line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reverseproxy.logs.folding import Folding
 log = Logger(__package__)
 
 LOG_RATE: Final = 10.0
-"""Lines a second about bad peers of one listener, in the long run."""
+"""Lines per second about peers of one listener, in the long run."""
 
 LOG_BURST: Final = 50
-"""Lines about bad peers that may come at once."""
+"""Lines about peers that may come at once."""
 
 
 class PeerLog:
-    """The log of one listener's bad peers, which no flood of them fills the disk with."""
+    """The log of one listener's misbehaving peers, which no number of them can flood."""
 
     def __init__(self, listener: str, clock: IReactorTime) -> None:
         self._listener = listener
@@ -31,20 +31,20 @@ class PeerLog:
         self._folding = Folding(clock)
 
     def warn(self, message: str, **fields: object) -> None:
-        """Log something, unless there is too much already."""
+        """Log a line, unless there have been too many."""
         if self._throttle.allow():
             log.warn(message, listener=self._listener, **fields)
 
     def warn_folded(self, key: Hashable, message: str, **fields: object) -> None:
         """
-        Log something, and its repetitions in one line a minute.
+        Log a line, and its repetitions in one line a minute.
 
-        @param key: the same for what counts as a repetition.
+        @param key: the same for lines that count as repetitions.
         """
         self._folding.note(
             key, lambda left_out: self.warn(f"{message}{{left_out}}", left_out=left_out, **fields)
         )
 
     def stop(self) -> None:
-        """Log the repetitions that have not been logged yet."""
+        """Log pending repetitions."""
         self._folding.stop()

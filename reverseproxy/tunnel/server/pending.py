@@ -1,8 +1,8 @@
 """
-Connections that have not joined a cluster: how many there may be, and which one makes room.
+Connections that have not joined a cluster: how many there may be, and which one is closed to make room.
 
-They are those in the handshake, and the silent ones that MOSN's agents keep aside for
-a graceful close.
+They are those in the handshake, and the silent ones that MOSN's agents keep in reserve for a graceful
+close.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Final, Protocol
 from reverseproxy.limits.connection_limit import ConnectionLimit, IEvictable
 
 PENDING_PART: Final = 2
-"""Connections that have not joined may be one in so many of those that strangers may hold."""
+"""
+The number by which all connections that untrusted peers may have are divided for the limit of pending
+ones.
+"""
 
 
 class IPending(IEvictable, Protocol):
@@ -26,7 +29,7 @@ class IPending(IEvictable, Protocol):
         """The address that it is counted with."""
 
     def transport_objection(self) -> str:
-        """Say why the connection may not stay as it is; empty if it may."""
+        """Return why the connection may not stay as it is; empty if it may."""
 
     def drop(self, reason: str) -> None:
         """Close the connection."""
@@ -36,9 +39,7 @@ class PendingConnections:
     """The pending connections of one listener."""
 
     def __init__(self, most: int) -> None:
-        """
-        @param most: how many there may be.
-        """
+        """@param most: the limit."""
         self._limit: ConnectionLimit[IPending] = ConnectionLimit(most)
 
     def __len__(self) -> int:
@@ -49,18 +50,18 @@ class PendingConnections:
 
     @property
     def most(self) -> int:
-        """How many there may be."""
+        """The limit."""
         return self._limit.most
 
     def take_over(self, newer: PendingConnections) -> None:
-        """Have the limit of another one."""
+        """Use the limit of another one."""
         self._limit.most = newer.most
 
     def add(self, connection: IPending) -> None:
         """
-        Count a connection.
+        Add a connection.
 
-        If there are too many, the oldest one of the address that has most of them makes room.
+        If there are too many, the oldest one of the address with the most of them is closed.
         """
         self._limit.add(connection.address_key, connection)
         if len(self._limit) > self._limit.most:
@@ -69,7 +70,7 @@ class PendingConnections:
             victim.drop("too many connections that have not joined a cluster")
 
     def discard(self, connection: IPending) -> None:
-        """Count a connection no more; one that is not counted is ignored."""
+        """Remove a connection, if it is there."""
         self._limit.discard(connection.address_key, connection)
 
     def recheck(self) -> None:

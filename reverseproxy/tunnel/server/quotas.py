@@ -1,9 +1,8 @@
 """
-How many connections one party may have as hosts: pure.
+Limits of the connections of one agent, credential or address: pure.
 
-Whoever may join could do so ten thousand times, with one credential, or with one
-address where none is demanded, and be given nearly all requests, or use up the
-descriptors that others need.
+An agent could join ten thousand times, with one credential, or from one address where none is demanded,
+and get nearly all requests, or use up file descriptors.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
 from reverseproxy.wire.mosn.frames import Status
 
 QUOTA_PAUSE: Final = 30.0
-"""Seconds after which an agent that has too many connections comes back with another one."""
+"""Seconds after which an agent with too many connections tries again to add one."""
 
 
 class Owner(NamedTuple):
     """
-    Somebody whose connections are counted.
+    What connections are counted by.
 
-    @ivar key: the key of the configuration that bounds them.
-    @ivar who: tells them from others.
+    @ivar key: the key of the configuration that limits them.
+    @ivar who: identifies the agent, credential or address.
     """
 
     key: str
@@ -39,16 +38,16 @@ class Owner(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class QuotaPlace:
     """
-    What one connection takes.
+    What one connection takes of the quotas.
 
-    @ivar owners: all that it is counted with.
+    @ivar owners: all that it is counted by.
     """
 
     owners: tuple[Owner, ...] = ()
 
 
 NOBODY: Final = QuotaPlace()
-"""Takes nothing."""
+"""The place of a connection that is not counted."""
 
 _SHOWN: Final = {
     "max_hosts_per_address": "its address",
@@ -62,30 +61,30 @@ class Quotas:
 
     def __init__(self, limits: Mapping[str, int], most: int) -> None:
         """
-        @param limits: the most connections, by key; 0 for any number.
-        @param most: what nobody may exceed, as there are no more descriptors.
+        @param limits: the limits, by key of the configuration; 0 for none.
+        @param most: a limit for each of them, by the number of file descriptors.
         """
         self._limits = {key: min(limit or most, most) for key, limit in limits.items()}
         self._counts: Counter[Owner] = Counter()
 
     @classmethod
     def of(cls, config: TunnelConfig, most: int) -> Quotas:
-        """Make those that are configured."""
+        """Make the quotas that are configured."""
         return cls({key: getattr(config, key) for key in _SHOWN}, most)
 
     def take_over(self, other: Quotas) -> None:
-        """Have the limits of another one; what is counted stays, if it is more than that, too."""
+        """Use the limits of another one; counts stay, even above them."""
         self._limits = other._limits
 
     def place(self, accepted: Accepted, info: ConnectionInfo, address_key: str) -> QuotaPlace:
         """
-        Say what a connection that may join is counted with.
+        Return what a connection that may join is counted by.
 
-        An agent is told from others by what it has proved, or by its address if
-        that is nothing, and besides by what it calls itself.  If it does not do
-        that, as some of MOSN's, it can't be told from its neighbours.
+        An agent is identified by what it has proved, or by its address if it has proved nothing,
+        together with its claimed name and id. One that claims neither, as some of MOSN's, can't be told
+        from its neighbours.
 
-        @param address_key: its address, as far as addresses are told apart.
+        @param crowd: its address, as addresses are grouped.
         """
         proved: Hashable = info.identity
         if accepted.principal is not None:
@@ -103,9 +102,9 @@ class Quotas:
 
     def take(self, place: QuotaPlace) -> str:
         """
-        Take a place, unless there is none.
+        Take a place.
 
-        @return: why there is none, for the log and the agent; else empty.
+        @return: the reason, for the log and the agent, if a limit is reached; otherwise empty.
         """
         for owner in place.owners:
             limit = self._limits[owner.key]
@@ -116,12 +115,12 @@ class Quotas:
 
     def refuse(self, place: QuotaPlace, ours: bool) -> Refusal | Hangup | None:
         """
-        Take a place, or refuse an agent that has too many already.
+        Take a place, or return the refusal for an agent with too many.
 
-        One of ours is told so, and comes back, as some may have left by then; one of MOSN's
-        is cut off.
+        An agent of this project is told, and tries again later, as others may have left by then; the
+        connection of a MOSN agent is closed.
 
-        @param ours: whether the agent is one of ours.
+        @param ours: whether it is an agent of this project.
         @return: L{None} if the place was taken.
         """
         reason = self.take(place)
@@ -134,7 +133,7 @@ class Quotas:
         self._counts.update(place.owners)
 
     def give_back(self, place: QuotaPlace) -> None:
-        """Give back a place that was taken."""
+        """Give back a place."""
         for owner in place.owners:
             left = self._counts[owner] - 1
             if left > 0:

@@ -1,4 +1,4 @@
-"""Joins that were refused, for whoever has to find out why: with what to do about it."""
+"""Records of refused joins for operators, with remedies."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def note_refusal(
     reason: str,
 ) -> None:
     """
-    Keep what is known of a connection that has not joined.
+    Count and record a connection that has not joined.
 
-    @param known: the clusters that there are: others are not told apart in what is
-        counted, as strangers may make up any number of them.
-    @param init: what it has asked for; L{None} if it did not come so far.
-    @param identity: who it is, as far as that is proved.
+    @param known: the clusters that exist: others are not told apart in metrics, as untrusted peers may
+        name any number of them.
+    @param init: its init frame; L{None} if none has come.
+    @param identity: the agent's identity, as far as that is proved.
     @param result: see L{REMEDIES}.
     """
     cluster = "" if init is None else init.cluster_name

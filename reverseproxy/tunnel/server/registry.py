@@ -1,8 +1,8 @@
 """
-Which agent holds which connection, and which of them a graceful close may take away: pure decisions.
+The connections that agents hold, and which of them a graceful close may remove: pure decisions.
 
-MOSN believes a graceful close from anyone, about any host; here each connection
-belongs to somebody, and only its owner is believed.
+MOSN accepts a graceful close from any peer, for any host; here each connection has an owner, and only
+the owner's are accepted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _H = TypeVar("_H")
 @dataclass(frozen=True, eq=False, slots=True)
 class RegisteredConnection(Generic[_H]):
     """
-    A connection that is a host of a cluster now, and whose it is.
+    A connection that is a host of a cluster, and its owner.
 
     @ivar host: whatever the caller needs to find it again.
     @ivar cluster: the cluster.
     @ivar info: the connection; only C{remote}, C{remote_ip} and C{identity} matter.
-    @ivar principal: whom a credential proved the agent to be.
-    @ivar announcement: what the agent said of itself if it is one of ours.
-    @ivar policy: the credential policy that it had to use; empty if none was demanded.
+    @ivar principal: the identity that a credential has proved.
+    @ivar announcement: what the agent announces, if it is one of this project.
+    @ivar policy: the credential policy that was demanded; empty if none was.
     """
 
     host: _H
@@ -43,16 +43,14 @@ class RegisteredConnection(Generic[_H]):
 
     def refuse(self, requester: Requester) -> str | None:
         """
-        Say why somebody does not own this connection.
+        Return why a requester does not own this connection.
 
-        The strongest thing that is known of the connection counts: its TLS
-        identity; else the principal, if the agent is one of ours, since those
-        prove it again in a graceful close, or if a credential was demanded; else
-        the IP address, which is all that a MOSN agent shows in one.  An agent of
-        ours must know its id besides, which tells agents apart that share an
-        address.
+        The strongest known property of the connection counts: its TLS identity; else the principal, if
+        the agent is one of this project, as those prove it again in a graceful close, or if a credential
+        was demanded; else the IP address, which is all that a MOSN agent shows in one. An agent of this
+        project must also know its id, which tells agents apart that share an address.
 
-        @return: the reason for a log, or L{None} for the owner.
+        @return: the reason for a log; L{None} for the owner.
         """
         if self.info.identity is not None:
             if requester.identity == self.info.identity:
@@ -74,14 +72,13 @@ class RegisteredConnection(Generic[_H]):
 @dataclass(frozen=True, slots=True)
 class Requester:
     """
-    Who sent a graceful close, as far as that is proven.
+    The sender of a graceful close, as far as its identity is proved.
 
-    @ivar remote_ip: the address that it came from.
+    @ivar remote_ip: its IP address.
     @ivar identity: its TLS identity.
-    @ivar principal: whom the frame's own credential proved it to be.
-    @ivar agent: the agent id in the frame; known to that agent alone, if it is
-        one of ours.
-    @ivar policy: the credential policy of that credential; empty without a good one.
+    @ivar principal: the identity that the frame's own credential has proved.
+    @ivar agent: the agent id in the frame; only the agent itself knows it, if it is one of this project.
+    @ivar policy: the credential policy of that credential; empty without a valid one.
     """
 
     remote_ip: str
@@ -95,11 +92,11 @@ class Requester:
         cls, info: ConnectionInfo, proof: CloseProof | None = None, identity: Identity | None = None
     ) -> Requester:
         """
-        Put together what is known.
+        Collect what is known.
 
         @param info: the connection that the frame came over.
-        @param proof: what the frame holds beyond MOSN's.
-        @param identity: what the validator said of the proof's credential.
+        @param proof: the frame's extension.
+        @param identity: what the validator has returned for the proof's credential.
         """
         if proof is None:
             return cls(info.remote_ip, info.identity)
@@ -112,9 +109,9 @@ class Requester:
 
 class RefusedAddress(NamedTuple):
     """
-    An address of a graceful close that changes nothing.
+    An address in a graceful close that has no effect.
 
-    @ivar address: as the frame has it.
+    @ivar address: as in the frame.
     @ivar reason: for the log.
     """
 
@@ -125,10 +122,10 @@ class RefusedAddress(NamedTuple):
 @dataclass(frozen=True)
 class Selection(Generic[_H]):
     """
-    What a graceful close may take away.
+    What a graceful close may remove.
 
     @ivar evict: the connections, each once, in the frame's order.
-    @ivar refused: the addresses that name none of them, in the frame's order.
+    @ivar refused: the addresses without effect, in the frame's order.
     """
 
     evict: tuple[RegisteredConnection[_H], ...]
@@ -136,15 +133,15 @@ class Selection(Generic[_H]):
 
     def without(self, elsewhere: Collection[str]) -> Selection[_H]:
         """
-        Leave out what is held by somebody else, who has let go of it.
+        Return the selection without refused addresses that other workers have removed.
 
-        @param elsewhere: the addresses of that.
+        @param elsewhere: those addresses.
         """
         return Selection(self.evict, tuple(each for each in self.refused if each.address not in elsewhere))
 
     def describe_refused(self, most: int = 5) -> str:
         """
-        Put the refused addresses into one line for a log.
+        Return the refused addresses as one line for a log.
 
         @param most: how many to name; the rest is counted.
         """
@@ -155,17 +152,17 @@ class Selection(Generic[_H]):
 
 class Registry(Generic[_H]):
     """
-    The connections held now, by what a graceful close may call them.
+    The connections that have joined, by the addresses that a graceful close may use for them.
 
-    Adding, removing and finding one takes constant time.  Static hosts are
-    never in here, hence can't be taken away.
+    Adding, removing and finding one takes constant time. Static hosts are never in here, and so can't be
+    removed.
     """
 
     def __init__(self) -> None:
         self._connections: set[RegisteredConnection[_H]] = set()
-        # As seen from here, and as the agent sees itself: (cluster, remote
-        # address) and (cluster, agent id, local address).  A key that names
-        # several connections, which few do, has an ordered set of them.
+        # As seen from the server, and as the agent sees itself: (cluster, remote address) and (cluster,
+        # agent id, local address). A key of several connections, which is rare, has an ordered set of
+        # them.
         self._index: dict[
             tuple[str, ...], RegisteredConnection[_H] | dict[RegisteredConnection[_H], None]
         ] = {}
@@ -179,13 +176,13 @@ class Registry(Generic[_H]):
 
     @property
     def all(self) -> list[RegisteredConnection[_H]]:
-        """Those that are held now."""
+        """All connections."""
         return list(self._connections)
 
     @staticmethod
     def _keys(connection: RegisteredConnection[_H]) -> list[tuple[str, ...]]:
         keys: list[tuple[str, ...]] = []
-        # The clients of a Unix socket have no address of their own.
+        # Clients of a Unix socket have no address of their own.
         if not is_unix(connection.info.remote):
             keys.append((connection.cluster, connection.info.remote))
         announcement = connection.announcement
@@ -195,7 +192,7 @@ class Registry(Generic[_H]):
 
     @staticmethod
     def _agent(connection: RegisteredConnection[_H]) -> tuple[str, str] | None:
-        """Name the agent: by its id, or else by the address that it comes from."""
+        """Return the key of a connection's agent: its id, or else its IP address."""
         if connection.announcement is not None:
             return "agent", connection.announcement.agent
         ip = connection.info.remote_ip
@@ -203,16 +200,16 @@ class Registry(Generic[_H]):
 
     def same_agent(self, connection: RegisteredConnection[_H]) -> Collection[_H]:
         """
-        Hosts of the same agent, as far as that can be told; of MOSN's agents, all at one address.
+        Return the hosts of the same agent; of MOSN's agents, all with the same IP address.
 
-        @param connection: one that is in.
-        @return: them, now and at any later time, and itself among them.
+        @param connection: one that has been added.
+        @return: a live view, which includes its own host.
         """
         agent = self._agent(connection)
         return () if agent is None else self._by_agent[agent].keys()
 
     def add(self, connection: RegisteredConnection[_H]) -> None:
-        """Take in a connection; one that is in already stays in once."""
+        """Add a connection, if it is not there."""
         self._connections.add(connection)
         agent = self._agent(connection)
         if agent is not None:
@@ -225,7 +222,7 @@ class Registry(Generic[_H]):
                 self._index[key] = {entry: None, connection: None}
 
     def remove(self, connection: RegisteredConnection[_H]) -> None:
-        """Forget a connection; one that is not in is ignored."""
+        """Remove a connection, if it is there."""
         if connection not in self._connections:
             return
         self._connections.remove(connection)
@@ -248,11 +245,11 @@ class Registry(Generic[_H]):
 
     def select_evictable(self, cluster: str, addresses: Iterable[str], requester: Requester) -> Selection[_H]:
         """
-        See what a graceful close may take away.
+        Return what a graceful close may remove.
 
         @param cluster: the frame's cluster.
         @param addresses: the frame's addresses; repeated ones count once.
-        @param requester: who sent it.
+        @param requester: the sender.
         """
         evict: dict[RegisteredConnection[_H], None] = {}
         refused: list[RefusedAddress] = []

@@ -1,11 +1,10 @@
 """
-Agents that have joined, and would not be let in any more.
+Revocation of agents that have joined, and would not be let in any more.
 
-A token that is taken out of its file, a certificate that is revoked, an authority
-that is trusted no longer, a list of clusters that has become shorter: what was found
-out when a connection joined is found out again when any of that may have changed.
-A connection that does not qualify any more gets no further request, and is closed
-when what is under way on it is finished, in L{GRACE} seconds at the latest.
+A token that is removed from its file, a certificate or CA that is revoked, a shorter list of clusters:
+what was checked when a connection joined is checked again when any of that may have changed. A
+connection that does not qualify any more gets no further request, and is closed when its requests have
+finished, in L{GRACE} seconds at the latest.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from reverseproxy.logs import counted
 log = Logger()
 
 LOOK: Final = 1.0
-"""Seconds between two looks at what may have changed."""
+"""Seconds between two checks for changes."""
 
 GRACE: Final = 2.5
-"""Seconds for what is under way on a connection that has to go."""
+"""Seconds for requests on a connection that is revoked."""
 
 LATE: Final = 5 * LOOK
-"""Seconds after which every worker has seen what one of them has."""
+"""Seconds after which every worker has detected a change that one of them has."""
 
 AT_ONCE: Final = 50
 """Connections that are judged in one turn of the reactor."""
@@ -43,22 +42,22 @@ class IJoined(Protocol):
 
     def judge_again(self, credentials: bool) -> Deferred[str] | str:
         """
-        Find out whether it would be let in now.
+        Check whether it would be let in now.
 
-        @param credentials: whether to ask validators that can't say what has changed, too.
+        @param credentials: whether to ask validators, too, that can't tell what has changed.
         @return: why not; empty if it would.
         """
 
     def revoke(self, reason: str, grace: float) -> None:
-        """Let it go."""
+        """Send it no further request, and close it after C{grace} seconds."""
 
 
 class Revocations:
     """
     Judges the connections of one listener again.
 
-    @ivar reviews: how often something has changed by which a connection may not qualify
-        any more; one that was let in before, and joins after, has to be judged again.
+    @ivar reviews: how often something has changed by which a connection may not qualify any more; one
+        that was accepted before, and joins after, has to be judged again.
     """
 
     def __init__(
@@ -67,9 +66,7 @@ class Revocations:
         validators: Callable[[], Iterable[IConnectionValidator]],
         clock: IReactorTime,
     ) -> None:
-        """
-        @param validators: those that judge credentials now.
-        """
+        """@param validators: returns the present validators."""
         self.reviews = 0
         self._reviewed = float("-inf")
         self._listener = listener
@@ -82,16 +79,16 @@ class Revocations:
         self._let_go = 0
 
     def add(self, connection: IJoined) -> None:
-        """Judge a connection again from now on, when the others are."""
+        """Include a connection in reviews."""
         self._joined[connection] = None
 
     def discard(self, connection: IJoined) -> None:
-        """Judge a connection no more; one that is not judged is ignored."""
+        """Exclude a connection from reviews, if it is included."""
         self._joined.pop(connection, None)
 
     def look(self, changed: bool = False) -> None:
         """
-        See whether anything has changed, and judge all connections again if so.
+        Review all connections if anything has changed.
 
         @param changed: whether something else has, such as certificates.
         """
@@ -118,9 +115,10 @@ class Revocations:
 
     def arrived(self, connection: IJoined) -> None:
         """
-        A connection has come from another worker, which may not have seen yet what we have.
+        Judge a connection that has come from another worker, which may not have detected a recent
+        change.
 
-        If we see it later, it is judged with the others.
+        A later change is detected with the other connections.
         """
         if self._clock.seconds() - self._reviewed < LATE:
             self.review_one(connection, False)
@@ -158,7 +156,7 @@ class Revocations:
         log.failure("{listener}: a connection could not be judged again", reason, listener=self._listener)
 
     def revoke_all(self, reason: str) -> None:
-        """Let all connections go."""
+        """Revoke all connections."""
         joined = list(self._joined)
         if joined:
             log.info(

@@ -1,4 +1,4 @@
-"""What routes of agents are made of: clusters, virtual hosts and listeners, while the process runs."""
+"""Clusters, virtual hosts and listeners for routes of agents, created while the process runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ from reverseproxy.tunnel.server.claims import Claims, Rules
 
 
 class RouteSurface:
-    """See L{IRouteSurface<reverseproxy.tunnel.server.agent_routes.IRouteSurface>}."""
+    """
+    An L{IRouteSurface<reverseproxy.tunnel.server.agent_routes.IRouteSurface>} on the process's clusters
+    and listeners.
+    """
 
     def __init__(
         self,
@@ -52,10 +55,11 @@ class RouteSurface:
         """
         @param clusters: all clusters of the process.
         @param listeners: all its listeners, by name.
-        @param router: takes domains; L{None} if there are none to be had.
-        @param make_cluster: makes a cluster with all that runs beside it.
-        @param template: what its settings are.
-        @param tally: what counts a listener's sessions, if anybody may ask.
+        @param router: the router that gets domains; L{None} for none.
+        @param make_cluster: makes a cluster with its health checks and so on.
+        @param template: the configuration of clusters.
+        @param limiter: limits connections.
+        @param tally: returns the counters for a listener's sessions; L{None} if they are not counted.
         """
         self._config = config
         self._reactor = reactor
@@ -69,7 +73,7 @@ class RouteSurface:
         self._hosts: dict[str, tuple[Router, VirtualHostConfig]] = {}
 
     def take_over(self, newer: RouteSurface) -> None:
-        """Make what comes from now on as another one would."""
+        """Use the settings of another one from now on."""
         self._config = newer._config
         self._template = newer._template
         if newer._router is not None:
@@ -92,14 +96,14 @@ class RouteSurface:
         self._clusters.get(name).expect(seconds)
 
     def has_domain(self, domain: str) -> bool:
-        """Whether the configuration has a virtual host for a domain."""
+        """Return whether the configuration has a virtual host for a domain."""
         return self._router is not None and domain not in self._hosts and self._router.has_domain(domain)
 
     def add_domain(self, domain: str, cluster: str) -> None:
         """See L{IRouteSurface}."""
         assert self._router is not None
         rule = RouterRuleConfig(match=MatchConfig(prefix="/"), route=RouteActionConfig(cluster_name=cluster))
-        # With any port, as nobody knows by which one clients come.
+        # For any port, as clients may use any.
         host = VirtualHostConfig(
             name=f"agent of {cluster}: {domain}", domains=(f"{domain}:*",), routers=(rule,)
         )
@@ -146,14 +150,14 @@ class RouteSurface:
         """See L{IRouteSurface}."""
         name = name_of_port(port)
         listener = self._listeners[name]
-        # What is still open goes on through the hosts that it has, if these are there.
+        # Open sessions continue on the hosts that they have.
         listener.stopService().addCallback(lambda _: self._listeners.pop(name, None))
 
 
 def make_agent_routes(
     config: AgentRoutesConfig, surface: RouteSurface, clusters: ClusterManager, clock: Any
 ) -> AgentRoutes:
-    """Put together what decides about routes of agents, and what makes them."""
+    """Make a listener's L{AgentRoutes} from its configuration."""
     rules = Rules(
         zone=config.zone,
         url=config.url,

@@ -1,4 +1,4 @@
-"""Whether a connection's transport is what its listener demands now: TLS, and whose certificate."""
+"""Whether a connection's transport is what its listener demands now: TLS, and a valid certificate."""
 
 from __future__ import annotations
 
@@ -22,26 +22,22 @@ class TransportPolicy:
 
     def demand(self, tls: ServerTls | None, takes_plaintext: bool) -> None:
         """
-        Say what the listener demands from now on.
+        Set what the listener demands from now on.
 
-        @param takes_plaintext: whether it takes plaintext besides TLS.
+        @param takes_plaintext: whether it accepts plaintext besides TLS.
         """
         self.tls = tls
         self._takes_plaintext = takes_plaintext
 
     def changed(self) -> bool:
-        """Say whether anything has changed since this was asked last, files of certificates included."""
+        """Return whether anything has changed since the last call, files of certificates included."""
         tls = self.tls
         seen = None if tls is None else (tls, tls.version)
         changed, self._seen = seen != self._seen, seen
         return changed
 
     def objection(self, info: ConnectionInfo, transport: object) -> str:
-        """
-        Say why a connection may not stay as it is.
-
-        @return: empty if it may.
-        """
+        """Return why a connection may not stay as it is; empty if it may."""
         tls = self.tls
         if tls is None or tls.plaintext:
             return ""

@@ -1,4 +1,4 @@
-"""The worker processes that serve one listener together, as the tunnel server in one of them sees them."""
+"""The worker processes that serve one listener together, as the tunnel server in one of them uses them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ class WorkerGroup:
     What a tunnel server needs of the other workers.
 
     @ivar count: how many processes there are, this one included.
-    @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no
-        address, from those of others.
-    @ivar adopt: takes a protocol for a connection that another worker has accepted into
-        those of the listener, and gives what is to be connected.
-    @ivar evict_elsewhere: lets the other workers close what is not held here, given
-        a cluster, addresses, and who asks; gives the addresses that they closed.
-        L{None} if there are no others.
+    @ivar unix_prefix: tells this worker's clients of Unix sockets, which have no address, from those of
+        others.
+    @ivar adopt: registers the protocol of a connection that another worker has accepted with the
+        listener; returns the protocol to connect.
+    @ivar evict_elsewhere: has the other workers close connections, given a cluster, addresses and the
+        requester; fires with the addresses that they have closed. L{None} if there are no others.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class WorkerGroup:
 
     def address_of(self, remote: str) -> str:
         """
-        Say by which address a peer is known; clients of a Unix socket have none, and get one.
+        Return a host's address; a client of a Unix socket gets a unique one.
 
         @param remote: the connection's remote address.
         """
@@ -45,14 +44,15 @@ class WorkerGroup:
 
     def connections_wanted(self, most: int) -> int:
         """
-        Say how many connections an agent with streams is to hold: one for each worker, as far as it may.
+        Return how many connections an agent with streams should hold: one for each worker, within its
+        limit.
 
-        @param most: how many it may hold; 0 for any number.
+        @param most: the limit; 0 for none.
         """
         return min(self.count, most or self.count)
 
     def evict(self, cluster: str, addresses: Sequence[str], requester: Requester) -> Deferred[set[str]]:
-        """Have the other workers close connections; fires with the addresses of those that they closed."""
+        """Have the other workers close connections; fires with the addresses that they have closed."""
         if self.evict_elsewhere is None or not addresses:
             return succeed(set())
         return self.evict_elsewhere(cluster, addresses, requester)
