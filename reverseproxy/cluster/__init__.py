@@ -1,1 +1,1 @@
-"""Who can serve: hosts, membership, choice."""
+"""Clusters: hosts, membership, load balancing, health, and the queue of waiting requests."""

@@ -1,4 +1,4 @@
-"""From the configuration of a cluster to a cluster with all that runs beside it."""
+"""Build clusters, their hosts and their background tasks from the configuration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OF_CONNECTIONS: Final = (
     "requests_per_connection",
     "proxy_protocol",
 )
-"""What connections to hosts are made with: with another value, they are made anew."""
+"""Keys of a cluster that connections to its hosts depend on: a changed value replaces the connections."""
 
 
 def make_cluster(
@@ -83,10 +83,10 @@ def host_maker(
     cluster: ClusterConfig, config: HostConfig, reactor: Any, tls: ClientTls | None = None
 ) -> Callable[[str], StaticHost]:
     """
-    Get ready to make one of the hosts that a cluster's configuration gives.
+    Return a function that makes one of the hosts in a cluster's configuration.
 
     @param tls: what to dial it with.
-    @return: makes the host, given an address of it.
+    @return: given an address of the host, returns the host.
     """
     timeout = cluster.connect_timeout
     version = cluster.proxy_protocol
@@ -118,10 +118,10 @@ def host_maker(
 
 class StaticHosts:
     """
-    The hosts of a cluster that its configuration gives.
+    The hosts in a cluster's configuration.
 
-    @ivar hosts: those with an address, by it, each with its kind.
-    @ivar names: looks up the others; L{None} if there are none.
+    @ivar hosts: by address, each with its L{host_kind}; hosts given by name are not among them.
+    @ivar names: resolves the hosts given by name; L{None} if there are none.
     """
 
     def __init__(self) -> None:
@@ -136,11 +136,11 @@ def add_hosts(
     random: Callable[[], float],
 ) -> StaticHosts:
     """
-    Give a cluster the hosts that its configuration gives: now, or when their names are looked up.
+    Add the configured hosts to a cluster: now, or when their names are resolved.
 
-    @param hosts: with what makes them, see L{host_maker}.
-    @param random: numbers from 0 to 1, which spread lookups.
-    @raise ValueError: if there are names to look up, and nobody to ask.
+    @param hosts: each with its L{host_maker}.
+    @param random: numbers from 0 to 1, for the jitter between lookups.
+    @raise ConfigError: if names are to be resolved, and there is no name server.
     """
     static = StaticHosts()
     named = []
@@ -158,7 +158,7 @@ def add_hosts(
 
 
 def host_kind(cluster: ClusterConfig, host: HostConfig) -> tuple[object, ...]:
-    """All of a cluster's configuration that a host and its connections depend on: equal for equal ones."""
+    """Return everything in the configuration that a host and its connections depend on, for comparison."""
     check = cluster.health_check
     http = check.check_config.http_check_config if check.enabled and check.protocol == "Http1" else None
     port = None if http is None else (http.port, http.scheme)
@@ -167,7 +167,7 @@ def host_kind(cluster: ClusterConfig, host: HostConfig) -> tuple[object, ...]:
 
 
 def is_named(cluster: ClusterConfig, host: HostConfig) -> bool:
-    """Whether a host of a cluster is a name that has to be looked up."""
+    """Return whether a host of a cluster is given by a name that is to be resolved."""
     name = host_of(host.address)
     return cluster.type == "STRICT_DNS" and not (
         is_unix(host.address) or isIPAddress(name) or isIPv6Address(name)
@@ -182,11 +182,11 @@ def make_names(
     random: Callable[[], float],
 ) -> StrictDns:
     """
-    Make what looks up the names among a cluster's hosts.
+    Make the resolver of the names among a cluster's hosts.
 
-    @param config: that of the cluster from then on.
-    @param hosts: see L{add_hosts}; all of them names.
-    @raise ValueError: if there is nobody to ask.
+    @param config: the cluster's configuration from now on.
+    @param hosts: see L{add_hosts}; all of them given by name.
+    @raise ConfigError: if there is no name server.
     """
     named = []
     for host, make in hosts:

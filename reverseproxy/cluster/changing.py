@@ -1,9 +1,9 @@
 """
-From one configuration of a cluster to another one, while it serves.
+Apply a new configuration to a cluster while it serves requests.
 
-Hosts that agents have brought stay, and so do those of the configuration that are
-the same as before: with their connections, their health and what has been counted.
-The others are made before anything is changed, so that nothing can fail then.
+Reverse hosts stay, and so do configured hosts that have not changed: with their
+connections, their health and their counters.  New hosts are made before anything
+is changed, so that the change itself can't fail.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig
 
 HostMaker = tuple["HostConfig", Callable[[str], StaticHost]]
-"""A host of the configuration, and what makes it, given an address of it."""
+"""A configured host, and a function that makes it, given an address of it."""
 
 _OF_BALANCERS: Final = ("lb_type", "lbconfig", "lb_subset_config", "slow_start")
 
@@ -47,7 +47,7 @@ def _kinds_of_names(config: ClusterConfig) -> list[object]:
 
 
 class ClusterChange:
-    """What will have changed in one cluster."""
+    """A prepared change of one cluster."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class ClusterChange:
         fleet: FleetView | None = None,
     ) -> None:
         """
-        Get ready; nothing changes yet.
+        Prepare the change; nothing changes yet.
 
-        @param static: the hosts that its present configuration gives.
-        @param hosts: those that the new one gives.
-        @raise ValueError: if there are names to look up, and nobody to ask.
+        @param static: the hosts of the present configuration.
+        @param hosts: the hosts of the new one.
+        @raise ConfigError: if names are to be resolved, and there is no name server.
         """
         old = cluster.config
         self._cluster = cluster
@@ -104,7 +104,7 @@ class ClusterChange:
         )
 
     def commit(self) -> None:
-        """Change it, in one step."""
+        """Apply the change, in one step."""
         cluster = self._cluster
         if self._checks_differ:
             monitor = cluster.find_task(HealthMonitor)
@@ -127,7 +127,7 @@ class ClusterChange:
     def _change_hosts(self) -> None:
         cluster, static = self._cluster, self._static
         before, static.hosts = static.hosts, self._new
-        # New ones first, so that the cluster is not without hosts in between.
+        # Add before removing, so that the cluster is never without hosts.
         for address, (_, host) in self._new.items():
             if host.cluster is cluster:
                 continue

@@ -1,15 +1,15 @@
 """
-One cluster: who is a member, who is free, and who waits.
+One cluster: its members, which of them have free capacity, and the queue of requests.
 
 A request takes a host with L{Cluster.acquire}, which never waits; if all hosts
 that could serve it are busy, it may queue with L{Cluster.wait}.  Either way it
 gives the host back with L{Cluster.release}.
 
-A host that can take no further request is suspended in the balancer, so that a
-pick only ever sees hosts with room.
+A host at its capacity is suspended in the load balancer, so that a pick only ever
+sees hosts with free capacity.
 
-How it went is told with L{Cluster.report}: some balancers go by it, and hosts
-that fail are left out for a while.
+The outcome of each request or connect is reported with L{Cluster.report}: some load
+balancers weigh hosts by it, and outlier detection ejects hosts that fail.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 DEPRIORITIZED_WAIT: Final = 1.0
-"""Seconds that a request may wait for others' hosts, before it makes do with those that it leaves out."""
+"""Seconds that a request may wait for another host before it uses one that it deprioritizes."""
 
 LOG_RATE: Final = 10.0
-"""Lines about hosts of one cluster that fail requests, in each second."""
+"""Log lines per second about hosts of one cluster that fail requests."""
 
 LOG_BURST: Final = 50
-"""How many of them may come at once."""
+"""The burst of such log lines that is allowed."""
 
 _OF_CONNECTS: Final = frozenset({Outcome.CONNECTED, Outcome.UNREACHABLE})
 
@@ -62,17 +62,17 @@ class Cluster(Hooks):
 
     @ivar name: the cluster's name.
     @ivar hosts: its members by address, for reading only.
-    @ivar members: all that concerns these.
-    @ivar queue: who waits for one of them.
-    @ivar eligibility: which of them a request may still have.
-    @ivar limits: what it may have at once.
-    @ivar active: requests or sessions under way on all members, and on hosts
-        that left while they had some.
-    @ivar complaints: bounds the lines about hosts that fail requests.
-    @ivar watches_answers: whether answers are to be reported, rather than
-        connects only; see L{report}.
+    @ivar members: adds and removes members, and tracks their health.
+    @ivar queue: the requests that wait for a host.
+    @ivar eligibility: which hosts a request may still be given.
+    @ivar limits: circuit breakers: the limits of requests, connections and retries.
+    @ivar active: requests or sessions in progress on all members, and on removed
+        hosts that have not finished theirs.
+    @ivar complaints: throttles log lines about hosts that fail requests.
+    @ivar watches_answers: whether the outcomes of responses are to be reported, too,
+        rather than those of connects only; see L{report}.
     @ivar first_host_until: until when, in the clock's seconds, requests may wait
-        for the first host of all; see L{reverseproxy.cluster.first_host}.
+        for the cluster's first host; see L{reverseproxy.cluster.first_host}.
     """
 
     first_host_until = 0.0
@@ -85,8 +85,7 @@ class Cluster(Hooks):
         tracker: EwmaTracker | None = None,
     ) -> None:
         """
-        @param tracker: what the balancer goes by, if it goes by how quickly hosts
-            answer.
+        @param tracker: the response times that the balancer weighs hosts by, if it does.
         """
         self.name = config.name
         self.active = 0
@@ -103,7 +102,7 @@ class Cluster(Hooks):
         self._configure(config)
 
     def _bind(self) -> None:
-        # Bound once: acquire and release run for every request.
+        # Look the methods up once: acquire and release run for every request.
         members, balancer = self.members, self.members.balancer
         self._subsets = members.subsets
         self._everyone = members.everyone
@@ -123,11 +122,11 @@ class Cluster(Hooks):
         tracker: EwmaTracker | None = None,
     ) -> None:
         """
-        Go on with another configuration.
+        Apply another configuration.
 
-        Members, those who wait, and what has been counted stay.
+        Members, waiting requests and counters stay.
 
-        @param balancer: without hosts; L{None} to keep the one that there is, and its tracker.
+        @param balancer: a new one, without hosts; L{None} to keep the present one and its tracker.
         """
         if balancer is not None:
             self.members.reinstall(balancer, tracker)
@@ -140,59 +139,59 @@ class Cluster(Hooks):
 
     @property
     def config(self) -> ClusterConfig:
-        """Its configuration."""
+        """The configuration."""
         return self.members.config
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a host."""
+        """The number of requests that wait for a host."""
         return len(self._waiters)
 
     @property
     def healthy(self) -> int:
-        """How many members are healthy."""
+        """The number of healthy members."""
         return self._everyone.healthy
 
     @property
     def subsets(self) -> SubsetBalancer | None:
-        """The subsets, if there are any."""
+        """The subset load balancer; L{None} without subsets."""
         return self._subsets
 
     @property
     def ejector(self) -> Ejector:
-        """Leaves members out that fail."""
+        """Outlier detection, which ejects members that fail."""
         return self.members.ejector
 
     @property
     def service_health(self) -> ServiceHealth:
-        """Leaves members out whose agents can't reach their service."""
+        """Marks members unhealthy whose agents can't reach their service."""
         return self.members.service_health
 
     @property
     def joined(self) -> int:
-        """How many hosts have ever joined."""
+        """The number of hosts that have ever joined."""
         return self.members.joined
 
     @property
     def left(self) -> int:
-        """How many hosts have ever left."""
+        """The number of hosts that have ever left."""
         return self.members.left
 
     @property
     def retries(self) -> int:
-        """Retries under way."""
+        """The number of retries in progress."""
         return self.limits.retries
 
-    # taking and giving back hosts
+    # acquiring and releasing hosts
 
     def acquire(self, context: PickContext | None = None) -> Host | None:
         """
-        Take a host for a request, if one is free.
+        Take a host for a request, if one has free capacity.
 
-        @return: the host, to be given back with L{release}; L{None} if all
-            hosts that could serve the request are busy, or expected back.
+        @return: the host, to be given back with L{release}; L{None} if all hosts that
+            could serve the request are busy, or expected to join.
         @raise NoHealthyHost: if no host could serve the request.
-        @raise QueueFull: if the cluster has as many requests as it may have.
+        @raise QueueFull: if the cluster has C{max_requests} requests in progress.
         """
         if self.active >= self._max_requests:
             raise QueueFull(f"cluster {self.name} has its {self._max_requests} requests under way")
@@ -206,7 +205,7 @@ class Cluster(Hooks):
         return host
 
     def choose(self, context: PickContext | None) -> Host | None:
-        """Pick, unless it is settled which host it is to be."""
+        """Pick a host with free capacity, among those that the context restricts the choice to."""
         only = None if context is None else context.only
         if only is None:
             among = None if context is None else context.among
@@ -219,7 +218,7 @@ class Cluster(Hooks):
         return host if ready else None
 
     def take(self, host: Host) -> None:
-        """Count a request for a host with room."""
+        """Count one more request on a host with free capacity."""
         self.active += 1
         host.picked += 1
         host.active = active = host.active + 1
@@ -229,7 +228,7 @@ class Cluster(Hooks):
 
     def release(self, host: Host) -> None:
         """
-        Give back a host that L{acquire} or L{wait} gave.
+        Give back a host that L{acquire} or L{wait} has returned.
 
         @raise ValueError: if it is not taken.
         """
@@ -257,10 +256,10 @@ class Cluster(Hooks):
 
     def borrow(self, host: Host) -> bool:
         """
-        Take a certain host, although it may be unhealthy.
+        Take the given host for a health check, even if it is unhealthy.
 
-        @return: whether it was taken, to be given back with L{release}; it is
-            not if it has no room, or is no member.
+        @return: whether it was taken, to be given back with L{release}; false if it has
+            no free capacity, or is not a member.
         """
         capacity = host.capacity
         if (
@@ -282,7 +281,7 @@ class Cluster(Hooks):
         self.members.unreserve(host)
 
     def has_room(self, host: Host) -> bool:
-        """Whether a host can take another request."""
+        """Return whether a member is healthy, not reserved, and below its capacity."""
         capacity = host.capacity
         return (
             host.cluster is self
@@ -293,10 +292,10 @@ class Cluster(Hooks):
 
     @property
     def full(self) -> bool:
-        """Whether it has as many requests as it may have."""
+        """Whether C{max_requests} requests are in progress."""
         return self.active >= self._max_requests
 
-    # what else a request may hope for
+    # further attempts
 
     def exclude_agent(self, host: Host, context: PickContext) -> None:
         """See L{Eligibility.exclude_agent}."""
@@ -328,16 +327,16 @@ class Cluster(Hooks):
         """See L{Limits.end_retry}."""
         self.limits.end_retry()
 
-    # how it went
+    # outcomes
 
     def report(self, host: Host, outcome: Outcome, seconds: float = 0.0) -> None:
         """
-        Tell how it went with a host.
+        Report the outcome of a connect or a request.
 
-        Connects are always to be reported, answers if L{watches_answers}.
+        Connects are always to be reported, responses if C{watches_answers}.
         Hosts that are not members are ignored.
 
-        @param seconds: for an answer, the time that it took to come.
+        @param seconds: the response time, for a response.
         """
         if host.cluster is not self:
             return
@@ -349,7 +348,7 @@ class Cluster(Hooks):
 
     def wait(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
         """
-        Take a host for a request as soon as one is free, first come, first served.
+        Take a host for a request as soon as one has free capacity: first come, first served.
 
         @param timeout: seconds to wait at the most.
         @return: the host, to be given back with L{release}.  May be cancelled.
@@ -423,29 +422,29 @@ class Cluster(Hooks):
         self.members.tasks.remove(task)
 
     def start(self) -> None:
-        """Begin what runs beside the cluster."""
+        """Start the background tasks."""
         if not self.members.ended:
             self.members.tasks.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop them."""
         self.members.tasks.stop()
 
     # ending
 
     def drain(self) -> None:
         """
-        Take no new request, and let go of all hosts.
+        Accept no new request, and remove all hosts.
 
-        Those who wait fail.  Idle connections are closed now, busy ones when
-        their exchange ends.
+        Waiting requests fail.  Idle connections are closed now, busy ones when their
+        exchange ends.
         """
         self._end("draining")
         for host in list(self.hosts.values()):
             self.remove_host(host, "the cluster is draining")
 
     def close(self, reason: str) -> None:
-        """Close all hosts, and what is under way on them; those who wait fail."""
+        """Close all hosts and their connections; waiting requests fail."""
         self._end(f"closed: {reason}")
         for host in list(self.hosts.values()):
             self.members.forget(host, reason)

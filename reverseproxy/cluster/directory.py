@@ -1,4 +1,4 @@
-"""Which clusters there are in this process, for whoever is at home in it and has only a name."""
+"""The clusters of this process by name, for endpoints that are made from a string."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from reverseproxy.errors import ClusterUnknown
 
 
 class ClusterDirectory:
-    """The clusters of all applications that run."""
+    """The clusters of all running applications."""
 
     def __init__(self) -> None:
         self._managers: list[ClusterManager] = []
 
     def add(self, manager: ClusterManager) -> None:
-        """An application has started."""
+        """Add the clusters of an application that has started."""
         if manager not in self._managers:
             self._managers.append(manager)
 
     def remove(self, manager: ClusterManager) -> None:
-        """An application has stopped, or has never started."""
+        """Remove the clusters of an application that has stopped; those that are not there are ignored."""
         if manager in self._managers:
             self._managers.remove(manager)
 
@@ -45,4 +45,4 @@ class ClusterDirectory:
 
 
 RUNNING: Final = ClusterDirectory()
-"""Those of this process."""
+"""The clusters of this process."""

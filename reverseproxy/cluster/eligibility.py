@@ -1,4 +1,4 @@
-"""Which hosts of a cluster a request may hope for, and which it had better not try again."""
+"""Which hosts of a cluster a request may be given, now or after waiting, and which it excludes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.membership import Members
 
 MAX_DEPRIORITIZED: Final = 64
-"""How many hosts of an agent a request leaves out because another one of them has failed it."""
+"""The most hosts of one agent that a request excludes or deprioritizes after one of them has failed it."""
 
 
 class Eligibility:
-    """What one cluster has for a request, besides what is free now."""
+    """Decides which hosts of one cluster a request may still be given."""
 
     def __init__(self, cluster: Cluster, members: Members, seconds: Callable[[], float]) -> None:
         self._cluster = cluster
@@ -32,11 +32,11 @@ class Eligibility:
 
     def exclude_agent(self, host: Host, context: PickContext) -> None:
         """
-        Pick a host no more for a request that it has failed.
+        Exclude a host from further picks for a request that it has failed.
 
-        Nor those of the same agent (L{Host.same_agent}), as long as others have some:
-        when an agent is gone, one of its connections is the first to show it.
-        If it comes to nothing, L{PickContext.readmit} takes that back.
+        Deprioritize the hosts of the same agent (L{Host.same_agent}) if there are healthy hosts
+        of others: when an agent is lost, one of its connections shows it first.
+        L{PickContext.readmit} takes that back if no other host is found.
         """
         context.tried.add(host)
         same_agent = host.same_agent
@@ -44,7 +44,7 @@ class Eligibility:
             context.deprioritize(islice(same_agent, MAX_DEPRIORITIZED))
 
     def could_serve(self, context: PickContext | None) -> bool:
-        """Whether a request may hope for a host: a busy one, or one that is expected back."""
+        """Return whether waiting makes sense: an eligible host is busy, or is expected to join."""
         if context is not None and context.among is not None:
             members: Iterable[Any] = (host for host in context.among if host not in context.tried)
             return any(host.healthy and host.cluster is self._cluster for host in members)
@@ -60,7 +60,7 @@ class Eligibility:
         return self._untried(population, context) > 0 or self._seconds() < population.returns_until
 
     def _untried(self, population: Population, context: PickContext | None) -> int:
-        """How many healthy hosts there are that have not failed a request."""
+        """Return the number of healthy hosts that have not failed the request."""
         subsets = self._members.subsets
         healthy = population.healthy
         if context is not None:
@@ -71,10 +71,11 @@ class Eligibility:
 
     def has_others(self, context: PickContext) -> bool:
         """
-        Whether there are hosts for a request that have not failed it.
+        Return whether there are hosts that have not failed the request.
 
-        Busy ones count, and one that is expected: connections that a session uses up
-        leave, and agents dial others.  That one is waited for for a moment only.
+        Busy hosts count.  So does a host that is expected to join, as agents replace
+        connections that a session has used up; C{hurried} of the context is set then, so that
+        the request waits for a short time only.
         """
         members = self._members
         population = members.everyone if members.subsets is None else members.subsets.select(context)
@@ -87,15 +88,13 @@ class Eligibility:
 
     def exclude_unsent(self, host: Host, context: PickContext) -> None:
         """
-        Pick a host no more for a request that its agent has not sent on.
-
-        Nor others of the same agent, which would do no better.
+        Exclude a host and all others of its agent, which has reported that it has not sent the request on.
         """
         context.tried.add(host)
         context.tried.update(islice(host.same_agent, MAX_DEPRIORITIZED))
 
     def no_host(self) -> NoHealthyHost:
-        """Say why there is none."""
+        """Return the error for a request that no host can serve."""
         if self._members.ended:
             return NoHealthyHost(f"cluster {self._cluster.name} is {self._members.ended}")
         if not self._members.hosts:
@@ -105,7 +104,7 @@ class Eligibility:
         return NoHealthyHost(f"cluster {self._cluster.name} has {hosts}, {left}")
 
     def least(self, among: Collection[Any], context: PickContext | None) -> Host | None:
-        """Pick the one with the least to do, of a few; one that is here rather than one that is not."""
+        """Pick the host with the fewest requests among the given ones; of equals, one that is not remote."""
         tried = () if context is None else context.tried
         cluster = self._cluster
         ready = [

@@ -1,4 +1,4 @@
-"""Address strings to Twisted's client endpoints, and what these want to connect."""
+"""Make Twisted's client endpoints from address strings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reverseproxy.transport.fronts import build_protocol
 
 
 class CallableFactory(Factory):
-    """A factory for one purpose: it builds what it is told to, and logs nothing of itself."""
+    """A factory that calls a function to build each protocol, and does not log its start and stop."""
 
     noisy = False
 
@@ -39,7 +39,7 @@ class CallableFactory(Factory):
 
 
 class _PrefacedFactory(Factory):
-    """Lets each connection begin with certain bytes."""
+    """Wraps a factory so that each connection begins with given bytes."""
 
     noisy = False
 
@@ -62,7 +62,7 @@ class _PrefacedFactory(Factory):
 
 @implementer(IStreamClientEndpoint)
 class _PrefacedEndpoint:
-    """Dials, and sends something before all else."""
+    """Wraps an endpoint so that each connection begins with given bytes."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, preface: bytes) -> None:
         self._endpoint = endpoint
@@ -88,9 +88,9 @@ def make_endpoint(
 
     @param address: C{ip:port}, C{[v6]:port}, C{name:port} or C{unix:/path}.
     @param timeout: seconds for the connection to be made.
-    @param allow_fall_back: whether C{fall_back} of the TLS context counts; see
+    @param allow_fall_back: whether C{fall_back} of the TLS context is applied; see
         L{client_endpoint}.
-    @param preface: begins each connection, before TLS.
+    @param preface: bytes that each connection begins with, before TLS.
     @raise ValueError: if there is no port.
     """
     endpoint: IStreamClientEndpoint

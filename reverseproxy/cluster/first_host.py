@@ -1,11 +1,11 @@
 """
-Clusters that nobody has joined since the process was started.
+Let requests wait for a cluster's first host after a start of the process.
 
-A server that has just been started knows no agent: they are about to dial.
-Requests wait for the first one as they wait for one that was lost
+A server that has just been started has no agents yet: they are about to dial.
+Requests wait for the first one as they wait for a lost one
 (L{Cluster.expect<reverseproxy.cluster.manager.Cluster.expect>}), so that a
-restart fails none of them.  After a while nobody is expected any more, so that
-requests for a device that is switched off are answered at once.
+restart fails none of them.  This ends after a while, so that requests for a
+device that is switched off fail at once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @implementer(IClusterTask)
 class FirstHost:
-    """Lets requests for one cluster wait, for a while, until a host has joined."""
+    """A task of one cluster that lets requests wait for its first host, for a limited time."""
 
     def __init__(self, cluster: Cluster, clock: IReactorTime, seconds: float) -> None:
         """
-        @param seconds: how long after the start a first host is expected.
+        @param seconds: for how long after the start a first host is expected.
         """
         self._cluster = cluster
         self._clock = clock

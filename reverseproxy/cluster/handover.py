@@ -1,22 +1,20 @@
 """
-One connection, several protocols, one after the other.
+Run several protocols on one connection, one after the other.
 
-A connection that opens with a handshake, or that is held until somebody has a
-use for it, changes hands.  The protocol that the transport was given stays with
-it for its whole life; a L{Handover} passes events on to the protocol whose turn
-it is.
+A connection that opens with a handshake, or that is idle until a request leases
+it, changes protocols.  The protocol that the transport was made with stays with
+it for its whole life; a L{Handover} forwards events to the present inner protocol.
 
-Reads are the hot path, so they are not passed on call by call: transports look
-C{dataReceived} up on their protocol at each read, and a L{Handover} puts the
-bound method of whoever receives at present there, through any number of
-handovers behind one another.  A protocol that changes its own C{dataReceived}
-while it is connected must tell the handovers in front of it, which is what
-L{Rebindable.rebind} is for.
+Reads are the hot path, so they are not forwarded call by call: transports look
+C{dataReceived} up on their protocol at each read, and a L{Handover} sets it to the
+bound method of the innermost protocol, through any number of nested handovers.  A
+protocol that changes its own C{dataReceived} while it is connected must update the
+handovers around it by L{Rebindable.rebind}.
 
-Some bytes come to no protocol at all: the transport gives them to another
-connection by itself.  A protocol asks for that with L{Rebindable.splice_to}, so
-that the handovers in front of it hear of such bytes too.  These two are all the
-ways to receive there are, whatever the transport.
+Spliced bytes reach no protocol: the transport sends them to another connection by
+itself.  A protocol starts that with L{Rebindable.splice_to}, so that the handovers
+around it are told the number of such bytes.  There is no third way to receive,
+whatever the transport.
 """
 
 from __future__ import annotations
@@ -36,35 +34,35 @@ from reverseproxy.transport import splice_to
 
 
 class IDetachable(Interface):
-    """A protocol that can give its connection up, still open, when it is idle."""
+    """A protocol that can detach from its connection while it is idle, leaving it open."""
 
     def detach() -> bool:
         """
-        Give the connection up if nothing is under way on it.
+        Detach from the connection if no exchange is in progress on it.
 
-        A protocol that returns true forgets its transport: it writes to it no
-        more and closes it no more, and has left it reading and without a
-        producer.  It hears nothing of the connection from then on, not even of
-        its loss, so that whoever keeps the protocol must drop it now.
+        A protocol that returns true forgets its transport: it neither writes to it nor
+        closes it any more, and leaves it reading and without a producer.  It gets no
+        events of the connection from then on, not even its loss, so that pools must
+        drop the protocol now.
 
-        @return: whether the connection was given up.  False changes nothing;
-            it is the answer, too, of a protocol that is closing its connection.
+        @return: whether it is detached.  False changes nothing; a protocol that is
+            closing its connection returns false, too.
         """
 
 
 def _receive_with(protocol: Any, receive: Callable[[bytes], None]) -> None:
-    """Give reads to what takes the place of the class's method, which to type checkers nothing may."""
+    """Set C{dataReceived} of an instance, which type checkers don't allow for a method."""
     protocol.dataReceived = receive
 
 
 class Rebindable(Protocol):
-    """A protocol that may receive with another method than C{dataReceived}."""
+    """A protocol that may replace its C{dataReceived} while it is connected."""
 
     _handover: Handover | None = None
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
         """
-        Give all further reads to C{receive}.
+        Pass all further reads to C{receive}.
 
         @param receive: takes the place of C{dataReceived}.
         """
@@ -73,18 +71,18 @@ class Rebindable(Protocol):
             self._handover.rebind(receive)
 
     def vouched(self) -> None:
-        """Tell whoever accepted the connection that its peer is known, and is no stranger any more."""
+        """Tell the listener that the peer is authenticated, and no longer counts among strangers."""
         if self._handover is not None:
             self._handover.vouched()
 
     def splice_to(self, target: Any, size: int, told: Callable[[int], object]) -> bool:
         """
-        Let what comes go to another connection without a look at it, where that can be.
+        Splice received bytes to another connection, if both transports can.
 
         @param target: the other connection's transport.
-        @param size: how many bytes; those behind them are received as ever.
-        @param told: called with the size of each part that has gone on.
-        @return: whether that is so from now on; see L{reverseproxy.transport.splice_to}.
+        @param size: the number of bytes; those behind them are received as usual.
+        @param told: called with the size of each chunk that was spliced.
+        @return: whether bytes are spliced from now on; see L{reverseproxy.transport.splice_to}.
         """
         if self._handover is not None:
             if self._handover.looks:
@@ -94,7 +92,7 @@ class Rebindable(Protocol):
 
 
 def _ignore(data: bytes) -> None:
-    """Receive for a connection that is lost."""
+    """Drop data that is received after the connection is lost."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -102,12 +100,11 @@ class Handover(Rebindable):
     """
     A protocol that hands its connection over to another one.
 
-    Derive from it to have a say before (C{connectionMade}, C{dataReceived}) and
-    after (C{connectionLost}, which must be passed on to this class).
+    Subclasses override C{connectionMade} and C{dataReceived} for the time before an inner
+    protocol has the connection, and C{connectionLost}, which must call this class's.
 
-    @ivar inner: the protocol that has the connection now; L{None} as long as
-        it is our own.
-    @ivar looks: whether it has to see what comes next, although another protocol has
+    @ivar inner: the protocol that has the connection now; L{None} while it is this one.
+    @ivar looks: whether this one has to see the next read, although an inner protocol has
         the connection.
     """
 
@@ -118,9 +115,9 @@ class Handover(Rebindable):
     _lost = False
 
     def __init__(self) -> None:
-        # CPython has one table of names for all objects of a class, to which names
-        # can be added only while there are few of these.  Whoever gets a name
-        # later has a dictionary of his own, which is half a kilobyte and more.
+        # CPython shares one table of attribute names among the instances of a class, which can
+        # grow only while there are few of them.  An instance that gets an attribute later has
+        # a dictionary of its own, which takes half a kilobyte and more.
         self.connected = 0
         self.transport = None
         self.inner = self._half = self._handover = None
@@ -132,8 +129,8 @@ class Handover(Rebindable):
         """
         Give the connection to another protocol.
 
-        It is connected, receives what was read too far, and then has all
-        further events.  Whatever it raises is raised here.
+        It is connected, receives C{surplus}, and then all further events.  What it raises is
+        raised here.
 
         @param surplus: bytes that were received already and are for C{inner}.
         @raise ConnectionUnavailable: if the connection is lost already.
@@ -150,16 +147,16 @@ class Handover(Rebindable):
         self.rebind(inner.dataReceived)
         inner.makeConnection(self.transport)
         if surplus and not getattr(self.transport, "disconnecting", False):
-            # By now this may be somebody further on, or nobody at all.
+            # By now the innermost protocol may be another one, or none.
             self.dataReceived(surplus)
 
     def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
         """
-        Say who is told of what is passed on unseen.
+        Return the callback that is told of spliced bytes.
 
-        To be overridden by whoever wants to hear of it as well.
+        Overridden by handovers that count these, too.
 
-        @param told: who wants to be told; must be, whatever this returns.
+        @param told: the callback of the inner protocol, which the returned one must call.
         """
         return told if self._handover is None else self._handover.telling(told)
 
@@ -167,18 +164,18 @@ class Handover(Rebindable):
         """
         Get the connection back from a protocol that is idle.
 
-        @return: whether it is ours again; false if the protocol is not
+        @return: whether this protocol has it again; false if the inner one is not
             L{IDetachable} or not idle.
         """
         detachable = IDetachable(self.inner, None)
         if detachable is None or not detachable.detach():
             return False
-        if self.inner is not None:  # else what it did to let go has led here as well
+        if self.inner is not None:  # otherwise its detach has called let_go already
             self.let_go()
         return True
 
     def let_go(self) -> None:
-        """Have the connection again; the protocol that has had it hears nothing more of it."""
+        """Take the connection from the inner protocol, which gets no more events."""
         if isinstance(self.inner, Rebindable):
             self.inner._handover = None
         self.inner = self._half = None
@@ -187,24 +184,24 @@ class Handover(Rebindable):
             self._handover.rebind(self.dataReceived)
 
     def readConnectionLost(self) -> None:
-        """The peer sends no more: a protocol that can't half-close closes."""
+        """Forward the peer's half-close, or close the connection if the inner protocol can't half-close."""
         if self._half is not None:
             self._half.readConnectionLost()
         else:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed, as whoever has the connection wanted."""
+        """Forward that our half of the connection is closed."""
         if self._half is not None:
             self._half.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell whoever has the connection, once."""
+        """Forward the loss of the connection to the inner protocol, once."""
         if self._lost:
             return
         self._lost = True
         self.connected = 0
-        # These references make cycles, which are many when agents come and go.
+        # Break reference cycles, of which there are many while agents come and go.
         inner, self.inner, self._half, self._handover = self.inner, None, None, None
         _receive_with(self, _ignore)
         if inner is not None:

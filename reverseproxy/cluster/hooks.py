@@ -1,4 +1,4 @@
-"""Whom a cluster tells of what happens to it."""
+"""The callbacks of a cluster."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from reverseproxy.cluster.host import Host
 
 class Hooks:
     """
-    What a cluster calls; each is there for one listener.
+    The callbacks of a cluster, each for one observer.
 
-    @ivar on_connect: called with how it went to connect to a member.
+    @ivar on_connect: called with a member and the outcome of a connect to it.
     @ivar on_wait: called when a request has begun to wait.
-    @ivar on_free: asked about each host that becomes free and carries one request at
-        a time: whether it is wanted elsewhere, and has been reserved for that.
-    @ivar on_idle: called with each host that is reserved and has nothing under way any
-        more.
+    @ivar on_free: called with each host that has reached its capacity and gets free again;
+        returns whether another worker wants it, and it has been reserved for that.
+    @ivar on_idle: called with each reserved host whose last request has ended.
     @ivar on_change: called with C{"join"}, C{"leave"}, C{"health"} or C{"move"} (from worker
-        to worker), the host, and why.
-    @ivar on_health: called with each host that has become healthy, or is not any more.
+        to worker), the host, and the reason.
+    @ivar on_health: called with each host that has become healthy or unhealthy.
     """
 
     on_wait: Callable[[], object] | None = None

@@ -1,8 +1,8 @@
 """
-Hosts: what a cluster's requests are given to.
+The hosts of clusters, of all kinds.
 
 A L{StaticHost} dials.  A L{ReverseHost} has one connection, dialled by an agent,
-and leases it to one protocol at a time.  Nobody above needs to know which.
+and leases it to one protocol at a time.  The code above uses both through L{Host}.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a cluster may have at once."""
+"""Circuit breakers: the limits of requests, connections and retries of a cluster."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 class Limits:
     """
-    The bounds of one cluster, and the retries that are counted against theirs.
+    The limits of one cluster, and the count of its retries.
 
-    @ivar max_requests: requests under way.
+    @ivar max_requests: requests in progress.
     @ivar max_waiting: requests that wait for a host.
     @ivar max_connections: connections of each host, or sessions of the cluster; 0 for any number.
-    @ivar retries: retries under way.
-    @ivar retried: how many there have ever been.
+    @ivar retries: retries in progress.
+    @ivar retried: the number of retries so far.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,7 +29,7 @@ class Limits:
         self.retries = self.retried = 0
 
     def configure(self, config: ClusterConfig) -> None:
-        """Go on with those of another configuration."""
+        """Apply the limits of another configuration."""
         self.max_requests = config.max_requests or sys.maxsize
         self.max_waiting = config.max_pending_requests
         self._max_retries = config.limits.max_retries or sys.maxsize
@@ -37,21 +37,21 @@ class Limits:
 
     def may_open(self, active: int) -> bool:
         """
-        Say whether another session may begin, by C{max_connections}.
+        Return whether another session may begin, by C{max_connections}.
 
-        For protocols each of whose sessions takes a connection for itself: there the whole
-        cluster's are counted, as MOSN's tcp_proxy does.
+        For protocols whose sessions take a connection each: the sessions of the whole
+        cluster are counted, as MOSN's tcp_proxy does.
 
-        @param active: how many there are.
+        @param active: the number of sessions in progress.
         """
         return not self.max_connections or active < self.max_connections
 
     def try_retry(self) -> bool:
         """
-        Ask to send a request again, by C{max_retries}.
+        Count a retry, if C{max_retries} allows another.
 
-        @return: whether it may be; if so, L{end_retry} must be called when that
-            attempt is over.
+        @return: whether it does; if so, L{end_retry} must be called when that attempt has
+            ended.
         """
         if self.retries >= self._max_retries:
             return False
@@ -61,9 +61,9 @@ class Limits:
 
     def end_retry(self) -> None:
         """
-        A retry is over.
+        Count the end of a retry.
 
-        @raise ValueError: if there is none.
+        @raise ValueError: if there is none in progress.
         """
         if not self.retries:
             raise ValueError(f"a retry of cluster {self._name} ended more often than it began")

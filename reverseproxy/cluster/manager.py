@@ -22,7 +22,7 @@ from reverseproxy.errors import ClusterUnknown
 
 
 class ClusterManager:
-    """All clusters, by name."""
+    """The clusters of one application, by name."""
 
     def __init__(self, clusters: Iterable[Cluster] = ()) -> None:
         self._clusters: dict[str, Cluster] = {}
@@ -40,7 +40,7 @@ class ClusterManager:
 
     def add(self, cluster: Cluster) -> None:
         """
-        Take in a cluster.
+        Add a cluster.
 
         @raise ValueError: if there is one of this name.
         """
@@ -50,7 +50,7 @@ class ClusterManager:
 
     def remove(self, name: str) -> Cluster:
         """
-        Take a cluster out, which goes on with what it has.
+        Remove a cluster, which goes on with its requests in progress.
 
         @raise ClusterUnknown: if there is none of this name.
         """
@@ -70,12 +70,12 @@ class ClusterManager:
             raise ClusterUnknown(f"there is no cluster {name!r}") from None
 
     def start(self) -> None:
-        """Begin what runs beside the clusters; see L{Cluster.start}."""
+        """Start the background tasks of all clusters; see L{Cluster.start}."""
         for cluster in self:
             cluster.start()
 
     def stop(self) -> None:
-        """End it; see L{Cluster.stop}."""
+        """Stop them; see L{Cluster.stop}."""
         for cluster in self:
             cluster.stop()
 

@@ -35,22 +35,22 @@ log = Logger(namespace="reverseproxy.cluster.manager")
 
 class Members:
     """
-    The hosts of one cluster, what chooses among them, and what watches over them.
+    The hosts of one cluster, its load balancer, and what tracks the hosts' health.
 
-    @ivar hosts: they, by address.
-    @ivar joined: how many have ever joined.
-    @ivar left: how many have ever left.
-    @ivar ended: how the cluster has ended; empty as long as it has not.
-    @ivar balancer: chooses among those that have room.
-    @ivar subsets: the balancer, if there are subsets.
+    @ivar hosts: the members by address.
+    @ivar joined: the number of hosts that have ever joined.
+    @ivar left: the number of hosts that have ever left.
+    @ivar ended: how the cluster has ended, for messages; empty as long as it has not.
+    @ivar balancer: the load balancer, which chooses among hosts with free capacity.
+    @ivar subsets: the balancer, if there are subsets; else L{None}.
     @ivar tracker: what the balancer goes by, if it goes by how quickly hosts answer.
-    @ivar everyone: how many are healthy, and whether one is expected.
-    @ivar tasks: what runs beside the cluster.
-    @ivar ejector: leaves members out that fail.
-    @ivar gateways: leaves members out whose agents answer for services that are gone.
-    @ivar service_health: leaves members out whose agents can't reach their service.
-    @ivar unreachable: which can't be reached.
-    @ivar protocol_support: what protocols they speak.
+    @ivar everyone: the number of healthy members, and until when one is expected to join.
+    @ivar tasks: the background tasks.
+    @ivar ejector: outlier detection, which ejects members that fail.
+    @ivar gateways: ejects hosts of agents that answer with gateway errors.
+    @ivar service_health: marks members unhealthy whose agents can't reach their service.
+    @ivar unreachable: the members that can't be connected to.
+    @ivar protocol_support: the protocols that members speak.
     """
 
     balancer: ILoadBalancer
@@ -74,14 +74,14 @@ class Members:
         self.gateways = Gateways(cluster)
 
     def install(self, balancer: ILoadBalancer, tracker: EwmaTracker | None) -> None:
-        """Let a balancer choose from now on."""
+        """Use a load balancer from now on."""
         self.balancer = balancer
         self.tracker = tracker
         self.subsets = balancer if isinstance(balancer, SubsetBalancer) else None
         self.everyone = Population() if self.subsets is None else self.subsets.everyone
 
     def reinstall(self, balancer: ILoadBalancer, tracker: EwmaTracker | None) -> None:
-        """Let a balancer without hosts choose among those that there are."""
+        """Replace the load balancer by a new one, to which the members are added."""
         returns_until = self.everyone.returns_until
         self.install(balancer, tracker)
         self.everyone.returns_until = max(returns_until, self.everyone.returns_until)
@@ -93,14 +93,14 @@ class Members:
                 balancer.suspend(host)
 
     def configure(self, config: ClusterConfig) -> None:
-        """Go on with another configuration."""
+        """Apply another configuration."""
         self.config = config
         self.ejector.configure(config.outlier_detection)
         watches = self.tracker is not None or self.ejector.watches_answers
         self.gateways.configure(config.outlier_detection.consecutive_gateway_errors, watches)
 
     def settle(self) -> None:
-        """See to each of them, and to those who wait, now that the configuration may allow more."""
+        """Update all members, and serve waiting requests, after the configuration has changed."""
         cluster = self._cluster
         for host in list(self.hosts.values()):
             host.max_connections = cluster.limits.max_connections
@@ -111,7 +111,7 @@ class Members:
             self.ejector.settle()
 
     def note(self, host: Host, outcome: Outcome, seconds: float) -> None:
-        """Hear how it went with one of them."""
+        """Take in the outcome of a request to a member, or of a connect."""
         if self.tracker is not None:
             self.tracker.note(host, outcome, seconds)
         if host.server:
@@ -123,7 +123,7 @@ class Members:
 
     def add(self, host: Host) -> None:
         """
-        Take in a host.
+        Add a host.
 
         A member with the same address is replaced, and closed.
 
@@ -149,7 +149,7 @@ class Members:
             self.count_health(host)
         elif not host.health.faults:
             host.set_fault(Fault.ORDERED, True)
-        # Those of the configuration come with it, and those of another server are told of there.
+        # Configured hosts follow the configuration, and hosts of other servers are logged there.
         write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
@@ -174,10 +174,10 @@ class Members:
 
     def remove(self, host: Host, reason: str = "removed") -> None:
         """
-        Let a host go.
+        Remove a host.
 
-        It gets no further request; what it has under way is finished.  Hosts
-        that are not members are ignored.
+        It gets no further request; its requests in progress are finished.  Hosts that are
+        not members are ignored.
         """
         if host.cluster is not self._cluster:
             return
@@ -188,11 +188,11 @@ class Members:
 
     def replace(self, old: Host, new: Host, reason: str) -> None:
         """
-        Let a host take the place of another one, perhaps at the same address.
+        Replace a host by another one, perhaps at the same address.
 
-        The old one finishes what it has under way; those who wait, wait for the new one.
+        The old one finishes its requests in progress; waiting requests wait for the new one.
 
-        @raise ValueError: if the old one is no member.
+        @raise ValueError: if the old one is not a member.
         """
         if old.cluster is not self._cluster:
             raise ValueError(f"{old.address} is no member of cluster {self._cluster.name}")
@@ -206,9 +206,9 @@ class Members:
 
     def forget(self, host: Host, reason: str) -> int:
         """
-        Take a host out.
+        Remove a host from the cluster without closing it.
 
-        @return: as for L{count_health}.
+        @return: as for L{count_health}; C{sys.maxsize} if the host was not healthy.
         """
         del self.hosts[host.address]
         host.cluster = None
@@ -223,7 +223,7 @@ class Members:
         self.unreachable.forget(host)
         for task in self.tasks:
             task.left(host)
-        # Those of the configuration come with it, and those of another server are told of there.
+        # Configured hosts follow the configuration, and hosts of other servers are logged there.
         write = log.info if host.is_reverse and not host.server else log.debug
         write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
@@ -240,10 +240,10 @@ class Members:
 
     def count_health(self, host: Host, change: int = 1) -> int:
         """
-        Count a host that is healthy now, or is not any more.
+        Count a host that has become healthy (C{change} 1) or unhealthy (-1).
 
-        @return: how many healthy hosts there are now of those that could serve
-            the same requests; with subsets, where there are the fewest.
+        @return: the number of healthy hosts that could serve the same requests; of several
+            subsets, that of the smallest.
         """
         if self.subsets is None:
             self.everyone.healthy += change
@@ -260,7 +260,7 @@ class Members:
 
         Hosts that are not members are ignored.
 
-        @param weight: brought into the range that weights have.
+        @param weight: clamped to the range of weights.
         """
         if host.cluster is not self._cluster:
             return
@@ -276,12 +276,11 @@ class Members:
 
     def set_capacity(self, host: Host, capacity: int | None) -> None:
         """
-        Say how many requests a host can carry at once from now on.
+        Set how many requests a host can carry at once.
 
-        For what is learnt of a host by its protocol.  Where that needs a
-        connection for each request, it is C{max_connections}: requests beyond
-        it wait for their turn then.  Hosts that are not members are changed,
-        too.
+        Connection pools call this when they learn it from the protocol: for one that
+        needs a connection for each request, it is C{max_connections}, and further requests
+        wait in the queue.  Hosts that are not members are changed, too.
 
         @param capacity: L{None} for any number.
         """
@@ -296,9 +295,9 @@ class Members:
 
     def reserve(self, host: Host) -> None:
         """
-        Give a host no further request, until L{unreserve}.
+        Give a host no further request until L{unreserve}.
 
-        Requests may still hope for it, as for one that is busy.
+        Requests may wait for it, as for a busy one.
         """
         if not host.reserved:
             had_room = self._cluster.has_room(host)
@@ -307,23 +306,23 @@ class Members:
                 self.balancer.suspend(host)
 
     def unreserve(self, host: Host) -> None:
-        """Give a host requests again."""
+        """End a reservation: give the host requests again."""
         if host.reserved:
             host.reserved = False
             if self._cluster.has_room(host):
                 self._cluster.queue.offer(host)
 
     def would_take(self, host: Host, labels: Labels) -> bool:
-        """Whether a host would do for requests that wait elsewhere, given what they demand."""
+        """Return whether a host is in the subset of requests that wait in another worker."""
         subsets = self.subsets
         return subsets is None or subsets.accepts(host, PickContext(metadata=dict(labels)))
 
     def expect(self, seconds: float, like: Host | None = None) -> None:
         """
-        Let requests wait, although there may be no host, because one will come.
+        Expect a host to join, so that requests wait even if there is no healthy host.
 
-        @param seconds: for how long, from now on.
-        @param like: the host that it will be like, if that is known.
+        @param seconds: for how long from now.
+        @param like: a host with the same metadata, if that is known.
         """
         until = self._clock.seconds() + seconds
         populations: Iterable[Population] = (self.everyone,)
@@ -334,12 +333,12 @@ class Members:
 
     def set_health(self, host: Host, healthy: bool, reason: str = "", fault: Fault = Fault.ORDERED) -> None:
         """
-        Say whether a host may be picked.
+        Set or clear one of the reasons why a host may not be picked.
 
         Hosts that are not members are ignored.
 
-        @param fault: what is wrong with it, or is not any more; it is healthy
-            when nothing is.
+        @param healthy: whether the reason is cleared.
+        @param fault: the reason; a host is healthy when none is set.
         """
         if host.cluster is not self._cluster:
             return
@@ -349,10 +348,10 @@ class Members:
             host.health.why = reason
         if host.healthy is was_healthy:
             if healthy and host.health.faults and not self.ended:
-                # Left out for nothing but failures now: it may be the only one there is.
+                # Only ejected now: it may be the only host.
                 self.ejector.settle()
             return
-        write = log.debug if host.server else log.info  # which that server's log says
+        write = log.debug if host.server else log.info  # the server of the agent logs it
         write(
             "cluster {cluster}: host {host} is {state}{reason}",
             cluster=self._cluster.name,
@@ -376,16 +375,16 @@ class Members:
         self.service_health.settle()
 
     def forget_checks(self) -> None:
-        """What health checks have found does not count any more, as there are none."""
+        """Clear the results of health checks, as there are none any more."""
         for host in list(self.hosts.values()):
             if Fault.CHECK in host.health.faults:
                 self.set_health(host, True, "there are no health checks any more", Fault.CHECK)
 
     def _settle(self, healthy: int) -> None:
         """
-        See to those who wait, after a host has left or become unhealthy.
+        Update ejections and waiting requests after a host has left or become unhealthy.
 
-        @param healthy: how many hosts there still are, as L{count_health} has it.
+        @param healthy: the number of healthy hosts, as L{count_health} returns it.
         """
         if not self.ended:
             self.service_health.settle()
@@ -395,7 +394,7 @@ class Members:
 
 
 def _told_of(host: Host) -> dict[str, str]:
-    """Fields of a line of the log that say whose host this is: what is proved, and what is claimed."""
+    """Return log fields that name the agent of a host: its proved identity, and what it claims."""
     identity = host.identity
     if identity is None:
         name = shorten(host.hostname)

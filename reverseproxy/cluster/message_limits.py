@@ -1,11 +1,11 @@
 """
-What messages may grow by between our own two ends.
+The allowance for what proxies add to messages between servers and agents.
 
-One end takes a message within its limits and adds to it: X-Forwarded-For and
-Via, the headers that a route demands, what it takes to write it in another version
-of HTTP.  The other end must take that, or what passes with a little less is
-refused by somebody whose limits nobody has exceeded.  So limits are wider on the
-connections between a server and its agents, in both directions.
+One end accepts a message within its limits and adds to it: X-Forwarded-For and
+Via, the headers of a route, and what the translation to another version of HTTP
+takes.  The other end must accept the result; otherwise it would refuse messages
+that the client has sent within the limits.  So limits are larger on the connections
+between a server and its agents, in both directions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
 
 HEAD_ROOM: Final = 16384
-"""Bytes that a head, or the headers of an RPC protocol, may grow by."""
+"""Bytes that may be added to a head, or to the headers of an RPC message."""
 
 FIELD_ROOM: Final = 32
-"""Fields that may be added to a head."""
+"""Header fields that may be added to a head."""
 
 _RESPONSE_HEAD: Final = 65536
 _RESPONSE_FIELDS: Final = 100
@@ -29,9 +29,9 @@ _RESPONSE_FIELDS: Final = 100
 
 def response_limits(host: Host) -> tuple[int, int]:
     """
-    Say what heads a host may answer with.
+    Return the limits of response heads from a host.
 
-    @return: the most bytes, and the most fields.
+    @return: the most bytes, and the most header fields.
     """
     cluster = host.cluster
     size, fields = _RESPONSE_HEAD, _RESPONSE_FIELDS

@@ -1,21 +1,22 @@
 """
-Which protocols hosts speak, where it is clients that choose one.
+Track which protocols hosts speak, for listeners whose clients choose the protocol.
 
-A listener that tells several protocols apart speaks to hosts as its client does,
-unless the route says otherwise.  So a stranger can have hosts spoken to in what
-they have never heard of, and what they make of that, such as to close the
-connection, must not count as their fault, nor be done to them again and again.
+A listener that detects several protocols uses the client's protocol towards hosts,
+unless the route names another.  So any client can send hosts requests in a protocol
+that they don't speak.  Their reactions, such as closing the connection, must not
+count as failures, and such requests must not be sent to them again and again.
 
-An agent of ours says what its listener speaks when it joins.  Of others it is
-found out: who has answered in a protocol speaks it; who has never done so and
-ends a connection without an answer is left alone with that protocol, for longer
-each time.  What is found out of one connection holds for all of an agent.
+This project's agents announce the protocols of their listener when they join.  For
+other hosts it is learnt: a host that has responded in a protocol speaks it; one that
+has never done so and closes a connection without a response gets no requests in that
+protocol for a time, which doubles with each repetition.  What is learnt from one
+connection applies to all connections of an agent.
 
-To speak a protocol is not to serve it: an agent that passes several on, such as
-MOSN's, answers by itself in one that its service knows nothing of, with an error.
-So errors of a host that has never answered with success in what a client has
-chosen are nobody's fault.  Where others do serve it, such a host is left alone
-with it as well, once it has failed like that several times in a row.
+A host that speaks a protocol need not serve it: an agent that forwards several, such
+as MOSN's, responds with an error in a protocol that its service does not know.  So
+errors of a host that has never responded with success in the client's protocol do
+not count as failures.  If other hosts serve the protocol, such a host gets no
+requests in it either, after several such errors in a row.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
 
 FIRST_REST: Final = 1.0
-"""Seconds for which a protocol is not tried again that a host does not seem to speak."""
+"""Seconds for which a host gets no requests in a protocol that it does not seem to speak."""
 
 LONGEST_REST: Final = 60.0
-"""The same after many times; it doubles with each."""
+"""The maximum of that time, which doubles with each repetition, in seconds."""
 
 MOST_ERRORS: Final = 5
-"""Errors in a row of a host that has never served a protocol, before it is left alone with it."""
+"""Errors in a row after which a host that has never served a protocol gets no requests in it."""
 
 MOST_AGENTS: Final = 8192
-"""Agents of one cluster that something is known of; who was heard of longest ago is forgotten."""
+"""The most agents of one cluster that are remembered; the least recently seen is forgotten."""
 
 
 class _Silence:
     """
-    That a host has not answered in a protocol.
+    The time for which a host gets no requests in a protocol.
 
-    @ivar until: when it may be tried once more.
-    @ivar rest: for how long it was left alone the last time, in seconds.
+    @ivar until: when one request may try it again, in the clock's seconds.
+    @ivar rest: the length of the last such time, in seconds.
     """
 
     __slots__ = ("rest", "until")
@@ -58,10 +59,10 @@ class _Silence:
 
 class ProtocolSupport:
     """
-    What one agent, or a host without one, speaks, as far as that is known.
+    What is known of the protocols of one agent, or of a host without one.
 
-    @ivar announced: all that it speaks, if it has said so.
-    @ivar served: the protocols in which it has answered with success.
+    @ivar announced: all protocols that it speaks, if it has announced them.
+    @ivar served: the protocols in which it has responded with success.
     """
 
     __slots__ = ("_errors", "_heard", "_seconds", "_silences", "announced", "served")
@@ -76,21 +77,20 @@ class ProtocolSupport:
 
     @property
     def limited(self) -> bool:
-        """Whether there is anything that it does not speak."""
+        """Whether there is a protocol that it is known not to speak."""
         return self.announced is not None or bool(self._silences)
 
     def speaks(self, protocol: str) -> bool:
-        """Whether it has answered in this protocol, or said that it speaks it; and is not left alone."""
+        """Return whether it has responded in this protocol, or announced it, and may get requests in it."""
         if protocol in self._silences:
             return False
         return protocol in self._heard or (self.announced is not None and protocol in self.announced)
 
     def may_try(self, protocol: str) -> bool:
         """
-        Whether a request may be sent in this protocol.
+        Return whether a request may be sent in this protocol.
 
-        Where it did not seem to be spoken, one request at a time is to find out
-        whether that has changed.
+        If the protocol did not seem to be spoken, one request at a time tries it again.
         """
         if self.announced is not None and protocol not in self.announced:
             return False
@@ -104,13 +104,13 @@ class ProtocolSupport:
         return True
 
     def note_answer(self, protocol: str) -> None:
-        """An answer has come in this protocol."""
+        """Take note of a response in this protocol."""
         self._heard.add(protocol)
         if protocol not in self._errors:
             self._silences.pop(protocol, None)
 
     def succeeded(self, protocol: str) -> None:
-        """An answer has come in this protocol that is no error."""
+        """Take note of a response in this protocol that is not an error."""
         self._heard.add(protocol)
         self.served.add(protocol)
         self._errors.pop(protocol, None)
@@ -118,46 +118,46 @@ class ProtocolSupport:
 
     def erred(self, protocol: str, shy: bool) -> None:
         """
-        Take in an error in a protocol that it has never served.
+        Take note of an error in a protocol that it has never served.
 
-        @param shy: whether others serve it.
+        @param shy: whether other hosts serve it.
         """
         errors = self._errors[protocol] = self._errors.get(protocol, 0) + 1
         if errors >= MOST_ERRORS and shy:
-            self._errors[protocol] = MOST_ERRORS - 1  # when it is tried again, one is enough
+            self._errors[protocol] = MOST_ERRORS - 1  # one more error is enough after the pause
             silence = self._silences.setdefault(protocol, _Silence())
             silence.until = max(silence.until, self._seconds() + FIRST_REST)
 
     def note_silence(self, protocol: str) -> bool:
         """
-        Take in that a connection was over before there was an answer.
+        Take note of a connection that was closed before there was a response.
 
-        @return: whether that is because the protocol is not spoken, as far as is known.
+        @return: whether that is put down to a protocol that the host does not speak.
         """
         if self.speaks(protocol):
             return False
         silence = self._silences.setdefault(protocol, _Silence())
         now = self._seconds()
         if silence.rest and now < silence.until - FIRST_REST:
-            return True  # it was sent before
+            return True  # sent before the pause began
         silence.rest = min(LONGEST_REST, 2 * silence.rest) or FIRST_REST
         silence.until = now + silence.rest
         return True
 
 
 class ProtocolSupportTable:
-    """What the hosts of one cluster speak."""
+    """What is known of the protocols of one cluster's hosts."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         """
-        @param seconds: tells the time.
+        @param seconds: returns the time in seconds.
         """
         self._seconds = seconds
         self._known: OrderedDict[Hashable, ProtocolSupport] = OrderedDict()
-        self._served: set[str] = set()  # protocols, by any host that there ever was
+        self._served: set[str] = set()  # protocols, by any host so far
 
     def joined(self, host: Host) -> None:
-        """Have a host that joins know what is known of its agent, or has been said by it."""
+        """Give a host that joins what is known of its agent, and what the agent announces."""
         key = _key(host)
         known = self._known.get(key) if host.announced is None else self._of(key)
         if known is not None:
@@ -165,16 +165,16 @@ class ProtocolSupportTable:
             host.protocol_support = known if known.limited else None
 
     def note_answer(self, host: Host, protocol: str) -> None:
-        """A host has answered in this protocol."""
+        """Take note of a host's response in this protocol."""
         self._of(_key(host)).note_answer(protocol)
 
     def succeeded(self, host: Host, protocol: str) -> None:
-        """A host has answered in this protocol, and not with an error."""
+        """Take note of a host's response in this protocol that is not an error."""
         self._of(_key(host)).succeeded(protocol)
         self._served.add(protocol)
 
     def serves(self, host: Host, protocol: str) -> bool:
-        """Whether a host, or one of the same agent, has ever answered with success in this protocol."""
+        """Return whether a host, or one of the same agent, has ever responded with success in a protocol."""
         support = self._known.get(_key(host))
         return support is not None and protocol in support.served
 
@@ -194,7 +194,7 @@ class ProtocolSupportTable:
         return found
 
     def _tell(self, host: Host, support: ProtocolSupport) -> None:
-        """Have all of an agent's connections know what is known of it."""
+        """Share what is known of an agent among all its connections."""
         host.protocol_support = support
         for each in host.same_agent:
             each.protocol_support = support
@@ -211,7 +211,7 @@ class ProtocolSupportTable:
 
 
 def _key(host: Host) -> Hashable:
-    """Tell an agent from others, or a host without one; all of an agent's connections are alike."""
+    """Return the key of a host's agent, or of a host without one; all connections of an agent share it."""
     if host.identity is None:
         return host.address
     return host.identity, host.address.rpartition(":")[0]

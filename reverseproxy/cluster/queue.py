@@ -1,7 +1,7 @@
 """
-Who waits for a host of a cluster, and who gets one that has become free.
+The queue of requests that wait for a host of a cluster.
 
-First come, first served, among those whom the host would do for.
+First come, first served, among the requests that the host is eligible for.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.cluster import Cluster
 
 MAX_QUEUED_DEMAND: Final = 256
-"""Requests that wait of which L{Cluster.queued_demand} knows what they could do with, at the most."""
+"""The most waiting requests that L{Cluster.queued_demand} looks at."""
 
 TIMER_GRAIN: Final = 0.01
-"""Seconds by which a waiting request may overrun its time, so that one timer serves all."""
+"""Seconds by which a waiting request may exceed its timeout, so that one timer serves all."""
 
 
 class _Waiter:
@@ -44,16 +44,16 @@ class _Waiter:
 
 
 Labels = tuple[tuple[str, str], ...]
-"""What requests demand of a host's metadata, in an order."""
+"""The metadata that a request demands of a host, sorted by key."""
 
 
 class QueuedDemand(NamedTuple):
     """
-    Requests that wait for hosts.
+    Waiting requests with the same demands.
 
-    @ivar labels: what they demand of a host's metadata.
-    @ivar number: how many they are.
-    @ivar since: when the oldest of them began to wait.
+    @ivar labels: the metadata that they demand of a host.
+    @ivar number: the number of requests.
+    @ivar since: when the oldest of them began to wait, in the clock's seconds.
     """
 
     labels: Labels
@@ -65,9 +65,9 @@ class WaitQueue:
     """
     The requests that wait for a host of one cluster.
 
-    @ivar waiters: they, in the order in which they came.
-    @ivar waits: how long those have waited who do no more.
-    @ivar most_tried: how many hosts any of them has tried at the most.
+    @ivar waiters: the requests in order of arrival.
+    @ivar waits: the waiting times of requests that have left the queue.
+    @ivar most_tried: the most hosts that any of the waiting requests has tried.
     """
 
     def __init__(self, cluster: Cluster, clock: IReactorTime) -> None:
@@ -82,14 +82,14 @@ class WaitQueue:
 
     def add(self, context: PickContext | None, timeout: float) -> Deferred[Host]:
         """
-        Let a request wait.
+        Add a request to the queue.
 
-        @param timeout: seconds, at the most.
+        @param timeout: seconds to wait at the most.
         """
         if not self.waiters:
             self.most_tried = 0
         if context is not None:
-            # Of a few hosts, the last one may leave while there are many others.
+            # Restricted to a few hosts, it may lose the last of them while the cluster has many.
             few = context.among is not None
             self.most_tried = sys.maxsize if few else max(self.most_tried, len(context.tried))
         now = self._clock.seconds()
@@ -101,10 +101,10 @@ class WaitQueue:
 
     def queued_demand(self) -> list[QueuedDemand]:
         """
-        Say which hosts the requests that wait could do with.
+        Return what the waiting requests demand of hosts.
 
-        Those that wait for a certain host, or only because the cluster has as many
-        requests as it may have, have no use for another one.
+        Requests that wait for one particular host, or only because the cluster has
+        C{max_requests} in progress, are left out: another host would not help them.
         """
         found: dict[Labels, QueuedDemand] = {}
         if self._cluster.full:
@@ -129,7 +129,7 @@ class WaitQueue:
         self._stop_waiting(waiter)
 
     def _stop_waiting(self, waiter: Deferred[Host]) -> bool:
-        """Let one wait no longer; whether it has waited."""
+        """Remove a request from the queue, and return whether it was there."""
         entry = self.waiters.pop(waiter, None)
         if entry is None:
             return False
@@ -137,7 +137,7 @@ class WaitQueue:
         return True
 
     def _set_timer(self, deadline: float) -> None:
-        # Left to run when nobody waits any more: the next one to wait needs it.
+        # It keeps running when the queue gets empty: the next request needs it.
         delay = max(deadline - self._clock.seconds(), TIMER_GRAIN)
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._expire)
@@ -149,28 +149,27 @@ class WaitQueue:
         now = self._clock.seconds()
         late = [waiter for waiter, entry in self.waiters.items() if entry.deadline <= now]
         for waiter in late:
-            # Unless it was cancelled, or given a host, by what failed before it.
+            # Unless the failure of another request has cancelled it, or given it a host.
             if self._stop_waiting(waiter):
                 waiter.errback(self.timed_out())
         if self.waiters:
             self._set_timer(min(entry.deadline for entry in self.waiters.values()))
 
     def timed_out(self) -> QueueTimeout:
-        """Say why somebody has waited in vain."""
+        """Return the error for a request that has waited in vain."""
         name = self._cluster.name
         if not self._cluster.hosts:
             return NoHostCame(f"cluster {name} has no host, and none came in time")
         return QueueTimeout(f"no host of cluster {name} became free in time")
 
-    # who gets a host
+    # giving hosts to requests
 
     def offer(self, host: Host) -> None:
         """
-        Give a host with room to those who wait, or else to the balancer.
+        Give a host with free capacity to waiting requests, or else resume it in the balancer.
 
-        The host is suspended in the balancer.  Whoever gets a host may release
-        it at once, or release others: these are offered when it has returned,
-        rather than recursively.
+        The host is suspended in the balancer.  The callback of a request may release hosts
+        at once: these are offered when it has returned, rather than recursively.
         """
         self._free.append(host)
         if self._serving:
@@ -206,7 +205,7 @@ class WaitQueue:
         waiter.callback(host)
 
     def admit(self) -> None:
-        """Let in one that waits only because the cluster had as many requests as it may have."""
+        """Give a host to one request that waits only because of C{max_requests}."""
         cluster = self._cluster
         for waiter, entry in self.waiters.items():
             if cluster.full:
@@ -217,7 +216,7 @@ class WaitQueue:
                 return
 
     def fall_back(self) -> None:
-        """Give hosts to those whose subset has none any more, but who may have others."""
+        """Give hosts to requests whose subset is empty now, but that may fall back to others."""
         cluster = self._cluster
         for waiter, entry in list(self.waiters.items()):
             if waiter in self.waiters and not cluster.full:
@@ -227,25 +226,25 @@ class WaitQueue:
 
     def fail_unservable(self, healthy: int) -> None:
         """
-        Let those fail that have nothing to wait for, after a host has left or become unhealthy.
+        Fail the requests that no host can serve any more, after one has left or become unhealthy.
 
-        @param healthy: how many there still are for the same requests, where there are the
-            fewest: as long as nobody has tried so many, nobody has lost hope.
+        @param healthy: the number of healthy hosts left in the smallest subset that is
+            concerned; as long as no request has tried as many, none has to be looked at.
         """
         if not self.waiters or healthy > self.most_tried:
             return
         eligibility = self._cluster.eligibility
-        hopeless = [
+        unservable = [
             waiter for waiter, entry in self.waiters.items() if not eligibility.could_serve(entry.context)
         ]
-        for waiter in hopeless:
+        for waiter in unservable:
             if self._stop_waiting(waiter):
                 waiter.errback(eligibility.no_host())
         if self._cluster.subsets is not None:
             self.fall_back()
 
     def end(self, why: Callable[[], NoHealthyHost]) -> None:
-        """Let all of them fail."""
+        """Fail all requests."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -256,7 +255,7 @@ class WaitQueue:
 
 
 def _suits(host: Host, context: PickContext) -> bool:
-    """Whether a request may be given to a host that has become free."""
+    """Return whether a request may be given to a host that has become free."""
     return (
         host not in context.tried
         and (context.only is None or context.only is host)

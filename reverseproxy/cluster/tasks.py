@@ -1,4 +1,4 @@
-"""What runs beside a cluster."""
+"""The background tasks of a cluster."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _T = TypeVar("_T")
 
 
 class IClusterTask(Interface):
-    """Something that runs beside a cluster, such as its health checks."""
+    """A background task of a cluster, such as its health checks."""
 
     def start() -> None:
-        """Begin; the cluster may have hosts already."""
+        """Start; the cluster may have hosts already."""
 
     def stop() -> None:
-        """End; nothing is changed any more."""
+        """Stop; the task changes nothing any more."""
 
     def joined(host: Host) -> None:  # noqa: N805
-        """A host has joined; told whether the task runs or not."""
+        """Take note of a host that has joined; called even while the task is stopped."""
 
     def left(host: Host) -> None:  # noqa: N805
-        """A host has left; told whether the task runs or not."""
+        """Take note of a host that has left; called even while the task is stopped."""
 
 
 class Tasks:
-    """What runs beside one cluster, from C{start} to C{stop}."""
+    """The background tasks of one cluster."""
 
     def __init__(self) -> None:
         self._tasks: list[IClusterTask] = []
@@ -42,34 +42,34 @@ class Tasks:
         return iter(self._tasks)
 
     def add(self, task: IClusterTask) -> None:
-        """Take something in."""
+        """Add a task, and start it if the others are running."""
         self._tasks.append(task)
         if self._running:
             task.start()
 
     def find(self, kind: type[_T]) -> _T | None:
-        """Find what is of a kind; L{None} if there is nothing."""
+        """Return the task of a class; L{None} if there is none."""
         return next((task for task in self._tasks if isinstance(task, kind)), None)
 
     def remove(self, task: IClusterTask) -> None:
         """
-        Let something run no more.
+        Remove a task, and stop it.
 
-        @raise ValueError: if it is not known.
+        @raise ValueError: if it is not among them.
         """
         self._tasks.remove(task)
         if self._running:
             task.stop()
 
     def start(self) -> None:
-        """Begin."""
+        """Start all tasks."""
         if not self._running:
             self._running = True
             for task in self._tasks:
                 task.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop all tasks."""
         if self._running:
             self._running = False
             for task in self._tasks:

@@ -1,1 +1,1 @@
-"""The kinds of hosts that there are; L{reverseproxy.cluster.host} has them all."""
+"""The kinds of hosts; L{reverseproxy.cluster.host} exports them all."""

@@ -1,4 +1,4 @@
-"""What hosts have in common that agents bring."""
+"""The base classes of hosts that agents bring."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 class AgentHost(Host):
     """
-    A host that an agent has brought, and that leaves its cluster once.
+    A host that an agent has brought, with a callback for when it can take no further request.
 
-    Its connection may be here, in another worker, or at another server.
+    Its connection may be in this process, in another worker, or at another server.
     """
 
     __slots__ = ("_left", "_on_gone", "announced", "figures", "identity", "same_agent", "tells")
@@ -45,8 +45,8 @@ class AgentHost(Host):
         capacity: int | None = None,
     ) -> None:
         """
-        @param on_gone: called once with this host and a reason, as soon as it can take no
-            further request, such as L{Cluster.remove_host}.
+        @param on_gone: called once with this host and a reason as soon as it can take no
+            further request; for example L{Cluster.remove_host}.
         """
         super().__init__(address, hostname, weight, metadata, capacity)
         self._on_gone = on_gone
@@ -56,21 +56,21 @@ class AgentHost(Host):
         self.tells = False
 
     def _leave(self, reason: str) -> None:
-        """Say that it can take no further request, if that has not been said."""
+        """Call C{on_gone}, if it has not been called."""
         if not self._left:
             self._left = True
             self._on_gone(self, reason)
 
 
 class HeldHost(AgentHost):
-    """A host whose connection this process holds."""
+    """A host whose connection is in this process."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def receiver(self) -> IProtocol:
-        """The protocol that receives what its agent sends."""
+        """The protocol that receives the bytes of the agent."""
 
     def attach(self, owner: Handover, surplus: bytes = b"") -> None:
         """

@@ -1,4 +1,4 @@
-"""What every host of a cluster is."""
+"""The base class of a cluster's hosts."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from reverseproxy.metrics import AgentFigures, Histogram
 
 MAX_WEIGHT: Final = 128
-"""The largest weight of a host; the smallest is 1 (docs/mosn.rst 5)."""
+"""The largest weight of a host; the smallest is 1 (docs/mosn.rst, section 5)."""
 
 
 def clamp_weight(weight: int, most: int = MAX_WEIGHT) -> int:
-    """Bring a weight into the range from 1 to L{MAX_WEIGHT}, or to another maximum."""
+    """Clamp a weight to the range from 1 to L{MAX_WEIGHT}, or to another maximum."""
     return max(1, min(most, weight))
 
 
 class IHostPool(Interface):
-    """Connections of one protocol to one host, kept in L{Host.pools}."""
+    """A connection pool: the connections of one protocol to one host, kept in L{Host.pools}."""
 
     def drain() -> None:
         """
@@ -55,42 +55,43 @@ class Host(ABC):
     """
     One host of a cluster.
 
-    C{active}, C{healthy}, C{health}, C{healthy_since} and C{cluster} are the
-    cluster's to change.  All that is known of a host's health and load is kept
-    with the host, and is gone with it.
+    Only the cluster changes C{active}, C{healthy}, C{health}, C{healthy_since} and
+    C{cluster}.  The state of a host's health and load is kept in the host, and is
+    forgotten with it.
 
     @ivar address: the address string, unique in its cluster.
     @ivar hostname: a name for humans; may be empty.
-    @ivar weight: 1 to 128.
-    @ivar metadata: labels.
+    @ivar weight: 1 to L{max_weight}.
+    @ivar metadata: labels, which subsets select hosts by.
     @ivar healthy: whether it may be picked.
-    @ivar health: why not, if it may not; L{set_fault} keeps both together.
+    @ivar health: why not, if it may not; L{set_fault} updates both.
     @ivar healthy_since: when it joined, or became healthy after that, in the
         clock's seconds.
-    @ivar active: requests or sessions under way on it.
-    @ivar picked: how many there have been since it is there.
-    @ivar capacity: how many of them it can carry at once; L{None}: any number.
+    @ivar active: requests or sessions in progress on it.
+    @ivar picked: the number of requests and sessions that it has been given.
+    @ivar capacity: the most requests or sessions at once; L{None} for any number.
     @ivar connections: connections to it that are open, or being made.
-    @ivar max_connections: how many of them there may be; 0 for any number.
-    @ivar load: what LB_PEAK_EWMA knows of it.
-    @ivar pools: the connection pools of protocols, by the protocol's name.
+    @ivar max_connections: the most of these; 0 for any number.
+    @ivar load: the response times and error rates for LB_PEAK_EWMA.
+    @ivar pools: its connection pools, by the protocol's name.
     @ivar sends_proxy_header: whether connections to it begin with a header of PROXY protocol, so that
         each is for one client.
-    @ivar committed_protocol: the protocol that its connection is committed to, if it has but
-        one and that is known otherwise than by C{pools}; else empty.
+    @ivar committed_protocol: the protocol that its only connection has been used for, if that
+        is known from another process; else empty.
     @ivar closed: whether it can't be used any more.
-    @ivar retired: whether it has left its cluster, and only finishes what it
-        has begun.
-    @ivar cluster: the cluster that it is a member of now.
-    @ivar protocol_support: what protocols it speaks, if it is known not to speak all; see
+    @ivar retired: whether it has left its cluster, and only finishes its requests in
+        progress.
+    @ivar cluster: the cluster that it is a member of now; L{None} for none.
+    @ivar protocol_support: which protocols it speaks, if it is known not to speak all; see
         L{reverseproxy.cluster.protocol_support}.
-    @cvar is_reverse: whether this kind of host tends to come back by itself soon
-        after it is gone.
-    @cvar exclusive: whether this kind of host has but one connection, which it
-        leases to one protocol at a time, and is gone with.
-    @cvar server: the id of the server of the fleet that has its agent; empty for this one.
-    @ivar reserved: whether it is given no request for now, such as while another
-        worker has its connection; the cluster's to change.
+    @cvar is_reverse: whether an agent has dialled its connection, and so is likely to dial
+        again soon after that is lost.
+    @cvar exclusive: whether this kind of host has a single connection, which it leases to one
+        protocol at a time, and leaves its cluster when that is lost.
+    @cvar server: the id of the fleet's server that the agent is connected to; empty for this one.
+    @cvar max_weight: the largest weight of this kind of host.
+    @ivar reserved: whether it gets no requests for now, such as while another worker has
+        its connection; changed by the cluster only.
     """
 
     sends_proxy_header = False
@@ -157,42 +158,42 @@ class Host(ABC):
 
     def set_fault(self, fault: Fault, present: bool) -> None:
         """
-        Note that there is a reason why the host may not be picked, or is not any more.
+        Set or clear a reason why the host may not be picked.
 
-        The cluster has to be told of it; see L{Cluster.set_health}.
+        Members of a cluster are changed by L{Cluster.set_health}, which calls this.
         """
         health = self.health
         health.faults = health.faults | fault if present else health.faults & ~fault
         self.healthy = not health.faults
 
-    # what agents say of themselves, for hosts that have one; see L{AgentHost}
+    # what agents announce; see L{AgentHost}
 
     @property
     def identity(self) -> AgentIdentity | None:
-        """Who has brought it; L{None} for a host that no agent has."""
+        """The identity of its agent; L{None} for a host without one."""
         return None
 
     @property
     def figures(self) -> AgentFigures | None:
-        """What counts the requests that go to its agent, if anybody may ask."""
+        """The request counters of its agent, if there is an admin API that shows them."""
         return None
 
     @property
     def tells(self) -> bool:
-        """Whether its agent says which requests it has not sent on; see L{reverseproxy.wire.http.unsent}."""
+        """Whether its agent reports requests not sent on; see L{reverseproxy.wire.http.unsent}."""
         return False
 
     @property
     def announced(self) -> frozenset[str] | None:
-        """The protocols that it speaks, and no others, if its agent has said so."""
+        """The only protocols that it speaks, if its agent has announced them; else L{None}."""
         return None
 
     @property
     def same_agent(self) -> Collection[Host]:
         """
-        Hosts of the same agent, itself among them, where that is known.
+        The hosts of the same agent, including this one; empty if that is not known.
 
-        What ends one of them may well end the others.
+        A failure of one of them is likely to affect the others.
         """
         return ()
 
@@ -203,18 +204,18 @@ class Host(ABC):
 
     @property
     def single_use(self) -> bool:
-        """Whether a connection to it is for one request only, as it might be closed just before another."""
+        """Whether a connection to it carries one request only, as it might be closed just before another."""
         return False
 
     def on_behalf(self, client: str) -> None:  # noqa: B027 - most hosts need not know
         """
-        Say who the next connection is made for, if it is for one client alone, right before L{connect}.
+        Name the client of the next connection, if that is for one client; called right before L{connect}.
 
-        @param client: the address of who has the session.
+        @param client: the client's address.
         """
 
     def judge(self, outcome: Outcome) -> None:  # noqa: B027 - for hosts of other servers
-        """Tell whoever judges the host how it went, if that is not its cluster; see L{Cluster.report}."""
+        """Forward an outcome to the server that tracks this host; see L{Cluster.report}."""
 
     @property
     def state(self) -> str:
@@ -229,45 +230,45 @@ class Host(ABC):
 
     @property
     def rtt(self) -> float | None:
-        """Seconds to the host and back, if that is known without a request."""
+        """The round-trip time in seconds, if it is measured without requests; else L{None}."""
         return None
 
     @property
     def transport(self) -> Any:
-        """The one connection to the host; L{None} if there is no such one."""
+        """The single connection to the host; L{None} if it has none, or several."""
         return None
 
     def measure(self, times: Histogram) -> None:  # noqa: B027 - most hosts have nothing to measure
-        """Count from now on how long it takes to the host and back, where that is known without a request."""
+        """Record round-trip times from now on, if they are measured without requests."""
 
     @property
     def unanswered(self) -> float:
-        """For how many seconds the host has not answered a question whether it is there."""
+        """For how many seconds a ping to the host has not been answered; 0 if none is pending."""
         return 0.0
 
     def can_send_proxy_header(self) -> bool:
-        """Whether L{connect_for} can be called."""
+        """Return whether L{connect_for} can be called."""
         return False
 
     def connect_for(self, header: bytes, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        As L{connect}, for one client.
+        Connect as L{connect} does, for one client.
 
-        @param header: begins the connection, before TLS.
+        @param header: the PROXY protocol header, which begins the connection before TLS.
         """
         raise NotImplementedError
 
     @abstractmethod
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect a protocol, as L{IStreamClientEndpoint} has it.
+        Connect a protocol, like L{IStreamClientEndpoint}.
 
         @return: fails with L{HostGone} if the host can't be used any more.
         """
 
     def connect_check(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect a protocol that checks the host's health by its own protocol.
+        Connect a protocol for a health check.
 
         @return: as for L{connect}.
         """
@@ -275,43 +276,43 @@ class Host(ABC):
 
     def may_connect(self) -> bool:
         """
-        Say whether another connection may be made, by the cluster's C{max_connections}.
+        Return whether C{max_connections} allows another connection.
 
-        Pools ask before they connect.
+        Pools call this before they connect.
         """
         return not self.max_connections or self.connections < self.max_connections
 
     def connection_opened(self) -> None:
-        """A pool begins to make a connection."""
+        """Count a connection that a pool begins to make."""
         self.connections += 1
 
     def connection_closed(self) -> None:
         """
-        A connection is lost, is being closed or could not be made.
+        Count a connection that is lost, is being closed or could not be made.
 
         Called once for each L{connection_opened}.
         """
         self.connections -= 1
 
     def note_wait(self, waits: bool) -> None:  # noqa: B027
-        """Something that was sent to it has not been acknowledged for a moment, or all has been."""
+        """Take note that sent bytes stay unacknowledged, or that all have been acknowledged."""
 
     def usable(self) -> bool:
-        """Look whether the host can take another request."""
+        """Return whether the host is neither closed nor retired, nor about to be."""
         return not self.closed and not self.retired
 
     def renew(self) -> None:
-        """Begin new connections for further requests, as their settings have changed; finish the old ones."""
+        """Use new connections for further requests, as settings have changed; drain the old ones."""
         pools, self.pools = self.pools, {}
         for pool in pools.values():
             pool.drain()
 
     def retire(self) -> None:
         """
-        Finish what is under way, and then close.
+        Finish requests in progress, and then close.
 
-        Called when the host has left its cluster, and once more whenever it has
-        become idle after that.
+        Called when the host has left its cluster, and again whenever it has become idle
+        after that.
         """
         self.retired = True
         for pool in list(self.pools.values()):
@@ -319,7 +320,7 @@ class Host(ABC):
 
     def close(self, reason: str) -> None:
         """
-        Close all connections now; what is under way fails.
+        Close all connections now; requests in progress fail.
 
         @param reason: why, for logs.
         """

@@ -1,4 +1,4 @@
-"""What is known of a host's health."""
+"""The state of a host's health."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 class Fault(IntFlag):
-    """Why a host is not healthy; it may be for several reasons at once."""
+    """The reasons why a host is unhealthy; there may be several at once."""
 
     ORDERED = 1
-    """Someone said so."""
+    """Set by the caller of L{Cluster.set_health}, without a check."""
 
     CHECK = 2
-    """It fails its health checks."""
+    """The host fails its active health checks."""
 
     EJECTED = 4
-    """It has failed too many requests, or connects, in a row."""
+    """Outlier detection has ejected the host after too many failures in a row."""
 
     SERVICE = 8
-    """Its agent can't reach its service; see L{reverseproxy.cluster.health.service_health}."""
+    """The agent can't reach its service; see L{reverseproxy.cluster.health.service_health}."""
 
 
 class HostHealth:
     """
-    Why a host may not be picked, and by what that is found out.
+    The health of a host, and the state of what tracks it.
 
-    @ivar faults: why it is not healthy; nothing if it is.
-    @ivar failures: how often it has failed in a row, if at all.
-    @ivar check: its active health check.
-    @ivar service_up: whether its agent can reach its service, by all that it has said.
-    @ivar why: what has been said of the last fault that was found; for people.
+    @ivar faults: the reasons why it is unhealthy; none if it is healthy.
+    @ivar failures: its failures in a row, for outlier detection; L{None} without any.
+    @ivar check: its active health check; L{None} without one.
+    @ivar service_up: whether its agent has last reported that it can reach its service.
+    @ivar why: the message of the last reason, for people.
     """
 
     __slots__ = ("check", "failures", "faults", "service_up", "why")

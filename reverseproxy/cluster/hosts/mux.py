@@ -1,4 +1,4 @@
-"""Hosts whose connection carries many streams."""
+"""Hosts whose connection carries multiplexed streams."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from reverseproxy.metrics import Histogram
 
 WELL_PAUSE: Final = 0.25
-"""Seconds between two changes of mind of an agent that are heard; the last one always is."""
+"""The least seconds between two health reports of an agent that are acted on; the last always is."""
 
 
 class MuxHost(HeldHost):
     """
-    A host that an agent has brought, whose connection carries many streams.
+    A reverse host whose connection carries many streams.
 
-    To its cluster it is like one that is dialled, where dialling takes no time:
-    each connection is a stream.  What comes first, the end of the connection or
-    that the agent wants no more streams, takes it out of its cluster.
+    To its cluster it is like a static host, but connecting takes no time: each
+    connection is a stream.  It leaves its cluster when the connection is lost, or when
+    the agent announces that it accepts no more streams.
     """
 
     __slots__ = ("_session", "_settling")
@@ -65,11 +65,11 @@ class MuxHost(HeldHost):
 
     @property
     def rtt(self) -> float | None:
-        """Seconds that the last ping took, if one has been answered."""
+        """The round-trip time of the last ping in seconds; L{None} if none has been answered."""
         return self._session.rtt
 
     def measure(self, times: Histogram) -> None:
-        """Count how long pings take from now on."""
+        """Record the round-trip times of pings from now on."""
         self._session.on_rtt = times.note
 
     @property
@@ -79,21 +79,20 @@ class MuxHost(HeldHost):
 
     @property
     def unanswered(self) -> float:
-        """For how many seconds a ping has not been answered."""
+        """For how many seconds a ping has not been answered; 0 if none is pending."""
         return self._session.unanswered
 
     @property
     def streams(self) -> int:
-        """How many streams the connection carries now."""
+        """The number of open streams."""
         return self._session.streams
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream.
 
-        @return: fires at once; fails with L{HostGone} if the host can't be used
-            any more, or with L{ConnectionUnavailable} if it has as many
-            streams as it may have.
+        @return: fires at once; fails with L{HostGone} if the host can't be used any more,
+            or with L{ConnectionUnavailable} if the limit of streams is reached.
         """
         if not self._session.usable:
             return fail(HostGone(f"{self.address} is gone"))
@@ -104,15 +103,15 @@ class MuxHost(HeldHost):
         self._session.note_wait(waits)
 
     def usable(self) -> bool:
-        """Look whether the connection can carry another stream."""
+        """Return whether another stream can be opened."""
         return not self.closed and not self.retired and self._session.usable
 
     def listen(self, told: Callable[[MuxHost, bool], object], clock: IReactorTime) -> None:
         """
-        Hear what the agent says of its service.
+        Listen to the agent's reports whether it can reach its service.
 
-        @param told: called with this host, and whether the service can be
-            reached; not more often than once in L{WELL_PAUSE}, whatever comes.
+        @param told: called with this host, and whether the service can be reached; at most
+            once in L{WELL_PAUSE}, however many reports arrive.
         """
         self.tells = True
 
@@ -132,20 +131,20 @@ class MuxHost(HeldHost):
 
     def tell_leaving(self, seconds: float) -> bool:
         """
-        Tell the agent that we are about to leave; requests may be sent to it on.
+        Announce to the agent that this server is about to stop; further streams may be opened.
 
         @param seconds: after which it is to dial another connection.
-        @return: whether it understands that.
+        @return: whether the agent understands that.
         """
         return not self.closed and self._session.tell_leaving(seconds)
 
     def retire(self) -> None:
-        """Open no more streams, and close the connection when those that are open have ended."""
+        """Open no more streams, and close the connection when the open ones have ended."""
         super().retire()
         self._session.go_away()
 
     def close(self, reason: str) -> None:
-        """Close the connection; what is under way fails."""
+        """Close the connection; requests in progress fail."""
         if self.closed:
             return
         self.closed = True
@@ -154,13 +153,13 @@ class MuxHost(HeldHost):
         self._session.close(reason)
 
     def _going(self) -> None:
-        """The agent wants no more streams."""
+        """Leave the cluster, as the agent accepts no more streams."""
         self._leave("the agent leaves")
         if not self.closed:
             self.retire()
 
     def _lost(self, reason: Failure) -> None:
-        """The connection is lost, and with it the host; the streams are told after this."""
+        """Close the host, as its connection is lost; called before the streams get their connectionLost."""
         self.closed = True
         settling, self._settling = self._settling, None
         if settling is not None:

@@ -1,4 +1,4 @@
-"""Hosts whose connection is lent to one protocol at a time."""
+"""Hosts whose connection is leased to one protocol at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 if TYPE_CHECKING:
     pass
 
-# Under the name by which readers of the log know these lines.
+# Keep the namespace that these log lines had before they moved here.
 log = Logger(namespace="reverseproxy.cluster.host")
 
 _UNCARRIED: Final = "its agent has passed nothing on"
@@ -37,10 +37,10 @@ _UNCARRIED: Final = "its agent has passed nothing on"
 
 class LeasableConnection(Handover):
     """
-    A L{ReverseHost}'s hold on its connection.
+    The protocol that has a L{ReverseHost}'s connection between leases.
 
-    Between leases it keeps what arrives, as a server may speak first, and waits
-    for the connection to be lost.
+    It buffers what arrives before the first lease, as a service may speak first, and
+    closes the connection if something arrives between leases.
     """
 
     _receive: Callable[[bytes], None] | None = None  # behind the mark, if one is expected
@@ -56,14 +56,14 @@ class LeasableConnection(Handover):
         self._used = False
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give reads to whoever has the connection, but for the mark that may be at their beginning."""
+        """Pass reads to a callback, except for the mark that they may begin with."""
         if self.looks:
             self._receive = receive
             receive = self._look_for_mark
         super().rebind(receive)
 
     def _look_for_mark(self, data: bytes) -> None:
-        """See what the agent says of what was sent to it."""
+        """Read the mark, by which the agent says whether it has sent the request on."""
         receive, self._receive = self._receive, None
         if receive is not None and data.startswith(CARRIED):
             self.looks = False
@@ -71,18 +71,18 @@ class LeasableConnection(Handover):
             if len(data) > 1:
                 receive(data[1:])
         else:
-            # Not closed: whoever has the connection has to hear why from its loss.
+            # Not closed: the inner protocol has to learn the reason from the loss of the connection.
             self._not_carried = data.startswith(NOT_CARRIED)
             self._host._leave(_UNCARRIED if self._not_carried else "its agent has not said what it sends")
             self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep what arrives before the first lease."""
+        """Buffer what arrives before the first lease; close the connection if it arrives after that."""
         if self.looks and not self._early and not data.startswith(CARRIED):
             self._look_for_mark(data)
             return
         if self._used:
-            # Nobody asked for this: the next user must not take it for an answer of his.
+            # No request is pending: the next one must not take this for its response.
             self._host.close("data came while the connection was idle")
             return
         self._early.append(data)
@@ -92,9 +92,9 @@ class LeasableConnection(Handover):
             self.transport.pauseProducing()
 
     def lease(self, inner: IProtocol) -> None:
-        """Give the connection to C{inner}, with what has arrived for it."""
+        """Hand the connection over to C{inner}, with the buffered bytes."""
         if self._paused:
-            # Before it is handed over, as its new user may want to pause it himself.
+            # Before the handover, as the inner protocol may pause it itself.
             self._paused = False
             self._max_early = sys.maxsize
             self.transport.resumeProducing()
@@ -105,7 +105,7 @@ class LeasableConnection(Handover):
         self.hand_over(inner, b"".join(early))
 
     def readConnectionLost(self) -> None:
-        """The agent sends no more: it may still receive what is under way."""
+        """Handle the agent's half-close: it may still receive the request in progress."""
         self._host._leave("the agent closed its side")
         if self.inner is None:
             self._host.close("the agent closed its side")
@@ -113,8 +113,8 @@ class LeasableConnection(Handover):
             super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is lost, and with it the host."""
-        # In this order, so that a user who releases the host does not get it to try again.
+        """Forward the loss of the connection, and close the host."""
+        # In this order, so that a request that releases the host does not get it for its retry.
         self._host._lost(reason)
         super().connectionLost(Failure(StreamRefused(_UNCARRIED)) if self._not_carried else reason)
         self._early.clear()
@@ -123,18 +123,18 @@ class LeasableConnection(Handover):
 
 class ReverseHost(HeldHost):
     """
-    A host that an agent has brought: it leases the connection that it holds.
+    A host that leases its agent's connection to one protocol at a time.
 
-    Make one when the agent has been accepted, and L{attach} it, with which it
-    takes the connection over.  From then on the host belongs to its cluster.
+    It is made when the agent has been accepted; L{attach} then takes the connection
+    over.  After that the host can be added to a cluster.
 
-    With several workers the connection may move to another process, and come
-    back: L{depart} and L{arrive}.
+    With several workers the connection may move to another process and back: L{depart}
+    and L{arrive}.
 
     @ivar away: whether another worker has the connection, or is being given it.
-    @ivar fetch: asks for the connection when the host is to be connected, if it
-        is away; fires when L{arrive} was called.  L{None} where nobody may pick
-        a host that is away.
+    @ivar fetch: requests the connection from another worker when the host is to be
+        connected; its Deferred fires after L{arrive}.  L{None} if hosts that are away are
+        not to be picked.
     """
 
     __slots__ = (
@@ -167,8 +167,8 @@ class ReverseHost(HeldHost):
         """
         @param transport: the connection.
         @param on_gone: see L{AgentHost}.
-        @param max_early_bytes: bytes that are kept before the first lease; when
-            there are more, reading is paused until then.
+        @param max_early_bytes: bytes that are buffered before the first lease; when there are
+            more, reading is paused until then.
         @param close_timeout: seconds that the peer may take to agree to a close
             before the connection is aborted.
         """
@@ -190,7 +190,7 @@ class ReverseHost(HeldHost):
 
     @property
     def state(self) -> str:
-        """As for any host; leased, if an idle protocol has the connection; away, if another worker has."""
+        """As L{Host.state}; "leased" if an idle protocol has the connection, "away" if another worker has."""
         state = super().state
         if self.away and state == "idle":
             return "away"
@@ -198,16 +198,16 @@ class ReverseHost(HeldHost):
 
     @property
     def transport(self) -> Any:
-        """The connection, if it is here."""
+        """The connection; L{None} if another worker has it."""
         return self._transport
 
     def expect_mark(self) -> None:
-        """The agent begins what it sends with a mark; see L{reverseproxy.wire.mosn.marks}."""
+        """Expect a mark at the beginning of what the agent sends; see L{reverseproxy.wire.mosn.marks}."""
         self._held.looks = True
 
     @property
     def marked(self) -> bool:
-        """Whether what the agent sends begins with a mark that has not been taken yet."""
+        """Whether a mark is expected that has not been read yet."""
         return self._held.looks
 
     @property
@@ -220,25 +220,25 @@ class ReverseHost(HeldHost):
         """See L{HeldHost.receiver}."""
         return self._held
 
-    # from worker to worker
+    # moving between workers
 
     @property
     def holder(self) -> Handover | None:
-        """The protocol that the host has its connection from."""
+        """The handover that the host has its connection from."""
         return self._held._handover
 
     @property
     def early(self) -> bytes:
-        """What has come before the first lease."""
+        """The bytes that have arrived before the first lease."""
         return b"".join(self._held._early)
 
     def depart(self, on_gone: Callable[[ReverseHost, str], object]) -> None:
         """
-        Let go of the connection, which somebody else has from now on.
+        Give the connection up, which another worker has from now on.
 
-        Nobody may have it: see L{take_back}.
+        It must not be leased; see L{take_back}.
 
-        @param on_gone: takes the place of the one that was given before.
+        @param on_gone: replaces the callback that was given before.
         """
         self.away = True
         self.same_agent = ()
@@ -255,12 +255,12 @@ class ReverseHost(HeldHost):
         marked: bool = False,
     ) -> None:
         """
-        Take the connection, if the host has none.
+        Take a connection that has moved here, if the host has none.
 
         @param owner: the protocol that has it.
         @param on_gone: as for a new host.
-        @param surplus: bytes that have come before the first lease.
-        @param used: whether there was one, so that nothing may come before the next.
+        @param surplus: bytes that have arrived before the first lease.
+        @param used: whether it has been leased, so that nothing may arrive before the next lease.
         @param marked: see L{marked}.
         @raise ConnectionUnavailable: if the connection is lost already.
         """
@@ -276,11 +276,10 @@ class ReverseHost(HeldHost):
         """
         Lease the connection to a protocol, until it is lost.
 
-        A protocol that has it already, but is idle and L{IDetachable}, is made
-        to give it up.
+        A protocol that has it already, but is idle and L{IDetachable}, is detached.
 
-        @return: fires at once, unless another worker has the connection; fails
-            with L{HostGone} if the host can't be used any more, or is in use.
+        @return: fires at once, unless another worker has the connection; fails with
+            L{HostGone} if the host can't be used any more, or is in use.
         """
         held = self._held
         if self.away and self.fetch is not None and not self.closed:
@@ -289,7 +288,7 @@ class ReverseHost(HeldHost):
             return fail(HostGone(f"{self.address} is gone"))
         if held.inner is not None and not self._take_back():
             return fail(HostGone(f"{self.address} is in use"))
-        if self.closed or self._left:  # its last protocol could not be followed by another one
+        if self.closed or self._left:  # the last protocol has left the connection unusable
             return fail(HostGone(f"{self.address} is gone"))
         try:
             factory.doStart()
@@ -309,20 +308,20 @@ class ReverseHost(HeldHost):
         return succeed(protocol)
 
     def may_connect(self) -> bool:
-        """The one connection that there is may always be leased."""
+        """Return true: the single connection may always be leased."""
         return True
 
     def connection_opened(self) -> None:
-        """The one connection that there is has been leased."""
+        """Do nothing: the single connection is leased, not opened."""
 
     def connection_closed(self) -> None:
-        """The lease is over; the connection is still there, or the host is gone with it."""
+        """Do nothing: the lease has ended, and the connection stays, or the host is closed with it."""
 
     def take_back(self) -> bool:
         """
-        Take the connection back from a protocol that is idle.
+        Take the connection back from an idle protocol.
 
-        @return: whether nobody has it now.
+        @return: whether no protocol has it now.
         """
         return self._held.inner is None or self._take_back()
 
@@ -338,7 +337,7 @@ class ReverseHost(HeldHost):
             factory.doStop()
 
     def usable(self) -> bool:
-        """Look whether the connection can take another request, or is being closed."""
+        """Return whether the connection can carry another request, and is not being closed."""
         if getattr(self._transport, "disconnecting", False):
             self._leave("its connection is being closed")
             return False
@@ -346,10 +345,9 @@ class ReverseHost(HeldHost):
 
     def retire(self) -> None:
         """
-        Close the connection, if it is idle, at once.
+        Close the connection at once if it is idle.
 
-        An agent that drains waits for this: it knows then that no request is on
-        its way to it.
+        An agent that drains waits for this, which shows that no request is on its way.
         """
         super().retire()
         if self.closed or self.active:

@@ -1,4 +1,4 @@
-"""Hosts that are dialled."""
+"""Hosts that this process dials."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class StaticHost(Host):
-    """A host that is dialled."""
+    """A host that this process dials."""
 
     __slots__ = (
         "_check_endpoint",
@@ -60,7 +60,7 @@ class StaticHost(Host):
             that may have several.
         @param check_endpoint: dials the host for its health checks, if these go
             to another port.
-        @param introduce: makes what dials the host, and begins with certain bytes.
+        @param introduce: given the PROXY protocol header, makes the endpoint that begins with it.
         @param sends_proxy_header: see L{Host}; then C{endpoint} names no client.
         """
         super().__init__(address or config.address, config.hostname, config.weight, config.metadata)
@@ -74,7 +74,7 @@ class StaticHost(Host):
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Dial.
+        Dial the host.
 
         @return: fails with L{ConnectionUnavailable} at the deadline, with
             L{HostGone} if the host was closed, or with the endpoint's error.

@@ -1,1 +1,1 @@
-"""Hosts that are given by name."""
+"""Hosts that the configuration gives by name: DNS."""

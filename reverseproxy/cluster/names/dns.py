@@ -1,12 +1,12 @@
 """
-Asking name servers directly.
+A DNS client that queries name servers directly.
 
-The system's resolver tells neither how long addresses are good for, nor can it
-be given other servers than the system's own.
+The system's resolver neither returns the time to live of addresses, nor can it use
+other servers than the system's own.
 
 The messages and their protocols are Twisted's (L{twisted.names.dns}).  Its resolver
-(L{twisted.names.client.Resolver}) is not used: it knows neither C{ndots} nor the list of
-domains to search, and takes answers from whoever sends them (until 26.10).
+(L{twisted.names.client.Resolver}) is not used: it supports neither C{ndots} nor search
+domains, and accepts answers from any address (until 26.10).
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ if TYPE_CHECKING:
 log = Logger()
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
-"""Where the system's name servers are."""
+"""The file with the system's name servers."""
 
 SOCKET_LIFE: Final = 300.0
 """
-Seconds that a socket for questions is used.
+Seconds for which a socket for queries is used.
 
-An answer can be forged by who guesses the port and a number that is new for
-each question, so that the port must not stay the same for ever.
+An attacker can forge an answer by guessing the port and the query's number, so the
+port must not stay the same for ever.
 """
 
 _MAX_NDOTS: Final = 15
 
 
 class NotResolved(ReverseProxyError):
-    """A name could not be looked up."""
+    """A name could not be resolved."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsSettings:
     """
-    Which servers to ask, and how.
+    Which name servers to query, and how.
 
-    @ivar servers: addresses and ports, in the order in which to ask them.
-    @ivar search: domains to look for names in.
-    @ivar ndots: names with fewer dots are looked for in these domains first.
+    @ivar servers: addresses and ports, in the order in which they are queried.
+    @ivar search: the search domains.
+    @ivar ndots: names with fewer dots are looked for in the search domains first.
     @ivar timeout: seconds to wait for one answer.
-    @ivar attempts: how often each server is asked.
+    @ivar attempts: how often each server is queried.
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -77,9 +77,9 @@ class DnsSettings:
 
     def candidates(self, name: str) -> list[str]:
         """
-        List the names to ask for, in order.
+        Return the names to query, in order.
 
-        A name that ends with a dot is complete as it is.
+        A name that ends with a dot is fully qualified.
         """
         if name.endswith("."):
             return [name[:-1]]
@@ -89,9 +89,9 @@ class DnsSettings:
 
 def parse_resolv_conf(text: str, port: int = 53) -> DnsSettings:
     """
-    Read what a file like C{/etc/resolv.conf} says.
+    Parse a file like C{/etc/resolv.conf}.
 
-    What can't be understood is skipped, as the system's resolver does.
+    Unknown or invalid lines are skipped, as by the system's resolver.
 
     @param port: the port of the servers in it.
     """
@@ -135,10 +135,10 @@ def _is_ip(text: str) -> bool:
 
 def dns_settings(config: ClusterConfig) -> DnsSettings | None:
     """
-    Which name servers a cluster wants to be asked.
+    Return the name servers that a cluster is configured with.
 
-    @return: L{None} if the system's resolver will do.
-    @raise ConfigError: if servers are wanted, and there are none; placed in the cluster.
+    @return: L{None} for the system's resolver.
+    @raise ConfigError: if there are none, or they can't be used; placed in the cluster.
     """
     given = config.dns_resolvers
     if given.servers:
@@ -172,24 +172,24 @@ def dns_settings(config: ClusterConfig) -> DnsSettings | None:
 
 
 class _Controller:
-    """What Twisted's DNS protocols want beside them."""
+    """The controller that Twisted's DNS protocols call."""
 
     def messageReceived(self, *message: object) -> None:
-        """An answer that nobody waits for any more."""
+        """Drop an answer to a query that has timed out."""
 
     def connectionMade(self, protocol: object) -> None:
-        """Nothing to do: whoever connects knows."""
+        """Do nothing: the caller has the protocol from its endpoint."""
 
     def connectionLost(self, protocol: object) -> None:
-        """Questions that are open run into their timeouts."""
+        """Do nothing: pending queries time out."""
 
 
 class _Datagrams(dns.DNSDatagramProtocol):
     """
-    Takes an answer only from whom was asked.
+    A DNS protocol over UDP that accepts an answer only from the server that was queried.
 
-    Twisted looks at that from 26.10 on, by the text of the address, which is not
-    the same in a question and in an answer for every address of IPv6.
+    Twisted checks that from 26.10 on, by the text of the address, which for some addresses
+    of IPv6 differs between a query and its answer.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -197,7 +197,7 @@ class _Datagrams(dns.DNSDatagramProtocol):
         self._asked: dict[int, tuple[str, int]] = {}
 
     def writeMessage(self, message: dns.Message, address: tuple[str, int]) -> None:  # noqa: N802 - Twisted's name
-        """Ask."""
+        """Send a query, and remember its server."""
         live = self.liveMessages
         if len(self._asked) > 2 * len(live) + 16:
             self._asked = {number: asked for number, asked in self._asked.items() if number in live}
@@ -205,7 +205,7 @@ class _Datagrams(dns.DNSDatagramProtocol):
         super().writeMessage(message, address)
 
     def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Hear an answer."""
+        """Receive an answer, and drop it if it is not from the queried server."""
         asked = self._asked.get(int.from_bytes(data[:2], "big"))
         if asked is None or _comparable(asked) != _comparable(addr):
             log.debug("an answer from {address} to nothing that it was asked is dropped", address=addr)
@@ -214,16 +214,16 @@ class _Datagrams(dns.DNSDatagramProtocol):
 
 
 def _comparable(address: tuple[str, int]) -> tuple[object, int]:
-    # What is received does not say by which interface, as the address of a question may.
+    # The address of a query may have an interface, but that of an answer does not.
     return ip_address(address[0].partition("%")[0]), address[1]
 
 
 @dataclass(slots=True)
 class _Socket:
     """
-    A socket for questions.
+    A socket for queries.
 
-    @ivar until: when it is not to be used any more.
+    @ivar until: when it is to be replaced, in the clock's seconds.
     """
 
     protocol: dns.DNSDatagramProtocol
@@ -233,14 +233,14 @@ class _Socket:
 
 @implementer(IHostResolution)
 class _Resolution:
-    """A lookup under way."""
+    """A lookup in progress."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.answer: Deferred[None] | None = None
 
     def cancel(self) -> None:
-        """End it; nothing more is reported."""
+        """Cancel the lookup; nothing more is reported."""
         if self.answer is not None:
             self.answer.cancel()
 
@@ -248,20 +248,20 @@ class _Resolution:
 @implementer(IHostnameResolver)
 class DnsClient:
     """
-    Looks names up at given servers.
+    Resolves names by given servers.
 
-    The servers are asked one after the other, as long as they do not answer.
+    The servers are queried one after the other, until one answers.
     """
 
     def __init__(self, settings: DnsSettings, reactor: Any) -> None:
         self._settings = settings
         self._reactor = reactor
         self._sockets: dict[bool, _Socket] = {}
-        """By whether they are for IPv6."""
+        """The sockets, by whether they are for IPv6."""
 
     def stop(self) -> Deferred[Any]:
         """
-        Close the sockets; what is under way fails at its timeout.
+        Close the sockets; pending queries fail at their timeout.
 
         @return: fires when they are closed.
         """
@@ -276,7 +276,7 @@ class DnsClient:
         addressTypes: Sequence[type[IAddress]] | None = None,  # noqa: N803
         transportSemantics: str = "TCP",  # noqa: N803
     ) -> IHostResolution:
-        """See L{IHostnameResolver}; an L{IAnswerReceiver} is told more."""
+        """See L{IHostnameResolver}; an L{IAnswerReceiver} gets the time to live, too."""
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         types = addressTypes or (IPv4Address, IPv6Address)
@@ -291,11 +291,11 @@ class DnsClient:
 
     def records(self, name: str, kind: int) -> Deferred[list[Any]]:
         """
-        Ask for all records of a kind that a name has.
+        Query all records of a type that a name has.
 
-        @param name: complete, as search domains are for hosts.
-        @return: these, as L{twisted.names.dns} has them; none if there is no such name.  Fails
-            with L{NotResolved} if nobody says.
+        @param name: fully qualified: search domains are not used.
+        @return: records of L{twisted.names.dns}; empty if there is no such name.  Fails with
+            L{NotResolved} if no server answers.
         """
         return Deferred.fromCoroutine(self._records(name, kind))
 
@@ -316,7 +316,7 @@ class DnsClient:
     async def _answer(
         self, receiver: IResolutionReceiver, name: str, kinds: Sequence[int], port: int
     ) -> None:
-        """Report all addresses of the first candidate that has any."""
+        """Report all addresses of the first candidate name that has any."""
         reason = "it has no address"
         for candidate in self._settings.candidates(name):
             records: list[Any] = []
@@ -349,7 +349,7 @@ class DnsClient:
 
     async def _ask(self, name: str, kind: int) -> Any:
         """
-        Ask the servers, until one answers.
+        Query the servers, until one answers.
 
         @return: the answer, which may be that there is no such name.
         @raise NotResolved: if none answers.
@@ -392,7 +392,7 @@ class DnsClient:
         return socket
 
     async def _query_tcp(self, server: tuple[str, int], query: dns.Query) -> Any:
-        """Ask again where the answer did not fit into a datagram."""
+        """Query by TCP, after an answer that did not fit into a datagram."""
         timeout = self._settings.timeout
         make = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
         protocol = await connectProtocol(

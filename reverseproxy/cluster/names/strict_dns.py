@@ -1,8 +1,8 @@
 """
-Hosts by name: a cluster of type STRICT_DNS has all addresses that its names have.
+Clusters of type STRICT_DNS: their hosts are all addresses that their names resolve to.
 
-Each address is a host of its own.  Hosts come and go as the answers change; when
-a name can't be looked up, its hosts stay.
+Each address is a host of its own.  Hosts are added and removed as the answers change;
+while a name can't be resolved, its hosts stay.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ log = Logger()
 @dataclass(frozen=True, slots=True)
 class NamedHosts:
     """
-    Hosts that the configuration has as one name.
+    A name in the configuration, which resolves to hosts.
 
     @ivar name: the name.
-    @ivar port: their port.
+    @ivar port: the port of its hosts.
     @ivar make: makes the host at an address such as C{"10.0.0.1:8080"}.
-    @ivar kind: what these hosts have in common; those of another kind are others,
-        though they may have the same address.
+    @ivar kind: their L{host_kind<reverseproxy.cluster.building.host_kind>}: a host of another
+        kind is replaced, even at the same address.
     """
 
     name: str
@@ -48,7 +48,7 @@ class NamedHosts:
 
 @implementer(IClusterTask)
 class StrictDns:
-    """Keeps the hosts of one cluster in accord with its names."""
+    """The task that resolves the names of one cluster, and updates its hosts."""
 
     def __init__(
         self,
@@ -60,10 +60,9 @@ class StrictDns:
         stopped: Callable[[], object] = lambda: None,
     ) -> None:
         """
-        @param entries: the names; of entries with an address in common the
-            first one has it.
-        @param resolve: begins to look a name up.
-        @param random: numbers from 0 to 1, which spread the lookups.
+        @param entries: the names; an address that several resolve to belongs to the first.
+        @param resolve: resolves a name, again and again.
+        @param random: numbers from 0 to 1, for the jitter between lookups.
         @param stopped: called when there will be no more lookups.
         """
         self._cluster = cluster
@@ -75,20 +74,20 @@ class StrictDns:
         self._names: dict[str, ReresolvingName] = {}
         self._known: dict[str, tuple[str, ...]] = {}
         self._hosts: dict[str, tuple[object, Host]] = {}
-        """The hosts that we have added, by address, each with its kind."""
+        """The hosts that this task has added, by address, each with its kind."""
 
     def take_over(self, other: StrictDns) -> None:
         """
-        Go on with what another one knows, which has been stopped.
+        Take over the addresses and hosts of another one, which has been stopped.
 
-        To be called before L{start}.  Hosts that no name has any more go once all names
-        have been looked up, or are known.
+        To be called before L{start}.  Hosts that no name resolves to any more are removed once
+        all names have been resolved, or their addresses taken over.
         """
         self._known = other._known
         self._hosts = other._hosts
 
     def start(self) -> None:
-        """Begin to look the names up; see L{IClusterTask}."""
+        """Start resolving the names; see L{IClusterTask}."""
         config = self._cluster.config
         self._cluster.expect(config.connect_timeout)
         for entry in self._entries:
@@ -109,13 +108,13 @@ class StrictDns:
             name.look_up()
 
     def withdraw(self, reason: str) -> None:
-        """Let go of all hosts, after it was stopped."""
+        """Remove all hosts, after L{stop}."""
         hosts, self._hosts = self._hosts, {}
         for _, host in hosts.values():
             self._cluster.remove_host(host, reason)
 
     def stop(self) -> None:
-        """Look up no more; the hosts stay; see L{IClusterTask}."""
+        """Stop resolving; the hosts stay; see L{IClusterTask}."""
         for name in self._names.values():
             name.stop()
         self._known = {name: each.addresses for name, each in self._names.items()}
@@ -123,10 +122,10 @@ class StrictDns:
         self._stopped()
 
     def joined(self, host: Host) -> None:
-        """Nothing to do; see L{IClusterTask}."""
+        """Do nothing; see L{IClusterTask}."""
 
     def left(self, host: Host) -> None:
-        """Nothing to do; see L{IClusterTask}."""
+        """Do nothing; see L{IClusterTask}."""
 
     def _changed(self) -> None:
         cluster = self._cluster
@@ -134,7 +133,7 @@ class StrictDns:
         for entry in self._entries:
             for ip in self._names[entry.name].addresses:
                 wanted.setdefault(join_host_port(ip, entry.port), entry)
-        # New ones first, so that the cluster is not without hosts in between.
+        # Add before removing, so that the cluster is never without hosts.
         for address, entry in wanted.items():
             kind, old = self._hosts.get(address, (None, None))
             if old is not None and kind != entry.kind and cluster.hosts.get(address) is old:
