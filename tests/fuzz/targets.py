@@ -59,7 +59,7 @@ from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import RpcFrameDecoder, XProtocol
 from reverseproxy.wire.yamux.events import Data, MuxLimits
 from reverseproxy.wire.yamux.session import Mux
-from reverseproxy.workers.messages import MessageReader
+from reverseproxy.workers.messages import ControlMessageReader
 from tests.fuzz import seeds, worlds
 
 SIZES: Final = (1, 2, 3, 5, 9, 17, 64, 500)
@@ -448,7 +448,7 @@ def messages(data: bytes) -> None:
     whole, cut = pieces(data)
 
     def read(feeds: list[bytes]) -> list[Any]:
-        reader = MessageReader()
+        reader = ControlMessageReader()
         found: list[Any] = []
         try:
             for feed in feeds:

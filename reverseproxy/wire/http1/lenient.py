@@ -38,6 +38,7 @@ _BEGIN: Final = b"HTTP/1."
 _NAME: Final = re.compile(TOKEN + rb"+")
 _VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 _CODINGS: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
+_CODINGS_OR_NONE: Final = _CODINGS | {b""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,20 +187,20 @@ def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
             codings += filter(None, (coding.strip(b" \t").lower() for coding in value.split(b",")))
     if len(lengths) > 1:
         raise HttpError(502, "the response has several lengths")
-    if coded and not codings:
+    if not coded:
+        return _write_length(lengths), True, b""
+    chunked = codings[-1:] == [b"chunked"]
+    plain = [coding for coding in codings if coding != b"identity"]
+    if codings and not plain:
+        return _write_length(lengths), not lengths, b""
+    if chunked:
+        plain.pop()
+    coding = b"".join(plain)
+    if len(plain) > 1 or coding not in (_CODINGS_OR_NONE if chunked else _CODINGS):
         raise HttpError(502, "transfer coding of the response is not understood")
-    if coded:
-        plain = [coding for coding in codings if coding != b"identity"]
-        if not plain:
-            return _write_length(lengths), not lengths, b""
-        if codings[-1] == b"chunked":
-            plain.pop()
-            if not plain or (len(plain) == 1 and plain[0] in _CODINGS):
-                return b"Transfer-Encoding: chunked\r\n", not lengths, b"".join(plain)
-        elif len(plain) == 1 and plain[0] in _CODINGS:
-            return b"", False, plain[0]
-        raise HttpError(502, "transfer coding of the response is not understood")
-    return _write_length(lengths), True, b""
+    if chunked:
+        return b"Transfer-Encoding: chunked\r\n", not lengths, coding
+    return b"", False, coding
 
 
 def _length(text: bytes) -> int:

@@ -56,25 +56,40 @@ class ResponseChunks(ChunkedBody):
         """See L{ChunkedBody.feed}."""
         found: list[bytes] = []
         self._data = found
-        at = 0
-        left = self._left
         text = data
         if self._partial:
             text = self._partial + data
             self._partial = b""
+        at = 0 if self._last else self._read_chunks(text, found)
+        if self._last:
+            end = find_end(text, at)
+            if end >= 0:
+                self._read_trailers(text[at + 1 : end])
+                return text[end:]
+            self._partial = text[at:]
+            self._check_size(len(self._partial))
+        self._bound(len(data), found)
+        return b""
+
+    def _read_chunks(self, text: bytes, found: list[bytes]) -> int:
+        """
+        Read up to the line of the last chunk.
+
+        @param found: gets the data.
+        @return: the place of the LF at the end of that line, if it has come.
+        """
+        at = 0
         size = len(text)
+        left = self._left
         pattern = self._next
-        while not self._last:
+        while at < size:
             if left:
                 end = at + left
-                if at < size:
-                    found.append(text[at:end])
+                found.append(text[at:end])
                 if end >= size:
-                    left = end - size
-                    at = size
+                    left, at = end - size, size
                     break
-                at = end
-                left = 0
+                left, at = 0, end
             line = pattern.match(text, at)
             if line is None:
                 self._keep(text[at:], pattern)
@@ -85,19 +100,12 @@ class ResponseChunks(ChunkedBody):
             if not left:
                 self._last = True
                 at -= 1  # without trailers, the empty line begins with the end of this one
-            elif left > MAX_LENGTH:
+                break
+            if left > MAX_LENGTH:
                 raise HttpError(502, "a chunk of the response is too large")
         self._left = left
         self._next = pattern
-        if self._last:
-            end = find_end(text, at)
-            if end >= 0:
-                self._read_trailers(text[at + 1 : end])
-                return text[end:]
-            self._partial = text[at:]
-            self._check_size(len(self._partial))
-        self._bound(len(data), found)
-        return b""
+        return at
 
     def _check_size(self, size: int) -> None:
         """Refuse trailers of too many bytes."""

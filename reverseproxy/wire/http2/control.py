@@ -229,13 +229,7 @@ class ControlReader(MessageReader):
         if number:
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"SETTINGS on stream {number}")
         if flags & FrameFlag.ACK:
-            if payload:
-                raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
-            if self.acknowledged:
-                self._spend_control("acknowledgements of SETTINGS")
-            else:
-                self._growth.measured(self._now - self._greeted_at, self._now)
-            self.acknowledged = True
+            self._on_settings_ack(payload)
             return
         if len(payload) % 6:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
@@ -262,6 +256,15 @@ class ControlReader(MessageReader):
             self._apply_window(window)
         self._reply(_SETTINGS_ACK)
         self._events.append((0, PEER_SETTINGS))
+
+    def _on_settings_ack(self, payload: bytes) -> None:
+        if payload:
+            raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
+        if self.acknowledged:
+            self._spend_control("acknowledgements of SETTINGS")
+        else:
+            self._growth.measured(self._now - self._greeted_at, self._now)
+        self.acknowledged = True
 
     def _apply(self, key: int, value: int) -> None:
         """Act on one of the peer's settings; unknown ones are ignored."""

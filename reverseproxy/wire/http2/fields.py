@@ -66,6 +66,9 @@ _UPGRADE: Final = frozenset({b"upgrade"})
 
 _NOT_FORWARDED: Final = CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
 
+_SPECIAL: Final = frozenset({b"content-length", b"cookie", b"expect", b"host", b"te"})
+"""Fields of a request that are read, beside pseudo-headers."""
+
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 _NO_BODY: Final = frozenset({204, 304})
@@ -156,126 +159,138 @@ def parse_request(
     @raise Malformed: if it breaks the rules of HTTP/2.
     @raise HttpError: if it is a request that we don't take.
     """
-    pseudo, host, length, expect, marks, headers = _read_request_fields(
-        fields, _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO, foreign
-    )
-    method, path, authority, offer = _read_pseudo(pseudo)
+    found = _RequestFields(fields, _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO, foreign)
+    method, path, authority, offer = _read_pseudo(found.pseudo)
+    headers, length, marks = found.headers, found.length, found.marks
     if authority is None:
-        authority = host or b""
-    elif host is not None and host.lower() != authority.lower():
+        authority = found.host or b""
+    elif found.host is not None and found.host.lower() != authority.lower():
         raise Malformed("host and :authority differ")
     if not _good_authority(authority):
         raise HttpError(400, "the authority is not a host with a port")
     if len(headers) > max_fields:
         raise HttpError(431, f"more than {max_fields} header fields (max_headers_count)")
-    options, upgrade = _NONE, b""
+    upgrade = b""
     if offer is not None:
-        if FIELD in pseudo:
-            options = _UPGRADE
-            if length != offer.length and (length >= 0 or offer.length > 0):
-                raise Malformed("content-length and :upgrade differ")
-        else:
-            # What follows is no body, but the other protocol.
-            headers = [field for field in headers if field[0] != b"content-length"]
+        ours = FIELD in found.pseudo
+        upgrade, headers = _take_offer(offer, ours, headers, length, h2c)
         length = offer.length
-        upgrade = passed_on(offer.protocols, h2c)
-        if not upgrade:
-            raise HttpError(501, "an upgrade to this protocol is not passed on")
-        headers.append((b"upgrade", upgrade))
     elif length < 0:
         length = 0 if ended else UNKNOWN_LENGTH
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
     head = Request(method, path, authority, headers, length)
-    head.awaits_continue = expect
+    head.awaits_continue = found.awaits_continue
     head.mosn = bool(marks & MOSN & ~foreign)
     head.dropped = marks & foreign
     if upgrade:
-        head.options, head.upgrade = options, upgrade
+        head.options, head.upgrade = _UPGRADE if ours else _NONE, upgrade
     return head
 
 
-def _read_request_fields(
-    fields: Iterable[tuple[bytes, bytes]], known: frozenset[bytes], foreign: int
-) -> tuple[dict[bytes, bytes], bytes | None, int, bool, int, Headers]:
+def _take_offer(offer: Offer, ours: bool, headers: Headers, length: int, h2c: bool) -> tuple[bytes, Headers]:
     """
-    Check the fields of a request one by one.
+    Make an upgrade of what an extended CONNECT offers.
 
-    @param known: the pseudo-headers that there may be.
-    @return: the pseudo-headers; Host; the length, or -1; whether the client waits for
-        a 100; the marks of all fields; and those that are neither of these.
+    @param ours: whether it has come in our own way.
+    @param length: what Content-Length says; -1 if there is none.
+    @return: the protocols that are passed on; and the fields with C{upgrade}.
     """
-    pseudo: dict[bytes, bytes] = {}
-    headers: Headers = []
-    cookies: list[bytes] = []
-    host: bytes | None = None
-    length = -1
-    marks = NOTHING
-    expect = False
-    for field in fields:
-        name, value = field
-        if name[:1] == b":":
-            if headers or cookies:
-                raise Malformed("a pseudo-header behind other fields")
-            if name not in known or name in pseudo:
-                raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
-            pseudo[name] = value
-            continue
-        mark = _check(name, value)
-        if mark:
-            marks |= mark
-            if mark & foreign:
+    if not ours:
+        # What follows is no body, but the other protocol.
+        headers = [field for field in headers if field[0] != b"content-length"]
+    elif length != offer.length and (length >= 0 or offer.length > 0):
+        raise Malformed("content-length and :upgrade differ")
+    upgrade = passed_on(offer.protocols, h2c)
+    if not upgrade:
+        raise HttpError(501, "an upgrade to this protocol is not passed on")
+    return upgrade, [*headers, (b"upgrade", upgrade)]
+
+
+class _RequestFields:
+    """
+    The fields of a request, checked one by one.
+
+    @ivar pseudo: the pseudo-headers.
+    @ivar host: Host, if there is one; it is not among the L{headers}.
+    @ivar length: what Content-Length says; -1 if there is none.
+    @ivar awaits_continue: whether the client waits for a 100.
+    @ivar marks: the marks of all fields; see L{reverseproxy.wire.http.border}.
+    @ivar headers: all other fields, but for those that are left out; cookies are joined.
+    """
+
+    __slots__ = ("_cookies", "awaits_continue", "headers", "host", "length", "marks", "pseudo")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]], known: frozenset[bytes], foreign: int) -> None:
+        """
+        @param known: the pseudo-headers that there may be.
+        @param foreign: the marks of fields that are left out.
+        @raise Malformed: if a field breaks the rules of HTTP/2.
+        """
+        self.pseudo: dict[bytes, bytes] = {}
+        self.host: bytes | None = None
+        self.length = -1
+        self.awaits_continue = False
+        self.marks = NOTHING
+        self.headers: Headers = []
+        self._cookies: list[bytes] = []
+        for name, value in fields:
+            if name[:1] == b":":
+                self._take_pseudo(name, value, known)
                 continue
+            mark = _check(name, value)
+            if mark:
+                self.marks |= mark
+                if mark & foreign:
+                    continue
+            if name not in _SPECIAL or self._take_special(name, value):
+                self.headers.append((name, value))
+        if self._cookies:
+            self.headers.append((b"cookie", b"; ".join(self._cookies)))
+
+    def _take_pseudo(self, name: bytes, value: bytes, known: frozenset[bytes]) -> None:
+        if self.headers or self._cookies:
+            raise Malformed("a pseudo-header behind other fields")
+        if name not in known or name in self.pseudo:
+            raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
+        self.pseudo[name] = value
+
+    def _take_special(self, name: bytes, value: bytes) -> bool:
+        """Read one of L{_SPECIAL}; return whether it goes on among the others."""
         if name == b"cookie":
-            cookies.append(value)
-            continue
+            self._cookies.append(value)
+            return False
         if name == b"host":
-            if host is not None and host != value:
+            if self.host is not None and self.host != value:
                 raise Malformed("more than one host")
-            host = value
-            continue
+            self.host = value
+            return False
         if name == b"content-length":
-            before, length = length, _length(value, length)
-            if before >= 0:
-                continue
-        elif name == b"te" and value.lower() != b"trailers":
+            before, self.length = self.length, _length(value, self.length)
+            return before < 0
+        if name == b"expect":
+            self.awaits_continue = value.lower() == b"100-continue"
+        elif value.lower() != b"trailers":
             raise Malformed(f"te is {value[:40]!r}")
-        elif name == b"expect":
-            expect = value.lower() == b"100-continue"
-        headers.append((name, value))
-    if cookies:
-        headers.append((b"cookie", b"; ".join(cookies)))
-    return pseudo, host, length, expect, marks, headers
+        return True
 
 
 def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None, Offer | None]:
     """
-    Check the pseudo-headers of a request against each other.
+    Check the pseudo-headers of a request against each other (RFC 9113 8.3.1).
 
     @return: method, path, authority, and what an extended CONNECT offers, which
         becomes a GET as it is in HTTP/1 (RFC 8441 5.1) if it does not say more.
     """
-    offer = None
     method = pseudo.get(b":method")
     scheme = pseudo.get(b":scheme")
     path = pseudo.get(b":path")
-    protocol = pseudo.get(b":protocol")
-    authority = pseudo.get(b":authority")
     if method is None or not _good_method(method):
         raise Malformed(":method is missing or no method")
-    if protocol is not None:
-        ours = pseudo.get(FIELD)
-        offer = Offer(b"GET", 0, protocol) if ours is None else read_offer(ours)
-        if method != b"CONNECT" or not _good_protocol(protocol) or offer is None:
-            raise Malformed(":protocol does not belong here, or names none")
+    offer = _read_connect(method, pseudo)
+    if offer is not None:
         method = offer.method
-    elif FIELD in pseudo:
-        raise Malformed(":upgrade does not belong here")
-    elif method == b"CONNECT":
-        if scheme is not None or path is not None or not authority:
-            raise Malformed("CONNECT with other pseudo-headers than :method and :authority")
-        raise HttpError(405, "CONNECT is not for a reverse proxy")
     if scheme is None or not path:
         raise Malformed("a request without :scheme or :path")
     if method in NO_METHODS:
@@ -286,7 +301,29 @@ def _read_pseudo(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes, bytes | None
         raise HttpError(400, "the scheme is neither http nor https")
     if not _good_path(path) and not (path == b"*" and method == b"OPTIONS"):
         raise Malformed(":path is no path")
-    return method, path, authority, offer
+    return method, path, pseudo.get(b":authority"), offer
+
+
+def _read_connect(method: bytes, pseudo: dict[bytes, bytes]) -> Offer | None:
+    """
+    Read an extended CONNECT (RFC 8441 4), and refuse a plain one.
+
+    @return: what it offers; L{None} for every other method.
+    """
+    protocol = pseudo.get(b":protocol")
+    if protocol is not None:
+        ours = pseudo.get(FIELD)
+        offer = Offer(b"GET", 0, protocol) if ours is None else read_offer(ours)
+        if method != b"CONNECT" or not _good_protocol(protocol) or offer is None:
+            raise Malformed(":protocol does not belong here, or names none")
+        return offer
+    if FIELD in pseudo:
+        raise Malformed(":upgrade does not belong here")
+    if method == b"CONNECT":
+        if b":scheme" in pseudo or b":path" in pseudo or not pseudo.get(b":authority"):
+            raise Malformed("CONNECT with other pseudo-headers than :method and :authority")
+        raise HttpError(405, "CONNECT is not for a reverse proxy")
+    return None
 
 
 def parse_response(
@@ -313,8 +350,6 @@ def parse_response(
         # Messages of gRPC have their own lengths, and the frames say where they end.
         headers = [field for field in headers if field[0] != b"content-length"]
         length = -1
-    if not status:
-        raise Malformed("a response without :status")
     if len(headers) > max_fields:
         raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
     if upgrade:
@@ -324,22 +359,27 @@ def parse_response(
             return Response(101, headers, options=_UPGRADE)
         if status != UPGRADE_REQUIRED:
             raise Malformed(f":upgrade in an answer with status {status}")
-    if status < 200 and (ended or status == 101):
-        raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
-    if status < 200 or head_request or status in _NO_BODY:
-        length = 0
-    elif tunnel and status < 300:
-        length = UNKNOWN_LENGTH
-    elif ended:
-        if length > 0:
-            raise Malformed("no data, which is less than content-length says")
-        if length < 0:
-            # A client of HTTP/1 would wait for a body that ends with the connection.
-            headers.append((b"content-length", b"0"))
-        length = 0
-    elif length < 0:
-        length = UNKNOWN_LENGTH
-    return Response(status, headers, length)
+    if status < 200:
+        if ended or status == 101:
+            raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
+        return Response(status, headers, 0)
+    if head_request or status in _NO_BODY:
+        return Response(status, headers, 0)
+    if tunnel and status < 300:
+        return Response(status, headers, UNKNOWN_LENGTH)
+    if ended:
+        length = _no_body(length, headers)
+    return Response(status, headers, length if length >= 0 else UNKNOWN_LENGTH)
+
+
+def _no_body(length: int, headers: Headers) -> int:
+    """Return the length of the body of a response that has none, though it might have, and say it."""
+    if length > 0:
+        raise Malformed("no data, which is less than content-length says")
+    if length < 0:
+        # A client of HTTP/1 would wait for a body that ends with the connection.
+        headers.append((b"content-length", b"0"))
+    return 0
 
 
 def _read_response_fields(
@@ -348,7 +388,7 @@ def _read_response_fields(
     """
     Check the fields of a response one by one.
 
-    @return: the status, or 0; what was switched to, in our own way; the length, or
+    @return: the status; what was switched to, in our own way; the length, or
         -1; and the fields that are not pseudo-headers.
     """
     status = 0
@@ -377,6 +417,8 @@ def _read_response_fields(
         elif name == b"te":
             continue
         headers.append((name, value))
+    if not status:
+        raise Malformed("a response without :status")
     return status, upgrade, length, headers
 
 

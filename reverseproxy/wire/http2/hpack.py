@@ -289,39 +289,51 @@ class FieldDecoder:
                     if first == 0xFF:
                         return None
                     fields.append(dynamic[first - _FIRST_DYNAMIC])
-                    continue
-                if first >= 0x80:
-                    if first == 0x80:
-                        return None
+                elif first > 0x80:
                     fields.append(_STATIC[first - 0x81])
-                    continue
-                if first >= 0x20:
+                elif first >= 0x20:
                     return None
-                index = first & 0x0F
-                if index == 0x0F:
-                    index += block[at]
-                    at += 1
-                if index:
-                    field = self._field(index) if index < 0x0F + 0x80 else None
-                    if field is None:
-                        return None
-                    name = field[0]
                 else:
-                    size = block[at]
-                    at += 1 + (size & 0x7F)
-                    name = block[at - (size & 0x7F) : at]
-                    if size & 0x7F == 0x7F or at >= end:
+                    at = self._read_literal(block, at, fields)
+                    if not at:
                         return None
-                    if size & 0x80:
-                        name = decode_huffman(name)
-                size = block[at]
-                at += 1 + (size & 0x7F)
-                value = block[at - (size & 0x7F) : at]
-                if size & 0x7F == 0x7F or at > end:
-                    return None
-                if size & 0x80:
-                    value = decode_huffman(value)
-                fields.append((name, value))
         except (IndexError, HPACKError):
             return None
         return fields
+
+    def _read_literal(self, block: bytes, at: int, fields: list[Field]) -> int:
+        """
+        Read a field that is not to be remembered (RFC 7541 6.2.2, 6.2.3).
+
+        @param at: where its first byte ends.
+        @param fields: gets it.
+        @return: where it ends; 0 if it has anything unusual.
+        @raise IndexError: if it is not all there.
+        """
+        end = len(block)
+        index = block[at - 1] & 0x0F
+        if index == 0x0F:
+            index += block[at]
+            at += 1
+        if index:
+            field = self._field(index) if index < 0x0F + 0x80 else None
+            if field is None:
+                return 0
+            name = field[0]
+        else:
+            size = block[at]
+            at += 1 + (size & 0x7F)
+            name = block[at - (size & 0x7F) : at]
+            if size & 0x7F == 0x7F or at >= end:
+                return 0
+            if size & 0x80:
+                name = decode_huffman(name)
+        size = block[at]
+        at += 1 + (size & 0x7F)
+        value = block[at - (size & 0x7F) : at]
+        if size & 0x7F == 0x7F or at > end:
+            return 0
+        if size & 0x80:
+            value = decode_huffman(value)
+        fields.append((name, value))
+        return at

@@ -85,18 +85,11 @@ class MessageReader(FrameReader):
             data = unpad(payload)
         count = len(data)
         ended = flags & FrameFlag.END_STREAM
-        if stream.left == NO_HEAD:
+        wrong = _count_body(stream, count, bool(ended))
+        if wrong:
             self._consume(None, size)
-            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, "data before the head of a response")
+            self._stream_error(number, ErrorCode.PROTOCOL_ERROR, wrong)
             return
-        if stream.left >= 0:
-            stream.left -= count
-            if stream.left < 0 or (ended and stream.left):
-                self._consume(None, size)
-                self._stream_error(
-                    number, ErrorCode.PROTOCOL_ERROR, "the body has another length than content-length says"
-                )
-                return
         if size > count:
             self._consume(stream, size - count)
         stream.unconsumed += count
@@ -215,3 +208,19 @@ class MessageReader(FrameReader):
             self._out.append(rst_stream(number, code))
             self._remember_reset(number)
             self._drop(number)
+
+
+def _count_body(stream: StreamState, size: int, ended: bool) -> str:
+    """
+    Count bytes of a body against its C{content-length}.
+
+    @param ended: whether these are the last ones.
+    @return: what is wrong with them; empty if nothing is.
+    """
+    left = stream.left
+    if left < 0:
+        return "data before the head of a response" if left == NO_HEAD else ""
+    stream.left = left = left - size
+    if left < 0 or (ended and left):
+        return "the body has another length than content-length says"
+    return ""

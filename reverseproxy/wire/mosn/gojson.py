@@ -117,19 +117,23 @@ def _write_float(number: float) -> str:
     return f"{sign}{digits[:point]}.{digits[point:]}"
 
 
-def _write(value: object, depth: int) -> Iterator[str]:
+def _scalar(value: object) -> str | None:
+    """Write what is neither an array nor an object; L{None} for these, and for what JSON does not have."""
     if value is None:
-        yield "null"
-    elif value is True:
-        yield "true"
-    elif value is False:
-        yield "false"
-    elif isinstance(value, str):
-        yield quote(value)
-    elif isinstance(value, int):
-        yield str(int(value))
-    elif isinstance(value, float):
-        yield _write_float(value)
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, int):
+        return str(int(value))
+    return _write_float(value) if isinstance(value, float) else None
+
+
+def _write(value: object, depth: int) -> Iterator[str]:
+    scalar = _scalar(value)
+    if scalar is not None:
+        yield scalar
     elif depth >= MAX_DEPTH:
         raise ValueError(f"values may be nested {MAX_DEPTH} deep, this one goes deeper")
     elif isinstance(value, Mapping):

@@ -139,40 +139,32 @@ class Bolt(XProtocol):
         if version == 1:
             if there < 2:
                 return 20
-            kind = buffer[start + 1]
-            size = 20 if kind == _RESPONSE else 22
+            type_ = buffer[start + 1]
+            size = 20 if type_ == _RESPONSE else 22
         elif version == 2:
             if there < 3:
                 return 22
-            kind = buffer[start + 2]
-            size = 22 if kind == _RESPONSE else 24
+            type_ = buffer[start + 2]
+            size = 22 if type_ == _RESPONSE else 24
         else:
             raise RpcFrameError(f"a bolt frame begins with 01 or 02, not with {version:02x}")
-        if kind > _ONEWAY:
-            raise RpcFrameError(f"the type of a bolt frame is 0, 1 or 2, not {kind}")
+        if type_ > _ONEWAY:
+            raise RpcFrameError(f"the type of a bolt frame is 0, 1 or 2, not {type_}")
         if there < size:
             return size
         status = timeout = 0
         checked = False
-        if version == 1:
-            if kind == _RESPONSE:
-                _, _, command, _, id_, _, status, class_, block, content = _V1_RESPONSE.unpack_from(
-                    buffer, start
-                )
-            else:
-                _, _, command, _, id_, _, timeout, class_, block, content = _V1_REQUEST.unpack_from(
-                    buffer, start
-                )
+        if version == 1 and type_ == _RESPONSE:
+            _, _, command, _, id_, _, status, class_, block, content = _V1_RESPONSE.unpack_from(buffer, start)
+        elif version == 1:
+            _, _, command, _, id_, _, timeout, class_, block, content = _V1_REQUEST.unpack_from(buffer, start)
         else:
-            if kind == _RESPONSE:
-                _, ver1, _, command, _, id_, _, switch, status, class_, block, content = (
-                    _V2_RESPONSE.unpack_from(buffer, start)
-                )
-            else:
-                _, ver1, _, command, _, id_, _, switch, timeout, class_, block, content = (
-                    _V2_REQUEST.unpack_from(buffer, start)
-                )
-            checked = ver1 == 2 and bool(switch & 1)
+            layout = _V2_RESPONSE if type_ == _RESPONSE else _V2_REQUEST
+            _, minor, _, command, _, id_, _, switch, value, class_, block, content = layout.unpack_from(
+                buffer, start
+            )
+            checked = minor == 2 and bool(switch & 1)
+            status, timeout = (value, 0) if type_ == _RESPONSE else (0, value)
         begin = size + class_
         end = begin + block
         total: int = end + content + (CRC_SIZE if checked else 0)
@@ -181,7 +173,7 @@ class Bolt(XProtocol):
         data = buffer[start : start + total]
         if checked:
             check_crc(data)
-        return BoltFrame(data, _kind(kind, command), id_, timeout, status, version, (begin, end), checked)
+        return BoltFrame(data, _kind(type_, command), id_, timeout, status, version, (begin, end), checked)
 
     def http_status(self, frame: Frame) -> int:
         """See L{XProtocol.http_status}; as MOSN maps it."""

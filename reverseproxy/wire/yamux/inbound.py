@@ -83,12 +83,9 @@ class Inbound:
             self._charge("frames of data without any")
         if flags & SYN:
             stream = self._on_syn(number, flags, events)
-            if stream is None and number in self._table.resets:
-                self._on_late(number, flags, length)
-                return None
-        elif stream is None:
-            self._on_late(number, flags, length)
         if stream is None:
+            if not flags & SYN or number in self._table.resets:
+                self._on_late(number, flags, length)
             return None
         if flags & ACK:
             stream.acknowledged = True
