@@ -67,25 +67,8 @@ class Exchange(RouteFinding):
             if type(event) is bytes:
                 self.sent += len(event)
             elif isinstance(event, Response):
-                if event.status < 200:
-                    self._interim(events, index)
+                if not self._accept_head(events, index, event):
                     return
-                if event.status >= 500 and self._heed_unsent(events, index):
-                    return
-                if self._stop_try(event.status, type(events[-1]) is End):
-                    return
-                event = events[index]
-                assert isinstance(event, Response)
-                self.response_head = event
-                self.status = event.status
-                if self.notes is not None:
-                    self.notes.answered_at = self._clock.seconds()
-                if self._facts is not None and self._route is not None:
-                    mutation = self._route.response_mutation
-                    if mutation is not None:
-                        events[index] = event.rewritten(
-                            mutation.apply(event.headers, self._facts), mutation.names
-                        )
             elif type(event) is End:
                 complete = True
             else:
@@ -99,6 +82,33 @@ class Exchange(RouteFinding):
         self.downstream.send(self, events)
         if complete:
             self._finish()
+
+    def _accept_head(self, events: list[Event], index: int, head: Response) -> bool:
+        """
+        Take the head of a response, and put it into its place among the events as it goes on.
+
+        @return: whether the response goes on to the client; if not, all its events are dealt with.
+        """
+        if head.status < 200:
+            self._interim(events, index)
+            return False
+        if head.status >= 500:
+            if self._heed_unsent(events, index):
+                return False
+            changed = events[index]
+            assert isinstance(changed, Response)
+            head = changed
+        if self._stop_try(head.status, type(events[-1]) is End):
+            return False
+        self.response_head = head
+        self.status = head.status
+        if self.notes is not None:
+            self.notes.answered_at = self._clock.seconds()
+        if self._facts is not None and self._route is not None:
+            mutation = self._route.response_mutation
+            if mutation is not None:
+                events[index] = head.rewritten(mutation.apply(head.headers, self._facts), mutation.names)
+        return True
 
     def upstream_whole(self, head: Response, data: bytes, begin: int) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDirectReader}."""

@@ -28,9 +28,8 @@ from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import loss
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import ResponseFlag, who_ended
-from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
+from reverseproxy.proxy.http.client_side import count, default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http1_answering import Answering
@@ -127,11 +126,12 @@ class Http1Proxy(Answering):
         if self._closing_phase >= CLOSING:
             self._drop(data)
             return
+        found: RequestHead | list[Event]
         try:
             found = self._parser.feed_one(data)
         except Exception:
             found = [self._parser_failed()]
-        if type(found) is RequestHead:
+        if isinstance(found, RequestHead):
             if self._exchange is None and not (self._events or self.full or self._running):
                 self._writer.persists = found.keep_alive
                 exchange = self._exchange = exchange_class.kind(self, found, self._seconds(), self)
@@ -142,7 +142,7 @@ class Http1Proxy(Answering):
             self._events.append(found)
             self._events.append(END)
         else:
-            self._events.extend(found)  # type: ignore[arg-type]
+            self._events.extend(found)
         if not self._running:
             self._run()
             if self._parser.left > LONG_BODY:
@@ -173,28 +173,11 @@ class Http1Proxy(Answering):
         self.transport.abortConnection()
 
     def _run(self) -> None:
-        """Handle what has come, until it is the next request's turn and the current one is not done."""
+        """Handle the events that are queued, until one has to wait for the current exchange to end."""
         events = self._events
         self._running = True
         while True:
-            while events:
-                event = events[0]
-                kind = type(event)
-                exchange = self._exchange
-                if kind is bytes:
-                    if exchange is not None:
-                        exchange.add_body(event)  # type: ignore[arg-type]
-                elif kind is End:
-                    if exchange is not None:
-                        exchange.end_request(event)  # type: ignore[arg-type]
-                elif kind is RequestHead:
-                    if exchange is not None or self.full:
-                        break
-                    self._begin(event)  # type: ignore[arg-type]
-                else:
-                    if exchange is not None and exchange.request_complete:
-                        break
-                    self._malformed(event)  # type: ignore[arg-type]
+            while events and self._accept(events[0]):
                 if self._closing_phase >= CLOSING:
                     events.clear()
                     break
@@ -211,8 +194,31 @@ class Http1Proxy(Answering):
         elif events or not self._reading or self._parser.held:
             self.update_reading()
 
+    def _accept(self, event: Event) -> bool:
+        """
+        Handle an event, unless it belongs to a request that has to wait.
+
+        @return: whether it is handled.
+        """
+        exchange = self._exchange
+        if type(event) is bytes:
+            if exchange is not None:
+                exchange.add_body(event)
+        elif type(event) is End:
+            if exchange is not None:
+                exchange.end_request(event)
+        elif type(event) is RequestHead:
+            if exchange is not None or self.full:
+                return False
+            self._begin(event)
+        elif isinstance(event, HttpError):
+            if exchange is not None and exchange.request_complete:
+                return False
+            self._malformed(event)
+        return True
+
     def _begin(self, head: RequestHead) -> None:
-        """It is this request's turn."""
+        """Begin the exchange of a request."""
         self._writer.persists = head.keep_alive
         self._exchange = exchange_class.kind(self, head, self._seconds(), self)
 
@@ -280,9 +286,7 @@ class Http1Proxy(Answering):
         now = self._seconds()
         tally = settings.tally
         if tally is not None:
-            tally.end(exchange, now)
-            if exchange.flags:
-                note_failure(tally, exchange, exchange.flags, exchange.flag)
+            count(tally, exchange, now)
         if settings.observed:
             tell(settings, exchange)
         if not keep_alive or self._closing_phase is not OPEN:

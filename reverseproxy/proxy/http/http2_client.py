@@ -56,6 +56,9 @@ log = Logger()
 GREETING_TIME: Final = 15.0
 """Seconds that a host has for its first SETTINGS once a request was sent."""
 
+_OF_CONNECTION: Final = (GoAway, PingAck, PeerSettings, Http2Error)
+"""Events that concern a connection, and no stream of it."""
+
 
 @implementer(IDetachable, IHalfCloseableProtocol, IPushProducer)
 class Http2Client(SharedConnection, Http2Protocol):
@@ -177,18 +180,17 @@ class Http2Client(SharedConnection, Http2Protocol):
         # All that came for one stream goes on in one piece.
         batches: dict[int, list[HttpEvent]] = {}
         for number, event in events:
-            kind = type(event)
-            if number == 0:
+            if number == 0 or isinstance(event, _OF_CONNECTION):
                 self._on_connection(event)
-            elif kind is StreamReset:
+            elif isinstance(event, StreamReset):
                 self._deliver(number, batches.pop(number, None))
-                self._reset(number, event)  # type: ignore[arg-type]
+                self._reset(number, event)
             elif number in calls:
                 batch = batches.get(number)
                 if batch is None:
-                    batches[number] = [event]  # type: ignore[list-item]
+                    batches[number] = [event]
                 else:
-                    batch.append(event)  # type: ignore[arg-type]
+                    batch.append(event)
         for number, batch in batches.items():
             self._deliver(number, batch)
 

@@ -1,10 +1,11 @@
-"""What is told of an exchange: spans, variables, and a line of the access log."""
+"""Report an exchange: its spans, its variables, and its record for the access log."""
 
 from __future__ import annotations
 
 __all__ = ["begin_trace", "end_trace", "record", "variable"]
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from reverseproxy.clock import wall_time
 from reverseproxy.config.durations import format_duration
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def begin_trace(tracing: ITracing, exchange: RouteFinding) -> IRequestTrace | None:
-    """Make spans of what becomes of a request."""
+    """Begin the span of a request; return L{None} if there is none for it."""
     downstream, head = exchange.downstream, exchange.head
     info = downstream.info
     method = head.method.decode("ascii", "replace")
@@ -43,7 +44,7 @@ def begin_trace(tracing: ITracing, exchange: RouteFinding) -> IRequestTrace | No
 
 
 def end_trace(trace: IRequestTrace, exchange: RouteFinding) -> None:
-    """Say how it has ended."""
+    """End the span of an exchange, with its status and its sizes."""
     rule = exchange.rule
     flags = short_names(exchange.flags)
     error = exchange.flag if exchange.flags or exchange.status >= 500 else ""
@@ -65,46 +66,59 @@ def end_trace(trace: IRequestTrace, exchange: RouteFinding) -> None:
     trace.end(exchange.clock.seconds(), name, error, attributes)
 
 
+def _duration(exchange: RouteFinding) -> str:
+    return format_duration(exchange.clock.seconds() - exchange.started)
+
+
+def _start_time(exchange: RouteFinding) -> str:
+    return format_time(wall_time() - (exchange.clock.seconds() - exchange.started))
+
+
+def _status(exchange: RouteFinding) -> str | None:
+    return str(exchange.status) if exchange.status else None
+
+
+def _flagged(exchange: RouteFinding) -> str:
+    return "true" if exchange.flag else "false"
+
+
+def _upstream_host(exchange: RouteFinding) -> str | None:
+    host = exchange.host
+    return None if host is None else host.hostname or host.address
+
+
+_VARIABLES: Final[dict[str, Callable[[RouteFinding], str | None]]] = {
+    "downstream_local_address": lambda exchange: exchange.downstream.info.local,
+    "downstream_remote_address": lambda exchange: exchange.downstream.info.remote,
+    "listener_name": lambda exchange: exchange.downstream.settings.listener,
+    "x-mosn-path-original": lambda exchange: exchange.head.target.partition(b"?")[0].decode("ascii"),
+    "start_time": _start_time,
+    "duration": _duration,
+    "process_time_duration": _duration,
+    "request_received_duration": _duration,
+    "request_finished_duration": _duration,
+    "response_received_duration": _duration,
+    "bytes_received": lambda exchange: str(exchange.received),
+    "bytes_sent": lambda exchange: str(exchange.sent),
+    "response_code": _status,
+    "x-mosn-status": _status,
+    "response_flag": _flagged,
+    "response_flags": _flagged,
+    "upstream_cluster": lambda exchange: None if exchange.cluster is None else exchange.cluster.name,
+    "upstream_host": _upstream_host,
+    "upstream_local_address": lambda exchange: (
+        None if exchange.notes is None else exchange.notes.local_address or None
+    ),
+}
+
+
 def variable(exchange: RouteFinding, name: str) -> str | None:
-    """Find what a variable of MOSN's is at present; see L{RouteInput.variables}."""
-    downstream = exchange.downstream
-    info = downstream.info
-    response = exchange.response_head
-    match name:
-        case "downstream_local_address":
-            return info.local
-        case "downstream_remote_address":
-            return info.remote
-        case "listener_name":
-            return downstream.settings.listener
-        case "x-mosn-path-original":
-            return exchange.head.target.partition(b"?")[0].decode("ascii")
-        case "start_time":
-            age = exchange.clock.seconds() - exchange.started
-            return format_time(wall_time() - age)
-        case (
-            "duration"
-            | "process_time_duration"
-            | "request_received_duration"
-            | "request_finished_duration"
-            | "response_received_duration"
-        ):
-            return format_duration(exchange.clock.seconds() - exchange.started)
-        case "bytes_received":
-            return str(exchange.received)
-        case "bytes_sent":
-            return str(exchange.sent)
-        case "response_code" | "x-mosn-status":
-            return str(exchange.status) if exchange.status else None
-        case "response_flag" | "response_flags":
-            return "true" if exchange.flag else "false"
-        case "upstream_cluster":
-            return None if exchange.cluster is None else exchange.cluster.name
-        case "upstream_host":
-            return None if exchange.host is None else exchange.host.hostname or exchange.host.address
-        case "upstream_local_address":
-            return None if exchange.notes is None else exchange.notes.local_address or None
+    """Return the present value of one of MOSN's variables; see L{RouteInput.variables}."""
+    getter = _VARIABLES.get(name)
+    if getter is not None:
+        return getter(exchange)
     header = name.removeprefix("response_header_")
+    response = exchange.response_head
     if header != name and response is not None:
         return response.lookup(header)
     return None
