@@ -1,9 +1,9 @@
 """
 The agent: keeps connections to every tunnel server, and drains them.
 
-An L{Agent} is one C{tunnel_agent} entry of the configuration; it has a L{Peer}
-for each address that its servers resolve to; a peer has C{connection_num}
-slots (L{reverseproxy.tunnel.agent.slot}), and each slot one connection.
+An L{Agent} is one C{tunnel_agent} entry of the configuration. It has a L{Peer} for each address that its
+servers resolve to; a peer has C{connection_num} slots (L{reverseproxy.tunnel.agent.slot}), and a slot
+has one connection.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 log = Logger(__package__)
 
 DEFICIT_INTERVAL = 60.0
-"""Seconds between two warnings that connections are missing."""
+"""Seconds between two warnings about missing connections."""
 
 LAST_RESORT = 10.0
-"""Seconds for which connections to a server that is no longer listed are kept while no other one serves."""
+"""
+Seconds for which connections to a server that is no longer listed are kept if no other server has taken
+its place.
+"""
 
 
 class Agent(Service):
     """
     One C{tunnel_agent} entry.
 
+    @ivar plan: what its peers share.
     @ivar draining: whether it has been told to stop.
     """
 
@@ -50,8 +54,8 @@ class Agent(Service):
 
     def __init__(self, plan: AgentPlan, watch: Callable[[Callable[[Sequence[Target]], None]], Any]) -> None:
         """
-        @param watch: makes the source of targets, given where to report each
-            complete list of them; it has C{start} and C{stop}.
+        @param watch: makes the source of targets, which has C{start}, C{stop} and C{relist}; called with
+            the callback for each complete list.
         """
         self.plan = plan
         self._watcher = watch(self._update)
@@ -75,7 +79,7 @@ class Agent(Service):
 
     @property
     def routes(self) -> dict[str, BroughtRoutes]:
-        """The routes that it was given, by server."""
+        """The routes that servers have granted to it, by server."""
         return {peer.name: peer.routes for peer in self._peers.values() if peer.routes}
 
     @property
@@ -85,27 +89,27 @@ class Agent(Service):
 
     @property
     def servers(self) -> list[Peer]:
-        """The servers that there are now."""
+        """The present servers."""
         return list(self._peers.values())
 
     @property
     def links(self) -> Iterator[AgentLink]:
-        """Its connections to all servers, also those that finish what is under way."""
+        """Its connections to all servers, including those that only finish requests."""
         return (link for peer in [*self._peers.values(), *self._leaving] for link in peer.links)
 
     @property
     def doing(self) -> str:
-        """What is under way on its connections, for the log: how many of what."""
+        """What is in progress on its connections, for the log: numbers by kind."""
         return how_many(each for link in self.links for each in link.doing)
 
     @property
     def unserved(self) -> list[str]:
-        """The servers to which no connection serves; "any server" if there is none to dial."""
+        """The servers to which no connection serves; "any server" if no server is known."""
         by_server = self.by_server
         return [name for name, serving in by_server.items() if not serving] if by_server else ["any server"]
 
     def startService(self) -> None:
-        """Find the servers and dial them."""
+        """Look up the servers, and dial them."""
         Service.startService(self)
         self._watcher.start()
         self._deficit_loop.start(DEFICIT_INTERVAL, now=False)
@@ -116,11 +120,11 @@ class Agent(Service):
 
     def adapt(self, config: TunnelAgentConfig) -> None:
         """
-        Have other servers, or other settings of dialling, or another number of connections.
+        Use other servers, other settings of dialling, or another number of connections.
 
-        Connections to servers that stay go on, as far as they are wanted.
+        Connections that are still wanted stay.
 
-        @param config: what is different in it are keys of L{ADAPTABLE}.
+        @param config: differs from the present one in keys of L{ADAPTABLE} only.
         """
         before, self.plan = self.plan.config, replace(self.plan, config=config)
         for peer in self._peers.values():
@@ -131,9 +135,9 @@ class Agent(Service):
         self._watcher.relist(config.server_list, config.dns_refresh_duration)
 
     def _changed(self) -> None:
-        """A slot has a new state; the gauges are computed when asked for."""
+        """Handle a change of a slot's state."""
         if self._choice is not None and not self.draining:
-            self._look_in(0.0)  # not now: whoever dials changes states while it does
+            self._look_in(0.0)  # not now: dialling changes states while it runs
 
     def _warn_of_deficit(self) -> None:
         serving, wanted = self.serving, self.wanted
@@ -181,7 +185,7 @@ class Agent(Service):
         )
         self._leave(peer)
 
-    # some servers of many
+    # a choice of servers
 
     def _look_in(self, seconds: float) -> None:
         """Choose again in some seconds, or sooner."""
@@ -193,12 +197,12 @@ class Agent(Service):
         self._look = self.plan.reactor.callLater(seconds, self._choose)
 
     def _choose(self) -> None:
-        """Have the servers that there should be, and leave others as soon as they are not needed."""
+        """Dial the chosen servers, and leave others as soon as they are not needed."""
         choice, clock = self._choice, self.plan.reactor
         if choice is None or self.draining:
             return
         now = clock.seconds()
-        # Without a service that can be reached, no connection may be wanted.
+        # Without a reachable service, no connection may be wanted.
         unwell = self.plan.service is not None and not self.plan.service.well
         for target, peer in self._peers.items():
             choice.note(target, bool(peer.serving) or (unwell and not peer.leaves), peer.leaves, now)
@@ -226,7 +230,7 @@ class Agent(Service):
         try:
             peer = Peer(self.plan, target, self._changed)
         except (ReverseProxyError, ValueError) as error:
-            # The name of a server that is found at run time may be none that TLS can verify.
+            # A server name that is found at run time may be one that TLS can't verify.
             log.error(
                 "agent of cluster {cluster}: can't dial {server}: {reason}",
                 cluster=self.plan.config.cluster,
@@ -246,10 +250,10 @@ class Agent(Service):
 
     def drain(self) -> Deferred[None]:
         """
-        Leave every server gracefully, all at the same time.
+        Leave all servers gracefully, at the same time.
 
-        @return: fires when no connection is left, after
-            C{graceful_close_max_wait_duration} at the latest.
+        @return: fires when no connection is left, after C{graceful_close_max_wait_duration} at the
+            latest.
         """
         self._quit()
         seconds = self.plan.config.graceful_close_max_wait_duration
@@ -265,7 +269,7 @@ class Agent(Service):
             self._deficit_loop.stop()
 
     def stopService(self) -> None:
-        """Close everything at once."""
+        """Close all connections at once."""
         Service.stopService(self)
         self._quit()
         for peer in [*self._peers.values(), *self._leaving]:

@@ -1,4 +1,4 @@
-"""When to try again: pure, given its randomness."""
+"""Delays between attempts: pure, given its randomness."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from typing import Final
 from twisted.application.internet import backoffPolicy
 
 SHORTEST: Final = 0.2
-"""Seconds that pass at least before a server is asked again that is too busy."""
+"""Seconds, at least, before a server is asked again that is too busy."""
 
 
 ALONE: Final = 10.0
-"""The longest wait in seconds for a server that can't be reached, of an agent with one connection to it."""
+"""
+The longest delay in seconds after a server could not be reached, for an agent with one connection to it.
+"""
 
 LONGEST: Final = 60.0
-"""The same for an agent with many connections, and for all other reasons to wait."""
+"""The same for an agent with many connections, and after all other failures."""
 
 EACH: Final = 4.0
-"""By how much that grows with each further connection."""
+"""Seconds by which that grows with each further connection."""
 
 SOON: Final = 3.0
-"""Seconds within which an attempt is repeated that has itself lasted for longer than the wait."""
+"""Seconds within which an attempt is repeated that has itself lasted for longer than the delay."""
 
 
 def reach_cap(connections: int) -> float:
     """
-    Say how long the connections of an agent may wait for a server that can't be reached.
+    Return the longest delay in seconds after a server could not be reached.
 
-    Whoever comes first tells the others, who dial then: so with many connections
-    each may wait for longer, and the agent as a whole is back as soon.  With these
-    numbers that is so for 99 of 100 agents within 10 s, however many connections
-    they have.
+    The first connection that succeeds makes the others dial: so with many connections each may wait for
+    longer, and the agent as a whole is back as soon. With these numbers that is within 10 s for 99 of
+    100 agents, however many connections they have.
     """
     return min(ALONE + EACH * max(connections - 1, 0), LONGEST)
 
@@ -45,12 +46,12 @@ def _no_jitter() -> float:
 
 class Backoff:
     """
-    Twisted's exponential backoff, with full jitter.
+    Twisted's exponential backoff with full jitter.
 
-    The ceiling doubles from C{base} to C{cap} with each failure (L{backoffPolicy}); the
-    delay is uniform between zero and the ceiling, so that the agents which a restarted
-    server lost at one moment don't come back at one moment.  Twisted's own jitter is added
-    to the ceiling, and is a second at the most.
+    The ceiling doubles from C{base} to C{cap} with each failure (L{backoffPolicy}); the delay is uniform
+    between zero and the ceiling, so that the agents which a restarted server lost at the same moment do
+    not come back at the same moment. Twisted's own jitter is added to the ceiling, and is a second at
+    most.
 
     @ivar failures: failures since the last success.
     """
@@ -59,8 +60,7 @@ class Backoff:
         """
         @param base: the first ceiling, in seconds.
         @param cap: the largest ceiling, in seconds.
-        @param reach: the largest one of waits for a server that can't be reached;
-            the same if not given.
+        @param reach: the largest ceiling after a server could not be reached; L{None} for C{cap}.
         """
         self._base = base
         self._cap = max(base, cap)
@@ -71,34 +71,33 @@ class Backoff:
         self.failures = 0
 
     def adapt(self, other: Backoff) -> None:
-        """Have the bounds of another one; the failures so far count."""
+        """Use the bounds of another one; failures stay."""
         self._base, self._cap = other._base, other._cap
         self._ceiling, self._reach_ceiling = other._ceiling, other._reach_ceiling
 
     def reset(self) -> None:
-        """Begin anew after a success."""
+        """Note a success."""
         self.failures = 0
 
     def first(self) -> float:
-        """Choose a delay as after a first failure, without counting one."""
+        """Return a delay as after a first failure, without counting one."""
         return self._random.uniform(0.0, self._base)
 
     def another(self, after: float) -> float:
         """
-        Choose the delay before another connection is dialled in place of one that still serves.
+        Return the delay before another connection is dialled in place of one that still serves.
 
-        @param after: when the server wants that, in seconds, with somebody else's place in between.
+        @param after: seconds after which the server wants that.
         @return: seconds; no more than C{cap}.
         """
         return min(after * self._random.uniform(1.0, 1.1), self._cap)
 
     def postponed(self, seconds: float) -> float:
         """
-        Choose the delay before the next attempt at a time that the server chose.
+        Return the delay before an attempt at a time that the server has chosen.
 
-        That counts neither as a failure nor as a success.  What is added is for
-        servers that give many agents the same time, and for those that give none
-        worth waiting for.
+        That counts neither as a failure nor as a success. Jitter is added for servers that tell many
+        agents the same time, or hardly any.
 
         @param seconds: after which the server wants to be asked again.
         @return: seconds; no more than C{cap}.
@@ -109,10 +108,10 @@ class Backoff:
 
     def unreached(self, spent: float) -> float:
         """
-        Count an attempt in which the server was not reached, and choose the delay before the next one.
+        Count an attempt in which the server was not reached, and return the delay before the next one.
 
-        It is chosen from one attempt's beginning to the next one's, as an attempt
-        that nobody answers has taken long enough by itself.
+        The delay counts from the beginning of the attempt, as one that is not answered takes long by
+        itself.
 
         @param spent: seconds that the attempt has lasted.
         @return: seconds.
@@ -122,11 +121,11 @@ class Backoff:
 
     def failed(self, *, lasting: bool = False) -> float:
         """
-        Count a failure and choose the delay before the next attempt.
+        Count a failure, and return the delay before the next attempt.
 
-        @param lasting: the failure will not pass by itself (the server does not
-            know our cluster, say): never try again at once.  But somebody may be
-            about to see to it, so that the first waits are not long either.
+        @param lasting: whether the cause lasts until somebody changes a configuration (the server does
+            not know the cluster, for example): then the delay is at least half of the ceiling. As that
+            may happen soon, the first delays are short nevertheless.
         @return: seconds.
         """
         return self._draw(self._ceiling, 0.5 if lasting else 0.0)

@@ -1,15 +1,12 @@
 """
-How many connections to one server are being made at a time.
+A limit of concurrent attempts to connect to one server.
 
-To dial and to greet takes work at both ends, and what both ends say of each
-connection once it serves, such as that they are there, has to wait behind that.
-Ten thousand connections that are dialled at one moment are answered in one
-moment, too, in which nobody hears from those that serve already, and their
-server takes them for dead.  So an attempt waits for its turn, and has it until
+Dialling and handshakes cost CPU time at both ends, and messages on connections that serve, such as
+pongs, wait behind them. Ten thousand connections that are dialled at once are answered at once, too;
+meanwhile the serving ones seem dead to their server. So an attempt waits for its turn, and has it until
 it has succeeded or failed.
 
-Turns are those of one server: one that does not answer keeps nobody from
-another.
+The limit is for one server: one that does not answer delays no other.
 """
 
 from __future__ import annotations
@@ -22,17 +19,17 @@ from twisted.internet.defer import Deferred, succeed
 
 AT_ONCE: Final = 64
 """
-Attempts under way at one server.
+Attempts in progress at one server.
 
-With a round trip of 100 ms and TLS that is some 150 connections in a second.
+With a round trip of 100 ms and TLS that is some 150 connections per second.
 """
 
 
 class DialTurn:
     """
-    One attempt's.
+    The turn of one attempt.
 
-    C{end} may be called again: an attempt can fail in several ways at one time.
+    C{end} may be called again: an attempt can fail in several ways at once.
     """
 
     __slots__ = ("_turns",)
@@ -41,7 +38,7 @@ class DialTurn:
         self._turns: DialTurns | None = turns
 
     def end(self) -> None:
-        """The attempt is over, one way or the other."""
+        """End the turn: the attempt has succeeded or failed."""
         turns, self._turns = self._turns, None
         if turns is not None:
             turns._ended()
@@ -49,28 +46,28 @@ class DialTurn:
 
 class DialTurns:
     """
-    Lets so many have a turn at a time, in the order in which they have asked.
+    A semaphore whose turns are given in the order of requests.
 
-    @ivar taken: how many have one.
+    @ivar taken: how many turns are given.
     """
 
     def __init__(self, most: int = AT_ONCE) -> None:
         self._most = most
-        self._waiting: dict[Deferred[DialTurn], None] = {}  # in order, and each found at once
+        self._waiting: dict[Deferred[DialTurn], None] = {}  # in order, with removal in constant time
         self._giving = False
         self._closed = False
         self.taken = 0
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
+        """How many attempts wait for their turn."""
         return len(self._waiting)
 
     def take(self) -> Deferred[DialTurn]:
         """
         Ask for a turn.
 
-        @return: fires once it has come.  Cancelling gives up the place in the queue.
+        @return: fires with the turn. Cancelling leaves the queue.
         """
         if self.taken < self._most:
             self.taken += 1
@@ -80,13 +77,13 @@ class DialTurns:
         return turn
 
     def close(self) -> None:
-        """Give nobody a turn any more: those who have one end, and those who wait give up, one by one."""
+        """Give no more turns; waiting attempts are cancelled by their owners."""
         self._closed = True
 
     def _ended(self) -> None:
         self.taken -= 1
         if self._giving or self._closed:
-            return  # if giving: an attempt that has failed at once; whoever has given it its turn goes on
+            return  # if giving: an attempt has failed at once, and the loop below continues
         self._giving = True
         while self._waiting and self.taken < self._most:
             turn = next(iter(self._waiting))

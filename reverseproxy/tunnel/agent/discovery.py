@@ -1,10 +1,9 @@
 """
-Where the tunnel servers are: names to addresses, again and again.
+Addresses of tunnel servers, which are looked up again and again.
 
-L{Discovery} merges the servers of the configuration with those that a lister
-names at run time, resolves each name to all of its addresses, and reports the
-whole list whenever it changes.  Nothing that goes wrong here is fatal: what was
-known stays known until there is something better.
+L{Discovery} merges the servers of the configuration with those that a lister names at run time, resolves
+each name to all of its addresses, and reports the whole list whenever it changes. No error is fatal: the
+last known addresses are kept until there are others.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from reverseproxy.net.resolver import REFRESH, ReresolvingName
 log = Logger()
 
 MAX_SERVERS = 1024
-"""How many servers are taken from the configuration and from a lister, each."""
+"""Servers of the configuration, and of a lister, that are used at most."""
 
 _QUOTE_LENGTH = 80
 
@@ -45,7 +44,7 @@ class Server:
     @ivar name: the whole entry.
     @ivar host: a host name, or an IP address without brackets; empty for a Unix socket.
     @ivar port: its port; 0 for a Unix socket.
-    @ivar address: the address, if the entry has one and no name.
+    @ivar address: the address, if the entry has one rather than a name.
     """
 
     name: str
@@ -60,8 +59,7 @@ class Target:
     One address of a tunnel server.
 
     @ivar server: the entry that it comes from, such as C{"tunnel.example:9443"}.
-    @ivar address: where to connect: C{"10.0.0.1:9443"}, C{"[2001:db8::1]:9443"},
-        or C{"unix:/path"}.
+    @ivar address: where to connect: C{"10.0.0.1:9443"}, C{"[2001:db8::1]:9443"}, or C{"unix:/path"}.
     """
 
     server: str
@@ -70,8 +68,8 @@ class Target:
     @property
     def host(self) -> str:
         """
-        The server's name without its port, which its TLS certificate has to be
-        good for by default; empty for a Unix socket.
+        The server's name without its port, which its TLS certificate has to match by default; empty for
+        a Unix socket.
         """
         return host_of(self.server)
 
@@ -83,9 +81,9 @@ def _quote(value: object) -> str:
 
 def parse_server(entry: object) -> Server:
     """
-    Take apart C{host:port}, C{ip:port}, C{[v6]:port} or C{unix:/path}.
+    Parse C{host:port}, C{ip:port}, C{[v6]:port} or C{unix:/path}.
 
-    @raise ValueError: for anything else, with what is wrong with it.
+    @raise ValueError: for anything else, with the reason.
     """
     if not isinstance(entry, str):
         raise ValueError(f"{_quote(entry)} is no server: expected a string such as host:port")
@@ -113,7 +111,7 @@ def parse_server(entry: object) -> Server:
 
 
 def _check_name(entry: str, host: str) -> None:
-    """Refuse what no resolver can look up; some of them never answer for it."""
+    """Raise L{ValueError} for a name that no resolver can look up; some of them would never answer."""
     try:
         encoded = host.encode("idna")
     except UnicodeError:
@@ -123,7 +121,7 @@ def _check_name(entry: str, host: str) -> None:
 
 
 def _parse_servers(entries: Iterable[object], origin: str, cluster: str) -> dict[str, Server]:
-    """Take the good ones of a list, each once, and log the others."""
+    """Return the valid entries of a list, each once; log the others."""
     servers: dict[str, Server] = {}
     for entry in entries:
         try:
@@ -150,12 +148,16 @@ def _parse_servers(entries: Iterable[object], origin: str, cluster: str) -> dict
 
 class Discovery:
     """
-    Keeps track of where an agent's tunnel servers are.
+    Follows the addresses of an agent's tunnel servers.
 
-    The servers of the configuration always count; those of a lister count as
-    long as its latest list has them.
+    The servers of the configuration always count; those of a lister count as long as its latest list has
+    them.
 
-    @ivar targets: what was last reported.
+    @ivar targets: the last reported list.
+    @ivar clock: the reactor, or a clock.
+    @ivar names: the reactor, whose resolver is asked for the addresses of names.
+    @ivar refresh: seconds between two lookups of a name.
+    @ivar random: returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -176,9 +178,9 @@ class Discovery:
         @param clock: the reactor, or a clock.
         @param names: the reactor, whose resolver is asked for the addresses of names.
         @param lister: names further servers at run time.
-        @param refresh: seconds between two lookups of a name that has addresses;
-            0 to look it up only until it has.
-        @param random: numbers from 0 to 1 that spread the lookups of many agents.
+        @param refresh: seconds between two lookups of a name that has addresses; 0 to look it up only
+            until it has.
+        @param random: returns numbers from 0 to 1, which spread the lookups of many agents.
         @param cluster: the agent's cluster, for logs.
         """
         self.targets: tuple[Target, ...] = ()
@@ -198,13 +200,13 @@ class Discovery:
         self._holding = False
 
     def start(self) -> None:
-        """Begin; addresses that need no lookup are reported before this returns."""
+        """Start; addresses that need no lookup are reported before this returns."""
         if self._running:
             return
         self._running = True
         self._static = _parse_servers(self._entries, "server_list", self._cluster)
         self._follow()
-        # Whoever was told of the first addresses may have stopped this.
+        # The callback for the first addresses may have stopped this.
         if self._running and self._lister is not None:
             try:
                 self._lister.start(self._listed)
@@ -213,7 +215,7 @@ class Discovery:
 
     def relist(self, servers: Iterable[str], refresh: float) -> None:
         """
-        Have other servers in the configuration; what is known of names that stay goes on to be.
+        Use other servers of the configuration; known addresses of names that stay are kept.
 
         @param refresh: as for a new one.
         """
@@ -226,7 +228,7 @@ class Discovery:
             self._follow()
 
     def stop(self) -> None:
-        """End, and forget what was found; nothing is reported any more."""
+        """Stop, and forget all addresses, without a report."""
         if not self._running:
             return
         self._running = False
@@ -248,7 +250,7 @@ class Discovery:
         """Take a complete list from the lister."""
         if not self._running:
             return
-        # The characters of a string would pass for entries.
+        # The characters of a string would be taken for entries.
         if isinstance(entries, (str, bytes)) or not isinstance(entries, Iterable):
             log.error("agent of cluster {cluster}: the server lister gave no list", cluster=self._cluster)
             return
@@ -260,13 +262,13 @@ class Discovery:
         self._follow()
 
     def _follow(self) -> None:
-        """Look up the names that are listed now, and no others."""
+        """Look up exactly the names that are listed now."""
         wanted = {
             server.host
             for server in (*self._static.values(), *self._dynamic.values())
             if server.address is None
         }
-        # One report for all names that a resolver knows at once.
+        # A single report for all names that the resolver answers at once.
         self._holding = True
         for host in [host for host in self._names if host not in wanted]:
             self._names.pop(host).stop()
@@ -279,14 +281,14 @@ class Discovery:
         self.changed()
 
     def _resolve(self, receiver: IResolutionReceiver, host: str) -> None:
-        # Both kinds of addresses; the ports are known to those who ask.
+        # IPv4 and IPv6; the port comes from the entry.
         self.names.nameResolver.resolveHostName(receiver, host)
 
     def changed(self) -> None:
-        """Report if there is news."""
+        """Report the list if it has changed."""
         if self._holding:
             return
-        # An address counts once, under the first server that has it.
+        # An address counts once, for the first server that has it.
         found: dict[str, Target] = {}
         for server in (*self._static.values(), *self._dynamic.values()):
             if server.address is not None:

@@ -1,4 +1,4 @@
-"""The server lister C{http}: servers that a web service names."""
+"""The server lister C{http}, which asks a web service."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ INTERVAL = 30.0
 """Seconds between two requests, by default."""
 
 TIMEOUT = 10.0
-"""Seconds for one request and its answer, by default."""
+"""Seconds for one request and its response, by default."""
 
 MAX_BODY = 1024 * 1024
-"""The largest answer in bytes."""
+"""Bytes of a response body, at most."""
 
 _KEYS = ("url", "interval", "timeout", "headers")
 
 
 class _BadAnswer(Exception):
-    """The service did not answer with a list of servers."""
+    """The response has no list of servers."""
 
 
 class _HttpLister(PollingLister):
@@ -53,7 +53,7 @@ class _HttpLister(PollingLister):
         self._cluster = cluster
 
     def failed(self, error: Exception) -> None:
-        """See L{PollingLister.failed}."""
+        """Log the error; see L{PollingLister.failed}."""
         log.error(
             "agent of cluster {cluster}: no list of servers from {url}, known ones stay in use: {reason}",
             cluster=self._cluster,
@@ -62,11 +62,11 @@ class _HttpLister(PollingLister):
         )
 
     async def fetch(self) -> Sequence[Any]:
-        """See L{PollingLister.fetch}."""
+        """Send a request; see L{PollingLister.fetch}."""
         return await Deferred.fromCoroutine(self._fetch()).addTimeout(self._timeout, self._reactor)
 
     async def _fetch(self) -> list[Any]:
-        # treq brings all of Twisted's web client with it: only who asks for this lister pays for it.
+        # The import loads all of Twisted's web client: only this lister needs it.
         import treq
 
         response = await treq.get(
@@ -96,12 +96,11 @@ class _HttpLister(PollingLister):
 @implementer(IServerListerPlugin)
 class HttpListerPlugin:
     """
-    Servers that a web service names: the key C{url} of C{config}, and if wanted
-    C{interval} and C{timeout} in seconds, and C{headers} to send.
+    Servers from a web service: C{config} has C{url}, and optionally C{interval} and C{timeout} in
+    seconds, and C{headers} to send.
 
-    The answer is JSON: a list of C{host:port}, or an object with such a list
-    under the key C{servers}.  Over C{https} the service's certificate is
-    verified with the system's roots.
+    The response is JSON: a list of C{host:port}, or an object with such a list under the key C{servers}.
+    Over C{https} the service's certificate is verified with the system's roots.
     """
 
     name: ClassVar[str] = "http"
@@ -110,7 +109,7 @@ class HttpListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} can't be used.
+        @raise ValueError: if C{config} is invalid.
         """
         check_keys("the server lister http", config, _KEYS)
         url = config.get("url")

@@ -1,8 +1,9 @@
 """
-How connections of an agent leave their server: it is told, what is under way is finished, and they close.
+Graceful leave of an agent's connections: the server is told, requests finish, and connections are
+closed.
 
-All of them when the agent stops or its server is not listed any more, or some of them when fewer are
-wanted.
+All connections leave when the agent stops or its server is not listed any more; some of them when fewer
+are wanted.
 """
 
 from __future__ import annotations
@@ -34,30 +35,29 @@ QUIET: Final = 1.0
 """
 Seconds without a request after which a draining connection is closed.
 
-The server was told not to use it; a request that it had sent before it was
-told arrives within a round trip.
+The server was told not to use it; a request that it had sent before arrives within a round trip.
 """
 
 DRAIN_POLL: Final = 0.05
-"""Seconds between two looks at the draining connections."""
+"""Seconds between two checks of draining connections."""
 
 TELLING_SHARE: Final = 0.5
-"""
-Part of the time for draining in which a server has to be told of it; the rest is
-left to the requests under way.
-"""
+"""The part of the time for draining within which a server must be told; the rest is left to requests."""
 
 END_TIME: Final = 2.0
-"""Seconds for the answers to what is ended at the limit of a drain; see L{reverseproxy.listener.END_TIME}."""
+"""
+Seconds for responses to requests that are ended at the limit of a drain; see
+L{reverseproxy.listener.END_TIME}.
+"""
 
 
 def too_late(result: Any, seconds: float) -> Any:
-    """Fail, as something took too long; for C{Deferred.addTimeout}."""
+    """Raise a timeout error; for C{Deferred.addTimeout}."""
     raise ConnectionUnavailable(f"it took longer than {seconds:g} s")
 
 
 class _Aside(Protocol):
-    """A connection that tells a server of a graceful close, and is never hosted."""
+    """A connection that sends a graceful close to a server, and carries nothing else."""
 
     transport: Any
 
@@ -76,7 +76,7 @@ class _Aside(Protocol):
 
 
 class AgentLeaving:
-    """Some connections to one server that leave it."""
+    """The leave of some connections to one server."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class AgentLeaving:
         """
         @param endpoint: the server's.
         @param server: its name, for logs.
-        @param stopped: whether nothing is waited for any more.
+        @param stopped: returns whether the agent has been stopped, so that nothing is waited for.
         """
         self._plan = plan
         self._endpoint = endpoint
@@ -99,12 +99,12 @@ class AgentLeaving:
 
     async def run(self, seconds: float) -> None:
         """
-        Leave; links are still to be closed where something is under way at the end.
+        Leave; connections that still have requests at the end are left to be closed.
 
-        @param seconds: the longest time this may take.
+        @param seconds: the time limit.
         """
         end = self._plan.reactor.seconds() + seconds
-        # Those that carry streams tell their server themselves.
+        # Connections with streams tell their server by themselves.
         lent = [link for link in self._links if link.session is None]
         for link in self._links:
             if link.session is not None:
@@ -144,7 +144,7 @@ class AgentLeaving:
                 elif link.busy:
                     quiet_since[link] = now
                     if link not in told:
-                        # It was idle when it was told first, and the server goes on using it.
+                        # The server uses a connection that was idle when its protocol was drained.
                         told.add(link)
                         link.drain()
                 elif now - quiet_since[link] >= QUIET:
@@ -155,7 +155,7 @@ class AgentLeaving:
         await self._end_all(quiet_since, seconds)
 
     async def _end_all(self, links: Collection[AgentLink], seconds: float) -> None:
-        """End what outlives its time, and wait for a moment until it has."""
+        """End requests that have reached the time limit, and wait a moment for their responses."""
         clock = self._plan.reactor
         doing = [each for link in links for each in link.doing]
         log.warn(
@@ -187,7 +187,7 @@ class AgentLeaving:
             ).to_extra()
         frames = encode_graceful_close([link.local_address for link in links], config.cluster, extra)
         for frame in frames:
-            # One frame a connection: MOSN decodes a second one only when more bytes follow it.
+            # One frame for each connection: MOSN decodes a second one only when more bytes follow.
             connecting: Deferred[Any] = self._endpoint.connect(CallableFactory(_Aside))
             aside = await connecting
             await aside.tell(frame)

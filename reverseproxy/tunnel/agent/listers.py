@@ -1,4 +1,4 @@
-"""The server listers that are built in: C{file} and C{dns}."""
+"""The built-in server listers C{file} and C{dns}."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from reverseproxy.tunnel.watched_files import Signature, parse_document, read_te
 log = Logger()
 
 INTERVAL = 2.0
-"""Seconds between two looks at a file, by default."""
+"""Seconds between two checks of a file, by default."""
 
 MAX_LIST_FILE = 1024 * 1024
-"""The largest file of servers in bytes."""
+"""Bytes of a file of servers, at most."""
 
 
 @implementer(IServerLister)
 class _FileLister:
     """
-    Servers in a file that is looked at now and then.
+    Servers in a file that is checked regularly.
 
-    A change counts once the file has stayed the same for one interval, so that
-    a list that is being written is not taken for a complete one.
+    A change counts once the file has not changed for one interval, so that a list that is just being
+    written is not taken for a complete one.
     """
 
     def __init__(self, path: str, interval: float, clock: IReactorTime) -> None:
@@ -42,16 +42,16 @@ class _FileLister:
         self._call: IDelayedCall | None = None
         self._loaded = False
         self._servers: list[Any] = []
-        # Unlike any signature, so that a missing file is logged too.
+        # Differs from any signature, so that a missing file is logged, too.
         self._seen: Signature = ()
         self._candidate: Signature = ()
 
     def start(self, update: Callable[[Sequence[str]], None]) -> None:
-        """Begin to watch; see L{IServerLister.start}."""
+        """Start to check the file; see L{IServerLister.start}."""
         self._poll(update)
 
     def stop(self) -> None:
-        """Stop watching; see L{IServerLister.stop}."""
+        """Stop; see L{IServerLister.stop}."""
         if self._call is not None and self._call.active():
             self._call.cancel()
 
@@ -86,11 +86,11 @@ def _read_servers(path: str) -> list[Any]:
     Read a list of servers.
 
     @raise OSError: if the file can't be read.
-    @raise ValueError: if it holds no list.
+    @raise ValueError: if it has no list.
     """
     text = read_text(path, MAX_LIST_FILE)
     if not text.strip():
-        # More likely cut short than meant; there are ways to write an empty list.
+        # More likely truncated than meant; an empty list can be written explicitly.
         raise ValueError("it is empty; for no servers at all write [], or a comment line")
     if not path.endswith((".json", ".yaml", ".yml")):
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
@@ -108,12 +108,11 @@ def _read_servers(path: str) -> list[Any]:
 @implementer(IServerListerPlugin)
 class FileListerPlugin:
     """
-    Servers in a file: the key C{path} of C{config}, and if wanted C{interval},
-    the seconds between two looks at it.
+    Servers from a file: C{config} has C{path}, and optionally C{interval}, the seconds between two
+    checks.
 
-    The file is JSON or YAML if its name says so (a list of C{host:port}, or a
-    mapping with such a list under the key C{servers}), else it has one
-    C{host:port} a line, with C{#} for comments.
+    The file is JSON or YAML if its name says so (a list of C{host:port}, or a mapping with such a list
+    under the key C{servers}); otherwise it has one C{host:port} a line, with C{#} for comments.
     """
 
     name: ClassVar[str] = "file"
@@ -122,8 +121,7 @@ class FileListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} can't be used.  A file that is missing is
-            no such case: it may come later.
+        @raise ValueError: if C{config} is invalid. A missing file is not an error: it may come later.
         """
         check_keys("the server lister file", config, ("path", "interval"))
         path = config.get("path")
@@ -136,10 +134,9 @@ class FileListerPlugin:
 @implementer(IServerLister)
 class _DnsLister:
     """
-    All addresses of a name.
+    A name with all of its addresses.
 
-    It names the name and no more: L{Discovery} looks up all addresses of
-    whatever is listed, and the name is what TLS needs.
+    It lists the name only: L{Discovery} looks up all addresses of listed names, and TLS needs the name.
     """
 
     def __init__(self, server: str) -> None:
@@ -150,12 +147,12 @@ class _DnsLister:
         update([self._server])
 
     def stop(self) -> None:
-        """Nothing is being watched; see L{IServerLister.stop}."""
+        """Do nothing; see L{IServerLister.stop}."""
 
 
 @implementer(IServerListerPlugin)
 class DnsListerPlugin:
-    """All addresses of a host name: the keys C{name} and C{port} of C{config}."""
+    """All addresses of a host name: C{config} has C{name} and C{port}."""
 
     name: ClassVar[str] = "dns"
 
@@ -163,7 +160,7 @@ class DnsListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} can't be used.
+        @raise ValueError: if C{config} is invalid.
         """
         check_keys("the server lister dns", config, ("name", "port"))
         name, port = config.get("name"), config.get("port")

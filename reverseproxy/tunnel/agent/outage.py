@@ -1,9 +1,8 @@
 """
-A server that an agent can't join: said once, however many connections try.
+Log lines about a server that an agent can't join, for all of its connections together.
 
-All connections to one server fail alike, each at its own times.  What an
-operator needs is a line when that begins, one when there is another reason, one
-now and then as long as it lasts, and one when it is over.
+All connections to a server fail alike, each at other times. An operator needs a line when that begins,
+one for each further reason, a reminder while it lasts, and one when it is over.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from reverseproxy.logs import counted
 log = Logger()
 
 REMIND: Final = 60.0
-"""Seconds after which it is said again that a server can't be joined."""
+"""Seconds between two reminders."""
 
 MOST_REASONS: Final = 8
-"""How many reasons are told apart, as a server may say anything."""
+"""Different reasons that are logged, as a server may send any text."""
 
 
 class Outage:
-    """Follows one server, for all connections to it."""
+    """Follows attempts to join one server."""
 
     def __init__(self, name: str, seconds: Callable[[], float]) -> None:
         """
-        @param name: which agent and which server it is, for logs.
-        @param seconds: tells the time.
+        @param name: the agent and the server, for logs.
+        @param seconds: returns the time.
         """
         self._name = name
         self._seconds = seconds
@@ -44,10 +43,10 @@ class Outage:
 
     def failed(self, slot: str, reason: str, delay: float) -> None:
         """
-        An attempt has failed.
+        Log a failed attempt, unless its reason has been logged recently.
 
-        @param slot: which connection it was, for logs.
-        @param delay: seconds until it tries again.
+        @param slot: the connection, for logs.
+        @param delay: seconds until the next attempt.
         """
         now = self._seconds()
         if not self._attempts:
@@ -83,9 +82,9 @@ class Outage:
 
     def over(self) -> str:
         """
-        A connection serves.
+        Note that a connection serves.
 
-        @return: how long that was not so, for the end of a line; empty if it was.
+        @return: the duration of the outage, for the end of a line; empty if there was none.
         """
         if not self._attempts:
             return ""

@@ -1,4 +1,4 @@
-"""What all connections of one agent have in common."""
+"""What all connections of one agent share."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ ADAPTABLE = frozenset(
         "stable_duration",
     }
 )
-"""Keys of an agent's configuration that may change while its connections go on."""
+"""Keys of an agent's configuration that may change while its connections stay."""
 
 
 @dataclass(frozen=True)
 class AgentPlan:
     """
-    Everything that the peers of one agent share.
+    What the peers of one agent share.
 
+    @ivar config: the agent's configuration.
     @ivar sink: the hosting listener.
-    @ivar credentials: L{None} without a credential policy.
-    @ivar client_tls: makes the TLS settings for the server of a given name;
-        L{None} for plain TCP.
-    @ivar agent_id: names this agent to servers of ours.
-    @ivar service: what servers are told of; L{None} if they are told nothing.
-    @ivar raw: whether the hosting listener relays bytes, so that a connection
-        that carries no streams is of use only while the service can be reached.
-    @ivar speaks: the protocols that the hosting listener takes; empty if it takes any.
-    @ivar seed: what decides to which servers it connects, if not to all; another one for each agent.
+    @ivar credentials: the source of credentials; L{None} without a credential policy.
+    @ivar client_tls: makes the TLS settings for a server's name; L{None} for plain TCP.
+    @ivar agent_id: the agent's id for servers of this project.
+    @ivar service: whose health is reported to servers; L{None} if none is.
+    @ivar raw: whether the hosting listener relays bytes, so that a connection without streams is useful
+        only while the service is reachable.
+    @ivar speaks: the protocols that the hosting listener accepts; empty for any.
+    @ivar seed: determines the choice of servers, if not all are dialled; differs for each agent.
     """
 
     config: TunnelAgentConfig
@@ -75,12 +75,12 @@ class AgentPlan:
 
     @property
     def streams(self) -> StreamSettings | None:
-        """How streams are to be carried; L{None} if connections are to be leased as a whole."""
+        """The settings of streams; L{None} if connections carry none."""
         return StreamSettings.of(self.config) if self.config.announce else None
 
     def make_init(self, credential: str, local_address: str) -> ConnectionInit:
         """
-        Make the frame with which a connection introduces itself.
+        Make a connection's init frame.
 
         @param local_address: the connection's own address, as the agent sees it.
         """
@@ -109,18 +109,18 @@ class AgentPlan:
         )
 
     def fetch_credential(self) -> Deferred[str]:
-        """Ask for the credential of one dial."""
+        """Return the credential for one dial."""
         if self.credentials is None:
             return succeed("")
-        # A source may be a plug-in: one that raises has failed like one that fails later.
+        # A source may be a plug-in, and may raise at once or fail later.
         return maybeDeferred(self.credentials.fetch, self.config.cluster)
 
 
 def route_request(config: TunnelAgentConfig) -> RouteRequest:
-    """What routes the configuration has the agent ask for."""
+    """Return the routes that the configuration has the agent request."""
     return RouteRequest(config.routes.domains, config.routes.subdomains, config.routes.port)
 
 
 def new_agent_id() -> str:
-    """Make a name that no other agent has, nor can guess."""
+    """Return an id that is unique, and can't be guessed."""
     return token_hex(16)

@@ -1,4 +1,4 @@
-"""Listers that ask for a list of servers again and again."""
+"""The base of server listers that ask for a list again and again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from zope.interface import implementer
 from reverseproxy.interfaces import IServerLister
 
 MAX_INTERVAL = 86400.0
-"""The largest number of seconds that a lister's configuration may have."""
+"""Seconds that the configuration of a lister may have, at most."""
 
 
 def check_keys(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """
-    Look for keys that a lister does not know.
+    Raise L{ValueError} for an unknown key.
 
-    @param what: whose configuration it is, for people.
-    @raise ValueError: if there is one.
+    @param what: the lister, for messages.
     """
     for key in config:
         if key not in allowed:
@@ -39,10 +38,10 @@ def read_seconds(
     most: float = MAX_INTERVAL,
 ) -> float:
     """
-    Read a number of seconds.
+    Return a number of seconds.
 
-    @param what: whose configuration it is, for people.
-    @raise ValueError: if it is none, or out of its range.
+    @param what: the lister, for messages.
+    @raise ValueError: if it is not a number, or out of range.
     """
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
@@ -52,12 +51,10 @@ def read_seconds(
 
 @implementer(IServerLister)
 class PollingLister(ABC):
-    """Asks again and again; what can't be used as an answer changes nothing."""
+    """Asks regularly; failures leave the last list in use."""
 
     def __init__(self, interval: float, reactor: Any) -> None:
-        """
-        @param interval: seconds between an answer and the next question.
-        """
+        """@param interval: seconds between a response and the next request."""
         self._interval = interval
         self._reactor = reactor
         self._call: IDelayedCall | None = None
@@ -70,7 +67,7 @@ class PollingLister(ABC):
         Ask once.
 
         @return: the servers.
-        @raise Exception: if there is no answer, or none that can be used.
+        @raise Exception: if there is no response, or an invalid one.
         """
 
     @abstractmethod
@@ -78,12 +75,12 @@ class PollingLister(ABC):
         """Log why there are no servers."""
 
     def start(self, update: Callable[[Sequence[str]], None]) -> None:
-        """Begin to ask; see L{IServerLister.start}."""
+        """Start to ask; see L{IServerLister.start}."""
         self._stopped = False
         self._begin(update)
 
     def stop(self) -> None:
-        """Ask no more; see L{IServerLister.stop}."""
+        """Stop; see L{IServerLister.stop}."""
         self._stopped = True
         if self._call is not None and self._call.active():
             self._call.cancel()
@@ -99,7 +96,7 @@ class PollingLister(ABC):
             servers = await self.fetch()
         except Exception as error:
             if self._stopped:
-                return  # it is the reason
+                return  # cancelled by stop()
             self.failed(error)
         else:
             update(servers)

@@ -1,8 +1,7 @@
 """
-Which of an agent's connections to a server serve, and which wait.
+The states of an agent's connections to a server, counted as they change.
 
-Known at once, however many there are: each change of ten thousand connections
-that asked all the others would be a hundred million questions.
+With ten thousand connections, a scan of all of them at each change would take a hundred million steps.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from reverseproxy.tunnel.agent.slot import SlotState
 
 class Roster:
     """
-    The states of slots, by number.
+    Which slots serve, and which wait.
 
     @ivar serving: how many serve.
     """
@@ -29,7 +28,7 @@ class Roster:
         return len(self._serving)
 
     def note(self, number: int, state: SlotState) -> None:
-        """A slot has a new state."""
+        """Note the new state of a slot."""
         if state is SlotState.SERVING:
             self._serving.add(number)
         else:
@@ -40,11 +39,7 @@ class Roster:
             self._waiting.discard(number)
 
     def take_waiting(self) -> list[int]:
-        """
-        Which slots have begun to wait since this was asked before, and still do.
-
-        Each wait is told of once.
-        """
+        """Return the slots that have begun to wait since the last call, and still do."""
         if not self._waiting:
             return []
         waiting = sorted(self._waiting)

@@ -1,9 +1,8 @@
 """
-What an agent makes reachable, and whether it can be reached.
+The health of the service that an agent makes reachable.
 
-A listener that hosts connections of tunnels may lead to several clusters.  As
-long as one of them can be reached, there is something to be had here; what is
-asked of the others is answered with "not sent" (L{reverseproxy.wire.http.unsent}).
+A hosting listener may route to several clusters. As long as one of them is reachable, the service counts
+as healthy; requests for the others are answered with "not sent" (L{reverseproxy.wire.http.unsent}).
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ log = Logger()
 @implementer(IService)
 class HostedService:
     """
-    See the module's text.
+    The service behind a hosting listener.
 
-    @ivar well: whether it can be reached, as far as that is known.
+    @ivar well: whether it is reachable, as far as that is known.
     """
 
     def __init__(self, name: str, reaches: Sequence[Reach] = ()) -> None:
         """
         @param name: for logs.
-        @param reaches: one for each cluster that it may lead to, if all of them
-            have hosts to connect to; else none, and it counts as well.
+        @param reaches: one for each cluster that the listener may route to, if all of them have hosts to
+            connect to; otherwise empty, and the service counts as healthy.
         """
         self.well = True
         self._name = name
@@ -44,7 +43,7 @@ class HostedService:
         self.follow(reaches)
 
     def follow(self, reaches: Sequence[Reach]) -> None:
-        """Go by these from now on; see the class."""
+        """Use other clusters from now on; see C{reaches} of the constructor."""
         if list(reaches) == list(self._reaches):
             return
         for reach in self._reaches:
@@ -55,17 +54,17 @@ class HostedService:
         self._look()
 
     def watch(self, told: Callable[[bool], object]) -> None:
-        """Call something with C{well} whenever it has changed."""
+        """Add a callback that is called with C{well} whenever it has changed."""
         self._watchers.append(told)
 
     def unwatch(self, told: Callable[[bool], object]) -> None:
-        """Call it no more."""
+        """Remove a callback."""
         if told in self._watchers:
             self._watchers.remove(told)
 
     def until_well(self) -> Deferred[None]:
         """
-        Wait until the service can be reached, unless it can.
+        Wait until the service is reachable.
 
         @return: may be cancelled.
         """

@@ -1,4 +1,4 @@
-"""The server lister C{srv}: the servers of a service, as DNS has it (RFC 2782)."""
+"""The server lister C{srv}, which looks up SRV records in DNS (RFC 2782)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_se
 log = Logger()
 
 INTERVAL = 30.0
-"""Seconds between two questions, by default."""
+"""Seconds between two lookups, by default."""
 
 MAX_RECORDS = 1024
-"""Records of one answer that are looked at."""
+"""Records of one response that are considered."""
 
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -31,7 +31,7 @@ _KEYS = ("name", "interval", "resolvers")
 
 
 class SrvLister(PollingLister):
-    """Asks name servers; an answer without servers counts as none."""
+    """Looks up SRV records; a response without servers counts as a failure."""
 
     def __init__(self, name: str, interval: float, settings: DnsSettings, cluster: str, reactor: Any) -> None:
         super().__init__(interval, reactor)
@@ -40,12 +40,12 @@ class SrvLister(PollingLister):
         self._cluster = cluster
 
     def stop(self) -> None:
-        """See L{IServerLister.stop}."""
+        """Stop; see L{IServerLister.stop}."""
         super().stop()
         self._client.stop()
 
     def failed(self, error: Exception) -> None:
-        """See L{PollingLister.failed}."""
+        """Log the error; see L{PollingLister.failed}."""
         log.error(
             "agent of cluster {cluster}: no servers of {name}, known ones stay in use: {reason}",
             cluster=self._cluster,
@@ -54,7 +54,7 @@ class SrvLister(PollingLister):
         )
 
     async def fetch(self) -> Sequence[Any]:
-        """See L{PollingLister.fetch}."""
+        """Look the name up; see L{PollingLister.fetch}."""
         servers = _servers(await self._client.records(self._name, dns.SRV))
         if not servers:
             raise NotResolved("it has no servers")
@@ -63,9 +63,9 @@ class SrvLister(PollingLister):
 
 def _servers(records: Sequence[Any]) -> list[str]:
     """
-    Those with the best priority, in an order that is the same for the same.
+    Return the servers with the best priority, in a stable order.
 
-    Their weights do not matter: agents spread over servers by themselves.
+    Weights are ignored: agents spread over servers by themselves.
     """
     payloads = [record.payload for record in records[:MAX_RECORDS]]
     there = [each for each in payloads if str(each.target) not in ("", ".") and each.port]
@@ -76,9 +76,9 @@ def _servers(records: Sequence[Any]) -> list[str]:
 @implementer(IServerListerPlugin)
 class SrvListerPlugin:
     """
-    The targets of a name's SRV records with the best priority: the key C{name} of C{config}, such
-    as C{_tunnel._tcp.example.com}, and if wanted C{interval}, the seconds between two questions,
-    and C{resolvers}, the addresses of name servers to ask instead of those of /etc/resolv.conf.
+    The targets of SRV records with the best priority: C{config} has C{name}, such as
+    C{_tunnel._tcp.example.com}, and optionally C{interval}, the seconds between two lookups, and
+    C{resolvers}, the addresses of name servers to ask instead of those in /etc/resolv.conf.
     """
 
     name: ClassVar[str] = "srv"
@@ -87,7 +87,7 @@ class SrvListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} can't be used.
+        @raise ValueError: if C{config} is invalid.
         """
         check_keys("the server lister srv", config, _KEYS)
         name = config.get("name")
@@ -101,9 +101,9 @@ class SrvListerPlugin:
 
 def _settings(resolvers: Any) -> DnsSettings:
     """
-    Say whom to ask.
+    Return the settings of the resolver.
 
-    @raise ValueError: if that is nobody.
+    @raise ValueError: if there is no name server.
     """
     if resolvers is None:
         try:
@@ -123,7 +123,7 @@ def _settings(resolvers: Any) -> DnsSettings:
 
 
 def _resolver(text: Any) -> tuple[str, int]:
-    """Read an IP address, with a port if that is not 53."""
+    """Parse an IP address with an optional port, 53 by default."""
     if isinstance(text, str):
         if is_ip(text):
             return text, 53
