@@ -119,21 +119,23 @@ class TurnEnd:
 
     def _end(self) -> None:
         output = self._output
+        more = True
         try:
             for _ in range(PASSES):
                 later, self._later = self._later, []
                 for call in later:
                     call()
-                if not self.full and self._transport is not None and output.has_output:
+                if not self.full:
                     self.send()
                 if self._attention and not self.full:
                     self._attend()
                 if not self._later and (self.full or not output.has_output):
+                    more = False
                     break
         except Exception:
             self._failed()
         self.scheduled = False
-        if self._later or (output.has_output and not self.full and self._transport is not None):
+        if more and (self._later or (output.has_output and not self.full and self._transport is not None)):
             self.schedule()
         if output.local_goaway:
             self._goes()
