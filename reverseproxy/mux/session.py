@@ -94,7 +94,6 @@ class MuxSession(Protocol):
     transport: Any
 
     __slots__ = (
-        "_accept",
         "_closing",
         "_host",
         "_peer",
@@ -156,8 +155,7 @@ class MuxSession(Protocol):
         self.on_well: Callable[[bool], object] | None = None
         self.on_leaving: Callable[[float], object] | None = None
         self._seconds = clock.seconds
-        self._accept = accept
-        self._streams = SessionStreams(self, self.mux, self.turn, budget, clock.seconds)
+        self._streams = SessionStreams(self, self.mux, self.turn, budget, clock.seconds, accept)
         self._watch = PeerWatch(self, clock, ping_interval, ping_timeout, jitter)
         self._closing = Closing(clock)
         self._peer: IAddress | None = None
@@ -208,8 +206,8 @@ class MuxSession(Protocol):
 
     @property
     def rtt(self) -> float | None:
-        """Seconds that the last ping took to be answered; L{None} before."""
-        return self._watch.rtt
+        """Seconds that the answer to the last ping took; L{None} before."""
+        return self._watch.last.rtt
 
     @property
     def unanswered(self) -> float:
@@ -385,7 +383,8 @@ class MuxSession(Protocol):
     def _happened(self, kind: Any, event: Any) -> None:
         """Anything but data, which is much rarer."""
         if kind is Opened:
-            self._opened(event.stream)
+            if self._streams.accept(event.stream) and self._watch.rests:
+                self._watch.wake()
         elif kind is Ended:
             self._streams.ended(event.stream)
         elif kind is Reset:
@@ -402,24 +401,6 @@ class MuxSession(Protocol):
             self.on_well(event.well)
         elif kind is Leaving and self.on_leaving is not None:
             self.on_leaving(event.after / 1000)
-
-    def _opened(self, number: int) -> None:
-        protocol = None
-        if self._accept is not None:
-            try:
-                protocol = self._accept()
-            except Exception:
-                log.failure("{session}: no protocol for a stream", session=self)
-        if protocol is None:
-            self.mux.refuse(number)
-            return
-        stream = self._streams.accept(number, protocol)
-        if self._watch.rests:
-            self._watch.wake()
-        try:
-            protocol.makeConnection(stream)
-        except Exception:
-            stream.failed()
 
     def _peer_goes(self, code: int) -> None:
         if code != GoAwayCode.NORMAL:
@@ -466,6 +447,17 @@ class MuxSession(Protocol):
         log.failure("{session} is closed, as something failed in it", session=self)
         self.abort("something failed in it")
 
+    # for the watch
+
+    def send_ping(self, token: int) -> None:
+        """See L{WatchedSession<reverseproxy.mux.watch.WatchedSession>}."""
+        self.mux.ping(token)
+        self.turn.schedule()
+
+    def needs_rtt(self, now: float) -> bool:
+        """See L{WatchedSession<reverseproxy.mux.watch.WatchedSession>}."""
+        return self.mux.growth.due(now)
+
     def clear_orphans(self, now: float) -> None:
-        """Break off streams whose peer has not ended its half for too long."""
+        """See L{WatchedSession<reverseproxy.mux.watch.WatchedSession>}."""
         self._streams.clear_orphans(now)

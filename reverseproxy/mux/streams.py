@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.mux.orphans import Orphans
@@ -18,6 +19,9 @@ from reverseproxy.mux.unsent import UnsentStreams
 from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.wire.yamux.events import Reset
 from reverseproxy.wire.yamux.session import Mux
+
+# Under the name by which readers of the log know these lines.
+log = Logger(namespace="reverseproxy.mux.session")
 
 
 class StreamRefused(ConnectionLost):
@@ -52,13 +56,32 @@ class SessionStreams:
     @ivar lost: whether the connection is lost.
     """
 
-    __slots__ = ("_orphans", "_seconds", "_unsent", "budget", "by_number", "carrier", "lost", "mux", "turn")
+    __slots__ = (
+        "_accept",
+        "_orphans",
+        "_seconds",
+        "_unsent",
+        "budget",
+        "by_number",
+        "carrier",
+        "lost",
+        "mux",
+        "turn",
+    )
 
     def __init__(
-        self, carrier: Carrier, mux: Mux, turn: TurnEnd, budget: HeldBytes, seconds: Callable[[], float]
+        self,
+        carrier: Carrier,
+        mux: Mux,
+        turn: TurnEnd,
+        budget: HeldBytes,
+        seconds: Callable[[], float],
+        accept: Callable[[], IProtocol | None] | None = None,
     ) -> None:
         """
         @param seconds: the time.
+        @param accept: makes the protocol of a stream that the peer opens; L{None}, or that it returns
+            L{None}, refuses the stream.
         """
         self.carrier = carrier
         self.mux = mux
@@ -66,6 +89,7 @@ class SessionStreams:
         self.budget = budget
         self.by_number: dict[int, MuxStream] = {}
         self.lost = False
+        self._accept = accept
         self._seconds = seconds
         self._orphans = Orphans()
         self._unsent = UnsentStreams()
@@ -84,10 +108,27 @@ class SessionStreams:
         stream = self.by_number[number] = MuxStream(self, number, protocol, factory)
         return stream
 
-    def accept(self, number: int, protocol: IProtocol) -> MuxStream:
-        """Give a stream that the peer has opened to a protocol, which is not told yet."""
+    def accept(self, number: int) -> bool:
+        """
+        Make and connect a protocol for a stream that the peer has opened.
+
+        @return: whether there is one; if not, the stream is refused.
+        """
+        protocol = None
+        if self._accept is not None:
+            try:
+                protocol = self._accept()
+            except Exception:
+                log.failure("{session}: no protocol for a stream", session=self.carrier)
+        if protocol is None:
+            self.mux.refuse(number)
+            return False
         stream = self.by_number[number] = MuxStream(self, number, protocol)
-        return stream
+        try:
+            protocol.makeConnection(stream)
+        except Exception:
+            stream.failed()
+        return True
 
     def note_wait(self, waits: bool) -> None:
         """

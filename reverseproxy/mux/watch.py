@@ -1,29 +1,27 @@
-"""Whether the other end of a session is there."""
+"""Whether the peer of a session is alive."""
 
 from __future__ import annotations
 
 __all__ = ["GRACE", "JOURNEY_LOOKS", "MAX_JITTER", "PING_INTERVAL", "PING_TIMEOUT", "PeerWatch"]
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.mux.ping import Ping
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.net.dead_peers import SLOW_PATHS
 from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 from reverseproxy.net.tcp_info import was_heard
 
-if TYPE_CHECKING:
-    from reverseproxy.mux.session import MuxSession
-
 # Under the name by which readers of the log know these lines.
 log = Logger(namespace="reverseproxy.mux.session")
 
 PING_INTERVAL: Final = 2.0
-"""Seconds without a byte from the peer after which it is asked whether it is there."""
+"""Seconds without a byte from the peer after which it is pinged."""
 
 PING_TIMEOUT: Final = 2.5
 """Seconds that it has for its answer."""
@@ -32,27 +30,55 @@ GRACE: Final = 0.05
 """
 Seconds for one last look before a peer counts as dead.
 
-If it was us who stood still, its answer has come, and is about to be read.
+If this process stood still, the answer has arrived, and is about to be read.
 """
 
 JOURNEY_LOOKS: Final = 0.5
-"""Seconds between two looks at a question that has to wait behind something else."""
+"""Seconds between two looks at a ping that is sent behind other data."""
 
 MAX_JITTER: Final = 0.25
-"""By how much of the time a question may be asked earlier."""
+"""By how much of the interval a ping may be sent earlier."""
+
+
+class WatchedSession(Protocol):
+    """
+    What L{PeerWatch} needs of a session.
+
+    @ivar transport: the connection.
+    """
+
+    transport: Any
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has any streams."""
+
+    def getPeer(self) -> IAddress:
+        """The peer's address."""
+
+    def send_ping(self, token: int) -> None:
+        """Send a ping."""
+
+    def needs_rtt(self, now: float) -> bool:
+        """Whether another measurement of the round-trip time is needed."""
+
+    def clear_orphans(self, now: float) -> None:
+        """Reset streams whose peer has not ended its half for too long."""
+
+    def abort(self, reason: str) -> None:
+        """Break the connection off."""
 
 
 class PeerWatch:
     """
-    Asks the peer of one session whether it is there, when nothing has come, and ends the
-    session if it is not.
+    Pings the peer of a session when nothing has arrived for a while; without an answer it aborts the session.
 
-    @ivar heard: when something came last, in the clock's seconds.
-    @ivar asking: whether a question is not answered, and nothing else has come.
+    @ivar heard: when something arrived last, in the clock's seconds.
+    @ivar asking: whether a ping is unanswered, and nothing else has arrived since.
     @ivar asking_since: since when.
-    @ivar excuses: how often in a row time has not counted in which we had no turn.
-    @ivar rests: whether questions are rare, as nobody uses the connection.
-    @ivar rtt: seconds that the last question took to be answered; L{None} before.
+    @ivar excuses: how often in a row time was not counted in which this process stood still.
+    @ivar rests: whether pings are rare, as the connection carries no streams.
+    @ivar last: the last ping.
     """
 
     __slots__ = (
@@ -65,31 +91,29 @@ class PeerWatch:
         "_pause",
         "_ping_interval",
         "_ping_timeout",
-        "_pinged",
         "_seconds",
         "_session",
         "_timer",
-        "_token",
         "asking",
         "asking_since",
         "excuses",
         "heard",
+        "last",
         "rests",
-        "rtt",
     )
 
     def __init__(
         self,
-        session: MuxSession,
+        session: WatchedSession,
         clock: IReactorTime,
         interval: float,
         timeout: float,
         jitter: Callable[[], float] | None,
     ) -> None:
         """
-        @param interval: seconds without a byte from the peer after which it is asked.
+        @param interval: seconds without a byte from the peer after which it is pinged.
         @param timeout: seconds that it has for its answer.
-        @param jitter: numbers from 0 to 1, by which questions are asked somewhat earlier.
+        @param jitter: numbers from 0 to 1, by which pings are sent somewhat earlier.
         """
         self._session = session
         self._clock = clock
@@ -98,43 +122,39 @@ class PeerWatch:
         self._ping_timeout = timeout
         self._jitter = jitter
         self.heard = 0.0
-        self.rtt: float | None = None
-        self._pinged = self._asked = self.asking_since = self._due = 0.0
+        self.last = Ping()
+        self._asked = self.asking_since = self._due = 0.0
         self.excuses = 0
-        self.asking = False  # nothing has come since
-        self._journey: Journey | None = None  # of the question, if something was before it
-        self._pause = interval  # from the last byte to the next question
-        self.rests = False  # it is longer, as nobody uses the connection
+        self.asking = False
+        self._journey: Journey | None = None  # of the ping, if other data was ahead of it
+        self._pause = interval  # from the last byte to the next ping
+        self.rests = False
         self._last_look = False
-        self._token = 0
         self._timer: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin, by finding out how far away the peer is."""
+        """Begin, with a ping that measures the round-trip time."""
         self.heard = self._seconds()
         self.ping()
         self._look_in(min(self._pause, self._ping_timeout))
 
     def stop(self) -> None:
-        """Ask no more, as nothing is read any more."""
+        """Send no more pings, as nothing is read any more."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
     def answered(self, token: int) -> float | None:
         """
-        Take in an answer.
+        Take the answer to a ping.
 
-        @return: how many seconds it took; L{None} if it is to none that counts.
+        @return: how many seconds it took; L{None} if it is not to the last ping.
         """
-        if token != self._token:
-            return None
-        self.rtt = self.heard - self._pinged
-        return self.rtt
+        return self.last.answered(token, self.heard)
 
     def ping(self) -> None:
-        """Ask the peer whether it is there."""
-        self._token = (self._token + 1) & 0xFFFFFFFF
-        self._pinged = self._asked = self._seconds()
+        """Ping the peer."""
+        self._asked = self._seconds()
+        token = self.last.sent(self._asked)
         if not self.asking:
             self.asking = True
             self.asking_since = self._asked
@@ -146,11 +166,10 @@ class PeerWatch:
         self._pause = pause
         journey = Journey(self._session.transport)
         self._journey = journey if journey.under_way else None
-        self._session.mux.ping(self._token)
-        self._session.turn.schedule()
+        self._session.send_ping(token)
 
     def wake(self) -> None:
-        """Somebody uses the connection, and wants to know soon if nobody is there."""
+        """Ping as often as usual again, as the connection carries a stream now."""
         self.rests = False
         self._pause = self._ping_interval
         if self._timer is not None and self._timer.active():
@@ -159,7 +178,11 @@ class PeerWatch:
             self._timer.reset(wait)
 
     def _bears(self, now: float) -> bool:
-        """Whether an answer may be late: of many, nobody waits for it, and the peer's kernel is there."""
+        """
+        Whether an answer may be late.
+
+        It may if there are many sessions, no stream waits for this one, and the peer's kernel still answers.
+        """
         return (
             SESSIONS.many
             and not self._session.busy
@@ -168,7 +191,7 @@ class PeerWatch:
         )
 
     def _look(self) -> None:
-        """See whether the peer has been silent for too long."""
+        """Find out whether the peer has been silent for too long."""
         now = self._seconds()
         self._session.clear_orphans(now)
         wait = self.heard + self._pause - now
@@ -179,8 +202,8 @@ class PeerWatch:
                 if not self._last_look:
                     self._last_look = True
                 elif was_heard(self._session.transport, now - self._asked):
-                    # It is us who are late: what has come waits to be read, behind that of
-                    # thousands perhaps, so that to look often would make it later still.
+                    # This process is late: data waits to be read, perhaps behind that of thousands
+                    # of connections, so that to look often would make it later still.
                     self._asked = self.asking_since = now
                     self._last_look = False
                     wait = self._ping_timeout
@@ -190,9 +213,9 @@ class PeerWatch:
                 else:
                     self._give_up(now)
                     return
-        elif wait <= 0 or self._session.mux.growth.due(now):
+        elif wait <= 0 or self._session.needs_rtt(now):
             self.ping()
-            # If the answer comes at once, there is another question to be asked before it would be due.
+            # If the answer comes at once, another ping is due before this one would time out.
             wait = min(self._pause, self._ping_timeout)
             if self._journey is not None:
                 wait = min(wait, JOURNEY_LOOKS)
@@ -203,7 +226,7 @@ class PeerWatch:
         self._timer = self._clock.callLater(seconds, self._look)
 
     def _excuse(self, now: float) -> None:
-        """Don't count the time for which this process had no turn, in which it could not hear anything."""
+        """Don't count time in which this process stood still, and so could read nothing."""
         late = timer_lag(self._due, now)
         if late and self.excuses < MAX_EXTENSIONS:
             self.excuses += 1
@@ -212,7 +235,7 @@ class PeerWatch:
             self.asking_since = min(now, self.asking_since + late)
 
     def _wait_for_answer(self, now: float) -> float:
-        """Say how long to wait further for the answer to a question, unless that is over."""
+        """Return how many seconds more to wait for the answer to a ping; 0 or less if it is overdue."""
         journey = self._journey
         if journey is not None and journey.moves():
             self._asked = self.asking_since = now

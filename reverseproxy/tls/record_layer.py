@@ -7,7 +7,7 @@ written is encrypted and given to the transport at once, so that the transport's
 
 from __future__ import annotations
 
-__all__ = ["PlaintextReceiver", "RecordLayer"]
+__all__ = ["RecordOwner", "RecordLayer"]
 
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -24,14 +24,8 @@ peer wants new keys.  Asking costs as much as decrypting a small message.
 """
 
 
-class PlaintextReceiver(Protocol):
-    """
-    What a L{RecordLayer} delivers to.
-
-    @ivar wrappedProtocol: the protocol that receives the plaintext.
-    """
-
-    wrappedProtocol: Any  # noqa: N815 - Twisted's name
+class RecordOwner(Protocol):
+    """What decides on the connection of a L{RecordLayer}."""
 
     def end_met(self) -> None:
         """Handle the peer's close_notify; called again after a pause."""
@@ -47,6 +41,7 @@ class RecordLayer:
     What its connection decides is noted here, in slots: attributes of a C{ProtocolWrapper} are
     looked up at several times the price, and these are looked at for every message.
 
+    @ivar protocol: receives the plaintext.
     @ivar paused: whether nothing is to be delivered now.
     @ivar discards: whether plaintext is dropped, as the protocol has closed the connection; what ends it is
         still heeded.
@@ -60,17 +55,19 @@ class RecordLayer:
         "_delivering",
         "_held",
         "_more",
-        "_receiver",
+        "_owner",
         "_transport",
         "_unflushed",
         "closed",
         "discards",
         "paused",
+        "protocol",
         "sends",
     )
 
-    def __init__(self, receiver: PlaintextReceiver) -> None:
-        self._receiver: Any = receiver
+    def __init__(self, owner: RecordOwner) -> None:
+        self._owner: Any = owner
+        self.protocol: Any = None
         self._connection: Any = None
         self._transport: Any = None
         self._codec: Any = None
@@ -140,14 +137,14 @@ class RecordLayer:
         if not plaintext or self._unflushed >= _FLUSH_EVERY:
             self.flush()
         if plaintext and not self.discards:
-            self._receiver.wrappedProtocol.dataReceived(plaintext)
+            self.protocol.dataReceived(plaintext)
         if self.closed:
             return
         codec = self._codec
         if codec.error is not None:
-            self._receiver.fail(codec.error)
+            self._owner.fail(codec.error)
         elif codec.ended:
-            self._receiver.end_met()
+            self._owner.end_met()
 
     # sending
 
@@ -163,7 +160,7 @@ class RecordLayer:
                 for start in range(0, len(data), BLOCK):
                     send(encrypt(view[start : start + BLOCK]))
         except Error as error:
-            self._receiver.fail(error)
+            self._owner.fail(error)
 
     def flush(self) -> None:
         """Send what OpenSSL has to send by itself, such as an alert or an answer to a key update."""
@@ -181,5 +178,5 @@ class RecordLayer:
     def forget(self) -> None:
         """Drop all references, as the connection is lost: they make cycles."""
         self.closed, self.sends = True, False
-        self._receiver = self._connection = self._transport = self._codec = None
+        self._owner = self.protocol = self._connection = self._transport = self._codec = None
         self._held = []

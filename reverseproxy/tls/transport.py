@@ -99,16 +99,15 @@ class TlsTransport(ProtocolWrapper):
 
     factory: TlsFactory
     transport: Any
-    wrappedProtocol: Any  # noqa: N815
     established = False
 
     def __init__(self, factory: TlsFactory, wrapped: IProtocol | None) -> None:
         """
         @param wrapped: connected at once; L{None} for one that is built when the handshake is complete.
         """
+        self._records = RecordLayer(self)
         super().__init__(factory, wrapped)  # type: ignore[arg-type]
         self._connection: SSL.Connection | None = None
-        self._records = RecordLayer(self)
         self._handshake: Handshake | None = None
         self._inbound: Handshake | RecordLayer = self._records  # takes what the transport receives
         self._early = EarlyWriter()
@@ -120,6 +119,15 @@ class TlsTransport(ProtocolWrapper):
     def logPrefix(self) -> str:
         """See L{twisted.internet.interfaces.ILoggingContext}."""
         return "TLS"
+
+    @property
+    def wrappedProtocol(self) -> Any:  # noqa: N802 - Twisted's name
+        """The protocol that uses this transport; the record layer has it at hand."""
+        return self._records.protocol
+
+    @wrappedProtocol.setter
+    def wrappedProtocol(self, protocol: Any) -> None:  # noqa: N802
+        self._records.protocol = protocol
 
     # the handshake
 

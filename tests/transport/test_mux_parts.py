@@ -15,6 +15,7 @@ from zope.interface import implementer
 from reverseproxy.mux import unsent
 from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT, Orphans
+from reverseproxy.mux.ping import Ping
 from reverseproxy.mux.session import MuxSession
 from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import PASSES, TurnEnd
@@ -284,6 +285,9 @@ class Reader:
         self.told: list[str] = []
         self.reason: Failure | None = None
 
+    def makeConnection(self, transport: object) -> None:
+        """Nothing is told of the beginning."""
+
     def dataReceived(self, data: bytes) -> None:
         self.told.append(data.decode())
 
@@ -296,8 +300,10 @@ class StreamsTests(SynchronousTestCase):
         self.now = 0.0
         self.mux = Mux(True)
         self.turn = TurnEnd(lambda call: None, self.mux.output, lambda: None, lambda: None)
-        self.streams = SessionStreams(Carrier(), self.mux, self.turn, HELD, lambda: self.now)
-        self.reader = Reader()
+        self.reader: Any = Reader()
+        self.streams = SessionStreams(
+            Carrier(), self.mux, self.turn, HELD, lambda: self.now, lambda: self.reader
+        )
 
     def open(self) -> Any:
         return self.streams.open(self.reader, Reader())  # type: ignore[arg-type]
@@ -309,6 +315,23 @@ class StreamsTests(SynchronousTestCase):
         self.assertFalse(self.streams.forget(stream))
         self.assertEqual((stream.getPeer(), stream.getHost()), ("the peer", "ourselves"))
 
+    def test_no_protocol(self) -> None:
+        """A stream that nobody takes is refused, and one whose protocol fails to begin is reset."""
+        other = SessionStreams(Carrier(), Mux(True), self.turn, HELD, lambda: self.now)
+        self.assertFalse(other.accept(2))
+        self.reader = None
+        self.assertFalse(self.streams.accept(2))
+        self.streams._accept = lambda: 1 / 0  # type: ignore[assignment, return-value]
+        self.assertFalse(self.streams.accept(2))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.streams.by_number, other.by_number), ({}, {}))
+        failing = Reader()
+        failing.makeConnection = lambda transport: 1 / 0  # type: ignore[method-assign]
+        self.streams._accept = lambda: failing
+        self.assertTrue(self.streams.accept(4))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.streams.by_number, {})
+
     def test_resets(self) -> None:
         for remote, refused, kind, words in (
             (True, True, StreamRefused, "the peer took no more streams"),
@@ -316,7 +339,8 @@ class StreamsTests(SynchronousTestCase):
             (False, False, ConnectionLost, "the stream held too much"),
         ):
             self.reader = Reader()
-            stream = self.streams.accept(2, self.reader)  # type: ignore[arg-type]
+            self.assertTrue(self.streams.accept(2))
+            stream = self.streams.by_number[2]
             self.streams.was_reset(Reset(2, remote, refused))
             assert self.reader.reason is not None
             self.assertIs(self.reader.reason.type, kind)
@@ -342,18 +366,19 @@ class StreamsTests(SynchronousTestCase):
 
     def test_the_connection_is_lost(self) -> None:
         """All are told but those that have everything, and have to be read."""
-        read = self.streams.accept(2, self.reader)  # type: ignore[arg-type]
+        self.streams.accept(2)
+        read, first = self.streams.by_number[2], self.reader
         read.pauseProducing()
         read.hold(b"the end")
         read.end()
         read.shut = True
-        other = Reader()
-        self.streams.accept(4, other)  # type: ignore[arg-type]
+        self.reader = other = Reader()
+        self.streams.accept(4)
         self.streams.lost = True
         reason = Failure(ConnectionLost("gone"))
         self.streams.lose(reason)
         self.assertIs(other.reason, reason)
-        self.assertIsNone(self.reader.reason)
+        self.assertIsNone(first.reason)
         self.streams.consumed(2, 7)  # changes no window any more
         self.streams.note_wait(True)
 
@@ -448,3 +473,18 @@ class LossTests(SynchronousTestCase):
             self.assertEqual((each.told[-1], each.told.count("lost")), ("lost", 1), (data, each.told))
         self.assertEqual((budget.total, reserve.taken, reserve.streams), (0, 0, 0))
         self.assertEqual((session.streams, session.lost, clock.getDelayedCalls()), (0, True, []))
+
+
+class PingTests(SynchronousTestCase):
+    def test_the_last_one_counts(self) -> None:
+        ping = Ping()
+        first = ping.sent(1.0)
+        last = ping.sent(2.0)
+        self.assertIsNone(ping.answered(first, 3.0))
+        self.assertIsNone(ping.rtt)
+        self.assertEqual((ping.answered(last, 2.5), ping.rtt), (0.5, 0.5))
+
+    def test_tokens_of_32_bits(self) -> None:
+        ping = Ping()
+        ping._token = 2**32 - 1
+        self.assertEqual(ping.sent(0.0), 0)

@@ -173,7 +173,7 @@ class SessionTests(SynchronousTestCase):
         self.assertLess(took, PING_INTERVAL + 2.0 + PING_TIMEOUT + 1.0)
 
     def test_others_show_that_the_way_is_slow(self) -> None:
-        ways = watch.SLOW_WAYS.__class__()
+        ways = watch.SLOW_PATHS.__class__()
         self.patch(watch, "SLOW_PATHS", ways)
         self.patch(ways, "allowance", lambda host, now: 3.0)
         took = self.silent()
