@@ -52,21 +52,29 @@ LITERALS = re.compile(r"``([\w/]+\.py)``")
 
 
 class WalkTests(SynchronousTestCase):
-    """What the walks pass through is there."""
+    """The files that walks and the table of behaviours name are there."""
 
     def test_files(self) -> None:
         page = (ROOT / "docs" / "architecture.rst").read_text("utf-8")
-        walks = page.split("\nFour walks through the rooms\n", 1)[1].split("\nWho may import whom\n", 1)[0]
+        walks = page.split("\nFour walks through the code\n", 1)[1].split("\nWho may import whom\n", 1)[0]
         named = LITERALS.findall(walks)
         self.assertGreater(len(named), 70)
+        self.check(named)
+
+    def test_files_of_behaviours(self) -> None:
+        page = (ROOT / "docs" / "architecture.rst").read_text("utf-8")
+        table = page.split("\nWhere to find a behaviour\n", 1)[1].split("\nPackages\n", 1)[0]
+        named = LITERALS.findall(table)
+        self.assertGreater(len(named), 60)
+        self.check(named)
+
+    def check(self, named: list[str]) -> None:
         missing = [
             each
             for each in named
             if not ((PACKAGE / each).exists() if "/" in each else any(PACKAGE.rglob(each)))
         ]
-        self.assertEqual(
-            missing, [], "the walks of docs/architecture.rst name what reverseproxy/ does not have"
-        )
+        self.assertEqual(missing, [], "docs/architecture.rst names what reverseproxy/ does not have")
 
 
 class TreeTests(SynchronousTestCase):
