@@ -1,5 +1,5 @@
 """
-From a C{log_format} to a function that makes a line of a record.
+Compile a C{log_format} to a function that formats records.
 
 The format is MOSN's: text with C{%variables%}, taken apart as in
 C{pkg/log/accesslog.go} of C{mosn.io/mosn}.  A few words are formats by
@@ -48,7 +48,7 @@ Formatter = Callable[[AccessRecord], str]
 
 def _split_format(fmt: str) -> list[str]:
     """
-    Take a format apart: text and variable names in turn, text first.
+    Split a format into text and variable names in turn, text first.
 
     A percent sign behind a backslash is text, and so is the backslash, as in
     MOSN.
@@ -106,14 +106,14 @@ def _text_formatter(fmt: str, listener: str, worker: int = 0) -> tuple[Formatter
 
 
 def _clean(text: str) -> str:
-    """Make text fit for any JSON reader, which takes no lone surrogates."""
+    """Replace lone surrogates, which no JSON reader takes."""
     if len(text) > MAX_VALUE:
         text = text[:MAX_VALUE] + "..."
     return text if text.isprintable() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json_formatter(listener: str, worker: int = 0) -> Formatter:
-    """Make the function that makes a JSON line."""
+    """Return a function that formats records as JSON."""
 
     def render(record: AccessRecord) -> str:
         request, upstream, times, rule, client = (

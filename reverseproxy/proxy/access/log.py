@@ -1,4 +1,4 @@
-"""Where lines about requests and sessions are written."""
+"""Write access logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RETRY_DELAY: Final = 0.1
 
 class AccessLog:
     """
-    One access log of one listener.
+    The access log of one listener.
 
     Lines are collected and written once per turn of the reactor.  A write never
     raises: what can't be written, or does not fit in the bounded buffer, is
@@ -88,11 +88,11 @@ class AccessLog:
 
     @property
     def file(self) -> LogFile:
-        """Where the lines go."""
+        """The file that the lines are written to."""
         return self._file
 
     def write(self, record: AccessRecord) -> None:
-        """Log one request or session; it is written in the next turn of the reactor."""
+        """Log a request or session; the line is written in the next turn of the reactor."""
         if self._closed or self._size >= MAX_PENDING:
             self.lost += 1
             LogFile.dropped += 1
@@ -106,7 +106,7 @@ class AccessLog:
             self._call = self._clock.callLater(0, self._run)
 
     def _run(self) -> None:
-        """The scheduled write."""
+        """Write what is pending."""
         self._call = None
         self.flush()
         if self._file.backlog:

@@ -1,5 +1,5 @@
 """
-What the format of an access log may say: its C{%variables%}.
+The C{%variables%} of formats of access logs.
 
 MOSN's are those of C{pkg/proxy/var.go}, C{pkg/stream/http/var.go} and
 C{pkg/types/variable.go} in C{mosn.io/mosn}; C{docs/access-logs.rst} has all of
@@ -61,7 +61,7 @@ def _duration(seconds: float | None) -> str:
 
 
 class _LocalTime:
-    """Formats start times; the calendar part is made once a second."""
+    """Formats start times; the calendar part is cached for each second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -93,7 +93,7 @@ def _request(record: AccessRecord) -> str:
 
 
 def _own_time(record: AccessRecord) -> float:
-    """The seconds that were not the host's, as MOSN counts them."""
+    """Return the seconds that were not the host's, as MOSN counts them."""
     sent, answered = record.times.sent, record.times.answered
     if answered is None:
         return sent or 0.0
@@ -101,7 +101,7 @@ def _own_time(record: AccessRecord) -> float:
 
 
 def _of_agent(get: Callable[[AgentIdentity], str]) -> Getter:
-    """Say something of the agent that has brought the host."""
+    """Return something about the agent that brought the host."""
 
     def getter(record: AccessRecord) -> str:
         agent = record.upstream.agent
@@ -188,11 +188,11 @@ def _response_header(name: str) -> Getter:
 
 
 def _no_headers(name: str) -> None:
-    """Stand for the headers of what has none."""
+    """The lookup of headers of what has none."""
 
 
 def _by_facts(find: Callable[[RouteInput], str | None]) -> Getter:
-    """Ask for what rules of routes may ask for as well."""
+    """Return a variable that rules of routes can match, too."""
 
     def get(record: AccessRecord) -> str:
         request = record.request
@@ -218,7 +218,7 @@ _ANY_PROTOCOL: Final = "Http1_request_header_"
 
 
 def getter_of(variable: str) -> Getter | None:
-    """The function for a variable; L{None} if it is not known."""
+    """Return the function for a variable; L{None} if the variable is not known."""
     if variable == "start_time":
         return _LocalTime()
     known = _VARIABLES.get(_ALIASES.get(variable, variable))

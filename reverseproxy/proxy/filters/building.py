@@ -1,4 +1,4 @@
-"""From a listener's configuration to its filters."""
+"""Build the filters of a listener from its configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_chain(
     configs: Sequence[StreamFilterConfig], clock: IReactorTime, draw: Callable[[], float], share: int = 1
 ) -> FilterChain | None:
     """
-    Make the filters of a listener.
+    Build the filters of a listener.
 
     @param draw: gives random numbers from 0 to 1, less than 1.
     @param share: how many processes share the listener.
@@ -43,7 +43,7 @@ def build_chain(
 def _make(
     each: StreamFilterConfig, clock: IReactorTime, draw: Callable[[], float], share: int
 ) -> RequestFilter | None:
-    """Make a filter; L{None} if it has nothing to do, or is one of those that can be left out."""
+    """Build a filter; return L{None} if it would do nothing, or may be left out."""
     match each.config:
         case IpAccessConfig() as config:
             return IpAccess(config)

@@ -1,5 +1,5 @@
 """
-What a filter of requests is, and how a request goes through several.
+Filters of requests, and how they are applied one after the other.
 
 A filter's C{apply} is a generator: it yields what it wants done, a wait or an
 answer in place of the host's, and is resumed when the wait is over.  So one that
@@ -22,7 +22,7 @@ from reverseproxy.routing import RouteInput, Router, RouteResult
 @dataclass(frozen=True, slots=True)
 class LocalReply:
     """
-    An answer in place of the host's.
+    A response of a filter, in place of the host's.
 
     @ivar status: in terms of HTTP.
     @ivar flag: why, for the access log.
@@ -39,7 +39,7 @@ class LocalReply:
 @dataclass(frozen=True, slots=True)
 class BodyLimit:
     """
-    How large a body may be whose length is not known yet.
+    The limit of a body whose length is not known yet.
 
     @ivar size: bytes.
     @ivar refusal: the answer to a larger one.
@@ -56,7 +56,7 @@ Step = LocalReply | float
 @dataclass(slots=True)
 class FilteredRequest:
     """
-    A request on its way through the filters.
+    A request as filters see it.
 
     @ivar facts: what a router knows of it.
     @ivar target: the path and the query as they came; empty for RPC.
@@ -85,7 +85,7 @@ class FilteredRequest:
 
 class RequestFilter(Protocol):
     """
-    One filter of a listener, for all of its requests.
+    A filter, for all requests of a listener.
 
     @ivar before_route: whether it comes before the choice of a route.
     """
@@ -94,7 +94,7 @@ class RequestFilter(Protocol):
 
     def apply(self, request: FilteredRequest) -> Iterator[Step]:
         """
-        Look at a request.
+        Filter a request.
 
         @return: what is wanted, one thing after the other: behind a wait it goes
             on, behind an answer it does not.
@@ -103,7 +103,7 @@ class RequestFilter(Protocol):
 
 class Passage:
     """
-    One request's way through the filters, until it may go on.
+    The filters that are left for one request.
 
     @ivar request: the request.
     """
@@ -116,7 +116,7 @@ class Passage:
 
     def advance(self) -> Step | None:
         """
-        Go on, at first and after each wait.
+        Apply the filters until one waits or answers.
 
         @return: L{None} if the request may go on to where C{request.result} says.
         """
@@ -135,7 +135,7 @@ class FilterChain:
         self._after = [each for each in filters if not each.before_route]
 
     def passage(self, request: FilteredRequest, router: Router) -> Passage:
-        """Send a request through all filters, and ask the router on the way."""
+        """Begin to filter a request; its route is found on the way."""
         return Passage(request, self._steps(request, router))
 
     def _steps(self, request: FilteredRequest, router: Router) -> Iterator[Step]:

@@ -1,4 +1,4 @@
-"""C{fault}: faults to inject, as MOSN's C{pkg/filter/stream/faultinject} does."""
+"""C{fault}: inject faults, as MOSN's C{pkg/filter/stream/faultinject} does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Plan:
         self._matches: Callable[[RouteInput], bool] = header_test(config.headers)
 
     def is_for(self, request: FilteredRequest) -> bool:
-        """Whether a request is one of those that the options are for."""
+        """Return whether the options apply to a request."""
         cluster, result = self.config.upstream_cluster, request.result
         if cluster and result is not None:
             name = result.cluster_name if isinstance(result, ClusterRoute) else ""
@@ -33,7 +33,7 @@ class _Plan:
 
 
 class FaultInjection:
-    """The filter."""
+    """Delays requests, or answers them with an error."""
 
     before_route = False
 
@@ -58,7 +58,7 @@ class FaultInjection:
             yield LocalReply(abort.status, "fault injected", b"fault injected\n", ResponseFlag.FI)
 
     def _plan_of(self, config: FaultConfig) -> _Plan:
-        """The options of a route; there are as many as the configuration has."""
+        """Return the options of a route, which are parsed once."""
         plan = self._plans.get(id(config))
         if plan is None:
             plan = self._plans[id(config)] = _Plan(config)

@@ -1,5 +1,5 @@
 """
-C{flowControlFilter}: how many requests may pass.
+C{flowControlFilter}: limit the rate of requests.
 
 As MOSN's C{pkg/filter/stream/flowcontrol}, for HTTP/1 and HTTP/2; there, HTTP/2
 has no resources, so that no rule is for it.
@@ -22,7 +22,7 @@ _MEMORY_ADAPTIVE = 2
 
 
 class FlowControl:
-    """The filter; what it counts is bounded by the resources that its rules name."""
+    """Limits the rate of requests; it counts no more resources than its rules name."""
 
     before_route = False
 
@@ -66,7 +66,7 @@ class FlowControl:
             window.add(self._clock.seconds())
 
     def _resource(self, request: FilteredRequest) -> str:
-        """What a request is counted as; empty for one of RPC."""
+        """Return the resource that a request is counted for; empty for one of RPC."""
         if self._kind == "PATH":
             return request.facts.path
         return request.facts.query if self._kind == "ARG" else request.target

@@ -1,5 +1,5 @@
 """
-Rules for how many requests may pass in an interval.
+Rules that limit how many requests may pass in an interval.
 
 They are those of Sentinel, which MOSN's flow control is made of: how it counts
 is in C{core/stat/base/leap_array.go}, how it decides in C{core/flow/tc_default.go},
@@ -32,7 +32,7 @@ _COLD_FACTOR: Final = 3
 
 def buckets_of(interval: int) -> int:
     """
-    Say in how many buckets an interval is counted.
+    Return the number of buckets for an interval.
 
     @param interval: milliseconds.
     """
@@ -43,7 +43,7 @@ def buckets_of(interval: int) -> int:
 
 class Window:
     """
-    Counts requests in the last interval.
+    A sliding window that counts requests.
 
     It moves by a bucket at a time, so that what it counts goes back for at least
     the interval less one bucket.
@@ -71,7 +71,7 @@ class Window:
 
     def count(self, now: float, back: int = 0) -> int:
         """
-        Say how many there were.
+        Return how many there were.
 
         @param back: by how many buckets to look back, 0 or 1.
         """
@@ -82,13 +82,13 @@ class Window:
         )
 
     def previous_rate(self, now: float) -> float:
-        """Requests in each second, as of a bucket ago."""
+        """Return the requests per second, up to one bucket ago."""
         return self.count(now, 1) / (self.interval / 1000)
 
 
 class _WarmUp:
     """
-    A threshold that begins lower, and grows while requests come.
+    A threshold that starts lower, and grows while requests come.
 
     There is a store of tokens, which fills while few requests come and empties
     while many do; the more there are in it above a mark, the colder it is.
@@ -107,7 +107,7 @@ class _WarmUp:
 
     def allowed(self, rate: float, now: float) -> float:
         """
-        Say what the threshold is now.
+        Return the present threshold.
 
         @param rate: requests that passed in each second lately.
         """
@@ -118,7 +118,7 @@ class _WarmUp:
         return nextafter(1.0 / (above * self._slope + 1.0 / self._threshold), infinity)
 
     def _fill(self, rate: float, second: int) -> None:
-        """Bring the store up to date: once in a second."""
+        """Update the stored tokens, once a second."""
         if self._filled_at is not None and second <= self._filled_at:
             return
         stored = self._stored
@@ -135,7 +135,7 @@ class _WarmUp:
 
 class FlowRule:
     """
-    One rule.
+    A rule.
 
     @ivar counted: the resource whose requests it counts.
     @ivar interval: for how long it counts them, in milliseconds.
@@ -160,12 +160,12 @@ class FlowRule:
 
     @property
     def looks_back(self) -> bool:
-        """Whether it needs to know how many have passed."""
+        """Whether the rule needs the count of requests that have passed."""
         return not self._spreads or self._warm_up is not None
 
     def check(self, window: Window | None, now: float) -> float:
         """
-        Ask for a request.
+        Decide about a request.
 
         @param window: what has passed; needed if L{looks_back}.
         @return: seconds that it has to wait, or L{BLOCKED}.
@@ -180,7 +180,7 @@ class FlowRule:
         return BLOCKED if window.count(now) + 1 > threshold else 0.0
 
     def _turn(self, threshold: float, now: float) -> float:
-        """Give a request its turn, evenly spread."""
+        """Space requests evenly."""
         if threshold < 1.0:
             return BLOCKED
         gap = ceil(1e9 / threshold * self.interval / 1000) / 1e9

@@ -1,4 +1,4 @@
-"""C{header_to_metadata}: labels that hosts must have, by headers, as MOSN has them."""
+"""C{header_to_metadata}: demand labels of hosts by headers, as MOSN does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reverseproxy.proxy.filters.chain import FilteredRequest, Step
 
 
 class HeaderToMetadata:
-    """The filter."""
+    """Demands labels of hosts by headers."""
 
     before_route = False
 

@@ -1,5 +1,5 @@
 """
-C{ip_access}: who may send requests, by IP address.
+C{ip_access}: allow or deny clients by IP address.
 
 As MOSN's C{pkg/filter/stream/ipaccess}, but for what it lets pass: there, an
 address that can't be read passes all lists by, and one that is written in
@@ -27,7 +27,7 @@ _REFUSED: Final = LocalReply(403, "refused by ip_access", b"access denied\n", Re
 
 class AddressSet:
     """
-    IP addresses and ranges of them.
+    A set of IP addresses and networks.
 
     A look-up costs as much as there are different lengths of prefixes.
     """
@@ -46,7 +46,7 @@ class AddressSet:
 
 
 class IpAccess:
-    """The filter."""
+    """Allows or denies clients by IP address."""
 
     before_route = True
 
@@ -64,7 +64,7 @@ class IpAccess:
 
     def _decide(self, text: str, claimed: bool) -> bool:
         """
-        Decide on an address.
+        Return whether an address is allowed.
 
         @param claimed: whether a header says so.  Whoever comes by a Unix socket
             has no address, and so is in no list; but a header that has none was
@@ -81,7 +81,7 @@ class IpAccess:
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """
-    Read an IP address, with or without a port.
+    Parse an IP address, with or without a port.
 
     @return: the address, as IPv4 if that is what it stands for; L{None} if it is
         none.

@@ -1,4 +1,4 @@
-"""C{mirror}: how many copies of requests are sent, where MOSN sends one only with this filter."""
+"""C{mirror}: send several copies of each request; MOSN sends one only with this filter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reverseproxy.proxy.filters.chain import FilteredRequest, Step
 
 
 class MirrorCopies:
-    """The filter; of several, each adds its copies, but one alone does what there is without."""
+    """Sets how many copies of each request are sent: C{amplification}, and one at least."""
 
     before_route = False
 

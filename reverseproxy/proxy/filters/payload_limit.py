@@ -1,5 +1,5 @@
 """
-C{payload_limit}: how large requests may be.
+C{payload_limit}: limit the size of requests.
 
 As MOSN's C{pkg/filter/stream/payloadlimit}, except that bodies are not waited
 for: one of unknown length is counted as it comes.
@@ -17,7 +17,7 @@ from reverseproxy.proxy.flags import ResponseFlag
 
 
 class PayloadLimit:
-    """The filter."""
+    """Refuses requests whose body is too large."""
 
     before_route = False
 

@@ -1,5 +1,5 @@
 """
-From a cluster to a connection that carries a request, in as many attempts as that may take.
+Bring a request to a connection to a host, in as many attempts as the retry policy allows.
 
 What every kind of exchange has in common, whatever it carries: it takes a host,
 waiting for one if all are busy; gets a connection to it from the pool of the
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class ExchangePhase(IntEnum):
-    """How far a request has come; see the module's text."""
+    """The state of a request; see the module's text."""
 
     NEW = 0
     WAITING = 1
@@ -58,7 +58,7 @@ NEW, WAITING, ACTIVE, DONE = ExchangePhase
 
 class Attempts(HostChoice):
     """
-    Base of an exchange.
+    Base of exchanges of every protocol: picks hosts and connects to them.
 
     A subclass calls L{_acquire} once C{cluster} and C{protocol} are known, and
     says what to do with a connection (L{_send}) and without one (L{fail}).
@@ -100,33 +100,36 @@ class Attempts(HostChoice):
 
     def fail(self, status: int, reason: str, flags: int) -> None:
         """
-        Answer with an error: no host could be had, for this reason.
+        Answer with an error, as no host could be had.
 
         @param flags: the same as codes.
         """
         raise NotImplementedError
 
     def _send(self, client: Any) -> None:
-        """Use a connection; the phase is the subclass's to change."""
+        """Send the request over a connection, and set the phase."""
         raise NotImplementedError
 
     @property
     def client_address(self) -> str:
-        """Where the client is, for another server that forwards to an agent; empty if these are many."""
+        """
+        The client's address, which a server of the fleet gives the agent; empty where one connection serves
+        many.
+        """
         return ""
 
     def _connecting(self) -> None:
-        """A connection is being made, which takes time."""
+        """A new connection to the host is being made."""
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> IUpstreamPool:
-        """Find or make the pool of connections to a host, which has none for all that speak what we do."""
+        """Return the pool of connections to a host that has none yet for our protocol."""
         if host.sends_proxy_header:
             header = self._introduction()
             return client_pool_of(self.protocol, host, self._clock, idle_timeout, header)
         return pool_of(self.protocol, host, self._clock, idle_timeout)
 
     def _introduction(self) -> bytes:
-        """The header of PROXY protocol for a host of the cluster: it names our client, or nobody."""
+        """Return the header of PROXY protocol for a host; it names our client, or no address."""
         assert self.cluster is not None
         return encode_header(self.cluster.config.proxy_protocol, "", "")
 
@@ -134,23 +137,25 @@ class Attempts(HostChoice):
 
     @property
     def waited(self) -> float:
-        """Seconds in which it has waited for a host."""
+        """Seconds that the request waited for a host."""
         return 0.0 if self._waits is None else self._waits.host
 
     @property
     def dialled(self) -> float:
-        """Seconds in which connections were made for it."""
+        """Seconds that it took to connect to hosts."""
         return 0.0 if self._waits is None else self._waits.connection
 
     def _begin_waiting(self) -> None:
-        """Note that it waits from now on."""
+        """Note that the request waits from now on."""
         waits = self._waits
         if waits is None:
             waits = self._waits = WaitTimes()
         waits.since = self._clock.seconds()
 
     def _stop_waiting(self) -> None:
-        """Note how long it has waited, for a host or for a connection to the one that it has."""
+        """
+        Add up the time that the request waited: for a host, or for a connection to the one that was picked.
+        """
         waits = self._waits
         if waits is None or waits.since is None:
             return
@@ -167,7 +172,7 @@ class Attempts(HostChoice):
                 trace.dialled(since, now)
 
     def _acquire(self) -> None:
-        """Take a host, now or when one has become free."""
+        """Pick a host, now or when one is free."""
         cluster = self.cluster
         assert cluster is not None
         self._phase = WAITING
@@ -183,12 +188,12 @@ class Attempts(HostChoice):
                 ) or self._suits(host):
                     self._connect(host)
                     return
-                self._pass(host)
+                self._pass_over(host)
                 if self._note_setback().passed_over >= MOST_PASSED:
                     self._no_host(502, None)
                     return
         except PickFailed as error:
-            if self._lift(error):
+            if self._readmit(error):
                 self._acquire()
             else:
                 self._no_host(error.status, error)
@@ -202,7 +207,7 @@ class Attempts(HostChoice):
         pending.addCallbacks(self._acquired, self._not_acquired)
 
     def _release(self) -> None:
-        """Give the host back to the cluster: exactly once for each time it was taken."""
+        """Give the host back to the cluster, exactly once for each time that it was picked."""
         setbacks = self._setbacks
         if setbacks is not None and setbacks.retrying:
             setbacks.retrying = False
@@ -218,7 +223,7 @@ class Attempts(HostChoice):
 
     def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
         """
-        Ask for another attempt, which is limited by the route and by the cluster.
+        Ask for another attempt; the route's retry policy and the cluster's limits decide.
 
         If the answer is yes, L{_next_attempt} must follow.
 
@@ -259,7 +264,7 @@ class Attempts(HostChoice):
         self._acquire()
 
     def _give_up(self) -> None:
-        """Let go of whatever is under way before there is a connection."""
+        """Cancel what is pending before there is a connection, and give the host back."""
         self._phase = DONE
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -272,7 +277,7 @@ class Attempts(HostChoice):
 
     def _begin_attempt(self, trace: IRequestTrace) -> list[tuple[bytes, bytes]]:
         """
-        Tell the trace that the request is sent to the host now.
+        Begin the span of an attempt.
 
         @return: what the host is to get in place of all other fields of traces.
         """
@@ -302,7 +307,7 @@ class Attempts(HostChoice):
         if self._phase == WAITING and self._suits(host):
             self._connect(host)
         elif self._phase == WAITING:
-            self._pass(host)
+            self._pass_over(host)
             self._attempts -= 1
             if self._note_setback().passed_over < MOST_PASSED:
                 self._acquire()
@@ -315,13 +320,13 @@ class Attempts(HostChoice):
         self._pending = None
         self._stop_waiting()
         error = reason.value
-        if self._phase == WAITING and self._lift(error):
+        if self._phase == WAITING and self._readmit(error):
             self._acquire()
         elif self._phase == WAITING:
             self._no_host(error.status if isinstance(error, PickFailed) else 502, error)
 
     def _no_host(self, status: int, error: BaseException | None) -> None:
-        """Give up: no host, or no other one, can be had."""
+        """Fail the request, as there is no host, or no other host, for it."""
         reason, flags = str(error), flag_of(error)
         if self._setbacks is not None and self._setbacks.trouble is not None:
             trouble, trouble_flags = self._setbacks.trouble
@@ -367,7 +372,7 @@ class Attempts(HostChoice):
             self.fail(reason.value.status, str(reason.value), ResponseFlag.UO)
         elif self._phase == WAITING:
             if reason.check(ProtocolRefused) is not None and self._is_foreign():
-                self._forgive()
+                self._discount_attempt()
                 if self._may_try_again(Cause.UNREACHABLE, True, True):
                     self._next_attempt(True)  # in what it speaks, perhaps
                     return
@@ -377,7 +382,7 @@ class Attempts(HostChoice):
 
     def _try_another(self, reason: str, flags: int) -> None:
         """
-        The host could not be reached; nothing has been sent.
+        Try another host, as this one could not be reached and nothing was sent.
 
         @param flags: the reason as codes.
         """
@@ -388,9 +393,9 @@ class Attempts(HostChoice):
         self._note_setback().trouble = problem, flags
         cluster.members.unreachable.note(host, reason)
         cluster.report(host, Outcome.UNREACHABLE)
-        self._shun(host)
+        self._exclude_agent(host)
         if host.is_reverse:
-            self._forgive()
+            self._discount_attempt()
         if self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)
         else:

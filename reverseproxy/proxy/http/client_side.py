@@ -1,4 +1,4 @@
-"""What clients' connections do alike in every version of HTTP."""
+"""What connections of clients have in common in every version of HTTP."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def forwarded_by(options: Http1Options | Http2Options, info: ConnectionInfo) -> ForwardedBy | None:
-    """Say what hosts are told of a client; L{None} for nothing."""
+    """Return what hosts learn about a client by C{X-Forwarded-...} and C{Via}; L{None} for nothing."""
     if not options.via and options.x_forwarded == "off":
         return None
     return ForwardedBy(options.via, options.x_forwarded, info.remote_ip, "https" if info.secure else "http")
 
 
 def default_host(info: ConnectionInfo) -> bytes:
-    """Find the authority of a request that names none: the address that it was sent to."""
+    """Return the authority for requests that name none: the address that the client connected to."""
     return b"localhost" if is_unix(info.local) else info.local.encode("ascii")
 
 
 def record(settings: HttpSettings, exchange: Exchange) -> None:
-    """Count an exchange that has ended, and tell of it."""
+    """Count an exchange that has ended, and report it to traces and the access log."""
     if settings.tally is not None:
         count(settings.tally, exchange, settings.clock.seconds())
     if settings.observed:
@@ -42,7 +42,7 @@ def record(settings: HttpSettings, exchange: Exchange) -> None:
 
 def count(tally: RequestTally, exchange: Exchange, now: float) -> None:
     """
-    Count an exchange that has ended.
+    Count an exchange that has ended in the metrics.
 
     @param now: the time.
     """
@@ -60,7 +60,7 @@ def tell(settings: HttpSettings, exchange: Exchange) -> None:
 
 
 def note_mistake(log: Logger, settings: HttpSettings, info: ConnectionInfo, reason: str) -> None:
-    """Log that a client broke the rules, unless too many do, as one of the version that it speaks."""
+    """Log that a client violated its protocol, at a limited rate."""
     complaints = settings.complaints
     if complaints.allow():
         log.info(

@@ -1,5 +1,5 @@
 """
-How long an exchange may take: which of its clocks runs, and whether that is over.
+Timeouts of an exchange: which of them applies, and whether it has expired.
 
 An exchange is in one of three stages, each with a clock of its own:
 
@@ -43,7 +43,7 @@ LOOKS: Final = 4
 
 
 class Clock(Enum):
-    """What can be over."""
+    """The timeouts that can expire."""
 
     BEGIN = auto()
     """The time for the response to begin."""
@@ -68,7 +68,7 @@ class ExchangeStage(Enum):
 
 class TimeLimits(NamedTuple):
     """
-    What is allowed, in seconds; infinity for any time.
+    The timeouts of an exchange, in seconds; infinity for none.
 
     @ivar begin: from the end of the request until the response begins.
     @ivar idle: without a byte in either direction.
@@ -83,13 +83,13 @@ class TimeLimits(NamedTuple):
 
     @property
     def period(self) -> float:
-        """How long it is from one look to the next, while something may move."""
+        """Seconds between two looks while data may move."""
         return self.idle / LOOKS
 
 
 class ExchangeState(NamedTuple):
     """
-    What there is to see of an exchange.
+    The progress of an exchange at one moment.
 
     @ivar stage: how far it is.
     @ivar asked_at: when all of the request had come; infinity if it has not.
@@ -116,7 +116,7 @@ class ExchangeState(NamedTuple):
 
 class Pace:
     """
-    Finds out whether something moves, by looks.
+    Finds out by regular looks whether data moves.
 
     @ivar quiet: how many looks in a row have found that nothing has.
     """
@@ -129,7 +129,7 @@ class Pace:
 
     def look(self, seen: Hashable, excused: bool = False) -> int:
         """
-        Compare with the last look.
+        Compare the present state with that of the last look.
 
         @param seen: what there is now; not L{None}.
         @param excused: whether it does not matter that nothing moves.
@@ -145,7 +145,7 @@ class Pace:
 
 class ProgressWatch:
     """
-    What the looks at one exchange have found.
+    Watches the progress of one exchange.
 
     @ivar interims: how often the host has said that it is at work; for the owner
         to count.
@@ -162,7 +162,7 @@ class ProgressWatch:
 
     def look(self, now: float, limits: TimeLimits, state: ExchangeState) -> float | Clock:
         """
-        See whether a time is over.
+        Check whether a timeout has expired.
 
         @return: which one; or else when to look again, which may be never.
         """
@@ -184,7 +184,8 @@ class ProgressWatch:
 
     def attempt_ends(self, now: float, seconds: float, began: float, state: ExchangeState) -> float:
         """
-        Find when the time for an attempt is over, which is none for the request to be sent in.
+        Return when the timeout of an attempt expires; the time that it takes to send the request does not
+        count.
 
         @param seconds: how long an attempt may take.
         @param began: when it has begun.
@@ -207,7 +208,7 @@ class ProgressWatch:
         return again
 
     def _follow(self, now: float, state: ExchangeState) -> None:
-        """Note whether the host has taken something of the request since the last look."""
+        """Note whether the host has taken a part of the request since the last look."""
         if state.attempt != self._attempt:
             # Another connection, of which nothing is known yet.
             self._attempt = state.attempt
@@ -220,7 +221,7 @@ class ProgressWatch:
 
 class FrameWatch(ProgressWatch):
     """
-    The same for one whose response is a frame on a connection that carries others too.
+    Watches an exchange whose response is one frame on a connection that carries others too.
 
     @ivar arriving: which frame was coming at the last look, and how much of it
         had come.
@@ -233,6 +234,6 @@ class FrameWatch(ProgressWatch):
         self.arriving: tuple[int, int] | None = None
 
     def follows(self, arriving: tuple[int, int] | None) -> bool:
-        """Whether the frame that is coming may be the one that came at the last look, or the first."""
+        """Return whether the frame that is arriving may be the one of the last look, or the first."""
         before, self.arriving = self.arriving, arriving
         return arriving is not None and (before is None or before[0] == arriving[0])

@@ -1,5 +1,5 @@
 """
-What becomes of each request, step by step, in lines of C{DEBUG}.
+Log each step of each request, at level C{DEBUG}.
 
 As long as such lines are not written, an exchange knows nothing of them: what
 is made for a request is an L{Exchange}, and a L{LoggedExchange} otherwise, of
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 def describe_route(route: ClusterRoute) -> str:
-    """Say where a route leads."""
+    """Describe where a route leads."""
     text = f"route {route.route or '(unnamed)'} leads to cluster {route.cluster_name}"
     if route.timeout:
         text += f", timeout {format_duration(route.timeout)}"
@@ -50,28 +50,28 @@ def describe_route(route: ClusterRoute) -> str:
 
 
 def describe_host(attempts: Attempts, host: Host) -> str:
-    """Say which host an attempt goes to."""
+    """Describe the host of an attempt."""
     agent = "" if host.identity is None else f" of {host.identity}"
     waited = f", after a wait of {attempts.waited:.3f} s" if attempts.waited else ""
     return f"attempt {attempts.attempts} goes to host {host.address}{agent}{waited}"
 
 
 def describe_outcome(attempts: Attempts, outcome: Cause | int, again: bool) -> str:
-    """Say what an attempt has failed by, and whether there is another one."""
+    """Describe why an attempt failed, and whether another one follows."""
     name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
     then = "another one" if again else "no other one"
     return f"attempt {attempts.attempts} has failed ({name}): {then}"
 
 
 def describe_end(status: int, seconds: float, flags: int, reason: str) -> str:
-    """Say how a request has ended."""
+    """Describe how a request ended."""
     text = f" with {status}" if status else ""
     why = f", {short_names(flags)}: {reason}" if flags else ""
     return f"ended{text} after {seconds:.3f} s{why}"
 
 
 class LoggedExchange(Exchange):
-    """An exchange that says what it decides."""
+    """An exchange that logs each of its steps."""
 
     __slots__ = ()
 
@@ -130,7 +130,7 @@ class LoggedExchange(Exchange):
 
 class Choice(Generic[_T]):
     """
-    Which kind of exchange is made for a request.
+    Chooses the class of new exchanges by the log level.
 
     @ivar kind: the class.
     """

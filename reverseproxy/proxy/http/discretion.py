@@ -1,5 +1,5 @@
 """
-What a client is told of an error that is not its own.
+Decide how much of an internal error a client is told.
 
 Names of clusters, addresses of hosts and how many of them there are would tell
 a stranger how the inside is built.  So the answer has a general sentence and a
@@ -24,12 +24,14 @@ _OWN: Final = frozenset({501, 505})
 
 
 def is_inside(status: int) -> bool:
-    """Whether an error of ours is about what is behind us; a 404 is, if the cluster of a route is missing."""
+    """
+    Whether an error of ours is about the hosts behind us; a 404 may be, if the cluster of a route is missing.
+    """
     return status == 404 or (status >= 500 and status not in _OWN)
 
 
 class Discretion:
-    """Decides for one listener."""
+    """Decides what the clients of one listener are told."""
 
     def __init__(
         self, listener: str, clock: IReactorTime, random: Callable[[], float], details: bool
@@ -43,7 +45,10 @@ class Discretion:
         self.failures = FailureLog(listener, clock)
 
     def text(self, failed: Failed) -> str:
-        """Say what to tell a client of a request that failed on our side, and log what it is not told."""
+        """
+        Return the client's text for a request that failed on our side, and log the details that it leaves
+        out.
+        """
         if not is_inside(failed.status):
             return failed.reason
         if self._details:

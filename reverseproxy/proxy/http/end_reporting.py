@@ -1,6 +1,4 @@
-"""
-Why an exchange has got no complete response of a host, and what a server of ours before us is told of that.
-"""
+"""Why a host gave no complete response, and what another server of the fleet is told of that."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _GATEWAYS: Final = frozenset({502, 503, 504})
 
 
 class EndReporting(Attempts):
-    """The part of an exchange that knows how it has ended, whatever it carries."""
+    """The part of an exchange of any protocol that knows how it ended."""
 
     __slots__ = ("_ending",)
 
@@ -26,19 +24,19 @@ class EndReporting(Attempts):
 
     @property
     def _doubtful(self) -> bool:
-        """Whether a host may have seen the request, although it was sent again, or is to be."""
+        """Whether a host may have seen the request in an earlier attempt."""
         return self._setbacks is not None and self._setbacks.doubtful
 
     @property
     def ending(self) -> Ending:
-        """Why there is no complete response of a host."""
+        """Why the host gave no complete response."""
         if self._ending is None:
             self._ending = Ending()
         return self._ending
 
     @property
     def flag(self) -> str:
-        """The reason for that, for the access log; empty as long as there is none."""
+        """The same in words, for the access log; empty as long as there is nothing to say."""
         return "" if self._ending is None else self._ending.reason
 
     @flag.setter
@@ -47,7 +45,7 @@ class EndReporting(Attempts):
 
     def _note_unsent(self, status: int) -> None:
         """
-        Keep in mind that the request was sent to no host, if that is so.
+        Note, when an error is answered, that the request was sent to no host.
 
         @param status: what it is answered with.
         """
@@ -56,7 +54,7 @@ class EndReporting(Attempts):
 
     def _unsent_for(self, service: IService | None) -> Unsent | None:
         """
-        Find what a server of ours is to be told.
+        Return what a server that forwarded the request to this agent is told.
 
         @param service: what this agent makes reachable; L{None} if that is not who asks.
         """

@@ -1,4 +1,4 @@
-"""What there is to say of few exchanges only: how one has failed."""
+"""How an exchange failed: kept for those that did only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STALLED: Final = 499
 
 class Ending:
     """
-    Why there is no complete response of a host.
+    Why the host gave no complete response.
 
     @ivar reason: a sentence for the access log.
     @ivar unsent: that the request was sent to no host, and why, if so; a server of
@@ -36,5 +36,5 @@ class Ending:
 
     @property
     def stalled(self) -> bool:
-        """Of a response that was broken off: whether that is because the client has not taken it."""
+        """Whether the response was broken off because the client did not read it."""
         return self.status == STALLED

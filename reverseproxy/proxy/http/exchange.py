@@ -1,6 +1,5 @@
 """
-
-One HTTP request and its response, on their way through the proxy.
+One HTTP request and its response.
 
 An exchange belongs to one downstream connection, or to one stream of it, and
 lasts until its response is complete, or has failed.  It finds a route, a host
@@ -45,9 +44,7 @@ class Exchange(RouteFinding):
     def __init__(
         self, downstream: IDownstream, head: Request, now: float, direct: IDirectAnswer | None = None
     ) -> None:
-        """
-        @param direct: what sends the response by the shorter ways, if the downstream does.
-        """
+        """@param direct: sends the response by the shorter ways, if the downstream connection can."""
         Sending.__init__(self, downstream, head, now)
         # The parts behind that do not each have their own: this runs for every request.
         self._begun = now
@@ -85,7 +82,7 @@ class Exchange(RouteFinding):
 
     def _accept_head(self, events: list[Event], index: int, head: Response) -> bool:
         """
-        Take the head of a response, and put it into its place among the events as it goes on.
+        Take the head of a response, and replace it among the events if it has to be changed.
 
         @return: whether the response goes on to the client; if not, all its events are dealt with.
         """
@@ -155,7 +152,7 @@ class Exchange(RouteFinding):
         self.sent += size
 
     def _finish(self) -> None:
-        """The response is complete and sent."""
+        """End the exchange, whose response is complete and sent."""
         client, self._client = self._client, None
         assert client is not None
         self._phase = DONE
@@ -166,7 +163,7 @@ class Exchange(RouteFinding):
     # interim responses, and other protocols
 
     def _interim(self, events: list[Event], index: int) -> None:
-        """Pass a 1xx response on, if the client can do something with it, and go on behind it."""
+        """Forward a 1xx response if the client can use it, and go on behind it."""
         head = events[index]
         assert isinstance(head, Response)
         self._watched().interims += 1
@@ -190,7 +187,7 @@ class Exchange(RouteFinding):
 
     def _upgrade(self, head: Response) -> None:
         """
-        The host has switched protocols, and so does the client, behind its request.
+        Accept the host's switch of protocols, and switch the client's connection behind its request.
 
         What is left of a body of known length goes to the host as it comes, as
         does what follows it: there is no need to tell them apart.  A chunked
@@ -216,13 +213,13 @@ class Exchange(RouteFinding):
         self.downstream.upgraded(self, client)
 
     def tunnel_closed(self, reason: Failure) -> None:
-        """The upstream connection of an accepted upgrade is lost."""
+        """Note that the host's connection of an accepted upgrade is lost."""
         self.session_ended(reason, ResponseFlag.UC)
         self._release()
 
     def session_ended(self, reason: Failure, lost: int) -> None:
         """
-        One side of an accepted upgrade is over.
+        Note that one side of an accepted upgrade has ended.
 
         @param lost: what stands for a connection that broke off.
         """
@@ -237,7 +234,7 @@ class Exchange(RouteFinding):
 
     def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
         """
-        Answer with an error of our own, or break off if an answer has begun.
+        Answer with an error of our own, or break the response off if it has begun.
 
         @param reason: a sentence for the access log, and for the client as far as
             it is about its request; it tells nothing of what the client sent.
@@ -257,7 +254,7 @@ class Exchange(RouteFinding):
         self._answer(status, told.encode("utf-8", "replace") + b"\n")
 
     def _refuse(self, refusal: LocalReply) -> None:
-        """Answer as a filter says, or break off if an answer has begun."""
+        """Answer as a filter demands, or break the response off if it has begun."""
         self.flags |= refusal.flags
         if self.response_started:
             self._break(refusal.status, refusal.flag)
@@ -270,7 +267,7 @@ class Exchange(RouteFinding):
             self._answer(refusal.status, refusal.body)
 
     def _failed(self, status: int, reason: str, remedy: str, broken: bool) -> Failed:
-        """Describe what has happened, for the log."""
+        """Describe a failure for the log."""
         head, host, cluster = self.head, self.host, self.cluster
         target = head.target.partition(b"?")[0]
         return Failed(
@@ -289,7 +286,7 @@ class Exchange(RouteFinding):
         )
 
     def _tell(self, status: int, reason: str, remedy: str, broken: bool) -> str:
-        """Log an error, if that is for us to care about; say what the client is told of it."""
+        """Log a failure unless the client caused it, and return what the client is told of it."""
         failed = self._failed(status, reason, remedy, broken)
         discretion = self.downstream.settings.discretion
         if (remedy or broken) and not is_inside(status):
@@ -310,13 +307,13 @@ class Exchange(RouteFinding):
         self.downstream.exchange_broken(self)
 
     def unsent_field(self) -> bytes:
-        """Say what a server of ours is to be told: the value of the header, or nothing."""
+        """Return the header that tells another server that no host got the request; empty for none."""
         unsent = self._unsent_for(self.downstream.info.service)
         return b"" if unsent is None else unsent.text
 
     def cancel(self, reason: str, flags: int) -> None:
         """
-        The client is gone: whatever is under way for it is dropped.
+        Abandon the request, as its client is gone.
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
@@ -330,7 +327,7 @@ class Exchange(RouteFinding):
             self._end()
 
     def _end(self) -> None:
-        """Let go of everything upstream."""
+        """Let go of the host, its connection and all copies."""
         self._phase = DONE
         self._stop_try_timer()
         for mirror in self._mirrors:
@@ -345,10 +342,10 @@ class Exchange(RouteFinding):
     # what is told of it
 
     def end_trace(self) -> None:
-        """The exchange is over."""
+        """End the spans of the exchange."""
         if self._trace is not None:
             end_trace(self._trace, self)
 
     def record(self) -> AccessRecord:
-        """Describe an exchange that has ended, for the access log."""
+        """Return the record of the exchange for the access log."""
         return record(self)

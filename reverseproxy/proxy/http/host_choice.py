@@ -1,10 +1,8 @@
-"""
-Which hosts will do for a request: those that speak what it is in, and have not failed it.
-"""
+"""Decide which hosts may serve a request: those that speak its protocol and have not failed it."""
 
 from __future__ import annotations
 
-__all__ = ["MOST_FORGIVEN", "MOST_PASSED", "REMEMBERING", "HostChoice"]
+__all__ = ["MOST_UNCOUNTED", "MOST_PASSED", "REMEMBERING", "HostChoice"]
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.narrowed import ICluster
     from reverseproxy.routing import ClusterRoute, RouteInput
 
-MOST_FORGIVEN: Final = 16
+MOST_UNCOUNTED: Final = 16
 """Attempts of a request that don't count, at the most."""
 
 MOST_PASSED: Final = 256
@@ -39,7 +37,7 @@ REMEMBERING: Final = frozenset({"LB_MAGLEV", "LB_REQUEST_ROUNDROBIN"})
 
 class HostChoice:
     """
-    The part of an exchange that knows what it wants of a host.
+    The part of an exchange that knows which hosts its request may go to.
 
     @ivar protocol: what is spoken to hosts: the key of their pools in
         L{Host.pools}.
@@ -66,55 +64,59 @@ class HostChoice:
     # what a subclass does
 
     def _alternatives(self) -> Sequence[str]:
-        """Say which other protocols the request can be turned into, the keys of their pools."""
+        """Return the other protocols that the request can be translated to, as keys of C{Host.pools}."""
         return ()
 
     @property
-    def _chosen(self) -> bool:
-        """Whether what is spoken to hosts is what the client happens to speak, of several."""
+    def _client_chose(self) -> bool:
+        """
+        Whether the protocol towards hosts is the client's own choice, among several that the listener takes.
+        """
         return False
 
     # what it has come to
 
     @property
     def attempts(self) -> int:
-        """How many hosts were taken, one after the other, or waited for."""
+        """How many hosts were picked, or waited for, one after the other."""
         setbacks = self._setbacks
         return self._attempts if setbacks is None else self._attempts + setbacks.uncounted
 
     def _note_setback(self) -> Setbacks:
-        """Find what is known of failed attempts, to add to it."""
+        """Return the record of failed attempts, and make it if there is none."""
         setbacks = self._setbacks
         if setbacks is None:
             setbacks = self._setbacks = Setbacks()
         return setbacks
 
     @property
-    def _language(self) -> str:
-        """What is spoken to hosts, as agents announce it."""
+    def _announced_protocol(self) -> str:
+        """The protocol towards hosts, by the name that agents announce it by."""
         return self.protocol
 
-    def _demand(self, route: ClusterRoute, facts: RouteInput, client_ip: str, lb_type: str) -> None:
-        """Keep what the balancer is to go by."""
+    def _set_balancing(self, route: ClusterRoute, facts: RouteInput, client_ip: str, lb_type: str) -> None:
+        """Give the load balancer what the route has for it: a hash key, and labels."""
         if route.metadata is not None or lb_type in REMEMBERING:
             key = route.hash_key(facts, client_ip) if lb_type in _HASHING else None
             self._context = PickContext(hash_key=key, metadata=route.metadata)
 
-    def _demand_labels(self, route: ClusterRoute, labels: Mapping[str, str]) -> None:
-        """Have hosts with what a filter demands, rather than the route."""
+    def _require_labels(self, route: ClusterRoute, labels: Mapping[str, str]) -> None:
+        """Demand hosts with the labels of a filter, which override the route's."""
         if self._context is None:
             self._context = PickContext()
         self._context.metadata = {**(route.metadata or {}), **labels}
 
     def _suits(self, host: Host) -> bool:
         """
-        Look whether a host speaks our protocol, or one that the request can be turned into.
+        Return whether a host speaks our protocol, or one that the request can be translated to.
 
         A reverse connection speaks the protocol of its first request for as long
         as it lives: the listener that hosts it has decided on one by then.
         """
         support = host.protocol_support
-        if self._is_free(host, self.protocol) and (support is None or support.may_try(self._language)):
+        if self._is_free(host, self.protocol) and (
+            support is None or support.may_try(self._announced_protocol)
+        ):
             return True
         fitting = [each for each in self._alternatives() if self._is_free(host, each)]
         if support is not None:
@@ -127,25 +129,25 @@ class HostChoice:
         return True
 
     def _is_free(self, host: Host, protocol: str) -> bool:
-        """Whether a host's connection, if it has but one, can carry a protocol."""
+        """Return whether a host's only connection, if it has but one, can carry a protocol."""
         if host.exclusive and host.pools and protocol not in host.pools:
             return False
         return host.committed_protocol in ("", protocol)
 
     def _is_foreign(self) -> bool:
         """
-        See whether a host that has not answered does not speak what the client has chosen.
+        Return whether a host that did not answer does not speak the protocol that the client chose.
 
         Then that is no fault of the host's, and the cluster knows it from now on.
         """
         host, cluster = self.host, self.cluster
-        if host is None or cluster is None or not self._chosen:
+        if host is None or cluster is None or not self._client_chose:
             return False
-        return cluster.members.protocol_support.note_silence(host, self._language)
+        return cluster.members.protocol_support.note_silence(host, self._announced_protocol)
 
-    def _is_to_blame(self) -> bool:
+    def _is_at_fault(self) -> bool:
         """
-        Whether an error of the host, or its silence, is its fault.
+        Return whether an error of the host, or its silence, is its own fault.
 
         It is not in what the client has chosen and the host has never served: an agent
         answers by itself for a service that does not speak that.
@@ -154,63 +156,63 @@ class HostChoice:
         return (
             host is None
             or cluster is None
-            or not self._chosen
-            or cluster.members.protocol_support.serves(host, self._language)
+            or not self._client_chose
+            or cluster.members.protocol_support.serves(host, self._announced_protocol)
         )
 
-    def _excuse(self, host: Host) -> None:
-        """Keep in mind that a host has answered with an error that is not its fault."""
+    def _note_excusable_error(self, host: Host) -> None:
+        """Note an error of a host that is not the host's fault."""
         assert self.cluster is not None
-        self.cluster.members.protocol_support.erred(host, self._language)
+        self.cluster.members.protocol_support.erred(host, self._announced_protocol)
 
-    def _pass(self, host: Host) -> None:
-        """Give back a host that speaks another protocol, and ask for it no more."""
-        self._avoid(host)
+    def _pass_over(self, host: Host) -> None:
+        """Give back a host that speaks another protocol, and exclude it from this request."""
+        self._exclude(host)
         support = host.protocol_support
-        deaf = support is not None and not support.speaks(self._language)
+        deaf = support is not None and not support.speaks(self._announced_protocol)
         setbacks = self._note_setback()
         setbacks.passed_over += _DEAF if deaf else 1
-        setbacks.trouble = f"host {host.address} does not speak {self._language}", ResponseFlag.UPE
+        setbacks.trouble = f"host {host.address} does not speak {self._announced_protocol}", ResponseFlag.UPE
         assert self.cluster is not None
         self.cluster.release(host)
 
-    def _avoid(self, host: Host) -> None:
-        """Don't take this host again for this request."""
+    def _exclude(self, host: Host) -> None:
+        """Exclude a host from this request."""
         if self._context is None:
             self._context = PickContext()
         self._context.tried.add(host)
 
-    def _shun(self, host: Host) -> None:
-        """Don't take this host again, which has failed, and neither others that may fail like it."""
+    def _exclude_agent(self, host: Host) -> None:
+        """Exclude a host that failed, and the others of its agent, from this request."""
         if self._context is None:
             self._context = PickContext()
         assert self.cluster is not None
         self.cluster.exclude_agent(host, self._context)
 
-    def _postpone(self, host: Host) -> None:
-        """Take this host, which has failed, again only if there is no other."""
-        self._shun(host)
+    def _try_last(self, host: Host) -> None:
+        """Pick a host that failed only if there is no other."""
+        self._exclude_agent(host)
         if host.usable():
             context = self._context
             assert context is not None
             context.tried.discard(host)
             context.deprioritize((host,))
 
-    def _forgive(self) -> None:
+    def _discount_attempt(self) -> None:
         """
-        Don't count an attempt in which nothing was sent, as others may be many.
+        Don't count an attempt in which nothing was sent: an agent may have many hosts like this one.
 
         An agent's connections come and go together, and what one of them could
         not do says nothing of others'.
         """
         setbacks = self._note_setback()
-        if setbacks.uncounted < MOST_FORGIVEN:
+        if setbacks.uncounted < MOST_UNCOUNTED:
             setbacks.uncounted += 1
             self._attempts -= 1
 
     def _has_others(self, host: Host, why: Unsent) -> bool:
         """
-        Take note that an agent has not sent the request on.
+        Note that an agent did not forward the request.
 
         @return: whether there are hosts of others that may do so.
         """
@@ -221,11 +223,14 @@ class HostChoice:
         cluster.exclude_unsent(host, self._context)
         if why is Unsent.SERVICE:
             cluster.service_health.doubt(host)
-        self._forgive()
+        self._discount_attempt()
         return cluster.has_others(self._context)
 
-    def _lift(self, error: BaseException | None) -> bool:
-        """Ask whether there is another host after all, although it may fail like one that has."""
+    def _readmit(self, error: BaseException | None) -> bool:
+        """
+        Return whether a host can be picked after all, among those excluded because another of their agent
+        failed.
+        """
         if (
             not isinstance(error, NoHealthyHost | QueueTimeout)
             or self._context is None

@@ -1,6 +1,4 @@
-"""
-What a client of HTTP/1 is answered: responses of hosts, and our own, as bytes.
-"""
+"""Write responses to clients of HTTP/1: those of hosts, and our own."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from reverseproxy.wire.http1.heads import ResponseHead
 
 class Answering(ClientSessions):
     """
-    The part of a client's connection that writes.
+    The part of a client's connection that writes responses.
 
     @ivar full: whether the transport holds as much of a response as it should.
     """
@@ -39,7 +37,7 @@ class Answering(ClientSessions):
         raise NotImplementedError
 
     def _upgrade_declined(self) -> None:
-        """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
+        """Read on in HTTP behind a request to switch protocols that was answered otherwise."""
         raise NotImplementedError
 
     def exchange_done(self, exchange: Exchange) -> None:
@@ -103,10 +101,10 @@ class Answering(ClientSessions):
     # IPushProducer: we are the producer of what the client is to receive
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """The transport's buffer is full."""
         self.full = True
         if self._exchange is not None:
             self._exchange.downstream_full(True)
 
     def stopProducing(self) -> None:
-        """The connection is lost; C{connectionLost} says so as well."""
+        """The connection is lost; C{connectionLost} follows."""

@@ -1,5 +1,5 @@
 """
-The upstream side of HTTP/1: connections to one host, one request on each.
+Connections to hosts that speak HTTP/1: one request at a time on each.
 
 A L{Http1Client} serves one exchange at a time.  Between exchanges it waits in
 the L{Http1Pool} of its host, which lives in L{Host.pools}.  The connection of a
@@ -83,7 +83,7 @@ class Http1Client(HostConnection, Switchable):
         self._succeeded = False  # with success
 
     def connectionMade(self) -> None:
-        """Join the pool, busy until told otherwise."""
+        """Join the pool, as a connection in use."""
         self.transport.registerProducer(self, True)
         self._tune()
         self._pool.add(self)
@@ -136,7 +136,7 @@ class Http1Client(HostConnection, Switchable):
 
     def finish(self, reusable: bool) -> None:
         """
-        End the exchange; its response is complete.
+        End the exchange, whose response is complete.
 
         @param reusable: whether all of the request has come and been sent, too.
         """
@@ -160,7 +160,7 @@ class Http1Client(HostConnection, Switchable):
         return backlog_of(self.transport)
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Stop reading."""
         if not self._paused and not self.closed:
             self._paused = True
             self.transport.pauseProducing()
@@ -184,7 +184,7 @@ class Http1Client(HostConnection, Switchable):
         lose_connection(self.transport)
 
     def abort(self, reason: str) -> None:
-        """Close the connection now; the exchange, if any, hears nothing of it."""
+        """Close the connection now, without telling the exchange, if there is one."""
         if self.closed:
             return
         self._exchange = self._direct = None
@@ -204,7 +204,7 @@ class Http1Client(HostConnection, Switchable):
         return True
 
     def drop(self, reason: str) -> None:
-        """Close the connection now; the exchange, if any, hears of the loss."""
+        """Close the connection now; the exchange, if there is one, is told of the loss."""
         self.closed = True
         self._pool.forget(self)
         self.transport.abortConnection()
@@ -270,7 +270,7 @@ class Http1Client(HostConnection, Switchable):
             self._pass_on()
 
     def _hear(self, data: bytes, found: ResponseHead | list[Event]) -> ResponseHead | list[Event]:
-        """Look at what comes before an answer with success, which may be no HTTP/1 at all."""
+        """Check a response before the first successful one, which may not be HTTP/1 at all."""
         events = [found] if isinstance(found, ResponseHead) else found
         if events and isinstance(events[0], HttpError):
             ours = self._spoke or data.startswith(b"HTTP/")
@@ -283,7 +283,7 @@ class Http1Client(HostConnection, Switchable):
         return found
 
     def _pass_on(self) -> None:
-        """Have most of a long body sent to the client without a look at it."""
+        """Have most of a long body spliced to the client's socket."""
         direct = self._direct
         if direct is None:
             return
@@ -297,7 +297,7 @@ class Http1Client(HostConnection, Switchable):
         return None if self._chunked or self.closed else self.transport
 
     def http_read_closed(self) -> None:
-        """The host sends no more: that may end a response, and closes the connection."""
+        """Close the connection, as the host sends no more, which may be the end of a response."""
         exchange = self._exchange
         if exchange is not None:
             if self.parser.eof() == [END]:
@@ -322,16 +322,16 @@ class Http1Client(HostConnection, Switchable):
     # IPushProducer: we are the producer of what the host is to receive
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """The transport's buffer is full."""
         self.full = True
         if self._exchange is not None:
             self._exchange.upstream_full(True)
 
     def resumeProducing(self) -> None:
-        """The transport wants more."""
+        """The transport's buffer has room."""
         self.full = False
         if self._exchange is not None:
             self._exchange.upstream_full(False)
 
     def stopProducing(self) -> None:
-        """The connection is lost; C{connectionLost} says so as well."""
+        """The connection is lost; C{connectionLost} follows."""

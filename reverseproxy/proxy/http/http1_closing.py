@@ -1,5 +1,5 @@
 """
-How a client's connection of HTTP/1 is waited for, and how it ends.
+Timeouts of a client's HTTP/1 connection, and how the connection is closed.
 
 Each connection has one timer.  It is not moved for each request: it looks at
 the deadline when it fires, and is set again if that lies ahead still.
@@ -32,7 +32,7 @@ the response on its way to the client.
 
 
 class ClosingPhase(IntEnum):
-    """How near its end a connection is."""
+    """How far a connection is closed."""
 
     OPEN = 0
     """It goes on, as far as we are concerned."""
@@ -61,7 +61,7 @@ IDLE, HEAD, EXCHANGE, CLOSE = Awaited
 
 
 class ClientClosing(Switchable, AccountedProtocol):
-    """The part of a client's connection that looks at the time, and ends it."""
+    """The part of a client's connection that has its timeouts, and closes it."""
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         self.settings = settings
@@ -79,35 +79,35 @@ class ClientClosing(Switchable, AccountedProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request or session is under way."""
+        """Whether a request or session is active."""
         raise NotImplementedError
 
     def _head_too_slow(self) -> None:
-        """The time for a head is over."""
+        """The timeout for the head of a request has expired."""
         raise NotImplementedError
 
     def _look_at_exchange(self) -> None:
-        """It is time to look at a request that is under way."""
+        """It is time to check the timeouts of the current exchange."""
         raise NotImplementedError
 
     def _idle_too_long(self) -> None:
-        """Nothing has been asked for long."""
+        """The idle timeout has expired."""
         raise NotImplementedError
 
     def _forget_requests(self) -> None:
-        """What has come, and comes from now on, are no requests any more."""
+        """Drop the requests that are queued, and read no more of them."""
         raise NotImplementedError
 
     def _pass_nothing(self) -> None:
-        """What is on its way past us comes to us."""
+        """Stop splicing a request's body to the host."""
         raise NotImplementedError
 
     def _read_anything(self) -> None:
-        """What comes is read, to be dropped."""
+        """Read again, to drop what comes."""
         raise NotImplementedError
 
     def _cancel(self, reason: str, flags: int) -> None:
-        """Give the request that is under way up, if there is one."""
+        """Cancel the current exchange, if there is one."""
         raise NotImplementedError
 
     # IDrainable, IPartable
@@ -130,7 +130,7 @@ class ClientClosing(Switchable, AccountedProtocol):
             self._closing_phase = max(self._closing_phase, DRAINING)
 
     def _fresh(self, now: float) -> bool:
-        """Whether the client has just connected, or got its last answer, as far as one knows."""
+        """Whether the client has just connected, or has just got a response."""
         timeout = self.settings.idle_timeout
         if timeout is None or self._deadline <= now + QUIET:
             return True
@@ -176,7 +176,7 @@ class ClientClosing(Switchable, AccountedProtocol):
     # time is over
 
     def _look_at_idle(self) -> None:
-        """Close an idle connection; but the client may still take what it was answered."""
+        """Close an idle connection, unless the client is still reading its last response."""
         now = self._seconds()
         last = self._last
         if last is None:
@@ -197,13 +197,13 @@ class ClientClosing(Switchable, AccountedProtocol):
 
     @property
     def _manner(self) -> CloseLimits:
-        """How this connection may end."""
+        """How this connection is to be closed."""
         settings = self.settings
         told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
         return CloseLimits(settings.linger, settings.stream_idle, self.info.reverse, told)
 
     def _look_at_close(self) -> None:
-        """The connection is closing: see whether the client still takes what is left for it."""
+        """Check whether the client still reads what is left while the connection closes."""
         assert self._last is not None
         again = self._last.look()
         if again:
@@ -212,7 +212,7 @@ class ClientClosing(Switchable, AccountedProtocol):
             self.transport.abortConnection()
 
     def _abandon(self) -> None:
-        """Close now: the client does not take what it has asked for."""
+        """Abort the connection, as the client does not read its response."""
         self._closing_phase = CLOSING
         self.transport.abortConnection()
 
@@ -250,13 +250,13 @@ class ClientClosing(Switchable, AccountedProtocol):
             self.transport.abortConnection()
 
     def _lose(self) -> None:
-        """The connection is lost."""
+        """Note that the connection is lost."""
         self._closing_phase = LOST
         self._deadline = inf
         self._timer.stop()
 
     def _leave(self) -> None:
-        """Close; whoever sends no more needs no time for it."""
+        """Close the connection without lingering, as the client sends no more."""
         self._cancel("the client closed the connection", ResponseFlag.DC)
         self._closing_phase = CLOSING
         self._forget_requests()

@@ -1,5 +1,5 @@
 """
-The downstream side of HTTP/1: one client connection, its requests in order.
+Connections of clients that speak HTTP/1: their requests, in order.
 
 L{Http1Proxy} parses what the client sends and gives each request to an
 L{Exchange}, one at a time.  What comes behind the current request stays queued,
@@ -55,7 +55,7 @@ _HTTP2_HEAD_SIZE = Http2Options().max_header_list_size
 
 def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
     """
-    Say what heads clients may send.
+    Return the limits of request heads.
 
     @param reverse: whether the client is a tunnel server, which adds something
         to what it has taken, perhaps in HTTP/2, within limits of its own.
@@ -72,7 +72,7 @@ def head_limits(options: Http1Options, reverse: bool) -> tuple[int, int]:
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPartable, IPushProducer)
 class Http1Proxy(Answering):
     """
-    One client connection: the L{IDownstream} of one exchange after the other.
+    The connection of a client; the L{IDownstream} of one exchange after the other.
 
     @ivar default_host: the Host of a request that names none: the address that
         it was sent to.
@@ -100,7 +100,7 @@ class Http1Proxy(Answering):
 
     @property
     def busy(self) -> bool:
-        """Whether a request or session is under way."""
+        """Whether a request or session is active."""
         return (
             self._exchange is not None
             or self._tunnel is not None
@@ -122,7 +122,7 @@ class Http1Proxy(Answering):
         self._set_idle_deadline(self._seconds())
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Parse what the client sends."""
         if self._closing_phase >= CLOSING:
             self._drop(data)
             return
@@ -153,7 +153,7 @@ class Http1Proxy(Answering):
             self._count(data)
 
     def _count(self, data: bytes) -> None:
-        """Enter what we keep of this client in the books, when something has come that is not one request."""
+        """Account for the bytes that are buffered for this client."""
         parser, exchange = self._parser, self._exchange
         size = parser.unfinished + parser.held_size
         if self._events:
@@ -167,7 +167,7 @@ class Http1Proxy(Answering):
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
+        """Close this connection, as the buffers of all clients are full."""
         say_cut_off(self.settings, self.info, reason)
         self._cancel(reason, ResponseFlag.OM)
         self.transport.abortConnection()
@@ -223,7 +223,7 @@ class Http1Proxy(Answering):
         self._exchange = exchange_class.kind(self, head, self._seconds(), self)
 
     def _pass_on(self) -> None:
-        """Have most of a long body sent to the host without a look at it."""
+        """Have most of a long body spliced to the host's socket."""
         exchange = self._exchange
         if exchange is None or self._events or exchange.head.upgrade:
             return
@@ -234,7 +234,7 @@ class Http1Proxy(Answering):
             self._passing = True
 
     def update_reading(self) -> None:
-        """Read on, or pause, as what has come demands."""
+        """Pause or resume reading, by what is queued and what the exchange demands."""
         if self._closing_phase >= CLOSING or self._eof or self._tunnel is not None:
             return
         exchange = self._exchange
@@ -251,7 +251,7 @@ class Http1Proxy(Answering):
                 self.transport.pauseProducing()
 
     def _parser_failed(self) -> HttpError:
-        """An error of ours, that something in the request brought about: the client gets an answer anyhow."""
+        """Log an error of our own in the parser; the client gets a 400."""
         log.failure(
             "{listener}: what {peer} sent can't be parsed",
             listener=self.settings.listener,
@@ -261,7 +261,7 @@ class Http1Proxy(Answering):
         return HttpError(400, "the request can't be parsed")
 
     def _malformed(self, error: HttpError) -> None:
-        """The client broke the rules; nothing behind that can be understood."""
+        """Answer a violation of the protocol; what follows it can't be parsed."""
         REFUSALS["http1"] += 1
         note_mistake(log, self.settings, self.info, str(error))
         exchange = self._exchange
@@ -313,7 +313,7 @@ class Http1Proxy(Answering):
             self.update_reading()
 
     def _upgrade_declined(self) -> None:
-        """A request to switch protocols is answered in HTTP: what came behind it is HTTP, too."""
+        """Read on in HTTP behind a request to switch protocols that was answered otherwise."""
         try:
             self._events.extend(self._parser.resume())
         except Exception:
@@ -360,13 +360,13 @@ class Http1Proxy(Answering):
             self._leave()
 
     def _drop_incomplete(self) -> None:
-        """Forget what has come of a request of which nothing more comes."""
+        """Drop a queued request of which no more will come."""
         events = self._events
         while events and type(events[-1]) is not End and type(events[-1]) is not HttpError:
             events.pop()
 
     def _look_at_end(self) -> None:
-        """Leave a client that sends no more when there is nothing to answer any more."""
+        """Close the connection, once the client sends no more and everything is answered."""
         exchange = self._exchange
         if (
             self._closing_phase < CLOSING
@@ -390,7 +390,7 @@ class Http1Proxy(Answering):
         self.count_no_more()
 
     def resumeProducing(self) -> None:
-        """The transport wants more."""
+        """The transport's buffer has room."""
         self.full = False
         if self._exchange is not None:
             self._exchange.downstream_full(False)

@@ -1,6 +1,4 @@
-"""
-What is under way on a client's connection of HTTP/1, and what becomes of it when that is no HTTP any more.
-"""
+"""The current exchange of a client's HTTP/1 connection, and the session that it becomes after an upgrade."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ from reverseproxy.wire.http1.writing import ResponseWriter
 
 
 class ClientSessions(ClientClosing):
-    """
-    The part of a client's connection that has what is under way on it: a request, or what has become of one.
-    """
+    """The part of a client's connection that has the current exchange or session."""
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         super().__init__(settings, info)
@@ -37,7 +33,7 @@ class ClientSessions(ClientClosing):
     # what a subclass does
 
     def _take_held(self) -> bytes:
-        """Take what has come behind a request to switch protocols."""
+        """Return what came behind a request to switch protocols."""
         raise NotImplementedError
 
     # IEndable

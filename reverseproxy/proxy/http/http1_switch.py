@@ -1,5 +1,5 @@
 """
-What both sides of an HTTP/1 exchange share: a protocol that can become a relay.
+Turn two HTTP/1 connections into a relay, after an upgrade was accepted.
 
 After an upgrade was accepted the two connections are no longer HTTP.  Each side
 gives everything that happens on its connection to a L{RelayEnd} from then on.
@@ -26,7 +26,7 @@ from reverseproxy.wire.http.websocket import FrameTracker
 @implementer(IHalfCloseableProtocol)
 class Switchable(Rebindable):
     """
-    A protocol that stops to speak HTTP when it is told to.
+    A protocol that can turn into a relay of bytes.
 
     @ivar relay: who has the connection since then.
     """
@@ -35,11 +35,11 @@ class Switchable(Rebindable):
     relay: RelayEnd | None = None
 
     def http_read_closed(self) -> None:
-        """The peer sends no more, while this is HTTP."""
+        """The peer sends no more, and the connection is still HTTP."""
         raise NotImplementedError
 
     def http_lost(self, reason: Failure) -> None:
-        """The connection is lost, whether this still is HTTP or not."""
+        """The connection is lost, be it still HTTP or not."""
         raise NotImplementedError
 
     def readConnectionLost(self) -> None:
@@ -50,7 +50,7 @@ class Switchable(Rebindable):
             self.relay.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed, as we wanted it."""
+        """Our direction of the connection is closed, as we wanted."""
         if self.relay is not None:
             self.relay.writeConnectionLost()
 
@@ -84,7 +84,7 @@ def switch(
     websocket: bool = False,
 ) -> None:
     """
-    Make a relay of two connections that spoke HTTP.
+    Join two connections that spoke HTTP.
 
     @param early_left: what was received from the left that is not HTTP any more.
     @param on_close: called with the reason when the left and when the right

@@ -1,6 +1,4 @@
-"""
-One request to a host that speaks HTTP/2: room on a connection, and then a stream.
-"""
+"""A request to a host that speaks HTTP/2: a place on a connection, then a stream of it."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 class Http2Call:
     """
-    One request to a host: room on a connection, and then a stream.
+    A request to a host: a place on a connection, then a stream of it.
 
     @ivar reused: whether the connection is lost, and it may be that the host
         has closed it before it saw the request.
@@ -161,14 +159,14 @@ class Http2Call:
         return connect
 
     def _refuse(self, error: HttpError) -> None:
-        """Send nothing, and answer so."""
+        """Answer the request with an error, without sending it."""
         exchange, self._exchange = self._exchange, None
         self._client.forget(self)
         if exchange is not None:
             exchange.upstream_events([error])
 
     def settings_came(self) -> None:
-        """The host's settings are known."""
+        """Go on, as the host's SETTINGS have come."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting()
@@ -207,7 +205,7 @@ class Http2Call:
 
     @property
     def waiting(self) -> int:
-        """How many bytes of what has come wait for the client to take them, at the most."""
+        """How many bytes of the response are buffered for the client, at most."""
         if self.tunnel is not None:
             return self.tunnel.waiting
         return maxsize if self._exchange is None else self._exchange.response_waiting
@@ -246,7 +244,7 @@ class Http2Call:
     # what the connection tells us
 
     def received(self, events: list[HttpEvent]) -> None:
-        """Something of the response has come."""
+        """Take a part of the response."""
         exchange = self._exchange
         if exchange is None:
             self._received_early(events)
@@ -262,7 +260,7 @@ class Http2Call:
             exchange.upstream_events(events)
 
     def _accepted(self, request: Request, events: list[HttpEvent]) -> list[HttpEvent]:
-        """Make a 101 of the answer that accepts a switch of protocols, and keep what comes behind it."""
+        """Turn the response that accepts a switch of protocols into a 101, and keep what follows it."""
         for index, event in enumerate(events):
             if type(event) is Response and event.status >= 200:
                 self._request = None
@@ -281,7 +279,7 @@ class Http2Call:
                     self._early.append(event)
 
     def drained(self) -> None:
-        """The host takes more of the request."""
+        """The stream's buffer has room."""
         if self.tunnel is not None:
             self.tunnel.drained()
         elif self.full:
@@ -297,7 +295,7 @@ class Http2Call:
         terminated: bool = False,
         flags: int = ResponseFlag.UC,
     ) -> None:
-        """The stream has ended early, or the connection has."""
+        """End the call, as its stream or connection ended early."""
         self.closed = True
         self._waiting = None
         if self.tunnel is not None:
@@ -314,7 +312,7 @@ class Http2Call:
         return None if self.tunnel is None else self.tunnel.relay
 
     def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
-        """Let the stream carry another protocol; what came for it is given on when it is coupled."""
+        """Turn the stream into a relay; what came for it is delivered once it is coupled."""
         self._exchange = None
         self.full = False
         self._paused = False
@@ -322,11 +320,11 @@ class Http2Call:
         return self.tunnel.relay
 
     def take_rest(self) -> bytes:
-        """Nothing: it is given to the relay in its order, with an end if there is one."""
+        """Return nothing: the relay gets what came in order, with an end if there is one."""
         return b""
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give the relay what has come; it has its further reads from us anyway."""
+        """Deliver to the relay what has come; it gets everything further from this call anyway."""
         early, self._early = self._early, []
         assert self.tunnel is not None
         for event in early:

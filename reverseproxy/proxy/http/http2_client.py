@@ -1,5 +1,5 @@
 """
-The upstream side of HTTP/2: connections to one host, many requests on each.
+Connections to hosts that speak HTTP/2: many requests at once on each.
 
 An L{Http2Client} is a connection; an L{Http2Call} is the L{IUpstream} of one
 exchange, a stream once it has begun.  The L{Http2Pool} of a host makes calls on
@@ -118,7 +118,7 @@ class Http2Client(SharedConnection, Http2Protocol):
 
     @property
     def active(self) -> int:
-        """How many requests are under way, or about to begin."""
+        """How many requests are active, or about to begin."""
         return len(self._calls) + len(self._reserved)
 
     @property
@@ -139,11 +139,11 @@ class Http2Client(SharedConnection, Http2Protocol):
         return call
 
     def wait_for_settings(self, call: Http2Call) -> None:
-        """Tell a call when the host's settings are known."""
+        """Have a call wait for the host's SETTINGS."""
         self._early_calls.append(call)
 
     def begun(self, call: Http2Call) -> None:
-        """A call has become a stream."""
+        """Enter a call that has got a stream."""
         self._reserved.discard(call)
         self._calls[call.number] = call
         self._begun += 1
@@ -152,7 +152,7 @@ class Http2Client(SharedConnection, Http2Protocol):
             self._pool.forget(self)
 
     def forget(self, call: Http2Call) -> None:
-        """A call is over."""
+        """Remove a call that has ended."""
         call.closed = True
         self._reserved.discard(call)
         if self._calls.get(call.number) is call:
@@ -265,15 +265,15 @@ class Http2Client(SharedConnection, Http2Protocol):
     # the end
 
     def drain(self) -> None:
-        """Take no more requests, and close when those under way are answered."""
+        """Take no more requests, and close the connection when the active ones are answered."""
         self._draining = True
 
     def close(self, reason: str) -> None:
-        """Close the connection after what was written; no request may be under way."""
+        """Close the connection after what was written; no request may be active."""
         self._finish(ErrorCode.NO_ERROR, "", linger=False)
 
     def drop(self, reason: str) -> None:
-        """Close the connection now; what is under way on it fails."""
+        """Close the connection now; its active requests fail."""
         self._abort(reason)
 
     def detach(self) -> bool:

@@ -1,5 +1,5 @@
 """
-How a client's connection of HTTP/2 ends, and its streams with it.
+Timeouts of a client's HTTP/2 connection, and how the connection and its streams are closed.
 
 A connection that is to close tells its client so twice (RFC 9113 6.8): first
 that no stream should be opened any more, and when that has certainly arrived,
@@ -42,7 +42,7 @@ WARNED: Final = b"draining"
 
 class Http2Closing(Http2Protocol):
     """
-    The part of a client's connection that looks at the time, and ends it.
+    The part of a client's connection that has its timeouts, and closes it.
 
     @ivar draining: whether no new request is wanted.
     """
@@ -68,7 +68,7 @@ class Http2Closing(Http2Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request or session is under way."""
+        """Whether a request or session is active."""
         return bool(self._streams) or (self.ending and not self.lost)
 
     @property
@@ -115,7 +115,7 @@ class Http2Closing(Http2Protocol):
                 stream.exchange.fail(503, reason, ResponseFlag.LR)
 
     def _name_last_stream(self) -> None:
-        """The client knows that it should open no more streams: those that came are the last."""
+        """Send the final GOAWAY, as the client has acknowledged the first one."""
         self._warned_until = inf
         if not self._named:
             self._named = True
@@ -176,7 +176,7 @@ class Http2Closing(Http2Protocol):
 
     def _idle_too_long(self, now: float) -> float:
         """
-        Close, if the client has taken everything.
+        Close the connection, if the client has read everything.
 
         @return: when to look again.
         """
@@ -214,7 +214,7 @@ class Http2Closing(Http2Protocol):
     # the end
 
     def readConnectionLost(self) -> None:
-        """The client sends no more: what it has asked for in full is answered."""
+        """Answer the complete requests of a client that sends no more."""
         if self.ending or self.settings.abort_on_half_close:
             super().readConnectionLost()
             return
@@ -227,7 +227,7 @@ class Http2Closing(Http2Protocol):
             super().readConnectionLost()
 
     def _give_up_what_waits(self) -> None:
-        """Nothing more opens the windows of a client that sends no more: what has no room in them is lost."""
+        """Reset the streams that have no window left, as the client will open none."""
         self._break_off("the client opens no window any more", lambda number: self.http2.unsent(number) > 0)
 
     def _break_off(self, reason: str, which: Callable[[int], bool]) -> None:

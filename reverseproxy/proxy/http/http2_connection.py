@@ -1,5 +1,5 @@
 """
-What both ends of HTTP/2 have in common: a connection, its transport and its timers.
+What both ends of HTTP/2 share: the connection, its transport and its timers.
 
 What is read is handled first, and everything that this leads to is written
 behind it, in one piece; where the reactor tells connections of their events in
@@ -90,34 +90,34 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     # what a subclass does
 
     def _handle(self, events: Sequence[tuple[int, Event]]) -> None:
-        """Act on what has come."""
+        """Handle the events of a read."""
         raise NotImplementedError
 
     def _stream_drained(self, number: int) -> None:
-        """A stream that was full wants more."""
+        """The buffer of a stream has room."""
         raise NotImplementedError
 
     def _flushed(self) -> None:
-        """All that may be sent now is sent."""
+        """Everything that may be sent now has been sent."""
 
     def _next_deadline(self, now: float) -> float:
         """
-        Act on what is due, and find out when to look again.
+        Handle the timeouts that have expired, and return when the next one does.
 
         @return: a time of the clock, or infinity.
         """
         raise NotImplementedError
 
     def _ended(self, reason: str) -> None:
-        """The connection is lost, or given up: let go of all streams."""
+        """End all streams, as the connection is lost or given up."""
         raise NotImplementedError
 
     def _waiting(self, number: int) -> int:
-        """How many bytes of what came on a stream wait for somebody to take them, at the most."""
+        """Return how many bytes that came on a stream are buffered, at most."""
         raise NotImplementedError
 
     def _shed(self, number: int, reason: str) -> None:
-        """A stream was reset, as all together hold too much: let go of it, if it is still known."""
+        """End a stream that was reset, as all streams together buffer too much."""
         raise NotImplementedError
 
     # reading and writing
@@ -141,7 +141,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
 
     def flush(self) -> None:
         """
-        Write what may be sent, at the end of this turn.
+        Write what may be sent, at the end of the reactor's turn.
 
         Does nothing while something is being handled, after which it is called
         anyway.
@@ -182,7 +182,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
 
     def backlog_of(self, number: int) -> Backlog:
         """
-        Find what of a body the peer has not taken; see L{reverseproxy.transport.backlog}.
+        Return what of a body the peer has not taken; see L{reverseproxy.transport.backlog}.
 
         What is on its way, within the stream's window, counts as taken: the peer
         opens the window for it now and then.
@@ -195,7 +195,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
         return Backlog(size, (size, self.http2.credit(number), below))
 
     def release(self, number: int) -> None:
-        """What came since a stream was held is passed on, and so will be what comes."""
+        """Deliver what came on a stream since it was held."""
         self.http2.release(number, self.clock.seconds())
         self.flush()
 
@@ -228,7 +228,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
 
     def _tell_passed(self, now: float) -> None:
         """
-        Tell the peer what was taken of what waits for slow readers.
+        Open the windows of the peer for what slow readers have taken.
 
         It goes on to them in one piece, and that all of it was taken may become
         known late, while the peer counts the seconds since it heard of us.
@@ -245,7 +245,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
 
     def _finish(self, code: ErrorCode, reason: str, linger: bool) -> None:
         """
-        Say that it is over, and close.
+        Send GOAWAY, and close.
 
         @param linger: whether the peer may be sending still: the connection is
             then closed in our direction first.
@@ -257,14 +257,14 @@ class Http2Protocol(Rebindable, AccountedProtocol):
         self._close(reason, linger)
 
     def _write_before_end(self) -> None:
-        """Write what was left to the end of the turn, bodies among it; there will be no such end."""
+        """Write what was left to the end of the turn, bodies among it, as there will be no such end."""
         if self._to_flush:
             self._to_flush = False
             while not self.full and (data := self.http2.take()):
                 self.transport.write(data)
 
     def _close(self, reason: str, linger: bool) -> None:
-        """Close behind what is to be sent, without frames of bodies."""
+        """Close behind what is to be sent, but send no more of bodies."""
         if self.ending or self.lost:
             return
         self._write_before_end()
@@ -304,7 +304,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     # timers: one for all streams, which is not moved for each of them
 
     def _look_at(self, deadline: float) -> None:
-        """Look at the deadlines at this time at the latest."""
+        """Check the deadlines at this time, at the latest."""
         if deadline < self._timer.fires_at:
             self._timer.look_at(deadline)
 
@@ -334,14 +334,14 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     # the transport
 
     def readConnectionLost(self) -> None:
-        """The peer sends no more: it has no use for what is under way."""
+        """End the streams, as the peer sends no more."""
         if not self.ending:
             self._close("the peer closed its side", linger=False)
         else:
             lose_connection(self.transport)
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed, and the peer's is awaited."""
+        """Our direction of the connection is closed; the peer's is awaited."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is lost."""
@@ -361,13 +361,13 @@ class Http2Protocol(Rebindable, AccountedProtocol):
     # IPushProducer: we are the producer of what the peer is to receive
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """The transport's buffer is full."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """The transport wants more."""
+        """The transport's buffer has room."""
         self.full = False
         self._flush_now()
 
     def stopProducing(self) -> None:
-        """The connection is lost; C{connectionLost} says so as well."""
+        """The connection is lost; C{connectionLost} follows."""

@@ -1,4 +1,4 @@
-"""Whether a host that speaks HTTP/2 is alive: when it is asked, and what its silence means."""
+"""Find out by PING whether a host that speaks HTTP/2 is alive."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Pings:
 
     @property
     def due(self) -> float:
-        """When to look; infinity for never."""
+        """When to check next; infinity for never."""
         return min(self._by, self._ask_at)
 
     def start(self, now: float) -> None:
-        """The connection is there."""
+        """Begin, as the connection is made."""
         if self._interval > 0:
             self._ask_at = now + self._interval
 
     def answered(self) -> None:
-        """The host has answered."""
+        """Note that the host has answered a PING."""
         self._by = inf
 
     def is_dead(self, now: float, mark: Hashable, heard: float) -> bool:
         """
-        See whether a host that has not answered is more than slow.
+        Return whether a host that has not answered is dead, rather than slow.
 
         The PING waits behind what else is on its way there, and the answer behind
         what is on its way here.  Whoever looks has waited longer if it was late itself
@@ -58,7 +58,7 @@ class Pings:
         return False
 
     def asks(self, now: float, mark: Hashable) -> bool:
-        """See whether it is time to ask, which is done then."""
+        """Return whether it is time for a PING, which the caller sends."""
         if self._ask_at > now:
             return False
         self._ask_at = now + self._interval

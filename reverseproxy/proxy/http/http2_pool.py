@@ -1,6 +1,4 @@
-"""
-The connections to one host that speaks HTTP/2: an exchange has a stream of one of them.
-"""
+"""The pool of connections to a host that speaks HTTP/2."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ A cluster's configuration says how large windows are.
 
 
 def _limits_of(host: Host) -> Http2Limits:
-    """What a host may do."""
+    """Return the limits of what a host may send."""
     size, fields = response_limits(host)
     if host.is_reverse:
         size += 32 * fields  # which an agent that has it in HTTP/1 does not count

@@ -1,5 +1,5 @@
 """
-The downstream side of HTTP/2: one client connection, a stream for each request.
+Connections of clients that speak HTTP/2: a stream for each request.
 
 L{Http2Proxy} has the connection; an L{Http2Stream} is the L{IDownstream} of one
 L{Exchange}.  A stream stays known until its response is sent, or has waited too
@@ -54,7 +54,7 @@ log = Logger()
 
 def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHING) -> Http2Limits:
     """
-    Say what clients may do, as it is configured.
+    Return the limits of what clients may send.
 
     @param reverse: whether the client is a tunnel server, which adds something
         to what it has taken, perhaps in HTTP/1, within limits of its own.
@@ -79,7 +79,7 @@ def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHI
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol, IPushProducer)
 class Http2Proxy(Http2Closing):
     """
-    One client connection.
+    The connection of a client.
 
     @ivar default_host: the authority of a request that names none: the address
         that it was sent to.
@@ -136,7 +136,7 @@ class Http2Proxy(Http2Closing):
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
+        """Close this connection, as the buffers of all clients are full."""
         say_cut_off(self.settings, self.info, reason)
         self._end_flags = ResponseFlag.OM
         self._abort(reason)
@@ -188,7 +188,7 @@ class Http2Proxy(Http2Closing):
     def _passed_by(
         self, stream: Http2Stream | None, event: bytes | End, touched: dict[Exchange, None]
     ) -> None:
-        """Something came that belongs to no ordinary request, but perhaps to another protocol."""
+        """Take a part of a stream that carries, or may carry, another protocol."""
         if stream is None:
             return
         exchange = stream.exchange
@@ -203,7 +203,7 @@ class Http2Proxy(Http2Closing):
     def _add_content(
         self, stream: Http2Stream, content: Content, exchange: Exchange, event: bytes | End
     ) -> None:
-        """A part of the body came that stands before another protocol."""
+        """Take a part of the body that precedes another protocol."""
         if type(event) is not bytes:
             exchange.fail(400, "the request ended before its body did", ResponseFlag.DPE)
             return
@@ -221,7 +221,7 @@ class Http2Proxy(Http2Closing):
             stream.content_ended(rest)
 
     def _refuse(self, number: int, error: HttpError) -> None:
-        """A request is well-formed, but not to be served."""
+        """Answer a well-formed request that breaks a limit."""
         note_mistake(log, self.settings, self.info, str(error))
         head = Request(b"", b"", b"", [])
         self._begin(number, head).fail(error.status, str(error), ResponseFlag.DPE)
@@ -291,11 +291,11 @@ class Http2Proxy(Http2Closing):
     # streams
 
     def look_at(self, deadline: float) -> None:
-        """A stream has a deadline."""
+        """Check the deadline of a stream at this time."""
         self._look_at(deadline)
 
     def stream_answered(self, stream: Http2Stream, exchange: Exchange) -> None:
-        """An exchange is over; its response may not be sent."""
+        """Note that an exchange has ended; its response may still be buffered."""
         if self.http2.is_open(stream.number):
             idle = exchange.idle_timeout
             stream.idle = self.settings.stream_idle if idle is None else idle
@@ -305,7 +305,7 @@ class Http2Proxy(Http2Closing):
             self._forget(stream)
 
     def begin_tunnel(self, stream: Http2Stream, exchange: Exchange, client: IUpgraded) -> None:
-        """A host has accepted to switch protocols: pass on bytes from now on."""
+        """Turn a stream into a tunnel, as the host has accepted to switch protocols."""
         tunnel = stream.tunnel = Http2Tunnel(self, stream.number)
 
         def closed(reason: Failure) -> None:

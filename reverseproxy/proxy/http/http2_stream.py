@@ -1,6 +1,4 @@
-"""
-One request of a client that speaks HTTP/2: the stream that it came on.
-"""
+"""The stream of one request of a client that speaks HTTP/2."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _not_switched(exchange: Exchange, head: Response) -> Response:
-    """Make an error of an answer that a client would take for the beginning of the other protocol."""
+    """Replace the head of a response that a client would take for an accepted switch of protocols."""
     exchange.status = 502
     exchange.flag = f"the host did not switch protocols, but answered with {head.status}"
     exchange.flags |= ResponseFlag.UPE
@@ -40,7 +38,7 @@ def _not_switched(exchange: Exchange, head: Response) -> Response:
 
 class Http2Stream:
     """
-    One request of a connection.
+    The stream of one request.
 
     @ivar number: the stream's number.
     @ivar exchange: who serves it, until that is over.
@@ -223,7 +221,7 @@ class Http2Stream:
 
     def content_ended(self, rest: bytes) -> None:
         """
-        The body in front of another protocol has come to its end.
+        Take the end of the body that precedes another protocol.
 
         @param rest: what came of that protocol.
         """
@@ -239,7 +237,7 @@ class Http2Stream:
             self._proxy.release(self.number)
 
     def takes(self) -> bool:
-        """Look whether the client goes on to take a response that is complete here."""
+        """Return whether the client goes on reading a response that is complete here."""
         if self._pace is None:
             self._pace = Pace()
         return self._pace.look(self.backlog().mark, self.info.reverse) < LOOKS
@@ -247,7 +245,7 @@ class Http2Stream:
     # what the connection tells us
 
     def drained(self) -> None:
-        """The client takes more."""
+        """The stream's buffer has room."""
         if self.tunnel is not None:
             self.tunnel.drained()
         elif self.full:
@@ -256,7 +254,7 @@ class Http2Stream:
                 self.exchange.downstream_full(False)
 
     def was_reset(self, reason: str, flags: int) -> None:
-        """The client has broken the request off, or has made us do so."""
+        """End the exchange, as the client reset the stream, or made us reset it."""
         if self.tunnel is not None:
             self.tunnel.lose(reason)
         exchange, self.exchange = self.exchange, None

@@ -1,5 +1,5 @@
 """
-Another protocol on a stream of HTTP/2.
+Another protocol on a stream of HTTP/2, such as WebSocket.
 
 That begins with an extended CONNECT, which to everybody else is what an Upgrade
 is in HTTP/1: one that is accepted is answered with 101.  Between ends of this
@@ -43,7 +43,7 @@ _UPGRADE: Final = frozenset({b"upgrade"})
 
 
 def _accept(key: bytes) -> bytes:
-    """What answers a key (RFC 6455 4.2.2)."""
+    """Return the C{Sec-WebSocket-Accept} of a key (RFC 6455 4.2.2)."""
     return b64encode(sha1(key + _MAGIC, usedforsecurity=False).digest())
 
 
@@ -55,27 +55,27 @@ def _value(headers: Headers, name: bytes) -> bytes | None:
 
 
 def websocket_request(head: Request) -> Request:
-    """Complete a request for a WebSocket that came without a key."""
+    """Add a key to a request for a WebSocket that came without one."""
     if head.upgrade.lower() == b"websocket" and _value(head.headers, b"sec-websocket-key") is None:
         head.headers.append((b"sec-websocket-key", b64encode(os.urandom(16))))
     return head
 
 
 def accepts(request: Request, response: Response) -> bool:
-    """Whether the answer to a request for a WebSocket has understood it."""
+    """Return whether a response accepts a request for a WebSocket."""
     key = _value(request.headers, b"sec-websocket-key")
     return key is None or _value(response.headers, b"sec-websocket-accept") == _accept(key)
 
 
 def answer_to_connect(head: Response) -> Headers:
-    """Write a 101 as the answer to an extended CONNECT."""
+    """Turn a 101 into the response to an extended CONNECT."""
     fields = [field for field in response_fields(head) if field[0] != b"sec-websocket-accept"]
     fields[0] = (b":status", b"200")
     return fields
 
 
 def switching_protocols(request: Request, response: Response) -> Response:
-    """Make a 101 of a host's answer to an extended CONNECT."""
+    """Turn a host's response to an extended CONNECT into a 101."""
     dropped = (b"content-length", b"sec-websocket-accept")
     headers = [field for field in response.headers if field[0] not in dropped]
     headers.append((b"upgrade", connect_protocol(request)))
@@ -87,7 +87,7 @@ def switching_protocols(request: Request, response: Response) -> Response:
 
 class Http2Tunnel:
     """
-    The transport that a stream is to its L{RelayEnd}.
+    The transport of a L{RelayEnd} on a stream.
 
     @ivar relay: the end of the relay.
     @ivar disconnecting: whether it is being closed.
@@ -130,13 +130,13 @@ class Http2Tunnel:
 
     @property
     def other(self) -> RelayEnd | None:
-        """The end of the relay at the host, once they are joined."""
+        """The relay's end at the host, once both are joined."""
         return self._other
 
     # what the connection tells us
 
     def received(self, event: bytes | End) -> None:
-        """The peer has sent something, or everything."""
+        """Take bytes of the peer, or the end of the stream."""
         if self._lost:
             return
         if type(event) is bytes:
@@ -149,19 +149,19 @@ class Http2Tunnel:
         self.look()
 
     def drained(self) -> None:
-        """The peer takes more."""
+        """The stream's buffer has room."""
         if self._producer_paused:
             self._producer_paused = False
             if self._producer is not None:
                 self._producer.resumeProducing()
 
     def look(self) -> None:
-        """See whether both sides have ended."""
+        """Check whether both directions have ended."""
         if not self._lost and not self._http2.is_open(self._number):
             self._lose(ConnectionDone())
 
     def lose(self, reason: str) -> None:
-        """The stream was reset, or the connection is lost."""
+        """End the relay, as the stream was reset or the connection is lost."""
         self._lose(ConnectionLost(reason))
 
     def _lose(self, reason: Exception) -> None:
@@ -172,7 +172,7 @@ class Http2Tunnel:
 
     @property
     def waiting(self) -> int:
-        """How many bytes of what came from the peer wait for the other side to take them, at the most."""
+        """How many bytes of the peer are buffered for the other side, at most."""
         return maxsize if self._producer is None else backlog_of(self._producer).size
 
     def backlog(self) -> Backlog:
@@ -182,7 +182,7 @@ class Http2Tunnel:
     # ITransport, as far as a relay needs it
 
     def write(self, data: bytes) -> None:
-        """Send to the peer."""
+        """Send bytes to the peer."""
         self._http2.send_data(self._number, data)
         if not self._producer_paused and self._producer is not None and self._http2.is_full(self._number):
             self._producer_paused = True
@@ -190,20 +190,20 @@ class Http2Tunnel:
         self._connection.flush()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Say who is to pause when the peer does not take what we send."""
+        """Set what pauses while the stream's buffer is full."""
         self._producer = producer
         self._producer_paused = False
 
     def unregisterProducer(self) -> None:
-        """Nobody pauses any more."""
+        """Forget what pauses."""
         self._producer = None
 
     def pauseProducing(self) -> None:
-        """Let the peer send no more than its window has."""
+        """Stop opening the peer's window."""
         self._http2.hold(self._number)
 
     def resumeProducing(self) -> None:
-        """Let it send on."""
+        """Open the peer's window again."""
         self._connection.release(self._number)
 
     def stopProducing(self) -> None:
@@ -211,7 +211,7 @@ class Http2Tunnel:
         self.loseConnection()
 
     def loseWriteConnection(self) -> None:
-        """Send no more."""
+        """End our direction of the stream."""
         if self._write_closed or self._lost:
             return
         self._write_closed = True
@@ -221,7 +221,7 @@ class Http2Tunnel:
         self.look()
 
     def loseConnection(self) -> None:
-        """Close, once what was written is sent and the peer agrees."""
+        """Close the stream once what was written is sent and the peer has ended its direction."""
         if not self.disconnecting:
             self.disconnecting = True
             # What comes still is dropped, but must not keep the peer from its end.
@@ -230,18 +230,18 @@ class Http2Tunnel:
             self.look()
 
     def abortConnection(self) -> None:
-        """Close now."""
+        """Reset the stream."""
         self.disconnecting = True
         self._http2.reset(self._number, ErrorCode.CANCEL)
         self._connection.flush()
         self._lose(ConnectionLost("aborted"))
 
     def getPeer(self) -> IAddress:
-        """The peer's address, which is the connection's."""
+        """Return the peer's address, which is the connection's."""
         address: IAddress = self._connection.transport.getPeer()
         return address
 
     def getHost(self) -> IAddress:
-        """Our address, which is the connection's."""
+        """Return our address, which is the connection's."""
         address: IAddress = self._connection.transport.getHost()
         return address

@@ -1,5 +1,5 @@
 """
-What an exchange and its two ends are to each other, whatever versions of HTTP these speak.
+Interfaces between an exchange and its two connections, in every version of HTTP.
 
     client  <-- IDownstream --  Exchange  -- IUpstream -->  host
                                           <-- IExchange --
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 
 
 class IExchange(Protocol):
-    """What a connection to a host, or a stream on it, needs of the exchange that it serves."""
+    """What a connection or stream to a host needs of its exchange."""
 
     def upstream_events(self, events: list[Event]) -> None:
-        """A part of the response has come."""
+        """Take a part of the response."""
 
     @property
     def response_waiting(self) -> int:
-        """How many bytes of what has come of the response wait for the client, at the most."""
+        """How many bytes of the response are buffered for the client, at most."""
 
     def upstream_lost(
         self,
@@ -61,7 +61,7 @@ class IExchange(Protocol):
         flags: int = ResponseFlag.UC,
     ) -> None:
         """
-        The connection is lost, and the response is not complete.
+        Take the loss of the connection before the response was complete.
 
         @param unsent: whether the host has said that it did not act on the
             request, as HTTP/2 can.
@@ -73,15 +73,15 @@ class IExchange(Protocol):
         """
 
     def upstream_full(self, full: bool) -> None:
-        """The host reads more slowly than the request comes, or has caught up."""
+        """Pause or resume reading of the request, as the host's buffer is full or has room."""
 
 
 class IDirectReader(Protocol):
-    """What an exchange can do besides: take a response by the shorter ways."""
+    """An exchange that takes responses by the shorter ways, too."""
 
     def upstream_whole(self, head: Response, data: bytes, begin: int) -> None:
         """
-        All of the response has come.
+        Take a complete response.
 
         @param data: the message as it came.
         @param begin: where its body begins in that, which goes to its end.
@@ -89,7 +89,7 @@ class IDirectReader(Protocol):
 
     def response_sink(self) -> Any:
         """
-        Say where the body that is coming can be sent as it comes.
+        Return the transport to which the body can be spliced.
 
         @return: a transport, which is given nothing else until the body has
             come to its end, or the connection to the host is given up;
@@ -97,14 +97,14 @@ class IDirectReader(Protocol):
         """
 
     def response_passed(self, size: int) -> None:
-        """Bytes of the body have been sent there."""
+        """Note that bytes of the body have been spliced."""
 
 
 class IDirectAnswer(Protocol):
-    """What a client's connection can do besides: send a response by the shorter ways."""
+    """A client's connection that sends responses by the shorter ways, too."""
 
     def send_whole(self, exchange: Exchange, head: Response, data: bytes, begin: int) -> None:
-        """Send all of a response; see L{IDirectReader.upstream_whole}."""
+        """Send a complete response; see L{IDirectReader.upstream_whole}."""
 
     def response_sink(self) -> Any:
         """See L{IDirectReader.response_sink}."""
@@ -112,11 +112,11 @@ class IDirectAnswer(Protocol):
 
 @runtime_checkable
 class IDirectRequest(Protocol):
-    """What a connection to a host can do besides: send a request by the shorter way."""
+    """A connection to a host that sends requests by the shorter way, too."""
 
     def request_sink(self) -> Any:
         """
-        Say where the body that is coming can be sent as it comes.
+        Return the transport to which the body can be spliced.
 
         @return: a transport; L{None} if there is none.
         """
@@ -124,7 +124,7 @@ class IDirectRequest(Protocol):
 
 class IUpgraded(Protocol):
     """
-    What has agreed to switch protocols: a connection, or a stream of one.
+    A connection, or a stream of one, that has agreed to switch protocols.
 
     @ivar relay: who has it since then.
     """
@@ -135,21 +135,21 @@ class IUpgraded(Protocol):
 
     def become_relay(self, clock: IReactorTime, early: bytes) -> RelayEnd:
         """
-        Give the connection to a L{RelayEnd}.
+        Turn the connection into a L{RelayEnd}.
 
         @param early: what was received for it.
         """
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give all further reads to C{receive}."""
+        """Deliver all further reads to C{receive}."""
 
     def take_rest(self) -> bytes:
-        """Take what was received behind the agreement."""
+        """Return what was received behind the agreement."""
 
 
 class IUpstream(IUpgraded, Protocol):
     """
-    What an exchange needs of the connection to a host, or of one stream on it.
+    What an exchange needs of its connection or stream to a host.
 
     What L{IUpgraded} has is for when the host has switched protocols.
 
@@ -181,7 +181,7 @@ class IUpstream(IUpgraded, Protocol):
 
     @property
     def connection_number(self) -> int:
-        """What tells the connection from all others to hosts, for logs."""
+        """The number of the connection to the host, for logs."""
 
     def begin(
         self,
@@ -193,7 +193,7 @@ class IUpstream(IUpgraded, Protocol):
         direct: IDirectReader | None = None,
     ) -> None:
         """
-        Send a request, or as much of it as has come.
+        Send a request, as far as it has come.
 
         @param events: what has come behind the head.
         @param forwarded_by: what to tell the host about the client.
@@ -205,27 +205,27 @@ class IUpstream(IUpgraded, Protocol):
         """Send more of the request."""
 
     def backlog(self) -> Backlog:
-        """What of the request the host has not taken."""
+        """Return what of the request is buffered for the host."""
 
     def pause(self) -> None:
-        """Read no more of the response for now."""
+        """Stop reading the response."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Read the response again."""
 
     def finish(self, reusable: bool) -> None:
         """
-        The exchange is over, and wants nothing more.
+        End the exchange.
 
         @param reusable: whether both messages have come to their ends.
         """
 
     def abort(self, reason: str) -> None:
-        """Break the exchange off; it hears nothing more."""
+        """Break the exchange off, without telling it."""
 
     def leave(self, release: Callable[[], None]) -> bool:
         """
-        End the exchange, which does not want the response any more, without a loss for the host.
+        End an exchange whose response is not wanted any more, without closing the host's only connection.
 
         All of the request has been sent.
 
@@ -236,7 +236,7 @@ class IUpstream(IUpgraded, Protocol):
 
 class IDownstream(Protocol):
     """
-    What an exchange needs of the connection, or stream, that it belongs to.
+    What an exchange needs of its connection or stream to a client.
 
     @ivar protocol: the protocol that the client speaks, as MOSN names it.
     @ivar version: its version of HTTP, as traces have it.
@@ -256,13 +256,13 @@ class IDownstream(Protocol):
 
     @property
     def default_host(self) -> bytes:
-        """The Host of a request that names none."""
+        """The Host for requests that name none."""
 
     def set_look(self, when: float) -> None:
-        """Call L{Exchange.look} at a time of the clock, which takes the place of the one before."""
+        """Call L{Exchange.look} at a time of the clock, which replaces the one before."""
 
     def backlog(self) -> Backlog:
-        """What the client has not taken."""
+        """Return what of the response is buffered for the client."""
 
     def send(self, exchange: Exchange, events: Sequence[Event]) -> None:
         """Send a part of the response: heads, the last of which is final, body and end."""
@@ -270,16 +270,16 @@ class IDownstream(Protocol):
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
     ) -> None:
-        """Answer without a host; the exchange is over."""
+        """Send a response of our own, which ends the exchange."""
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """The response is complete, and sent."""
+        """End an exchange whose response is complete and sent."""
 
     def exchange_broken(self, exchange: Exchange) -> None:
-        """The response has begun, but can't be completed."""
+        """Break a response off that can't be completed."""
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
-        """The host has accepted to switch protocols; its 101 is sent."""
+        """Join both connections, as the host accepted to switch protocols and its 101 is sent."""
 
     def update_reading(self) -> None:
-        """Look at L{Exchange.holds_back} again."""
+        """Check L{Exchange.holds_back} again."""

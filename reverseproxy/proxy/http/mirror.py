@@ -1,5 +1,5 @@
 """
-Copies of requests, for C{request_mirror_policies}.
+Send copies of requests, for C{request_mirror_policies}.
 
 A copy goes to a cluster of its own, and whatever becomes of it is no concern of
 the client's: its answer is read and dropped, and a host that is slow, or can't
@@ -37,7 +37,7 @@ TIMEOUT: Final = 60.0
 
 
 class Mirrored(Attempts):
-    """One copy."""
+    """The copy of one request."""
 
     response_waiting = 0
     """Nothing of the answer waits for anybody."""
@@ -91,14 +91,14 @@ class Mirrored(Attempts):
             self._acquire()
 
     def add(self, event: Event) -> None:
-        """Something more of the request has come."""
+        """Forward another part of the request."""
         if self._phase == ExchangePhase.DONE:
             return
         self._add(event)
         self._flush()
 
     def cut_off(self, whole: bool) -> None:
-        """The exchange is over; there will be nothing more of the request."""
+        """End the copy, as nothing more of its request will come."""
         if not whole and self._phase != ExchangePhase.DONE:
             self.fail(499, "the client has gone", ResponseFlag.DC)
 
@@ -124,14 +124,14 @@ class Mirrored(Attempts):
     # Attempts
 
     @property
-    def _chosen(self) -> bool:
+    def _client_chose(self) -> bool:
         return self._by_client
 
     def _alternatives(self) -> Sequence[str]:
         return self._others
 
     def fail(self, status: int, reason: str, flags: int) -> None:
-        """Give the copy up; nobody waits for it."""
+        """Give the copy up."""
         if self._phase == ExchangePhase.DONE:
             return
         log.debug(

@@ -1,5 +1,5 @@
 """
-Answers that nobody waits for any more.
+Read a response that no client waits for, to keep the connection that it comes on.
 
 A connection of HTTP/1 can't be used again before the answer to its request has
 come.  One that can be made anew is closed; but a reverse connection without
@@ -27,7 +27,7 @@ MAX_BYTES: Final = 256 * 1024
 
 
 class IKept(Protocol):
-    """The connection."""
+    """The connection to be kept."""
 
     def finish(self, reusable: bool) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IUpstream}."""
@@ -37,7 +37,7 @@ class IKept(Protocol):
 
 
 class ResponseDrain:
-    """Takes the place of an exchange, until the answer is over."""
+    """Takes the place of an exchange until the response is complete."""
 
     response_waiting = 0
     """Nothing of the answer waits for anybody."""

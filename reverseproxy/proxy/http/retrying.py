@@ -1,6 +1,4 @@
-"""
-What becomes of an attempt: an answer, or another attempt.
-"""
+"""Decide whether the response of an attempt counts, or another attempt follows."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 
 class Retrying(Timed):
     """
-    The part of an exchange that has one host after the other.
+    The part of an exchange that tries one host after the other.
 
     @ivar response_head: the head of the last one's response.
     """
@@ -49,7 +47,8 @@ class Retrying(Timed):
 
     def _stop_try(self, status: int, complete: bool) -> bool:
         """
-        A host has answered: the time for an attempt counts no more.
+        Take a host's status: stop the attempt's timeout, report the outcome, and retry if the route wants
+        that.
 
         @param complete: whether the answer has come to its end.
         @return: whether the answer is to be forgotten, as the request is sent again.
@@ -60,8 +59,8 @@ class Retrying(Timed):
         cluster, host = self.cluster, self.host
         if cluster is None or host is None:
             return False
-        if status >= 500 and not self._is_to_blame():
-            self._excuse(host)
+        if status >= 500 and not self._is_at_fault():
+            self._note_excusable_error(host)
         elif (cluster.watches_answers or status >= 500) and not (status == 504 and self._times.asked):
             if cluster.watches_answers:
                 cluster.report(host, Outcome.of_status(status), self._clock.seconds() - self._sent_at)
@@ -83,7 +82,7 @@ class Retrying(Timed):
 
     def _heed_unsent(self, events: list[Event], index: int) -> bool:
         """
-        See whether an agent says that it has not sent the request on.
+        Check whether an agent says that it did not forward the request.
 
         Whoever else says so is not believed, nor is it passed on.
 
@@ -133,7 +132,7 @@ class Retrying(Timed):
 
     def _heed_foreign(self) -> bool:
         """
-        See whether a host has not even taken the request for one, as it speaks another protocol.
+        Retry a request that the host did not understand, as it speaks another protocol.
 
         @return: whether the request is sent again, in another protocol or elsewhere.
         """
@@ -159,7 +158,7 @@ class Retrying(Timed):
             return
         self._stop_try_timer()
         foreign = not self._answered and self._is_foreign()
-        if not foreign and self._is_to_blame():
+        if not foreign and self._is_at_fault():
             self._report_reset()
         cause = Cause.STALE if (client.reused or foreign) and not self._answered else Cause.LOST
         if foreign and (flags & ResponseFlag.UPE or self.protocol == "Http2"):
@@ -176,14 +175,14 @@ class Retrying(Timed):
 
     @property
     def _repeatable(self) -> bool:
-        """Whether the request may be acted upon twice, and all of it is at hand."""
+        """Whether the request is idempotent, and buffered completely."""
         head = self.head
         if head.upgrade and head.length:
             return False  # it begins something, whatever its method is
         return self._sent is not None and head.method in _IDEMPOTENT
 
     def _again(self, cause: Cause, unsent: bool) -> bool:
-        """Send the request again, if the host can't have seen it, or may see it twice."""
+        """Retry the request if the host did not see it, or may see it twice."""
         if self._sent is None or not self._may_try_again(cause, unsent, self._repeatable):
             return False
         host = self.host
@@ -200,7 +199,7 @@ class Retrying(Timed):
         ):
             # One that has a single connection is gone with it, and an agent that has refused a stream will
             # refuse the next; others can be connected to again.
-            self._postpone(host)
+            self._try_last(host)
         self._begin_again(unsent or cause is Cause.STALE)
         return True
 
@@ -213,7 +212,9 @@ class Retrying(Timed):
         self._next_attempt(at_once)
 
     def _try_timed_out(self) -> None:
-        """One attempt has taken its time, if that has begun; the exchange may have some left."""
+        """
+        End an attempt whose timeout has expired, or go on waiting if sending the request took some of it.
+        """
         self._try_timer = None
         client = self._client
         if self._phase != ACTIVE or client is None:
@@ -226,7 +227,7 @@ class Retrying(Timed):
         if self._times.attempt_asked:
             self._leave(client)
         else:
-            if self._is_to_blame():
+            if self._is_at_fault():
                 self._report_reset()
             client.abort("an attempt took too long")
         self._client = None
@@ -236,7 +237,7 @@ class Retrying(Timed):
             self.fail(504, reason, ResponseFlag.UT, key)
 
     def _report_reset(self) -> None:
-        """The host has failed the request."""
+        """Report to the cluster that the host failed the request."""
         cluster, host = self.cluster, self.host
         if cluster is not None and host is not None and cluster.watches_answers:
             cluster.report(host, Outcome.RESET)

@@ -1,6 +1,4 @@
-"""
-What a request is for: its route, by way of the filters, and what that demands.
-"""
+"""Find a request's route, through the filters, and prepare what the route demands."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ log = Logger(namespace="reverseproxy.proxy.http.exchange")  # where people look 
 
 class RouteFinding(Retrying):
     """
-    The part of an exchange that decides what to do.
+    The part of an exchange that finds its route.
 
     @ivar rule: what has taken the request: a route, or what answers without a host.
     """
@@ -59,7 +57,7 @@ class RouteFinding(Retrying):
         raise NotImplementedError
 
     def _refuse(self, refusal: LocalReply) -> None:
-        """Answer as a filter says, or break off if an answer has begun."""
+        """Answer as a filter demands, or break the response off if it has begun."""
         raise NotImplementedError
 
     # what the request is for
@@ -97,7 +95,7 @@ class RouteFinding(Retrying):
             self._answer_for(result, facts or self._gather_facts())
 
     def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
-        """Answer a request that goes to no host."""
+        """Answer a request that goes to no host: a redirect, a direct response, or 404."""
         self.rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
@@ -107,7 +105,7 @@ class RouteFinding(Retrying):
             self._no_route(facts)
 
     def _no_route(self, facts: RouteInput) -> None:
-        """Answer with 404; the client is told which Host is at fault, the log also what would not be."""
+        """Answer with 404; the client is told which Host matches nothing, the log also which would match."""
         downstream = self.downstream
         settings = downstream.settings
         self.flag = "no route"
@@ -129,7 +127,7 @@ class RouteFinding(Retrying):
         self._answer(404, body)
 
     def _note_dropped(self, marks: int) -> None:
-        """Say that the client is not believed, which may be a proxy that should be."""
+        """Log that fields of a client were dropped, which may be a proxy that should be trusted."""
         REFUSALS["fields"] += 1
         downstream = self.downstream
         settings = downstream.settings
@@ -166,7 +164,7 @@ class RouteFinding(Retrying):
     # filters
 
     def _filtered(self) -> FilteredRequest:
-        """What filters of requests may know of this one."""
+        """Return what filters see of this request."""
         head = self.head
         size = head.length
         if size < 0 and self.request_complete:
@@ -174,7 +172,7 @@ class RouteFinding(Retrying):
         return FilteredRequest(self._gather_facts(), head.target.decode("ascii"), self.downstream.info, size)
 
     def _pass_filters(self) -> None:
-        """Go through the filters of requests, as far as they let it."""
+        """Apply the filters, until one of them waits or answers."""
         self._pending = None
         passage = self._passage
         assert passage is not None
@@ -212,7 +210,7 @@ class RouteFinding(Retrying):
         return True
 
     def _remove_headers(self, names: set[str]) -> None:
-        """Send a request on without some of its headers."""
+        """Remove headers from the request as the host gets it."""
         removed = frozenset(name.encode("ascii") for name in names) - IMMUTABLE_FIELDS
         head = self.head
         headers = [field for field in head.headers if field[0].lower() not in removed]
@@ -222,7 +220,7 @@ class RouteFinding(Retrying):
 
     def _follow(self, route: ClusterRoute, facts: RouteInput | None) -> None:
         """
-        Do what a route says.
+        Apply a route.
 
         @param facts: what the route was found by, if that had to be gathered.
         """
@@ -255,15 +253,15 @@ class RouteFinding(Retrying):
             self._prepare(route, facts or self._gather_facts(), lb_type)
         passage = self._passage
         if passage is not None and passage.request.labels:
-            self._demand_labels(route, passage.request.labels)
+            self._require_labels(route, passage.request.labels)
         self._acquire()
 
     def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
-        """Do what few routes, and few balancers, demand."""
+        """Prepare what few routes and balancers need: hash keys, mutated heads, copies."""
         downstream = self.downstream
         head = self.head
         if route.metadata is not None or lb_type in REMEMBERING:
-            self._demand(route, facts, downstream.info.remote_ip, lb_type)
+            self._set_balancing(route, facts, downstream.info.remote_ip, lb_type)
         if route.request_mutation is not None:
             mutation = route.request_mutation
             host = head.authority(downstream.default_host)
@@ -293,13 +291,13 @@ class RouteFinding(Retrying):
             self._outgoing,
             list(self._out),
             (downstream.forwarded_by, downstream.default_host),
-            self._chosen,
+            self._client_chose,
             self._alternatives(),
         )
         self._mirrors = (*self._mirrors, mirrored)
 
     @property
-    def _chosen(self) -> bool:
+    def _client_chose(self) -> bool:
         route = self._route
         return self.downstream.settings.protocols_differ and route is not None and not route.upstream_protocol
 

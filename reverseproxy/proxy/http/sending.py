@@ -1,5 +1,5 @@
 """
-A request on its way from the client to a host.
+Send a request to a host, buffering it until there is a connection.
 
 What has come of it is kept until there is a connection, and sent on from then
 on; and kept on, as long as it is little, so that it can be sent again.
@@ -101,7 +101,7 @@ class Sending(EndReporting):
 
     def fail(self, status: int, reason: str, flags: int, remedy: str = "") -> None:
         """
-        Answer with an error of our own, or break off if an answer has begun.
+        Answer with an error of our own, or break the response off if it has begun.
 
         @param reason: a sentence for the access log, and for the client as far as
             it is about its request; it tells nothing of what the client sent.
@@ -112,19 +112,19 @@ class Sending(EndReporting):
         raise NotImplementedError
 
     def _find_route(self) -> None:
-        """Decide what becomes of the request, whose head has come."""
+        """Find the route of the request, whose head has come."""
         raise NotImplementedError
 
     def _may_grow(self) -> bool:
-        """Whether the request may be as large as it has become; if not, it has been refused."""
+        """Return whether the body may be as large as it is; if not, the request has been refused."""
         raise NotImplementedError
 
     def _time_attempt(self) -> None:
-        """Note when an attempt begins, whose time somebody wants to know."""
+        """Start the timeout of an attempt."""
         raise NotImplementedError
 
     def _switch(self) -> None:
-        """Both sides speak another protocol from now on."""
+        """Turn both connections into a relay."""
         raise NotImplementedError
 
     # what is known of it
@@ -141,26 +141,26 @@ class Sending(EndReporting):
 
     @property
     def holds_back(self) -> bool:
-        """Whether nothing more of the request should be read now."""
+        """Whether reading of the request should pause."""
         return self._full or (
             self._phase <= WAITING and self.received > REQUEST_BUFFER and not self.request_complete
         )
 
     @property
     def waiting(self) -> int:
-        """Bytes of the body that are kept until there is a connection to send them on."""
+        """Bytes of the body that are buffered until there is a connection."""
         return self.received if self._phase <= WAITING else 0
 
     @property
     def request_waiting(self) -> int:
-        """How many bytes of what has come of the request wait for the host, at the most."""
+        """How many bytes of the request are buffered for the host, at most."""
         client = self._client
         return maxsize if client is None or self._out else client.backlog().size
 
     # what comes of it
 
     def add_body(self, data: bytes) -> None:
-        """A part of the request body has come."""
+        """Take a part of the request's body."""
         size = len(data)
         self.received += size
         if self._phase == DONE:
@@ -176,7 +176,7 @@ class Sending(EndReporting):
             mirror.add(data)
 
     def end_request(self, end: End) -> None:
-        """All of the request has come."""
+        """Take the end of the request."""
         self.request_complete = True
         if self._phase != NEW:
             self._asked_at = self._clock.seconds()
@@ -185,13 +185,13 @@ class Sending(EndReporting):
             mirror.add(end)
 
     def begin_whole(self) -> None:
-        """Go ahead: the request has no body."""
+        """Begin an exchange whose request has no body."""
         self.request_complete = True
         self._out.append(END)
         self._find_route()
 
     def flush(self) -> None:
-        """Pass on what has come: called once for each read."""
+        """Forward what has come; called once for each read."""
         if self._phase == ACTIVE:
             out = self._out
             if out:
@@ -210,7 +210,7 @@ class Sending(EndReporting):
 
     def request_sink(self) -> Any:
         """
-        Say where the body that is coming can be sent as it comes.
+        Return the transport to which the body can be spliced.
 
         @return: a transport, until the exchange is over; L{None} if there is
             none: all that has come must have been sent, and nothing of it be
@@ -222,7 +222,7 @@ class Sending(EndReporting):
         return client.request_sink() if isinstance(client, IDirectRequest) else None
 
     def request_passed(self, size: int) -> None:
-        """Bytes of the body have been sent there."""
+        """Note that bytes of the body have been spliced."""
         self.received += size
 
     # what goes to the host
@@ -270,7 +270,7 @@ class Sending(EndReporting):
             downstream.update_reading()
 
     def _keep(self, out: list[Event]) -> None:
-        """Keep what is sent, so that it can be sent again, as long as it is little."""
+        """Keep what is sent for a retry, up to L{REQUEST_BUFFER}."""
         if self.received > REQUEST_BUFFER:
             self._sent = None
         elif not self._sent:
@@ -279,7 +279,7 @@ class Sending(EndReporting):
             self._sent = [*self._sent, *out]
 
     def _with_hostname(self, head: Request) -> Request:
-        """Put the host's name into the Host header, as MOSN does where names are resolved."""
+        """Put the host's name into the Host header, as MOSN does for resolved names."""
         host, cluster = self.host, self.cluster
         if host is None or cluster is None or cluster.config.type != "STRICT_DNS" or not host.hostname:
             return head
@@ -287,7 +287,7 @@ class Sending(EndReporting):
         return head.rewritten(head.target, name, head.headers, frozenset())
 
     def _with_trace(self, trace: IRequestTrace, head: Request) -> Request:
-        """Have the host go on with the trace."""
+        """Add the fields that continue the trace."""
         fields = [field for field in head.headers if field[0].lower() not in TRACE_FIELDS]
         return head.rewritten(head.target, head.host, fields + self._begin_attempt(trace), TRACE_FIELDS)
 
@@ -297,7 +297,7 @@ class Sending(EndReporting):
         self.downstream.update_reading()
 
     def downstream_full(self, full: bool) -> None:
-        """The client reads more slowly than the response comes, or has caught up."""
+        """Pause or resume reading of the response, as the client's buffer is full or has room."""
         client = self._client
         if client is not None and self.status != SWITCHED:
             if full:
@@ -306,7 +306,7 @@ class Sending(EndReporting):
                 client.resume()
 
     def _leave(self, client: IUpstream) -> None:
-        """Let go of a connection, as the client wants no answer any more: that is not the host's fault."""
+        """Let go of a connection whose response the client does not wait for any more."""
         lease, cluster = self._lease, self.cluster
         if lease is not None and cluster is not None and lease.exclusive and self.request_complete:
             self._client = None

@@ -1,4 +1,4 @@
-"""What has gone wrong with a request before it is answered, and how long that took: of few requests only."""
+"""Failed attempts of a request, and the time that it waited: kept for requests that have any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ __all__ = ["Setbacks", "WaitTimes"]
 
 class Setbacks:
     """
-    What earlier attempts of a request have come to.
+    The failed attempts of a request.
 
     It is made when the first of them fails: most requests have none.
 

@@ -1,4 +1,4 @@
-"""What the connections of one C{proxy} filter have in common, whatever version of HTTP they speak."""
+"""Settings that all connections of one C{proxy} filter share, in every version of HTTP."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class HttpSettings(ProxySettings):
         object.__setattr__(self, "discretion", discretion)
 
     def gate_of(self, info: ConnectionInfo) -> IGate | None:
-        """Find what decides whether requests may come over a connection; L{None} if all may."""
+        """Return what decides whether requests may come over a connection; L{None} if all may."""
         gate = info.gate
         if gate is None or self.sni_check == "never":
             return None

@@ -1,5 +1,5 @@
 """
-How long an exchange may take, and what happens when that is over.
+Apply the timeouts of an exchange.
 
 What decides about it is in L{reverseproxy.proxy.http.deadlines}.
 """
@@ -24,7 +24,7 @@ from reverseproxy.transport.backlog import NOTHING
 
 class Timed(Sending):
     """
-    The part of an exchange that looks at the time.
+    The part of an exchange that checks its timeouts.
 
     @ivar sent: bytes of the response body so far.
     """
@@ -37,7 +37,7 @@ class Timed(Sending):
 
     @property
     def clock(self) -> IReactorTime:
-        """What tells the time."""
+        """The clock of all timeouts."""
         return self._clock
 
     @property
@@ -100,7 +100,7 @@ class Timed(Sending):
 
     def look(self, now: float) -> float:
         """
-        See whether a time is over, and end the exchange if so.
+        Check the timeouts, and end the exchange if one has expired.
 
         @return: when to look again; infinity for never.
         """

@@ -1,5 +1,5 @@
 """
-Whom a C{proxy} filter believes what requests say of themselves.
+Which clients a C{proxy} filter trusts to set C{X-Forwarded-...} and C{x-mosn-...} fields.
 
 That is whose request it is (C{X-Forwarded-For} and the like), what MOSN's
 proxies tell each other (C{x-mosn-...}), and how long an RPC frame may take.
@@ -23,7 +23,7 @@ from reverseproxy.wire.http.border import ANY, LOOKALIKE, NOTHING
 
 
 class Trust:
-    """Decides, for each connection once."""
+    """Decides once for each connection."""
 
     def __init__(self, proxies: Iterable[str] = ()) -> None:
         """
@@ -34,7 +34,7 @@ class Trust:
         self._proxies = AddressSet(networks_of(text for text in proxies if text != EVERYBODY))
 
     def believes(self, info: ConnectionInfo) -> bool:
-        """Whether what comes on a connection is believed."""
+        """Whether the fields of a connection's requests are trusted."""
         if self._everybody or info.reverse or is_unix(info.remote):
             return True
         address = parse_address(info.remote)
@@ -42,7 +42,7 @@ class Trust:
 
     def foreign(self, info: ConnectionInfo) -> int:
         """
-        Say which fields requests on a connection lose.
+        Return which fields of a connection's requests are dropped.
 
         What only looks like one of them is nobody's to set: a proxy that
         replaces C{X-Forwarded-For} lets C{X_Forwarded_For} pass.  Where

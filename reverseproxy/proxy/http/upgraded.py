@@ -1,5 +1,5 @@
 """
-What an upgraded request has become: a session of bytes, such as a WebSocket.
+Sessions of upgraded requests, such as WebSockets.
 
 It lasts for as long as either side wants, and something passes now and then.
 """
@@ -30,12 +30,12 @@ log = Logger()
 
 
 def is_websocket(exchange: Exchange) -> bool:
-    """Whether a request that is upgraded becomes a WebSocket."""
+    """Whether an upgraded request becomes a WebSocket."""
     return exchange.head.upgrade.lower() == b"websocket"
 
 
 class Upgraded:
-    """One session, from the switch of protocols on."""
+    """The session of one upgraded request."""
 
     __slots__ = ("_ends", "_exchange", "_idle", "_info", "_settings", "_watch")
 
@@ -80,7 +80,7 @@ class Upgraded:
             )
 
     def _expired(self) -> None:
-        """Nothing has passed for too long."""
+        """End the session, as nothing has passed for too long."""
         key = "upgrade_idle_timeout of the proxy filter"
         if self._exchange.idle_timeout is not None:
             key = "idle_timeout of the route"
@@ -90,7 +90,7 @@ class Upgraded:
 
     @property
     def doing(self) -> str:
-        """What it is, in a word."""
+        """What kind of session it is, in a word."""
         if is_websocket(self._exchange):
             return "WebSocket"
         return f"session of {self._exchange.head.upgrade.decode('ascii', 'replace')[:40]}"
@@ -124,11 +124,11 @@ class Upgraded:
             )
 
     def stop(self) -> None:
-        """It is over."""
+        """Stop watching, as the session is over."""
         if self._watch is not None:
             self._watch.stop()
 
 
 def _excused(reverse: bool, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
-    """What waits in a tunnel waits for somebody beyond it, of whom others judge."""
+    """Whether the bytes that wait are for a peer behind a tunnel, which has timeouts of its own."""
     return (reverse and client_waits) or (is_reverse and host_waits)

@@ -46,11 +46,11 @@ class RpcCopy(Attempts):
         return make_rpc_pool(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
 
     @property
-    def _language(self) -> str:
+    def _announced_protocol(self) -> str:
         return self._settings.protocol.name
 
     @property
-    def _chosen(self) -> bool:
+    def _client_chose(self) -> bool:
         return self._settings.protocols_differ
 
     def _send(self, client: RpcClient) -> None:

@@ -69,8 +69,8 @@ class RpcRetrying(RpcTimed):
         status = self.downstream.protocol.gateway_status(frame)
         if status == TOO_LATE and self._times.asked:
             return  # that is as long as it was to take
-        if status and not self._is_to_blame():
-            self._excuse(host)
+        if status and not self._is_at_fault():
+            self._note_excusable_error(host)
         elif status or cluster.members.gateways.rows:
             cluster.members.gateways.note(host, status)
 
@@ -92,7 +92,7 @@ class RpcRetrying(RpcTimed):
         cluster, host = self.cluster, self.host
         assert cluster is not None
         assert host is not None
-        if cluster.watches_answers and (outcome < Outcome.SERVER_ERROR or self._is_to_blame()):
+        if cluster.watches_answers and (outcome < Outcome.SERVER_ERROR or self._is_at_fault()):
             cluster.report(host, outcome, self._clock.seconds() - self._sent_at)
 
     # no answer
@@ -156,6 +156,6 @@ class RpcRetrying(RpcTimed):
         if not self._may_try_again(cause, False, True):
             return False
         self._note_setback().doubtful = True
-        self._postpone(host)
+        self._try_last(host)
         self._next_attempt(False)
         return True

@@ -168,9 +168,9 @@ class RpcRouteFinding(RpcRetrying):
     def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
         """Do what few routes, and few balancers, demand."""
         downstream, passage, frame = self.downstream, self._passage, self.frame
-        self._demand(route, facts, downstream.info.remote_ip, lb_type)
+        self._set_balancing(route, facts, downstream.info.remote_ip, lb_type)
         if passage is not None and passage.request.labels:
-            self._demand_labels(route, passage.request.labels)
+            self._require_labels(route, passage.request.labels)
         if route.response_mutation is not None:
             self._facts = facts
         if route.request_mutation is not None:

@@ -122,11 +122,11 @@ class RpcSending(EndReporting):
         return make_rpc_pool(self.protocol, self.downstream.protocol, host, self._clock, idle_timeout)
 
     @property
-    def _language(self) -> str:
+    def _announced_protocol(self) -> str:
         return self.downstream.protocol.name
 
     @property
-    def _chosen(self) -> bool:
+    def _client_chose(self) -> bool:
         return self.downstream.settings.protocols_differ
 
     @property
