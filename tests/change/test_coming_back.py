@@ -18,7 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import ConnectionUnavailable, HandshakePostponed
 from reverseproxy.tunnel.agent.backoff import Backoff, reach_cap
-from reverseproxy.tunnel.agent.slot import ConnectionSlot, SlotCore, SlotState, make_slot
+from reverseproxy.tunnel.agent.redial import RedialPolicy
+from reverseproxy.tunnel.agent.slot import make_slot
+from reverseproxy.tunnel.agent.slot_core import SlotCore
+from reverseproxy.tunnel.agent.slot_interfaces import ConnectionSlot, SlotState
 from reverseproxy.tunnel.server.joins import PATIENCE, JoinGate
 
 AGENTS = 1000
@@ -68,9 +71,8 @@ class World:
                     name="",
                     dial=self.dial,
                     clock=self.clock,
-                    backoff=Backoff(3.0, 60.0, random, reach_cap(connections)),
+                    redial=RedialPolicy(self.clock, Backoff(3.0, 60.0, random, reach_cap(connections)), 30.0),
                     max_attempts=-1,
-                    stable=30.0,
                     changed=lambda state, slots=slots: self.changed(slots, state),
                 )
                 self.cores.append(core)

@@ -24,7 +24,7 @@ from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink
 from reverseproxy.tunnel.agent.link import AgentLink
-from reverseproxy.tunnel.agent.slot import EndedUnused
+from reverseproxy.tunnel.agent.redial import EndedUnused
 from reverseproxy.wire.http2.frames import PREFACE, settings
 from reverseproxy.wire.mosn.frames import ConnectionInit
 from tests.integration import bolt

@@ -31,7 +31,7 @@ from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
 from reverseproxy.tunnel.agent import link as link_module
 from reverseproxy.tunnel.agent.link import AgentLink
-from reverseproxy.tunnel.agent.slot import EndedUnused
+from reverseproxy.tunnel.agent.redial import EndedUnused
 from reverseproxy.wire.mosn.extensions import ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.tunnel.logged import capture

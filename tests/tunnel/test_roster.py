@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.tunnel.agent.roster import Roster
-from reverseproxy.tunnel.agent.slot import SlotState
+from reverseproxy.tunnel.agent.slot_interfaces import SlotState
 
 
 class RosterTests(SynchronousTestCase):

@@ -22,19 +22,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HandshakePostponed, HandshakeRefused
 from reverseproxy.tunnel.agent.backoff import Backoff
-from reverseproxy.tunnel.agent.slot import (
+from reverseproxy.tunnel.agent.redial import (
     BRIEF,
     INSTANT,
     REDIAL_BURST,
     REDIAL_RATE,
     SILENT_BURST,
-    ConnectionSlot,
     EndedUnused,
-    SlotCore,
-    SlotLink,
-    SlotState,
-    make_slot,
+    RedialPolicy,
 )
+from reverseproxy.tunnel.agent.slot import make_slot
+from reverseproxy.tunnel.agent.slot_core import SlotCore
+from reverseproxy.tunnel.agent.slot_interfaces import ConnectionSlot, SlotLink, SlotState
 from reverseproxy.wire.mosn.frames import Status
 from tests import most
 
@@ -76,9 +75,8 @@ class Bench:
             name="slot",
             dial=self._dial,
             clock=self.clock,
-            backoff=Backoff(2.0, 60.0, Highest()),
+            redial=RedialPolicy(self.clock, Backoff(2.0, 60.0, Highest()), 30.0),
             max_attempts=max_attempts,
-            stable=30.0,
             changed=self.states.append,
         )
         self.slot: ConnectionSlot = make_slot(self.core)
@@ -319,7 +317,7 @@ class SlotTests(SynchronousTestCase):
         self.assertEqual([self.use_up() for _ in range(3)], [2.0, 0.0, 0.0])
         while bench.clock.seconds() < 1000:
             self.use_up()
-        self.assertEqual(bench.core.backoff.failed(), 60.0)
+        self.assertEqual(bench.core.redial.backoff.failed(), 60.0)
         dials = len(bench.dials)
         while bench.clock.seconds() < 11000:
             self.use_up()
@@ -330,17 +328,17 @@ class SlotTests(SynchronousTestCase):
         bench.slot.start()
         for _ in range(REDIAL_BURST + 1):
             self.use_up()
-        self.assertTrue(bench.core.storming)
+        self.assertTrue(bench.core.redial.storming)
         self.assertEqual(self.use_up(lived=BRIEF), 0.0)
-        self.assertFalse(bench.core.storming)
-        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertFalse(bench.core.redial.storming)
+        self.assertEqual(bench.core.redial.backoff.failures, 0)
 
     def test_the_waits_of_a_storm_grow(self) -> None:
         bench = self.bench
         bench.slot.start()
         for _ in range(REDIAL_BURST):
             self.use_up()
-        self.patch(bench.core.at_once, "allow", lambda: False)
+        self.patch(bench.core.redial.brief, "allow", lambda: False)
         self.assertEqual([self.use_up() for _ in range(4)], [2.0, 4.0, 8.0, 16.0])
 
     def test_after_a_quiet_time_there_may_be_a_burst_again(self) -> None:
@@ -350,7 +348,7 @@ class SlotTests(SynchronousTestCase):
             self.use_up()
         bench.clock.advance(REDIAL_BURST / REDIAL_RATE)
         self.assertEqual({self.use_up() for _ in range(REDIAL_BURST)}, {0.0})
-        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertEqual(bench.core.redial.backoff.failures, 0)
         self.assertGreater(self.use_up(), 0.0)
 
     def test_an_old_connection_is_replaced_at_once(self) -> None:
@@ -361,7 +359,7 @@ class SlotTests(SynchronousTestCase):
         link = bench.serve()
         bench.clock.advance(30)
         link.lost(DONE)
-        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertEqual(bench.core.redial.backoff.failures, 0)
         bench.clock.advance(0)
         self.assertEqual(len(bench.dials), 3)
 
@@ -400,10 +398,10 @@ class SlotTests(SynchronousTestCase):
         while bench.clock.seconds() < then + 1000 * BRIEF:
             self.assertIn(self.lose_unused(lived), (0.0, BRIEF - lived))
         self.assertLess(len(bench.dials) - dials, 2000)
-        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertEqual(bench.core.redial.backoff.failures, 0)
         # No session that is longer has to wait.
         self.assertEqual({self.lose_unused(BRIEF) for _ in range(100)}, {0.0})
-        self.assertEqual(bench.core.backoff.failures, 0)
+        self.assertEqual(bench.core.redial.backoff.failures, 0)
 
     def test_one_that_its_server_ends_unused_at_once_is_a_failure(self) -> None:
         self.bench.slot.start()
@@ -555,3 +553,51 @@ class AnySequenceTests(SynchronousTestCase):
             AnySequence, settings=settings(max_examples=most(60), stateful_step_count=40, deadline=None)
         )
         self.flushLoggedErrors()
+
+
+class RedialTests(SynchronousTestCase):
+    """Delays before a connection is replaced, by how it was lost; without a slot."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.redial = RedialPolicy(self.clock, Backoff(2.0, 60.0, Highest()), 30.0)
+
+    def test_used(self) -> None:
+        """A used connection is replaced at once, up to a burst of brief ones; then it counts as a failure."""
+        for _ in range(REDIAL_BURST):
+            self.assertEqual(self.redial.after_loss(0.1, True, False), 0.0)
+        self.assertEqual(self.redial.after_loss(0.1, True, False), 2.0)
+        self.assertTrue(self.redial.storming)
+        self.clock.advance(1.0)
+        self.assertEqual(self.redial.after_loss(0.1, True, False), 0.0)
+        self.assertEqual(self.redial.backoff.failures, 1, "a brief one among many resets nothing")
+        self.assertEqual(self.redial.after_loss(BRIEF, True, False), 0.0)
+        self.assertEqual((self.redial.storming, self.redial.backoff.failures), (False, 0))
+
+    def test_unused(self) -> None:
+        self.assertEqual(self.redial.after_loss(30.0, False, False), 0.0)
+        self.assertEqual(self.redial.after_loss(INSTANT / 2, False, True), 2.0)
+        self.assertEqual(self.redial.after_loss(BRIEF / 2, False, False), 4.0)
+        for _ in range(SILENT_BURST):
+            self.assertEqual(self.redial.after_loss(BRIEF / 2, False, True), 0.0)
+        self.assertEqual(self.redial.after_loss(BRIEF / 4, False, True), BRIEF * 3 / 4)
+        self.assertFalse(self.redial.storming)
+
+    def test_refused(self) -> None:
+        """What lasts until somebody changes a configuration is not tried again at once."""
+        lowest = Random()
+        lowest.uniform = lambda a, b: a  # type: ignore[method-assign]
+        redial = RedialPolicy(self.clock, Backoff(2.0, 60.0, lowest), 30.0)
+        self.assertEqual(redial.after_refusal(Status.CREDENTIAL_REJECTED), 0.0)
+        self.assertEqual(redial.after_refusal(Status.CLUSTER_UNKNOWN), 2.0)
+
+    def test_leave(self) -> None:
+        self.redial.after_loss(0.0, False, False)
+        self.assertAlmostEqual(self.redial.after_leave(5.0), 5.5)
+        self.assertEqual(self.redial.backoff.failures, 0)
+
+    def test_adapted(self) -> None:
+        self.redial.after_loss(0.0, False, False)
+        self.redial.adapt(Backoff(1.0, 8.0, Highest()), 5.0)
+        self.assertEqual(self.redial.after_loss(0.0, False, False), 2.0)
+        self.assertEqual(self.redial.after_loss(5.0, False, False), 0.0)

@@ -43,8 +43,8 @@ from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose, doing,
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.tls.wording import explain
+from reverseproxy.tunnel.agent.redial import EndedUnused
 from reverseproxy.tunnel.agent.service import HostedService
-from reverseproxy.tunnel.agent.slot import EndedUnused
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
@@ -145,7 +145,7 @@ class LinkTerms:
 
 class AgentLink(LinkHooks, Handover):
     """
-    See L{reverseproxy.tunnel.agent.slot.SlotLink}.
+    See L{reverseproxy.tunnel.agent.slot_interfaces.SlotLink}.
 
     @ivar used: whether the server has sent anything after its answer, or has
         opened a stream.
@@ -210,7 +210,7 @@ class AgentLink(LinkHooks, Handover):
         return _is_busy(self.inner)
 
     def greet(self) -> Deferred[None]:
-        """Send the init frame; see L{reverseproxy.tunnel.agent.slot.SlotLink.greet}."""
+        """Send the init frame; see L{reverseproxy.tunnel.agent.slot_interfaces.SlotLink.greet}."""
         greeting: Deferred[None] = Deferred(lambda _: self._abandon())
         if self.gone:
             greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))

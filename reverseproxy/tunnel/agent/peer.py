@@ -26,8 +26,11 @@ from reverseproxy.tunnel.agent.leaving import DRAIN_POLL, AgentLeaving, too_late
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.outage import Outage
 from reverseproxy.tunnel.agent.plan import AgentPlan, route_request
+from reverseproxy.tunnel.agent.redial import RedialPolicy
 from reverseproxy.tunnel.agent.roster import Roster
-from reverseproxy.tunnel.agent.slot import ConnectionSlot, SlotCore, SlotLink, SlotState, make_slot
+from reverseproxy.tunnel.agent.slot import make_slot
+from reverseproxy.tunnel.agent.slot_core import SlotCore
+from reverseproxy.tunnel.agent.slot_interfaces import ConnectionSlot, SlotLink, SlotState
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 
 log = Logger(__package__)
@@ -94,9 +97,8 @@ class Peer:
             name=f"{config.cluster} via {self.name} #{number + 1}",
             dial=self._dial,
             clock=plan.reactor,
-            backoff=self._backoff(),
+            redial=RedialPolicy(plan.reactor, self._backoff(), config.stable_duration),
             max_attempts=config.connect_retry_times or -1,
-            stable=config.stable_duration,
             changed=partial(self._slot_changed, number),
             ended=self._attempt_ended,
             outage=self._outage,
@@ -118,9 +120,8 @@ class Peer:
         if config.connect_timeout_duration != before.connect_timeout_duration:
             self._endpoint = self._make_endpoint()
         for core in self._cores.values():
-            core.backoff.adapt(self._backoff())
+            core.redial.adapt(self._backoff(), config.stable_duration)
             core.max_attempts = config.connect_retry_times or -1
-            core.stable = config.stable_duration
         exhausted = [n for n, core in self._cores.items() if core.state is SlotState.EXHAUSTED]
         if exhausted and config.connect_retry_times != before.connect_retry_times:
             self._remove(exhausted)

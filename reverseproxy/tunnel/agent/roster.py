@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Roster"]
 
-from reverseproxy.tunnel.agent.slot import SlotState
+from reverseproxy.tunnel.agent.slot_interfaces import SlotState
 
 
 class Roster:
