@@ -417,7 +417,7 @@ def picking(sizes: Sequence[int] = (10, 100, 1_000, 10_000), requests: int = 20_
     """
     from twisted.internet.task import Clock
 
-    from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
+    from reverseproxy.cluster.balancers.factory import make_balancer, make_tracker
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.config.models import ClusterConfig

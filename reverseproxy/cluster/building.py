@@ -23,8 +23,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 
 from reverseproxy.addresses import host_of, is_unix, join_host_port
+from reverseproxy.cluster.balancers.factory import make_balancer, make_tracker
 from reverseproxy.cluster.balancers.fleet import FleetView
-from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
 from reverseproxy.cluster.endpoints import make_endpoint
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from reverseproxy.cluster.balancers.factory import make_balancer, make_tracker
 from reverseproxy.cluster.balancers.fleet import FleetView
-from reverseproxy.cluster.balancers.weighted import make_balancer, make_tracker
 from reverseproxy.cluster.building import OF_CONNECTIONS, StaticHosts, host_kind, is_named, make_names
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.weighted import goes_by_weight
+from reverseproxy.cluster.balancers.factory import uses_weights
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.errors import WireError
@@ -238,7 +238,7 @@ class RemoteHosts:
     @staticmethod
     def _weight(cluster: Cluster, record: HostRecord) -> int:
         """Return the weight of all connections of an agent together."""
-        each = record.weight if goes_by_weight(cluster.config) else 1
+        each = record.weight if uses_weights(cluster.config) else 1
         return each * record.connections
 
     def _is_well(self, record: HostRecord, link: OutgoingLink) -> bool:

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
-from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.balancers.factory import is_deterministic
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
@@ -351,7 +351,7 @@ class Directory:
             )
             away.away = True
             away.fetch = self.fetch
-            away.reserved = not is_settled(cluster.config)
+            away.reserved = not is_deterministic(cluster.config)
             host.tells = facts["tells"]
         else:
             protocol = facts["kind"] if facts["kind"] == PROTOCOL else ""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
 
-from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.balancers.factory import is_deterministic
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.transport.handing import is_socket, lose, take_out
@@ -130,6 +130,6 @@ class Giver:
             self._directory.lose(entry, "what is known of it is too much to give it to another worker")
             return True
         host.fetch = self._directory.fetch
-        if is_settled(cluster.config):
+        if is_deterministic(cluster.config):
             cluster.unreserve(host)
         return True

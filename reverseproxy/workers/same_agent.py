@@ -15,7 +15,7 @@ __all__ = ["SameAgent"]
 
 from typing import TYPE_CHECKING
 
-from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.balancers.factory import is_deterministic
 from reverseproxy.workers.requests import is_committed
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class SameAgent:
         cluster = entry.cluster
         if entry.host.is_remote:
             agent.away.add(entry)
-            if agent.here and not is_settled(cluster.config):
+            if agent.here and not is_deterministic(cluster.config):
                 cluster.reserve(entry.host)
             return
         agent.here.add(entry)
-        if len(agent.here) == 1 and not is_settled(cluster.config):
+        if len(agent.here) == 1 and not is_deterministic(cluster.config):
             for each in agent.away:
                 cluster.reserve(each.host)
 

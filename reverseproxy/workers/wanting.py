@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from reverseproxy.cluster.balancers.weighted import is_settled
+from reverseproxy.cluster.balancers.factory import is_deterministic
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.workers.directory import Directory
 from reverseproxy.workers.policy import LASTING, TELL_EVERY, Standing
@@ -93,7 +93,7 @@ class Wanting:
         """A request waits."""
         if need.timer is not None and cluster.waiting > 1:
             return  # as nearly always under load: it is told of with the others
-        if is_settled(cluster.config):
+        if is_deterministic(cluster.config):
             self._directory.settle(cluster)
             return
         # The first one, after there was none: what others think we want is what we did before.

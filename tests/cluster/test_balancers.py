@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.balancers.weighted}, and for what all balancers have in common."""
+"""Tests for L{reverseproxy.cluster.balancers.factory}, and for what all balancers have in common."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.balancers import round_robin
-from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
-from reverseproxy.cluster.balancers.weighted import (
+from reverseproxy.cluster.balancers.factory import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
     MaglevBalancer,
@@ -37,6 +36,7 @@ from reverseproxy.cluster.balancers.weighted import (
     make_balancer,
     make_tracker,
 )
+from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.config.models import ClusterConfig, LbConfig, SlowStartConfig, SubsetConfig
 from reverseproxy.interfaces import ILoadBalancer, PickContext
 from tests import most

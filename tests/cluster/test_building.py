@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.weighted import PeakEwmaBalancer, SubsetBalancer
+from reverseproxy.cluster.balancers.factory import PeakEwmaBalancer, SubsetBalancer
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.health.checks import HealthMonitor
 from reverseproxy.cluster.health.outcome import Outcome

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.first_host import FirstHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import ClusterConfig, SubsetConfig

@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.cluster.balancers.agent_ring import AgentOrder, AgentRing
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.balancers.fleet import (
     SATURATED,
-    AgentOrder,
-    AgentRing,
     FleetBalancer,
     FleetView,
     own_share,
     surpluses,
 )
 from reverseproxy.cluster.balancers.round_robin import RoundRobinBalancer, WeightedRoundRobinBalancer
-from reverseproxy.cluster.balancers.weighted import make_balancer
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.interfaces import PickContext
 from tests.cluster.fakes import FakeHost

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.health.checks import CheckState, HealthMonitor, IHealthChecker
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster, IClusterTask

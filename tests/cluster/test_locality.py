@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.locality import NearestBalancer
-from reverseproxy.cluster.balancers.weighted import RoundRobinBalancer
+from reverseproxy.cluster.balancers.factory import RoundRobinBalancer
+from reverseproxy.cluster.balancers.locality import LocalityBalancer
 from reverseproxy.interfaces import PickContext
 from tests.cluster.fakes import FakeHost
 
@@ -32,8 +32,8 @@ class MovingHost(FakeHost):
 
 
 class NearestTests(SynchronousTestCase):
-    def make(self, near: int, far: int, workers: int = 2) -> tuple[NearestBalancer, list[Any], list[Any]]:
-        balancer = NearestBalancer(RoundRobinBalancer, Random(1).random, workers)
+    def make(self, near: int, far: int, workers: int = 2) -> tuple[LocalityBalancer, list[Any], list[Any]]:
+        balancer = LocalityBalancer(RoundRobinBalancer, Random(1).random, workers)
         ours = [FakeHost(f"10.0.0.{n}:1") for n in range(near)]
         theirs = [FarHost(f"10.1.0.{n}:1") for n in range(far)]
         for host in (*ours, *theirs):

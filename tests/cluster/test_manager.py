@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from reverseproxy.cluster import manager, membership, queue
 from reverseproxy.cluster.balancers import round_robin
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.host import Fault, Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask, QueuedDemand
 from reverseproxy.config.models import CircuitBreakerConfig, ClusterConfig, SlowStartConfig

@@ -7,7 +7,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host, StaticHost
 from reverseproxy.cluster.manager import Cluster

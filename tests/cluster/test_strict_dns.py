@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.manager import Cluster, IClusterTask
 from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.config.models import ClusterConfig

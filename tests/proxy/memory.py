@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager

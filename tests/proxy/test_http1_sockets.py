@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, HostConfig, RouterConfig

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.handover import Handover
 from reverseproxy.cluster.host import Fault, MuxHost, ReverseHost, StaticHost
 from reverseproxy.cluster.manager import ClusterManager

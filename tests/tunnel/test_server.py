@@ -15,7 +15,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.config.models import ClusterConfig, TunnelConfig
 from reverseproxy.errors import ConfigError

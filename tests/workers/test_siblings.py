@@ -10,7 +10,7 @@ from weakref import ref
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.cluster.balancers.weighted import make_balancer
+from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.models import ClusterConfig

@@ -1,1 +1,1 @@
-"""Which host gets a request."""
+"""Load balancers: which host gets a request."""

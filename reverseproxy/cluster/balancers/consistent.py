@@ -1,24 +1,22 @@
 """
-The load balancer that gives the same key to the same host: LB_MAGLEV.
+Consistent hashing, the load balancer of LB_MAGLEV: equal keys go to the same host.
 
-MOSN fills a table of 65,537 places whenever a host comes or goes.  With
-thousands of agents, some of which always come and go, that would be most of
-what the process does.  Here the same is had from a ring that changes only where
-a host comes or goes:
+MOSN fills a table of 65,537 entries whenever a host is added or removed.  With
+thousands of agents, some of which always come and go, that would take most of the
+process's time.  A hash ring gives the same, and changes only where a host is added or
+removed:
 
     Each host has L{POINTS} points on a ring of 2**64 places.  A key has
     L{PROBES} places on it, and goes to the host of that point which follows one
     of them most closely (multi-probe consistent hashing).
 
-What it has in common with the table: which host a key goes to depends only on
-which hosts there are, not on their order or history, so that several proxies
-agree; all hosts get about as many keys (the busiest some 15 % above the mean); and
-when a host comes or goes, only those keys move that are now, or were, its own.
-The last the table has only nearly.
+Its properties: the host of a key depends only on the set of hosts, not on their order
+or history, so that several proxies agree; all hosts get about equally many keys (the
+busiest some 15 % above the mean); and when a host is added or removed, only its own keys
+move.  The table has the last property only approximately.
 
-A host that is busy or unhealthy is taken off the ring.  The keys it had are
-spread over the others, rather than all going to the next one in a list, and
-come back to it when it does.
+A busy or unhealthy host is removed from the ring.  Its keys are spread over the
+other hosts, rather than all going to the next one, and return with it.
 """
 
 from __future__ import annotations
@@ -44,14 +42,14 @@ PROBES: Final = 12
 _BITS: Final = 64
 _MASK: Final = 2**_BITS - 1
 _CROWDED: Final = 16
-"""Points in one arc, on average, from which on the ring is cut into more of them."""
+"""The average number of points in an arc above which the ring is cut into more arcs."""
 
 _SPLIT: Final = 2
 """Bits by which the number of arcs changes at a time."""
 
 
 def points_of(address: str) -> list[int]:
-    """Where on the ring a host is."""
+    """Return the points of a host on the ring."""
     digest = blake2b(address.encode("utf-8", "surrogateescape"), digest_size=8 * POINTS).digest()
     return [int.from_bytes(digest[start : start + 8], "big") for start in range(0, 8 * POINTS, 8)]
 
@@ -78,7 +76,7 @@ class HashRing:
     def _split(self, bits: int) -> None:
         """Cut the ring into C{2 ** bits} arcs."""
         self._shift = _BITS - bits
-        # Of each arc the points, in order, and beside them whose they are.
+        # The sorted points of each arc, and in parallel the hosts that they belong to.
         self._arcs: list[tuple[list[int], list[IHost]]] = [([], []) for _ in range(1 << bits)]
         for host, points in self._hosts.items():
             self._insert(host, points)
@@ -91,7 +89,7 @@ class HashRing:
             owners.insert(index, host)
 
     def add(self, host: IHost, points: list[int]) -> None:
-        """Put a host on the ring that is not there."""
+        """Add a host that is not on the ring."""
         self._hosts[host] = points
         arcs = len(self._arcs)
         if len(self._hosts) * POINTS > arcs * _CROWDED:
@@ -100,7 +98,7 @@ class HashRing:
             self._insert(host, points)
 
     def remove(self, host: IHost) -> None:
-        """Take a host off the ring; unknown ones are ignored."""
+        """Remove a host; unknown ones are ignored."""
         points = self._hosts.pop(host, None)
         if points is None:
             return
@@ -119,7 +117,7 @@ class HashRing:
         """
         Find the host that a key belongs to.
 
-        @param without: hosts that it must not be.
+        @param without: hosts to skip.
         @return: L{None} if there is no other host.
         """
         if len(self._hosts) <= sum(host in self._hosts for host in without):
@@ -156,13 +154,12 @@ class MaglevBalancer:
     """
     LB_MAGLEV: requests with the same hash key go to the same host.
 
-    Weights do not count, as in MOSN.  A request that is sent again goes to
-    another host, if there is one, and so on between these two; hosts in C{tried}
-    are left out.  Requests without a key are given to the hosts in turn; MOSN
-    refuses them.
+    Weights are ignored, as in MOSN.  A retry goes to another host, if there is one, and so
+    on between these two; hosts in C{tried} are skipped.  Requests without a key are
+    balanced by round robin; MOSN refuses them.
 
-    Joins, leaves and picks take O(1), whatever the number of hosts, but for the
-    turns, which take O(log n).
+    Operations take O(1), whatever the number of hosts, except for round robin, which
+    takes O(log n).
     """
 
     def __init__(self) -> None:

@@ -1,36 +1,31 @@
 """
-Load balancers of a server that belongs to a fleet: own hosts first, as far as that is fair.
+The load balancer of a server in a fleet: its own hosts first, as far as that is fair.
 
-A host whose agent is connected to another server costs a hop.  What is decided here,
-given nothing but hosts and a random number:
+A request to a host whose agent is connected to another server takes one more hop.  The
+rules, which depend on nothing but the hosts and a random number:
 
-1. If this server has as large a part of a cluster's weight as it has of the fleet, or a
-   larger one, its requests go to its own hosts.  With a smaller part it keeps for them
-   only what they would get if one server had all requests, and forwards the rest.
-   (With 4 servers and a tenth of the weight here: four tenths.)
-2. What is forwarded goes to those servers that have a larger part than of the fleet, as
-   much as that is larger: the hosts of the others are busy enough with what comes there.
-   So agents get what their weights say when all servers get as many requests.
-3. Others' hosts are used whenever no own one is left: all are busy, unhealthy, have been
-   tried, or there is none.
-4. An own host that has L{SATURATED} requests under way is passed over for another
-   server's that has less than half as many.
+1. A server whose hosts have at least its share of a cluster's weight (the total, divided
+   by the number of servers) gives all requests to its own hosts.  With less weight it
+   gives them only what they would get if one server had all requests, and forwards the
+   rest.  (With 4 servers and a tenth of the weight here: four tenths.)
+2. Forwarded requests go to servers with more than their share, in proportion to the
+   surplus: the hosts of the other servers are busy with the requests that arrive there.
+   So agents get requests in proportion to their weights if all servers get equally many.
+3. Hosts of other servers are used whenever no own host is left: all are busy, unhealthy
+   or have been tried, or there is none.
+4. An own host with L{SATURATED} requests in progress is skipped for another server's host
+   with less than half as many.
 
-An agent that is connected to several servers has a host at each of them, and is
-reached where it is nearest.
-
-Where a key decides (LB_MAGLEV), nearness must not, as all servers have to agree: the
-key chooses an agent, among those of all servers alike, and only then is one of its
-hosts chosen: one of ours, if there is one.  The same where requests begin with the first
-host (LB_REQUEST_ROUNDROBIN): who has joined first is not known of others' agents, so
-they are in the order of their names.
+An agent that is connected to several servers has a host at each of them, and is used
+through this server if it can be.  LB_MAGLEV and LB_REQUEST_ROUNDROBIN can't prefer own
+hosts, see L{reverseproxy.cluster.balancers.agent_ring}.
 """
 
 from __future__ import annotations
 
-__all__ = ["SATURATED", "AgentOrder", "AgentRing", "FleetBalancer", "FleetView", "own_share", "surpluses"]
+__all__ = ["SATURATED", "FleetBalancer", "FleetView", "own_share", "surpluses"]
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -38,27 +33,22 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from reverseproxy.cluster.balancers.consistent import HashRing, points_of
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 SATURATED: Final = 64
-"""Requests under way on one of this server's hosts, from which on others' may be better."""
-
-
-MOST_TRIED: Final = 64
-"""Agents that are looked for behind each other on the ring: more that can't be used are none to look for."""
+"""Requests in progress on a host of this server from which on other servers' hosts are considered."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
     """
-    What balancers have to know of a fleet.
+    What load balancers need to know of a fleet.
 
-    @ivar servers: counts the servers, this one included.
-    @ivar name_of: names the agent of a host, the same on all servers; given a member of a cluster, of
-        which it may know more than balancers do.
-    @ivar reaches: whether a server's hosts can be used: if not, they are about to be removed, which takes
-        a while where they are thousands.
+    @ivar servers: returns the number of servers, this one included.
+    @ivar name_of: returns the name of a host's agent, which is the same on all servers; given a member
+        of a cluster.
+    @ivar reaches: returns whether a server's hosts can be used: if not, they are about to be removed,
+        which takes a while for thousands.
     """
 
     servers: Callable[[], int]
@@ -68,9 +58,9 @@ class FleetView:
 
 def own_share(servers: int, own: int, total: int) -> float:
     """
-    Say which part of its requests a server may give to its own hosts.
+    Return the fraction of its requests that a server may give to its own hosts.
 
-    @param servers: how many there are.
+    @param servers: the number of servers.
     @param own: the weight of its own hosts.
     @param total: the weight of all hosts.
     @return: from 0 to 1.
@@ -80,10 +70,10 @@ def own_share(servers: int, own: int, total: int) -> float:
 
 def surpluses(servers: int, weights: Mapping[str, int], total: int) -> dict[str, float]:
     """
-    Say to which servers others may forward, and how much in relation to each other.
+    Return the servers that requests may be forwarded to, with their relative shares.
 
-    @param servers: how many there are.
-    @param weights: the weights of their hosts, by server; this one's may be among them.
+    @param servers: the number of servers.
+    @param weights: the weight of all hosts of each server; this one's may be among them.
     @param total: the weight of all hosts.
     """
     even = total / servers
@@ -92,9 +82,9 @@ def surpluses(servers: int, weights: Mapping[str, int], total: int) -> dict[str,
 
 class _Others:
     """
-    The hosts of the other servers: first a server is chosen, and then one of its hosts.
+    The hosts of the other servers: a pick chooses a server first, and then one of its hosts.
 
-    @ivar weights: of the hosts of each.
+    @ivar weights: the weight of all hosts of each server.
     """
 
     def __init__(
@@ -112,14 +102,14 @@ class _Others:
         self._choice: tuple[list[str], list[float]] = [], []
 
     def of(self, host: IHost) -> ILoadBalancer:
-        """Find the load balancer that has a host."""
+        """Return the load balancer for the server of a host."""
         found = self._balancers.get(host.server)
         if found is None:
             found = self._balancers[host.server] = self._make()
         return found
 
     def count(self, server: str, weight: int) -> None:
-        """Take note of a host that has come or, with a negative weight, has gone."""
+        """Count the weight of a host that was added or, if negative, removed."""
         left = self.weights.get(server, 0) + weight
         if left:
             self.weights[server] = left
@@ -129,7 +119,7 @@ class _Others:
         self._known = None
 
     def _first(self, servers: int, total: int) -> str | None:
-        """Choose by what servers have in surplus; L{None} if none has."""
+        """Choose a server by its surplus; L{None} if none has one."""
         if self._known != (servers, total):
             self._known = servers, total
             found = surpluses(servers, self.weights, total)
@@ -148,7 +138,7 @@ class _Others:
             and (host := self._balancers[first].pick(context)) is not None
         ):
             return host
-        # Any other, by weight: the heaviest of some random numbers (Efraimidis and Spirakis).
+        # Any server, in random order by weight (Efraimidis and Spirakis).
         rest = sorted(
             (self._random() ** (1 / weight), server)
             for server, weight in self.weights.items()
@@ -164,9 +154,9 @@ class _Others:
 @implementer(ILoadBalancer)
 class FleetBalancer:
     """
-    Load balancers for the hosts of this server, and for those of each other one.
+    Two levels of load balancers: for the hosts of this server, and for those of each other.
 
-    A pick takes as long as theirs, and longer only by the number of servers.
+    A pick takes as long as theirs, plus a time in proportion to the number of servers.
     """
 
     def __init__(
@@ -179,11 +169,11 @@ class FleetBalancer:
         reaches: Callable[[str], bool] = lambda server: True,
     ) -> None:
         """
-        @param near: chooses among the hosts of this server.
-        @param make_far: makes what chooses among those of another one.
-        @param random: gives numbers from 0 to 1.
-        @param servers: how many there are.
-        @param weigh: the weight of a host, as far as the load balancer goes by such.
+        @param near: the load balancer for the hosts of this server.
+        @param make_far: makes one for the hosts of another server.
+        @param random: returns numbers from 0 to 1.
+        @param servers: returns the number of servers.
+        @param weigh: returns the weight of a host, as far as the load balancers use weights.
         @param reaches: see L{FleetView}.
         """
         self._near = near
@@ -191,12 +181,12 @@ class FleetBalancer:
         self._random = random
         self._servers = servers
         self._weigh = weigh
-        self._weights: dict[IHost, int] = {}  # as they were added, and as they are taken away
+        self._weights: dict[IHost, int] = {}  # as added, for their removal
         self._own = self._others = 0
 
     @property
     def share(self) -> float:
-        """The part of the requests that this server's hosts are given as long as they have room."""
+        """The fraction of requests that this server's hosts get as long as they have free capacity."""
         return own_share(self._servers(), self._own, self._own + self._others)
 
     def _side(self, host: IHost) -> ILoadBalancer:
@@ -251,195 +241,3 @@ class FleetBalancer:
             if other is not None and 2 * other.active < host.active:
                 return other
         return host
-
-
-class _Agent:
-    """
-    An agent on the ring.
-
-    @ivar name: what it is called.
-    @ivar points: where it is.
-    @ivar members: its hosts.
-    @ivar ready: those of them that could take a request.
-    """
-
-    __slots__ = ("members", "name", "points", "ready")
-
-    def __init__(self, name: str, points: list[int]) -> None:
-        self.name = name
-        self.points = points
-        self.members: set[IHost] = set()
-        self.ready: dict[IHost, None] = {}
-
-    def choose(self, without: set[IHost], reaches: Callable[[str], bool]) -> IHost | None:
-        """Choose one of its hosts: one of ours, if there is one, and the one with the least to do."""
-        found = [
-            host for host in self.ready if host not in without and (not host.server or reaches(host.server))
-        ]
-        return min(found, key=lambda host: (bool(host.server), host.active)) if found else None
-
-
-@implementer(ILoadBalancer)
-class AgentRing:
-    """
-    LB_MAGLEV in a fleet: requests with the same hash key go to the same agent, whichever server has it.
-
-    As L{MaglevBalancer<reverseproxy.cluster.balancers.consistent.MaglevBalancer>}, but with
-    agents on the ring, each of which may have several hosts.
-    """
-
-    def __init__(
-        self,
-        turns: ILoadBalancer,
-        name_of: Callable[[IHost], str],
-        reaches: Callable[[str], bool] = lambda server: True,
-    ) -> None:
-        """
-        @param turns: gives hosts to requests without a key, and while most hosts can't be reached.
-        @param name_of: see L{FleetView}; C{reaches}: likewise.
-        """
-        self._turns = turns
-        self._name_of = name_of
-        self._reaches = reaches
-        self._ring: Any = HashRing()  # of agents, where it has hosts otherwise
-        self._agents: dict[str, _Agent] = {}
-        self._names: dict[IHost, str] = {}
-
-    def add(self, host: IHost) -> None:
-        """See L{ILoadBalancer}."""
-        if host in self._names:
-            return
-        name = self._names[host] = self._name_of(host)
-        agent = self._agents.get(name)
-        if agent is None:
-            agent = self._agents[name] = _Agent(name, self._points_of(name))
-        agent.members.add(host)
-        self._turns.add(host)
-        self._let_in(agent, host)
-
-    def _points_of(self, name: str) -> list[int]:
-        return points_of(name)
-
-    def _let_in(self, agent: _Agent, host: IHost) -> None:
-        agent.ready[host] = None
-        if agent not in self._ring:
-            self._ring.add(agent, agent.points)
-
-    def _leave_out(self, agent: _Agent, host: IHost) -> None:
-        agent.ready.pop(host, None)
-        if not agent.ready:
-            self._ring.remove(agent)
-
-    def remove(self, host: IHost) -> None:
-        """See L{ILoadBalancer}."""
-        name = self._names.pop(host, None)
-        if name is None:
-            return
-        agent = self._agents[name]
-        agent.members.discard(host)
-        self._leave_out(agent, host)
-        if not agent.members:
-            del self._agents[name]
-        self._turns.remove(host)
-
-    def suspend(self, host: IHost) -> None:
-        """See L{ILoadBalancer}."""
-        name = self._names.get(host)
-        if name is not None:
-            self._leave_out(self._agents[name], host)
-            self._turns.suspend(host)
-
-    def resume(self, host: IHost) -> None:
-        """See L{ILoadBalancer}."""
-        name = self._names.get(host)
-        if name is not None:
-            self._let_in(self._agents[name], host)
-            self._turns.resume(host)
-
-    def pick(self, context: PickContext | None) -> IHost | None:
-        """See L{ILoadBalancer}."""
-        if context is None or context.hash_key is None:
-            return self._turns.pick(context)
-        found = None
-        if context.last is not None:
-            last = self._agents.get(self._names.get(context.last, ""))
-            found = self._find(context.hash_key, context, set() if last is None else {last})
-        if found is None:
-            found = self._find(context.hash_key, context, set())
-        context.last = found
-        return found
-
-    def _find(self, key: bytes, context: PickContext, without: set[_Agent]) -> IHost | None:
-        while (agent := self._ring.find(key, without)) is not None:
-            host: IHost | None = agent.choose(context.tried, self._reaches)
-            if host is not None:
-                return host
-            without.add(agent)
-            if len(without) > MOST_TRIED:
-                return self._turns.pick(context)
-        return None
-
-
-class _Order:
-    """Agents in the order of their names, as an L{AgentRing} has them on a ring."""
-
-    def __init__(self) -> None:
-        self._names: list[bytes] = []
-        self._agents: dict[bytes, _Agent] = {}
-
-    def __contains__(self, agent: _Agent) -> bool:
-        return agent.name.encode() in self._agents
-
-    def add(self, agent: _Agent, points: list[int]) -> None:
-        """Put one in, which is not in."""
-        name = agent.name.encode()
-        self._agents[name] = agent
-        insort(self._names, name)
-
-    def remove(self, agent: _Agent) -> None:
-        """Take one out; one that is not in is ignored."""
-        name = agent.name.encode()
-        if self._agents.pop(name, None) is not None:
-            del self._names[bisect_left(self._names, name)]
-
-    def find(self, key: bytes, without: set[_Agent]) -> _Agent | None:
-        """Find the first one behind a name, or from the first one on if there is none."""
-        names = self._names
-        start = bisect_right(names, key)
-        for index in range(start, start + len(names)):
-            agent = self._agents[names[index % len(names)]]
-            if agent not in without:
-                return agent
-        return None
-
-
-class AgentOrder(AgentRing):
-    """
-    LB_REQUEST_ROUNDROBIN in a fleet: requests begin with the same agent, whichever server has it.
-
-    As L{RequestRoundRobinBalancer<reverseproxy.cluster.balancers.round_robin.RequestRoundRobinBalancer>},
-    but with agents in the order of their names.
-    """
-
-    def __init__(
-        self,
-        turns: ILoadBalancer,
-        name_of: Callable[[IHost], str],
-        reaches: Callable[[str], bool] = lambda server: True,
-    ) -> None:
-        """
-        @param turns: gives hosts while most can't be reached.
-        @param name_of: see L{FleetView}; C{reaches}: likewise.
-        """
-        super().__init__(turns, name_of, reaches)
-        self._ring = _Order()
-
-    def _points_of(self, name: str) -> list[int]:
-        return []
-
-    def pick(self, context: PickContext | None) -> IHost | None:
-        """See L{ILoadBalancer}."""
-        context = context or PickContext()
-        last = "" if context.last is None else self._names.get(context.last, "")
-        found = context.last = self._find(last.encode(), context, set())
-        return found

@@ -1,4 +1,4 @@
-"""Load balancers that prefer the hosts with the least to do."""
+"""Load balancers that prefer the hosts with the least load."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from reverseproxy.cluster.balancers.round_robin import (
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 
-class _DrawsOrTurns:
+class _RandomOrWeighted:
     """
-    Hosts drawn at random if all weights are equal, else turns.
+    Random choice if all weights are equal, otherwise weighted round robin.
 
-    Every host is in both at any time, so that one of another weight may come
-    and go without anything being rebuilt.
+    Every host is in both balancers at any time, so that nothing is rebuilt when a host with
+    another weight is added or removed.
     """
 
     def __init__(self, random: random.Random, choices: int, turns: ILoadBalancer) -> None:
         """
         @param choices: hosts drawn at random; at least one.
-        @param turns: where the weights are not equal.
+        @param turns: the balancer for unequal weights.
         """
         self._choices = max(1, choices)
         self._drawn = RandomBalancer(random)
         self._turns = turns
         self._weights: dict[IHost, int] = {}
         self._counts: dict[int, int] = {}
-        """How many hosts there are of each weight."""
+        """The number of hosts of each weight."""
 
     def add(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
@@ -77,19 +77,19 @@ class _DrawsOrTurns:
 
 
 @implementer(ILoadBalancer)
-class LeastRequestBalancer(_DrawsOrTurns):
+class LeastRequestBalancer(_RandomOrWeighted):
     """
-    LB_LEAST_REQUEST: hosts with fewer requests under way are preferred.
+    LB_LEAST_REQUEST: prefers hosts with fewer requests in progress.
 
-    If all weights are equal: the least busy one of C{choices} hosts drawn at
-    random.  Else turns by weight, where a host's weight is divided by
-    C{(active + 1) ** bias} at each turn.
+    If all weights are equal: the least busy of C{choices} hosts drawn at random.  Else
+    weighted round robin, where a host's weight is divided by C{(active + 1) ** bias} at
+    each turn.
     """
 
     def __init__(self, random: random.Random, choices: int = 2, bias: float = 1.0) -> None:
         """
         @param choices: hosts drawn at random; at least one.
-        @param bias: how much requests under way count; 0 for not at all.
+        @param bias: the exponent of requests in progress; 0 to ignore them.
         """
         super().__init__(random, choices, LoadScaledRoundRobinBalancer(max(0.0, bias)))
 
@@ -102,9 +102,9 @@ class LeastRequestBalancer(_DrawsOrTurns):
 
 def request_load(bias: float) -> Callable[[IHost], float]:
     """
-    How requests under way stretch the time to a host's next turn.
+    Return the factor of requests in progress on the time to a host's next turn.
 
-    @return: says C{(active + 1) ** bias} of a host.
+    @return: returns C{(active + 1) ** bias} for a host.
     """
     exponent = max(0.0, bias)
 
@@ -117,9 +117,9 @@ def request_load(bias: float) -> Callable[[IHost], float]:
 
 def connection_load(bias: float) -> Callable[[IHost], float]:
     """
-    How connections stretch the time to a host's next turn.
+    Return the factor of connections on the time to a host's next turn.
 
-    @return: says C{(connections + 1) ** bias} of a host.
+    @return: returns C{(connections + 1) ** bias} for a host.
     """
     exponent = max(0.0, bias)
 
@@ -131,18 +131,18 @@ def connection_load(bias: float) -> Callable[[IHost], float]:
 
 
 @implementer(ILoadBalancer)
-class LeastConnectionBalancer(_DrawsOrTurns):
+class LeastConnectionBalancer(_RandomOrWeighted):
     """
-    LB_LEAST_CONNECTION: hosts with fewer connections are preferred.
+    LB_LEAST_CONNECTION: prefers hosts with fewer connections.
 
-    As L{LeastRequestBalancer}, but connections count instead of requests.  A
-    reverse host has one connection, always: among those it is random.
+    Like L{LeastRequestBalancer}, with connections instead of requests.  A reverse host
+    always has one connection, so the choice among these is random.
     """
 
     def __init__(self, random: random.Random, choices: int = 2, bias: float = 1.0) -> None:
         """
         @param choices: hosts drawn at random; at least one.
-        @param bias: how much connections count; 0 for not at all.
+        @param bias: the exponent of connections; 0 to ignore them.
         """
         super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(connection_load(bias)))
         self._cost: Callable[[IHost], float] = attrgetter("connections")
@@ -155,18 +155,18 @@ class LeastConnectionBalancer(_DrawsOrTurns):
 
 
 @implementer(ILoadBalancer)
-class PeakEwmaBalancer(_DrawsOrTurns):
+class PeakEwmaBalancer(_RandomOrWeighted):
     """
-    LB_PEAK_EWMA: hosts that answer quickly, have little to do and make few errors are preferred.
+    LB_PEAK_EWMA: prefers hosts with short response times, few requests in progress and few errors.
 
-    If all weights are equal: the one with the lowest score of C{choices} hosts
-    drawn at random.  Else turns by weight, where a host's weight is divided by
-    its score at each turn.  See L{EwmaTracker.score} and L{EwmaTracker.scale}.
+    If all weights are equal: the one with the lowest score of C{choices} hosts drawn at
+    random.  Else weighted round robin, where a host's weight is divided by its score at
+    each turn.  See L{EwmaTracker.score} and L{EwmaTracker.scale}.
     """
 
     def __init__(self, random: random.Random, tracker: EwmaTracker, choices: int = 2) -> None:
         """
-        @param tracker: keeps the scores; someone must tell it how requests went.
+        @param tracker: computes the scores; L{Cluster.report} passes outcomes to it.
         @param choices: hosts drawn at random; at least one.
         """
         super().__init__(random, choices, ScaledWeightedRoundRobinBalancer(tracker.scale))

@@ -1,19 +1,19 @@
 """
-The load balancer of a worker: first the hosts whose connections it has itself.
+The load balancer of a worker: hosts whose connections it has go before others.
 
-With several workers, the connection of an agent is one worker's, and the others
-reach the agent through that one, which costs a hop.  So each worker uses its
-own hosts rather than others', as far as that is fair to the hosts.
+With several workers, each connection of an agent belongs to one worker, and the
+others reach the agent through that one, which takes one more hop.  So each worker
+prefers its own hosts, as far as that is fair to the hosts.
 
-If all workers get as many requests, and a worker has a smaller part of the
-hosts, then these would get more than their part.  So of its requests it gives
-them only as many as they would get if there was one worker, and the rest to
-those of the others; who has a larger part has room for these.
+If all workers get equally many requests, and one has less than its share of the hosts,
+these would get more requests than others.  So it gives them only as many of its requests
+as they would get from a single worker, and the rest to hosts of the other workers, which
+have more than their share and so free capacity.
 """
 
 from __future__ import annotations
 
-__all__ = ["NearestBalancer"]
+__all__ = ["LocalityBalancer"]
 
 from collections.abc import Callable
 
@@ -23,21 +23,21 @@ from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 
 @implementer(ILoadBalancer)
-class NearestBalancer:
+class LocalityBalancer:
     """
-    Two load balancers: one for the hosts of this worker, one for the others.
+    Two load balancers: one for the hosts of this worker, one for all others.
 
     A pick takes as long as theirs.
 
-    @ivar share: the part of the requests that this worker's hosts are given as
-        long as they have room; 1 for all of them.
+    @ivar share: the fraction of requests that this worker's hosts get as long as they
+        have free capacity; from 0 to 1.
     """
 
     def __init__(self, make: Callable[[], ILoadBalancer], random: Callable[[], float], workers: int) -> None:
         """
         @param make: makes each of the two.
-        @param random: gives numbers from 0 to 1.
-        @param workers: how many there are.
+        @param random: returns numbers from 0 to 1.
+        @param workers: the number of workers.
         """
         self.share = 1.0
         self._near = make()
@@ -68,7 +68,7 @@ class NearestBalancer:
 
     @staticmethod
     def _is_far(host: IHost) -> bool:
-        """Whether requests to a host pass through another worker; a plain connection comes here instead."""
+        """Return whether requests pass through another worker, as plain connections move here instead."""
         return host.is_remote and not host.exclusive
 
     def suspend(self, host: IHost) -> None:

@@ -1,7 +1,7 @@
 """
-How quickly hosts answer, and how often they fail: what LB_PEAK_EWMA goes by.
+Track the response times and error rates of hosts, for LB_PEAK_EWMA.
 
-Each host carries its own numbers (C{Host.load}), which are gone with it.
+The numbers of a host are kept in it (C{Host.load}), and are forgotten with it.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
 
 DECAY: Final = 5 / 30
-"""What is 30 s old counts C{exp(-5)} of what is new (docs/mosn.rst 5): the exponent for one second."""
+"""The exponent of decay for one second: after 30 s, C{exp(-5)} is left (docs/mosn.rst, section 5)."""
 
 _SHARE: Final = 1 - exp(-DECAY)
-"""What one event adds to a rate, as MOSN has it: with one event each second the rate is 1."""
+"""What one event adds to a rate, as in MOSN: with one event each second the rate is 1."""
 
 _MOST_KEPT: Final = 0.999
-"""What an average keeps of itself at the most, however soon one answer follows another."""
+"""The largest weight of the old average, however soon one response follows another."""
 
 _FADED: Final = 30.0
-"""Seconds after which numbers do not fade any further."""
+"""Seconds after which numbers decay no further."""
 
 _FORGOTTEN: Final = 60.0
-"""Seconds after which numbers no longer count at all."""
+"""Seconds after which numbers are ignored."""
 
 _FARTHEST: Final = 100.0
-"""A host's turn is put off no more than this many times what is usual, nor brought nearer."""
+"""The largest factor by which a host's turn is delayed or advanced, relative to the average."""
 
 _LOWEST_SUCCESS: Final = 0.1
-"""A score is not raised more than tenfold for errors (docs/mosn.rst 5)."""
+"""The least success rate that counts: errors raise a score at most tenfold (docs/mosn.rst, section 5)."""
 
 
 class HostLoad:
     """
-    What is remembered of one host, or of all hosts together.
+    The moving averages of one host, or of all hosts together.
 
-    @ivar at: when it was last brought up to date, in the clock's seconds.
-    @ivar duration: the moving average of the time to an answer, in seconds; 0
-        as long as there was none.
-    @ivar total: requests a second, decaying.
-    @ivar client_errors: those of them that were answered with a client error.
+    @ivar at: when it was last updated, in the clock's seconds.
+    @ivar duration: the moving average of the response time, in seconds; 0 as long as
+        there was no response.
+    @ivar total: requests per second, decaying.
+    @ivar client_errors: those of them that ended with a client error.
     @ivar server_errors: those of them that failed in another way.
     """
 
@@ -62,7 +62,7 @@ class HostLoad:
         self.server_errors = 0.0
 
     def note(self, now: float, outcome: Outcome, seconds: float) -> None:
-        """Take one request in."""
+        """Add one request."""
         kept = exp((self.at - now) * DECAY)
         self.at = now
         self.total = self.total * kept + _SHARE
@@ -81,13 +81,12 @@ class HostLoad:
 
 class EwmaTracker:
     """
-    Keeps the scores of a cluster's hosts.
+    Computes the scores of a cluster's hosts.
 
-    MOSN's formula (docs/mosn.rst 5), with a mean as the average.  What is known of a host
-    that has nothing to do counts less and less, and after a minute nothing is
-    known of it: so a host that was slow is tried again after a while, with one
-    request at first, and keeps its share if it has become quick.  What counts
-    as under way on a reverse host is what really is.
+    MOSN's formula (docs/mosn.rst, section 5), with a mean as the average.  The numbers of an
+    idle host decay, and are ignored after a minute: so a host that was slow is tried
+    again after a while, with one request at first, and keeps its share if it has become
+    fast.  Unlike in MOSN, requests in progress on reverse hosts are counted correctly.
     """
 
     def __init__(
@@ -99,10 +98,10 @@ class EwmaTracker:
         server_error_bias: float = 1.0,
     ) -> None:
         """
-        @param default: seconds that a host takes before anything is known of any.
-        @param active_bias: how much requests under way count; 0 for not at all.
-        @param client_error_bias: how much client errors count.
-        @param server_error_bias: how much other errors count.
+        @param default: the assumed response time in seconds before there is any response.
+        @param active_bias: the exponent of requests in progress; 0 to ignore them.
+        @param client_error_bias: the exponent of client errors.
+        @param server_error_bias: the exponent of other errors.
         """
         self._seconds = clock.seconds
         self._default = default or 10.0
@@ -113,9 +112,9 @@ class EwmaTracker:
 
     def note(self, host: Host, outcome: Outcome, seconds: float) -> None:
         """
-        Take in how a request went.
+        Take in the outcome of a request.
 
-        @param seconds: the time from the request to its answer.
+        @param seconds: the response time.
         """
         if outcome is Outcome.CONNECTED:
             return
@@ -128,13 +127,13 @@ class EwmaTracker:
 
     def score(self, host: Any) -> float:
         """
-        Say how costly a host is; the lowest score is the best.
+        Return the cost of a host; the lowest score is the best.
 
         It is C{duration * (active + 1) ** active_bias / success}, where success
         is C{(1 - client errors) ** client_error_bias * (1 - server errors) **
-        server_error_bias}, but at least 0.1.  A host of which nothing is known
-        costs nothing as long as it has nothing to do, and is taken to be as
-        quick as the cluster then, unless it is known to be farther away.
+        server_error_bias}, but at least 0.1.  A host without responses
+        has the score 0 while it is idle, and otherwise the average response time of the
+        cluster, unless its round-trip time is longer.
 
         @param host: a L{Host}.
         """
@@ -143,24 +142,24 @@ class EwmaTracker:
             return self._cost(host, load, age)
         if load is None:
             return 0.0
-        # One request is enough to find out how quick an idle host is now.
+        # One request is enough to measure an idle host again.
         return self._cost(host, load, age) * exp(-DECAY * min(age, _FADED))
 
     def scale(self, host: Any) -> float:
         """
-        Say how costly a host is in comparison with what is usual in the cluster.
+        Return the cost of a host relative to the average of the cluster.
 
-        For turns, which are planned ahead by what is known at the time: nobody's
-        may be so far away that what is learnt meanwhile comes too late.
+        For round robin, which plans turns ahead: the factor is bounded, so that no turn is so
+        far away that newer response times come too late.
 
         @param host: a L{Host}.
-        @return: 1 for a host that is usual.
+        @return: 1 for an average host.
         """
         usual = self._all.duration or self._default
         return min(_FARTHEST, max(1 / _FARTHEST, self._cost(host, *self._known(host)) / usual))
 
     def _known(self, host: Any) -> tuple[HostLoad | None, float]:
-        """What is known of a host, if it still counts, and its age in seconds."""
+        """Return the numbers of a host, if they are not too old, and their age in seconds."""
         load: HostLoad | None = host.load
         if load is None:
             return None, 0.0
@@ -172,7 +171,7 @@ class EwmaTracker:
         cost: float = (active + 1) ** self._active_bias if active else 1.0
         usual = self._all.duration or self._default
         if load is None:
-            # It can't answer before a request has come to it, and the answer back.
+            # A response takes at least one round trip.
             return cost * max(usual, host.rtt or 0.0)
         cost *= load.duration or usual
         if not (load.client_errors or load.server_errors):

@@ -1,4 +1,4 @@
-"""The load balancer that draws hosts at random, and the draws of others."""
+"""The random load balancer, and random choices for others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RandomBalancer:
         self._random = random.random
         self._ready: list[IHost] = []
         self._index: dict[IHost, int] = {}
-        """The place in C{_ready} of each host; -1 for a suspended one."""
+        """The index of each host in C{_ready}; -1 for a suspended one."""
 
     def add(self, host: IHost) -> None:
         """See L{ILoadBalancer}."""
@@ -63,9 +63,9 @@ class RandomBalancer:
 
     def _untried(self, context: PickContext | None) -> int:
         """
-        Move hosts that were tried to the end.
+        Move tried hosts to the end.
 
-        @return: how many others there are, from the beginning.
+        @return: the number of untried hosts, which are at the beginning.
         """
         count = len(self._ready)
         if context is not None:
@@ -83,15 +83,15 @@ class RandomBalancer:
 
     def fewest_active(self, context: PickContext | None, choices: int) -> IHost | None:
         """
-        Pick the least busy one of some hosts drawn at random.
+        Pick the host with the fewest requests of some drawn at random.
 
-        @param choices: how many different hosts to draw.
+        @param choices: the number of different hosts to draw.
         """
         ready = self._ready
         count = self._untried(context)
         best: IHost | None = None
         for drawn in range(min(choices, count)):
-            # A shuffle that stops early: what was drawn goes to the front.
+            # A partial shuffle: drawn hosts go to the front.
             self._swap(drawn, drawn + int(self._random() * (count - drawn)))
             host = ready[drawn]
             if best is None or host.active < best.active:
@@ -102,10 +102,10 @@ class RandomBalancer:
         self, context: PickContext | None, choices: int, cost: Callable[[IHost], float]
     ) -> IHost | None:
         """
-        Pick the cheapest one of some hosts drawn at random.
+        Pick the host with the lowest cost of some drawn at random.
 
-        @param choices: how many different hosts to draw.
-        @param cost: says what a host costs; asked once for each that is drawn.
+        @param choices: the number of different hosts to draw.
+        @param cost: returns the cost of a host; called once for each that is drawn.
         """
         ready = self._ready
         count = self._untried(context)

@@ -1,8 +1,7 @@
 """
-Load balancers that let hosts take turns.
+Round robin load balancers.
 
-Nothing is rebuilt when a host comes or goes, and hosts that are busy cost
-nothing to skip.
+Nothing is rebuilt when a host is added or removed, and busy hosts cost nothing to skip.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class _Node:
 @implementer(ILoadBalancer)
 class WeightedRoundRobinBalancer:
     """
-    LB_WEIGHTED_ROUNDROBIN: hosts take turns, heavier ones more often.
+    LB_WEIGHTED_ROUNDROBIN: hosts take turns in proportion to their weights.
 
     Each host has a deadline; the earliest is picked and its next one lies
     1/weight later, so that turns are evenly spread (earliest deadline first).
@@ -76,7 +75,7 @@ class WeightedRoundRobinBalancer:
         return 1.0 / max(1, host.weight)
 
     def _advance(self, node: _Node) -> float:
-        """How far away a host's next turn is, when it joins or is picked."""
+        """Return the time to a host's next turn, when it joins or is picked."""
         return node.stride
 
     def add(self, host: IHost) -> None:
@@ -147,7 +146,7 @@ class WeightedRoundRobinBalancer:
             else:
                 picked = node.host
                 if len(heap) == 1 == len(self._nodes):
-                    break  # every turn is its own
+                    break  # no two deadlines are equal
                 # A host that others passed, while it was suspended or in C{tried}, is
                 # late; it goes first now, but does not catch up.
                 if deadline > self._now:
@@ -171,7 +170,7 @@ class RoundRobinBalancer(WeightedRoundRobinBalancer):
 
 
 class LoadScaledRoundRobinBalancer(WeightedRoundRobinBalancer):
-    """Turns by weight, but a host's weight shrinks with the requests under way on it."""
+    """Weighted round robin, where requests in progress reduce a host's weight."""
 
     def __init__(self, bias: float) -> None:
         """
@@ -187,15 +186,15 @@ class LoadScaledRoundRobinBalancer(WeightedRoundRobinBalancer):
 
 class ScaledWeightedRoundRobinBalancer(WeightedRoundRobinBalancer):
     """
-    Turns by weight, where more than the weight counts.
+    Weighted round robin with further factors.
 
-    The time to a host's next turn is multiplied by what each scale says of the
-    host at that moment: 2 halves its share.
+    The time to a host's next turn is multiplied by the factor that each scale returns
+    at that moment: 2 halves its share.
     """
 
     def __init__(self, *scales: Callable[[IHost], float]) -> None:
         """
-        @param scales: each gives a number above 0.
+        @param scales: each returns a factor above 0 for a host.
         """
         super().__init__()
         self._scales = scales
@@ -209,10 +208,10 @@ class ScaledWeightedRoundRobinBalancer(WeightedRoundRobinBalancer):
 
 class _Ordered:
     """
-    An ordered set of numbers: a tree of bits.
+    An ordered set of numbers: a tree of bit sets.
 
-    Each level has a bit for each word of the one below that is not empty, so
-    that every operation takes a step for each level, whatever numbers there are.
+    Each level has a bit for each non-empty word of the level below, so that every
+    operation takes one step per level, however many numbers there are.
     """
 
     _SHIFT = 9
@@ -228,7 +227,7 @@ class _Ordered:
         return bool(self._levels[0].get(number >> self._SHIFT, 0) >> (number & self._MASK) & 1)
 
     def add(self, number: int) -> None:
-        """Put a number in, which may be in already."""
+        """Add a number; one that is there already is ignored."""
         for level in self._levels:
             index = number >> self._SHIFT
             word = level.get(index, 0)
@@ -238,7 +237,7 @@ class _Ordered:
             number = index
 
     def remove(self, number: int) -> None:
-        """Take a number out, which must be in."""
+        """Remove a number, which must be there."""
         for level in self._levels:
             index = number >> self._SHIFT
             word = level[index] ^ 1 << (number & self._MASK)
@@ -268,12 +267,11 @@ class RequestRoundRobinBalancer:
     """
     LB_REQUEST_ROUNDROBIN: every request begins with the first host.
 
-    The order is that in which hosts have joined.  A request that is sent again
-    continues behind the host that it was given before, and goes on from the
-    first one when it has come to the last: C{PickContext.position} says where
-    it is.
+    Hosts are ordered by when they joined.  A retry continues after the host of the
+    previous attempt, and starts over after the last: C{PickContext.position} is the
+    position of that host.
 
-    Operations take O(log n), a pick that for each host that was tried.
+    Operations take O(log n), a pick that for each tried host.
     """
 
     def __init__(self) -> None:

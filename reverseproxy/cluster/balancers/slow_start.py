@@ -1,4 +1,4 @@
-"""New hosts are given their share of requests little by little."""
+"""Slow start: the weight of new hosts grows gradually."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 _YOUNGEST: Final = 1.0
-"""A younger host counts as one of this age in seconds, as in MOSN (docs/mosn.rst 5)."""
+"""The least age of a host that is assumed, in seconds, as in MOSN (docs/mosn.rst, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlowStart:
     """
-    How the weight of a host grows with its age (docs/mosn.rst 5).
+    The growth of a host's weight with its age (docs/mosn.rst, section 5).
 
     The age is the time since the host joined, or became healthy again after
     that.  MOSN counts from the last health check that was passed, so that slow
@@ -33,7 +33,7 @@ class SlowStart:
 
     def factor(self, age: float) -> float:
         """
-        Say which part of its weight a host has; it never shrinks with age.
+        Return the fraction of its weight that a host has; it never shrinks with age.
 
         @param age: in seconds.
         @return: above 0 and up to 1.

@@ -1,12 +1,12 @@
 """
-Subsets: requests that only some of a cluster's hosts may serve, by metadata.
+Subset load balancing: restrict requests to hosts with given metadata.
 
 A selector is a set of labels.  The hosts that have all of these labels make up
-one subset for each combination of values.  A request that asks for values of
+one subset for each combination of values.  A request that demands values of
 exactly these labels is given to that subset (MOSN's C{lb_subset_config}).
 
-Each subset has a load balancer of its own, so that a host joins, leaves and is
-suspended in as many of them as there are selectors, and one more.
+Each subset has a load balancer of its own, so that a host is added, removed and suspended
+in one for each selector, and in the one for all hosts.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from zope.interface import implementer
 from reverseproxy.interfaces import IHost, ILoadBalancer, PickContext
 
 NO_FALLBACK: Final = 0
-"""Requests whose subset has no host fail."""
+"""Fail requests whose subset has no host."""
 
 ANY_HOST: Final = 1
-"""They are given to any host of the cluster."""
+"""Give such requests to any host of the cluster."""
 
 DEFAULT_SUBSET: Final = 2
-"""They are given to a host of the default subset."""
+"""Give such requests to a host of the default subset."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class Population:
     """
-    The hosts that could serve the same requests.
+    The counters of hosts that could serve the same requests.
 
-    @ivar healthy: how many of them are healthy.
-    @ivar returns_until: until when, in the clock's seconds, one that was lost is
-        expected back.
+    @ivar healthy: the number of healthy hosts.
+    @ivar returns_until: until when, in the clock's seconds, a host is expected to join.
     """
 
     __slots__ = ("healthy", "returns_until")
@@ -52,9 +51,9 @@ class Subset(Population):
     """
     One subset.
 
-    @ivar labels: what its hosts have in common.
-    @ivar balancer: chooses among them.
-    @ivar size: how many there are.
+    @ivar labels: the metadata that its hosts have in common.
+    @ivar balancer: its load balancer.
+    @ivar size: the number of its hosts.
     """
 
     __slots__ = ("balancer", "labels", "size")
@@ -69,14 +68,13 @@ class Subset(Population):
 @implementer(ILoadBalancer)
 class SubsetBalancer:
     """
-    Chooses the subset, and lets its balancer choose the host.
+    Selects a subset for each request, whose load balancer picks the host.
 
-    A request that asks for nothing may go to any host.  A subset without a
-    healthy host that was not tried yet counts as empty; one whose hosts are all
-    busy does not.
+    A request without demands may go to any host.  A subset without a healthy untried host
+    counts as empty; one whose hosts are all busy does not.
 
-    @ivar everyone: all hosts, as a subset.
-    @ivar fallbacks: how many picks fell back.
+    @ivar everyone: the subset of all hosts.
+    @ivar fallbacks: the number of picks that fell back.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class SubsetBalancer:
     ) -> None:
         """
         @param make: makes the balancer of one subset.
-        @param seconds: the time.
+        @param seconds: returns the time in seconds.
         @param selectors: sets of labels.
         @param fallback: L{NO_FALLBACK}, L{ANY_HOST} or L{DEFAULT_SUBSET}.
         @param default: the labels of the hosts in the default subset.
@@ -105,18 +103,18 @@ class SubsetBalancer:
         self._fallback = self.everyone if fallback == ANY_HOST else self._default
         self._subsets: dict[Labels, Subset] = {}
         self._deserted: dict[Labels, None] = {}
-        """Subsets without a host, in the order in which they became so."""
+        """Subsets without a host, the longest empty first."""
         self._of: dict[IHost, tuple[Subset, ...]] = {}
         self.fallbacks = 0
 
     def __len__(self) -> int:
-        """How many subsets there are, beside those of the fallback."""
+        """Return the number of subsets, without those of the fallback."""
         return len(self._subsets)
 
     # membership
 
     def subsets_of(self, host: IHost) -> tuple[Subset, ...]:
-        """All subsets that a host is in; nothing if it is unknown."""
+        """Return all subsets that a host is in; empty if it is unknown."""
         return self._of.get(host, ())
 
     def add(self, host: IHost) -> None:
@@ -155,7 +153,7 @@ class SubsetBalancer:
         self._forget_deserted()
 
     def _forget_deserted(self) -> None:
-        """Forget subsets that nobody is expected back to, beginning with the oldest."""
+        """Forget empty subsets in which no host is expected, beginning with the oldest."""
         now = self._seconds()
         while self._deserted:
             labels = next(iter(self._deserted))
@@ -193,7 +191,7 @@ class SubsetBalancer:
         return subset.healthy > tried
 
     def accepts(self, host: IHost, context: PickContext | None) -> bool:
-        """Whether a host is one of those that may serve a request; it may have been tried."""
+        """Return whether a host is in the subset of a request, tried or not."""
         return self.select(context) in self._of.get(host, ())
 
     def pick(self, context: PickContext | None) -> IHost | None:
@@ -207,5 +205,5 @@ class SubsetBalancer:
 
 
 def _labels(metadata: Mapping[str, str]) -> Labels:
-    """Labels in the one order in which they can be compared."""
+    """Return metadata sorted by key, to be compared."""
     return tuple(sorted(metadata.items()))

@@ -1,11 +1,11 @@
 """
-Load balancers: which of the hosts that could take a request gets it.
+Make the load balancer that a cluster's configuration names.
 
-They work on sets of thousands of hosts that change all the time, so nothing is
-rebuilt when one comes or goes, and hosts that are busy cost nothing to skip.
-Randomness and time are handed in.
+Load balancers work on thousands of hosts that change all the time, so nothing is
+rebuilt when a host is added or removed, and busy hosts cost nothing to skip.
+Randomness and time are injected.
 
-Here is which of them a configuration means:
+The types are:
 
     LB_RANDOM: L{RandomBalancer}
     LB_ROUNDROBIN: L{RoundRobinBalancer}
@@ -16,12 +16,12 @@ Here is which of them a configuration means:
     LB_MAGLEV: L{MaglevBalancer}
     LB_REQUEST_ROUNDROBIN: L{RequestRoundRobinBalancer}
 
-With slow start, those that know weights always take turns by weight
-(L{ScaledWeightedRoundRobinBalancer}), as in MOSN.  With subsets, each has its own one.  With
-several workers, each balancer is a L{NearestBalancer} of two, but for
-LB_MAGLEV and LB_REQUEST_ROUNDROBIN, which leave no choice.  In a fleet, it is the near one
-of two again (L{FleetBalancer}), LB_MAGLEV is an L{AgentRing}, and LB_REQUEST_ROUNDROBIN an
-L{AgentOrder}.
+With slow start, the types that use weights become weighted round robin
+(L{ScaledWeightedRoundRobinBalancer}), as in MOSN.  With subsets, each subset has a load
+balancer of its own.  With several workers, each is a L{LocalityBalancer} of two, except
+for LB_MAGLEV and LB_REQUEST_ROUNDROBIN, for which all workers must agree on the host.  In
+a fleet, a L{FleetBalancer} has one of these for each server; LB_MAGLEV is an
+L{AgentRing} then, and LB_REQUEST_ROUNDROBIN an L{AgentOrder}.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "LeastConnectionBalancer",
     "LeastRequestBalancer",
     "MaglevBalancer",
-    "NearestBalancer",
+    "LocalityBalancer",
     "PeakEwmaBalancer",
     "RandomBalancer",
     "RequestRoundRobinBalancer",
@@ -38,22 +38,23 @@ __all__ = [
     "ScaledWeightedRoundRobinBalancer",
     "SubsetBalancer",
     "WeightedRoundRobinBalancer",
-    "goes_by_weight",
-    "is_settled",
+    "uses_weights",
+    "is_deterministic",
     "make_balancer",
     "make_tracker",
 ]
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.cluster.balancers.agent_ring import AgentOrder, AgentRing
 from reverseproxy.cluster.balancers.consistent import MaglevBalancer
-from reverseproxy.cluster.balancers.fleet import AgentOrder, AgentRing, FleetBalancer, FleetView
+from reverseproxy.cluster.balancers.fleet import FleetBalancer, FleetView
 from reverseproxy.cluster.balancers.load import (
     LeastConnectionBalancer,
     LeastRequestBalancer,
@@ -61,7 +62,7 @@ from reverseproxy.cluster.balancers.load import (
     connection_load,
     request_load,
 )
-from reverseproxy.cluster.balancers.locality import NearestBalancer
+from reverseproxy.cluster.balancers.locality import LocalityBalancer
 from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
 from reverseproxy.cluster.balancers.random_choice import RandomBalancer
 from reverseproxy.cluster.balancers.round_robin import (
@@ -85,7 +86,7 @@ _BY_LOAD: Final = frozenset({"LB_LEAST_REQUEST", "LB_LEAST_CONNECTION", "LB_PEAK
 
 
 def make_tracker(config: ClusterConfig, clock: IReactorTime) -> EwmaTracker | None:
-    """Make what keeps the scores of a cluster's hosts, if its C{lb_type} goes by them."""
+    """Make the tracker of response times, if the cluster's C{lb_type} uses them."""
     if config.lb_type != "LB_PEAK_EWMA":
         return None
     options = config.lbconfig
@@ -111,16 +112,16 @@ def make_balancer(
 
     An empty or unknown type is round robin, as in MOSN.
 
-    @param clock: tells the age of hosts, and how long subsets have been empty.
-    @param tracker: as L{make_tracker} makes it.
-    @param workers: how many workers share the cluster's agents.
+    @param clock: for the age of hosts, and for how long subsets have been empty.
+    @param tracker: as L{make_tracker} returns it.
+    @param workers: the number of workers that share the cluster's agents.
     @param fleet: the fleet that this server belongs to; L{None} for none.
     @raise ValueError: if the configuration needs a clock or a tracker, and there
         is none.
     """
     make: Callable[[], ILoadBalancer] = partial(_make_one, config, random, clock, tracker)
-    if workers > 1 and not is_settled(config):
-        make = partial(NearestBalancer, make, random.random, workers)
+    if workers > 1 and not is_deterministic(config):
+        make = partial(LocalityBalancer, make, random.random, workers)
     if fleet is not None:
         make = partial(_for_fleet, config, make, random, fleet)
     subsets = config.lb_subset_config
@@ -139,19 +140,19 @@ def _for_fleet(
     config: ClusterConfig, make: Callable[[], ILoadBalancer], random: random.Random, fleet: FleetView
 ) -> ILoadBalancer:
     """
-    Make a balancer that knows hosts of other servers, too.
+    Make a load balancer for the hosts of all servers.
 
-    @param make: makes what chooses among this server's.
+    @param make: makes one for the hosts of a single server.
     """
-    weigh = _weight if goes_by_weight(config) else _turns_of
-    if is_settled(config):
+    weigh = _weight if uses_weights(config) else _turns_of
+    if is_deterministic(config):
         near: ILoadBalancer = RoundRobinBalancer()
     else:
         near = make()
-    # A host of another server stands for all connections that its agent has there.
+    # A host of another server represents all connections of its agent there.
     far = make if config.lb_type in _BY_LOAD else WeightedRoundRobinBalancer
     both = FleetBalancer(near, far, random.random, fleet.servers, weigh, fleet.reaches)
-    if not is_settled(config):
+    if not is_deterministic(config):
         return both
     settled = AgentRing if config.lb_type == "LB_MAGLEV" else AgentOrder
     return settled(both, fleet.name_of, fleet.reaches)
@@ -165,57 +166,75 @@ def _turns_of(host: IHost) -> int:
     return host.weight if host.server else 1
 
 
-def goes_by_weight(config: ClusterConfig) -> bool:
-    """Whether hosts of different weights get differently many requests."""
+def uses_weights(config: ClusterConfig) -> bool:
+    """Return whether a host's weight determines how many requests it gets."""
     return (
         config.slow_start.enabled or config.lb_type == "LB_WEIGHTED_ROUNDROBIN" or config.lb_type in _BY_LOAD
     )
 
 
-def is_settled(config: ClusterConfig) -> bool:
-    """Whether it is settled which host a request begins with, so that all workers must agree on it."""
+def is_deterministic(config: ClusterConfig) -> bool:
+    """Return whether all workers must agree on the host that a request begins with."""
     return config.lb_type in ("LB_MAGLEV", "LB_REQUEST_ROUNDROBIN")
 
 
 def _make_one(
     config: ClusterConfig, random: random.Random, clock: IReactorTime | None, tracker: EwmaTracker | None
 ) -> ILoadBalancer:
-    kind, options = config.lb_type, config.lbconfig
-    choices, bias = options.choice_count, options.active_request_bias
+    """
+    Make one balancer, as C{lb_type} and slow start name it.
+
+    @raise ValueError: if it needs a clock or a tracker, and there is none.
+    """
     warm_up = _warm_up(config, clock)
     if warm_up is not None:
         scaled = _make_scaled(config, warm_up, tracker)
         if scaled is not None:
             return scaled
-    match kind:
-        case "LB_RANDOM":
-            return RandomBalancer(random)
-        case "LB_WEIGHTED_ROUNDROBIN":
-            return WeightedRoundRobinBalancer()
-        case "LB_LEAST_REQUEST":
-            return LeastRequestBalancer(random, choices, bias)
-        case "LB_LEAST_CONNECTION":
-            return LeastConnectionBalancer(random, choices, bias)
-        case "LB_PEAK_EWMA":
-            return PeakEwmaBalancer(random, _needed(tracker, config), choices)
-        case "LB_MAGLEV":
-            return MaglevBalancer()
-        case "LB_REQUEST_ROUNDROBIN":
-            return RequestRoundRobinBalancer()
-        case "" | "LB_ROUNDROBIN":
-            return RoundRobinBalancer()
+    make = _MAKERS.get(config.lb_type or "LB_ROUNDROBIN")
+    if make is not None:
+        return make(config, random, tracker)
     log.warn(
         "cluster {cluster}: lb_type {kind} is not supported, hosts take turns",
         cluster=config.name,
-        kind=kind,
+        kind=config.lb_type,
     )
     return RoundRobinBalancer()
+
+
+def _least_request(
+    config: ClusterConfig, random: random.Random, tracker: EwmaTracker | None
+) -> ILoadBalancer:
+    return LeastRequestBalancer(random, config.lbconfig.choice_count, config.lbconfig.active_request_bias)
+
+
+def _least_connection(
+    config: ClusterConfig, random: random.Random, tracker: EwmaTracker | None
+) -> ILoadBalancer:
+    return LeastConnectionBalancer(random, config.lbconfig.choice_count, config.lbconfig.active_request_bias)
+
+
+def _peak_ewma(config: ClusterConfig, random: random.Random, tracker: EwmaTracker | None) -> ILoadBalancer:
+    return PeakEwmaBalancer(random, _needed(tracker, config), config.lbconfig.choice_count)
+
+
+_MAKERS: Final[Mapping[str, Callable[..., ILoadBalancer]]] = {
+    "LB_RANDOM": lambda config, random, tracker: RandomBalancer(random),
+    "LB_ROUNDROBIN": lambda config, random, tracker: RoundRobinBalancer(),
+    "LB_WEIGHTED_ROUNDROBIN": lambda config, random, tracker: WeightedRoundRobinBalancer(),
+    "LB_LEAST_REQUEST": _least_request,
+    "LB_LEAST_CONNECTION": _least_connection,
+    "LB_PEAK_EWMA": _peak_ewma,
+    "LB_MAGLEV": lambda config, random, tracker: MaglevBalancer(),
+    "LB_REQUEST_ROUNDROBIN": lambda config, random, tracker: RequestRoundRobinBalancer(),
+}
+"""Make the balancer of each C{lb_type} without slow start."""
 
 
 def _make_scaled(
     config: ClusterConfig, warm_up: Callable[[IHost], float], tracker: EwmaTracker | None
 ) -> ILoadBalancer | None:
-    """Make the balancer for slow start; L{None} for a type that knows no such thing."""
+    """Make the balancer for slow start; L{None} for a type that does not support it."""
     bias = config.lbconfig.active_request_bias
     match config.lb_type:
         case "LB_WEIGHTED_ROUNDROBIN":
@@ -230,7 +249,7 @@ def _make_scaled(
 
 
 def _warm_up(config: ClusterConfig, clock: IReactorTime | None) -> Callable[[IHost], float] | None:
-    """How slow start stretches the time to a host's next turn; L{None} where there is no slow start."""
+    """Return the factor of slow start on the time to a host's next turn; L{None} without slow start."""
     options = config.slow_start
     if not options.enabled:
         return None
