@@ -1,1 +1,1 @@
-"""Which hosts can serve, by what is asked of them and by what they do."""
+"""Health of hosts: active checks, outlier detection, and the reports of agents."""

@@ -1,9 +1,9 @@
 """
-Active health checks: hosts are asked now and then whether they are well.
+Active health checks.
 
-What to ask is a checker's matter (L{IHealthChecker}); when to ask, and what to
-make of the answers, is decided here, as MOSN does (docs/mosn.rst 4.6).  The state of a
-host's check is kept with the host (C{HostHealth.check}).
+A checker (L{IHealthChecker}) performs a check; this module decides when to check, and
+what follows from the results, as MOSN does (docs/mosn.rst, section 4.6).  The state of a
+host's check is kept in the host (C{HostHealth.check}).
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ if TYPE_CHECKING:
 
 
 class IHealthChecker(Interface):
-    """A way to find out whether a host is well."""
+    """A kind of health check, such as a TCP connect or an HTTP request."""
 
     def wants(host: Host) -> bool:  # noqa: N805
         """
-        Say whether there is anything to find out about this host now.
+        Return whether this host can be checked now.
 
-        Asked when a host joins, where no means never, and before each check.
+        Called when a host joins, where false means that it is never checked, and before
+        each check.
         """
 
     def check(host: Host) -> Deferred[None]:  # noqa: N805
         """
-        Find out.
+        Check a host.
 
-        A reverse host is nobody else's for that time, and is given back as it
-        was, or closed.
+        A reverse host is not given to requests meanwhile; the checker leaves its connection
+        as it was, or closed.
 
-        @return: fails if the host is not well; the message says why.  Is
-            cancelled when it takes too long, which is a failure unless it fires
-            with that.
+        @return: fails if the host is unhealthy; the message is the reason.  Cancelled at the
+            timeout, which counts as a failure unless it fires with a result then.
         """
 
 
 class CheckState:
     """
-    Whether a host counts as healthy, by its last checks.
+    Whether a host is healthy by its last checks.
 
-    A host is healthy to begin with, as in MOSN.  C{fall} failures in a row make
-    it unhealthy, and C{rise} successes in a row healthy again.
+    A host is healthy at first, as in MOSN.  C{fall} failures in a row make it unhealthy,
+    and C{rise} successes in a row healthy again.
 
-    @ivar healthy: what it counts as now.
+    @ivar healthy: whether it is healthy now.
     """
 
     __slots__ = ("_fall", "_rise", "_row", "healthy")
@@ -71,11 +71,11 @@ class CheckState:
         self.healthy = True
         self._rise = rise
         self._fall = fall
-        self._row = 0  # results in a row that speak against the present state
+        self._row = 0  # results in a row that contradict the present state
 
     def note(self, passed: bool) -> bool:
         """
-        Take a result in.
+        Add a result.
 
         @return: whether the state has changed.
         """
@@ -92,11 +92,11 @@ class CheckState:
 
 class HostCheck:
     """
-    The check of one host.
+    The periodic check of one host.
 
-    @ivar state: what its results amount to.
-    @ivar next: will begin the next check.
-    @ivar running: the check under way.
+    @ivar state: the host's health by its results.
+    @ivar next: the delayed call that begins the next check; L{None} during a check.
+    @ivar running: the check in progress; L{None} between checks.
     """
 
     __slots__ = ("next", "running", "state")
@@ -107,7 +107,7 @@ class HostCheck:
         self.running: Deferred[None] | None = None
 
     def stop(self) -> None:
-        """End it."""
+        """Cancel the check in progress and the next one."""
         if self.next is not None:
             self.next.cancel()
             self.next = None
@@ -118,10 +118,10 @@ class HostCheck:
 @implementer(IClusterTask)
 class HealthMonitor:
     """
-    Checks all hosts of a cluster.
+    The task that checks all hosts of a cluster.
 
-    @ivar passed: how many checks have passed.
-    @ivar failed: how many have failed.
+    @ivar passed: the number of checks that have passed.
+    @ivar failed: the number of checks that have failed.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class HealthMonitor:
         random: Callable[[], float],
     ) -> None:
         """
-        @param random: numbers from 0 to 1, which spread the checks.
+        @param random: returns numbers from 0 to 1, for the jitter between checks.
         """
         self._cluster = cluster
         self._config = config
@@ -145,30 +145,30 @@ class HealthMonitor:
         self.failed = 0
 
     def start(self) -> None:
-        """Begin with the hosts that there are; see L{IClusterTask}."""
+        """Start checking all members; see L{IClusterTask}."""
         self._running = True
         for host in self._cluster.hosts.values():
             self.joined(host)
 
     def stop(self) -> None:
-        """End all checks; see L{IClusterTask}."""
+        """Stop all checks; see L{IClusterTask}."""
         self._running = False
         for host in list(self._cluster.hosts.values()):
             self.left(host)
 
     def joined(self, host: Host) -> None:
-        """Begin to check a host; see L{IClusterTask}."""
-        # The agents of other servers are for these to judge.
+        """Start checking a host; see L{IClusterTask}."""
+        # Hosts of other servers are checked there.
         if self._running and not host.server and self._checker.wants(host):
             config = self._config
             state = CheckState(config.healthy_threshold, config.unhealthy_threshold)
-            # What other checks have found of it holds until these have found something else.
+            # A result of previous checks holds until these have another.
             state.healthy = Fault.CHECK not in host.health.faults
             host.health.check = HostCheck(state)
             self._plan(host, host.health.check, config.initial_delay_seconds)
 
     def left(self, host: Host) -> None:
-        """End the check of a host; see L{IClusterTask}."""
+        """Stop checking a host; see L{IClusterTask}."""
         check, host.health.check = host.health.check, None
         if check is not None:
             check.stop()
@@ -183,7 +183,7 @@ class HealthMonitor:
         check.next = None
         lent = host.exclusive
         if not self._checker.wants(host) or (lent and not self._cluster.borrow(host)):
-            # It may be busy; the requests on it will show how it is.
+            # It may be busy; the outcome of its requests shows its health.
             self._again(host, check)
             return
         running = check.running = maybeDeferred(self._checker.check, host)
@@ -200,7 +200,7 @@ class HealthMonitor:
         if host.health.check is check:
             self._take_in(result, host, check)
         if lent:
-            # After its health is known, so that nobody gets it who should not.
+            # After its health is updated, so that no request gets an unhealthy host.
             self._cluster.release(host)
         if host.health.check is check:
             self._again(host, check)

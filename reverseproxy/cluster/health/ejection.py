@@ -1,10 +1,9 @@
 """
-Hosts that fail what is sent to them are left out for a while.
+Outlier detection: eject hosts that fail too many requests, for a time.
 
-What they fail with is reported to the cluster (L{Cluster.report}); nothing is
-sent to find out.  However many fail, there is a floor: a part of the hosts
-stays, and of the healthy ones at least one, because a host that fails often is
-better than none.
+It is passive: outcomes of requests are reported to the cluster (L{Cluster.report}).  The
+number of ejected hosts is bounded: C{max_ejection_percent} limits it, and at least one
+healthy host stays, because a host that fails often is better than none.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ if TYPE_CHECKING:
 
 def may_eject(members: int, ejected: int, healthy: int, percent: int) -> bool:
     """
-    Say whether a host may be left out.
+    Return whether a host may be ejected.
 
-    @param members: how many hosts there are.
-    @param ejected: how many would be left out then.
-    @param healthy: how many could be picked then.
-    @param percent: how many of a hundred hosts may be left out.
+    @param members: the number of hosts.
+    @param ejected: the number of ejected hosts, this one included.
+    @param healthy: the number of healthy hosts that would be left.
+    @param percent: the largest percentage of ejected hosts.
     """
     return ejected * 100 <= members * percent and healthy > 0
 
 
 class FailureRecord:
     """
-    How a host has failed.
+    The failures of a host.
 
-    @ivar unreachable: connects that have failed in a row.
-    @ivar server_errors: answers in a row with a status of 500 or above.
-    @ivar resets: answers in a row that were cut off or did not come.
-    @ivar ejections: how often it was left out, one time soon after the other.
-    @ivar readmitted: when it was last let in again, in the clock's seconds.
+    @ivar unreachable: failed connects in a row.
+    @ivar server_errors: responses in a row with a status of 500 or above.
+    @ivar resets: responses in a row that were incomplete or missing.
+    @ivar ejections: recent ejections, which make the next one longer.
+    @ivar readmitted: when the last ejection ended, in the clock's seconds.
     """
 
     __slots__ = ("ejections", "readmitted", "resets", "server_errors", "unreachable")
@@ -57,9 +56,9 @@ class FailureRecord:
 
     def note(self, outcome: Outcome, config: OutlierDetectionConfig) -> str:
         """
-        Take in how it went.
+        Add an outcome.
 
-        @return: why the host should be left out now; empty if it should not.
+        @return: the reason to eject the host now; empty if there is none.
         """
         if outcome is Outcome.UNREACHABLE:
             self.unreachable += 1
@@ -81,7 +80,7 @@ class FailureRecord:
         return ""
 
     def begin_probation(self, now: float, config: OutlierDetectionConfig) -> None:
-        """Let the host in again: one more failure is enough, until it has done better."""
+        """End an ejection: one more failure ejects the host again, until a request has succeeded."""
         self.readmitted = now
         self.unreachable = max(0, config.consecutive_connect_failures - 1)
         self.server_errors = max(0, config.consecutive_5xx - 1)
@@ -90,13 +89,13 @@ class FailureRecord:
 
 class Ejector:
     """
-    Leaves hosts of one cluster out, and lets them in again.
+    Ejects hosts of one cluster, and readmits them.
 
-    @ivar ejected: the hosts that are left out now, longest first, with what
-        will let them in.
-    @ivar watches_answers: whether it needs to know of answers, rather than of
+    @ivar ejected: the ejected hosts, the longest first, with the delayed calls that
+        readmit them.
+    @ivar watches_answers: whether it needs the outcomes of responses, rather than of
         connects only.
-    @ivar total: how often hosts were left out.
+    @ivar total: the number of ejections so far.
     """
 
     def __init__(self, cluster: Cluster, config: OutlierDetectionConfig, clock: IReactorTime) -> None:
@@ -107,14 +106,14 @@ class Ejector:
         self.configure(config)
 
     def configure(self, config: OutlierDetectionConfig) -> None:
-        """Go by this from now on; who is left out stays so for its time."""
+        """Apply another configuration; ejected hosts stay so for their time."""
         self._config = config
         self.watches_answers = config.consecutive_5xx > 0 or config.consecutive_resets > 0
 
     def note(self, host: Host, outcome: Outcome) -> None:
-        """Take in how it went with a member."""
+        """Add the outcome of a connect or a request to a member."""
         if outcome is Outcome.UNREACHABLE and host.is_reverse:
-            return  # nobody has dialled: it was busy, or is gone
+            return  # not dialled: its only connection was busy, or is lost
         record = host.health.failures
         if record is None:
             if outcome < Outcome.SERVER_ERROR:
@@ -135,10 +134,10 @@ class Ejector:
 
     def rest(self, host: Host, first: float, reason: str) -> None:
         """
-        Leave a host out because of what it answers, unless too many are.
+        Eject a host because of its responses, unless too many are ejected.
 
-        @param first: for how many seconds, the first time; no longer than the
-            cluster's C{base_ejection_time} at any.
+        @param first: seconds of the first ejection; at most the cluster's
+            C{base_ejection_time}.
         """
         if host.cluster is self._cluster and host not in self.ejected and self._may_eject(host):
             record = host.health.failures = host.health.failures or FailureRecord()
@@ -153,7 +152,7 @@ class Ejector:
         longest = longest or max(base, config.max_ejection_time)
         if now - record.readmitted > longest:
             record.ejections = 0
-        # The exponent is bounded so that the number stays one.
+        # Bound the exponent, so that the result does not overflow.
         duration = min(longest, base * 2 ** min(record.ejections, 32))
         record.ejections += 1
         self.total += 1
@@ -161,7 +160,7 @@ class Ejector:
         self._cluster.set_health(host, False, f"left out for {duration:g} s: {reason}", Fault.EJECTED)
 
     def remaining(self, host: Host) -> float | None:
-        """For how many seconds a host is left out still; L{None} if it is not."""
+        """Return the seconds for which a host stays ejected; L{None} if it is not."""
         call = self.ejected.get(host)
         return None if call is None else max(0.0, call.getTime() - self._clock.seconds())
 
@@ -177,19 +176,19 @@ class Ejector:
         self._cluster.set_health(host, True, reason, Fault.EJECTED)
 
     def forget(self, host: Host) -> None:
-        """A host has left the cluster."""
+        """Forget a host that has left the cluster."""
         call = self.ejected.pop(host, None)
         if call is not None:
             call.cancel()
 
     def settle(self) -> None:
-        """Keep to the floor, after other hosts have left or become unhealthy."""
+        """Readmit hosts, if too many are ejected after others have left or become unhealthy."""
         while self.ejected:
             members = len(self._cluster.hosts)
             if not may_eject(members, len(self.ejected), 1, self._config.max_ejection_percent):
                 host = next(iter(self.ejected))
             elif not self._cluster.healthy:
-                # One that is left out for this reason alone.
+                # Only one that is ejected for no other reason.
                 only = [host for host in self.ejected if host.health.faults == Fault.EJECTED]
                 if not only:
                     return

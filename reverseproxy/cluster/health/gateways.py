@@ -1,10 +1,10 @@
 """
-Agents that answer for services that are gone.
+Eject hosts of agents that respond with gateway errors.
 
-MOSN's agents don't say that they have not sent a request on: they answer it, with
-a status that gateways have.  Several of these in a row, from all connections of
-an agent together, have its hosts left out for a moment; one that goes on like
-that for longer and longer.  The floor is that of L{reverseproxy.cluster.health.ejection}.
+MOSN's agents don't report that they have not sent a request on: they respond with a
+gateway error (502, 503 or 504).  Several of these in a row, on all connections of an agent
+together, eject its hosts, for a time that grows with each repetition.  At most as many
+are ejected as L{reverseproxy.cluster.health.ejection} allows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
 
 FIRST_REST: Final = 1.0
-"""Seconds for which hosts are left out the first time."""
+"""Seconds of the first ejection."""
 
 _STATUSES: Final = frozenset({502, 503, 504})
 
@@ -29,10 +29,10 @@ _MOST_KIN: Final = 1024
 
 class Gateways:
     """
-    Follows the answers of one cluster's agents.
+    Tracks the responses of one cluster's agents.
 
-    @ivar rows: how many such answers there were in a row, by the first host of an
-        agent; as long as there are any, all answers are to be told.
+    @ivar rows: the number of gateway errors in a row, by the first host of an agent; while
+        there are any, all responses have to be reported.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -43,10 +43,10 @@ class Gateways:
 
     def configure(self, limit: int, watches: bool) -> None:
         """
-        Go by this from now on.
+        Apply another configuration.
 
-        @param limit: after how many such answers hosts are left out; 0 for never.
-        @param watches: whether all answers are to be told anyhow.
+        @param limit: the number of gateway errors in a row that ejects hosts; 0 for never.
+        @param watches: whether all responses are reported anyway.
         """
         self._limit = limit
         self._watches = watches
@@ -55,7 +55,7 @@ class Gateways:
         self._cluster.watches_answers = watches or bool(self.rows)
 
     def note(self, host: Host, status: int) -> None:
-        """Take in a status that an agent's host has answered with."""
+        """Add the status of a response from an agent's host."""
         cluster, limit = self._cluster, self._limit
         if not limit or host.cluster is not cluster or host in cluster.ejector.ejected:
             return
@@ -65,7 +65,7 @@ class Gateways:
         else:
             row = self.rows.get(first, 0) + 1
             if row >= limit:
-                row = limit - 1  # when it is let in again, one is enough
+                row = limit - 1  # one more error is enough after the ejection
                 reason = f"{limit} answers in a row were {status} or the like"
                 for each in list(islice(host.same_agent, _MOST_KIN)) or [host]:
                     cluster.ejector.rest(each, FIRST_REST, reason)
@@ -74,6 +74,6 @@ class Gateways:
         cluster.watches_answers = self._watches or bool(self.rows)
 
     def forget(self, host: Host) -> None:
-        """A host has left the cluster."""
+        """Forget a host that has left the cluster."""
         if self.rows.pop(host, None) is not None:
             self._cluster.watches_answers = self._watches or bool(self.rows)

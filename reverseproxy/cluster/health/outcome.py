@@ -1,4 +1,4 @@
-"""How it went with a host, in the few words that balancing and ejection need."""
+"""The outcomes of requests and connects, for load balancing and outlier detection."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from enum import IntEnum
 
 class Outcome(IntEnum):
     """
-    What became of a request, or of an attempt to connect.
+    The outcome of a request, or of a connect.
 
-    The order is meant: from L{SERVER_ERROR} on the host, or the way to it, is
-    to blame.
+    The order matters: values from L{SERVER_ERROR} on are failures of the host, or of the
+    network.
     """
 
     CONNECTED = 0
-    """A connection was made; nothing is known of requests yet."""
+    """A connection was made; there is no response yet."""
 
     SUCCESS = 1
-    """An answer with a status below 400, or a session of a protocol without such a thing."""
+    """A response with a status below 400, or a session of a protocol without statuses."""
 
     CLIENT_ERROR = 2
-    """An answer with a status from 400 to 499."""
+    """A response with a status from 400 to 499."""
 
     SERVER_ERROR = 3
-    """An answer with a status of 500 or above."""
+    """A response with a status of 500 or above."""
 
     RESET = 4
-    """The connection was lost, or the time was over, before there was a whole answer."""
+    """The connection was lost, or the timeout expired, before the response was complete."""
 
     UNREACHABLE = 5
     """No connection could be made."""

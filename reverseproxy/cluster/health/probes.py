@@ -1,4 +1,4 @@
-"""The health checks that are built in: by TCP, and by HTTP."""
+"""The built-in health checks: TCP and HTTP."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from reverseproxy.config.models import HealthCheckConfig, HttpCheckConfig
 
 _SAFE: Final = "/?&=%:@!$'()*+,;~-._"
-"""What stands for itself in the path of a request."""
+"""Characters that are not escaped in the path of a request."""
 
 
 _HTTP1: Final = "Http1"
-"""What the protocol is called in L{Host.pools}."""
+"""The name of the protocol in L{Host.pools}."""
 
 
 class CheckFailed(ReverseProxyError):
-    """A host is not well."""
+    """A host has failed its health check."""
 
 
 @implementer(IHealthChecker)
 class TcpChecker:
     """
-    A host is well if it can be connected to.
+    A health check that passes if the host can be connected to.
 
-    With the cluster's TLS, where it has any.  There is nothing to find out
-    about a reverse host: it is connected, or it is gone.
+    Connects with the cluster's TLS, if it has any.  Reverse hosts are not checked: they are
+    connected as long as they are members.
     """
 
     def wants(self, host: Host) -> bool:
@@ -66,20 +66,20 @@ class TcpChecker:
 
 class Probe(Protocol):
     """
-    A question to a host, and its answer.
+    The base class of protocols that send a request for a health check, and read the response.
 
-    @ivar verdict: fires when the answer has come.
+    @ivar verdict: fires when the check has passed, and fails if it has failed.
     """
 
     transport: Any
-    _keep = False  # the connection, behind the answer
+    _keep = False  # whether the connection stays open after the response
 
     def __init__(self) -> None:
         self.verdict: Deferred[None] = Deferred(self._cancelled)
         self._over = False
 
     def end(self, error: Exception | None) -> None:
-        """Say what came of it: nothing is wrong, or an error."""
+        """End the check: it has passed, or failed with an error."""
         self._over = True
         if not self._keep:
             self.transport.abortConnection()
@@ -96,7 +96,7 @@ class Probe(Protocol):
 
 @implementer(IDetachable)
 class _HttpProbe(Probe):
-    """One request for health, and its answer."""
+    """One HTTP request for a health check, and its response."""
 
     def __init__(
         self,
@@ -107,10 +107,9 @@ class _HttpProbe(Probe):
         limits: tuple[int, int],
     ) -> None:
         """
-        @param judge: says of a status whether it is a good one.
-        @param keep: whether the connection is to be kept, and so read to the
-            end of the answer.
-        @param limits: what L{response_limits} says.
+        @param judge: returns whether a status passes the check.
+        @param keep: whether to keep the connection open, and so read the whole response.
+        @param limits: as L{response_limits} returns them.
         """
         super().__init__()
         self._request = request
@@ -122,11 +121,11 @@ class _HttpProbe(Probe):
         self._reusable = False
 
     def connectionMade(self) -> None:
-        """Ask."""
+        """Send the request."""
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take a part of the answer."""
+        """Parse a part of the response."""
         self._take(self._parser.feed(data))
 
     def _take(self, events: list[Any]) -> None:
@@ -156,9 +155,9 @@ class _HttpProbe(Probe):
         return self._reusable
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The end of the connection may be that of the answer."""
+        """End the check: the loss of the connection may be the end of the response."""
         if not self._over:
-            self._keep = False  # there is nothing to keep
+            self._keep = False  # the connection is lost
             self._take(self._parser.eof())
         self._parser.close()
 
@@ -166,17 +165,17 @@ class _HttpProbe(Probe):
 @implementer(IHealthChecker)
 class HttpChecker:
     """
-    A host is well if it answers a request as expected.
+    A health check that passes if the host responds to a request with an expected status.
 
-    A reverse host is asked over its connection, which stays open if the answer
-    leaves it so; unless it speaks another protocol there, or the question is for
-    another port.
+    A reverse host is checked over its connection, which stays open if the response allows.
+    It is not checked if the connection is used for another protocol, or if the check is
+    for another port.
     """
 
     def __init__(self, config: HttpCheckConfig | None = None) -> None:
         """
-        @param config: the request, and which answers are good; by default C{GET
-            /}, and all below 500.
+        @param config: the request, and the statuses that pass; by default C{GET /}, and all
+            below 500.
         """
         method, path, domain = "GET", "/", ""
         self._other_port = config is not None and config.port > 0
@@ -195,7 +194,7 @@ class HttpChecker:
         if not host.is_reverse:
             return True
         if self._other_port or (host.is_remote and (host.exclusive or host.committed_protocol)):
-            return False  # another worker has its only connection
+            return False  # its single connection is in another worker
         return not host.exclusive or not host.pools or _HTTP1 in host.pools
 
     def check(self, host: Host) -> Deferred[None]:
@@ -207,7 +206,7 @@ class HttpChecker:
         asked: Deferred[Any] = host.connect_check(CallableFactory(lambda: probe))
         asked.addCallback(lambda _: probe.verdict)
         if isinstance(host, ReverseHost):
-            # The listener at the other end has taken its first request for what it speaks.
+            # The agent's listener has detected HTTP/1 by this request, and expects it from now on.
             host.committed_protocol = _HTTP1
             asked.addBoth(self._give_back, host)
         return asked
@@ -238,19 +237,19 @@ def _http1(config: HealthCheckConfig) -> IHealthChecker:
 CHECKERS: Final[Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]]] = MappingProxyType(
     {"TCP": _tcp, "Http1": _http1}
 )
-"""How to make the checker of a protocol."""
+"""Make the checker of each protocol."""
 
 
 def make_checker(
     config: HealthCheckConfig, more: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]] = CHECKERS
 ) -> IHealthChecker:
     """
-    Make the checker that a configuration means.
+    Make the checker that a configuration names.
 
-    A protocol that is not known is checked by TCP, as in MOSN.
+    An unknown protocol is checked by TCP, as in MOSN.
 
-    @param more: makers of checkers for further protocols, which rooms above
-        know; they go first.
+    @param more: makers of checkers for further protocols, such as RPC; they take
+        precedence.
     """
     make = more.get(config.protocol) or CHECKERS.get(config.protocol, _tcp)
     return make(config)

@@ -1,10 +1,9 @@
 """
-Whether the hosts of a cluster can be reached, for an agent to tell its servers.
+Track whether the hosts of a cluster can be reached, for an agent's reports to its servers.
 
-Requests find that out: a connection that is refused shows it at once.  Where
-there are none, and no connection is open whose end would show it, a host is
-connected to now and then, and so is one that could not be reached.  Such a
-connection is closed again without a byte.
+Requests show that: a connect that is refused shows it at once.  An idle host
+without an open connection, whose loss would show it, is probed periodically, and so is
+one that could not be reached.  A probe is a connect that is closed without a byte.
 """
 
 from __future__ import annotations
@@ -35,41 +34,41 @@ if TYPE_CHECKING:
 log = Logger()
 
 AGAIN: Final = 0.5
-"""Seconds from one attempt to reach a host that can't be reached to the next one."""
+"""Seconds between probes of a host that can't be reached."""
 
 PROBE_TIMEOUT: Final = 3.0
-"""Seconds in which a host has to take a connection."""
+"""The timeout of a probe, in seconds."""
 
 AT_ONCE: Final = 4
-"""Hosts of a cluster that are asked at one look."""
+"""The most hosts of a cluster that are probed at the same time."""
 
 _LOOKS: Final = 4
-"""Looks in the time that a host may be left unasked."""
+"""How often hosts are looked at within the interval of probes."""
 
 
 class _ReachProbe(Protocol):
-    """A connection that is closed as soon as it is made."""
+    """A protocol that closes its connection as soon as it is made."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """It could be made, and that is all."""
+        """Close the connection: the host can be reached."""
         self.transport.loseConnection()
 
 
 @implementer(IClusterTask)
 class Reach:
     """
-    Follows which hosts of one cluster can be reached.
+    The task that tracks which hosts of one cluster can be reached.
 
-    Hosts count as reachable until something shows that they are not: when the
-    process starts, requests may be sooner to find that out than questions.
+    Hosts count as reachable until a connect has failed: after the start of the process,
+    requests may find that out sooner than probes.
     """
 
     def __init__(self, cluster: Cluster, clock: IReactorTime, interval: float) -> None:
         """
-        @param interval: seconds after which a host is asked of which nothing is
-            known; 0 for never, as long as it could be reached before.
+        @param interval: seconds without a request after which a host is probed; 0 to probe
+            only hosts that could not be reached.
         """
         self._cluster = cluster
         self._clock = clock
@@ -92,24 +91,24 @@ class Reach:
         )
 
     def watch(self, changed: Callable[[], object]) -> None:
-        """Call something whenever C{well} has changed."""
+        """Add a callback for changes of C{well}."""
         self._watchers.append(changed)
 
     def unwatch(self, changed: Callable[[], object]) -> None:
-        """Call it no more."""
+        """Remove a callback."""
         if changed in self._watchers:
             self._watchers.remove(changed)
 
     def want(self, interval: float) -> None:
-        """Ask as often as one more agent wants it; see the class."""
+        """Probe as often as one more agent demands; see the class."""
         self.wish([self._interval, interval])
 
     def wish(self, intervals: Iterable[float]) -> None:
-        """Ask as often as these agents want it; see the class."""
+        """Probe as often as these agents demand; see the class."""
         self._interval = min((each for each in intervals if each), default=0.0)
 
     def end(self) -> None:
-        """Nobody wants to know any more."""
+        """Leave the cluster's tasks, as no agent needs it any more."""
         self._cluster.on_connect = None
         for host in list(self._down):
             self._cluster.service_health.report(host, True)
@@ -118,14 +117,14 @@ class Reach:
     # IClusterTask
 
     def start(self) -> None:
-        """Begin to look; see L{IClusterTask}."""
+        """Start probing; see L{IClusterTask}."""
         self._running = True
         for host in self._cluster.hosts.values():
             self.joined(host)
         self._plan()
 
     def stop(self) -> None:
-        """Ask no more; see L{IClusterTask}.  That hosts leave then is nothing to tell of."""
+        """Stop probing, and call no more callbacks when hosts leave; see L{IClusterTask}."""
         self._running = False
         self._watchers = []
         timer, self._timer = self._timer, None
@@ -149,7 +148,7 @@ class Reach:
             probe.cancel()
         self._changed()
 
-    # looking
+    # probing
 
     def _plan(self) -> None:
         self._timer = self._clock.callLater((self._interval or _LOOKS * AGAIN) / _LOOKS, self._look)
@@ -162,7 +161,7 @@ class Reach:
         self._changed()
 
     def _due(self, now: float) -> list[Host]:
-        """Hosts that are to be asked now."""
+        """Return the hosts that are to be probed now."""
         due = [host for host in self._down if now - self._heard.get(host, 0.0) >= AGAIN * 0.9]
         hosts = [
             host for host in self._cluster.hosts.values() if not host.is_reverse and host not in self._down
@@ -194,7 +193,7 @@ class Reach:
             self._note(host, False, loss(reason))
 
     def _noted(self, host: Host, outcome: Outcome) -> None:
-        """A request had to connect to a host."""
+        """Take in the outcome of a request's connect to a host."""
         if host.is_reverse:
             return
         reached = outcome is Outcome.CONNECTED

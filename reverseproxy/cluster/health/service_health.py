@@ -1,11 +1,11 @@
 """
-Hosts whose agents say that they can't reach their service, or say nothing any more.
+Mark hosts unhealthy whose agents can't reach their service, or don't respond.
 
-An agent of ours says so on its connection, or in its answer to a request that
-it could not send on.  That one says nothing is found out elsewhere
-(L{reverseproxy.cluster.health.stalls}).  As long as others are well, they are given all requests.
-When none is, all of them are: an agent tries again with each request, and
-whoever asks shall hear from it what is wrong.
+This project's agents report that on their connection, or in the response to a request
+that they could not send on.  Agents that don't respond are found by
+L{reverseproxy.cluster.health.stalls}.  As long as other hosts are well, these get all
+requests.  When none is, all of them are used: an agent tries to reach its service with
+each request, and its response tells the client what is wrong.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 DOUBT: Final = 1.0
 """
-Seconds for which a host is left out because of an answer.
+Seconds for which a host is unhealthy after a response that its service can't be reached.
 
-It is asked again then, with a request that goes elsewhere if that was too soon.
+Then it gets a request again, which is retried on another host if that was too soon.
 """
 
 MAX_SAME_AGENT: Final = 1024
-"""Hosts of one agent that are left out together."""
+"""The most hosts of one agent that are marked unhealthy together."""
 
 MANY: Final = 256
-"""Hosts that are unwell and not left out, as none is well, from which on they are seen to together."""
+"""The number of unwell hosts in use, as none is well, from which on their changes are batched."""
 
 TOGETHER: Final = 0.1
-"""Seconds after which they are: each change of thousands would otherwise look at thousands."""
+"""Seconds between such batches: otherwise each change of thousands would look at thousands."""
 
 
 class ServiceHealth:
     """
-    Leaves hosts of one cluster out whose agents can't reach their service.
+    Marks hosts of one cluster unhealthy whose agents can't reach their service.
 
-    @ivar unwell: these hosts, with why, whether they are left out or not.
-    @ivar stalled: those among them from which nothing comes, with more of that.
-    @ivar on_report: called with each member of which an agent has said on its
-        connection how it is.
+    @ivar unwell: the hosts concerned with the reasons, whether they are in use or not.
+    @ivar stalled: those of them that don't respond, with the reasons.
+    @ivar on_report: called with each member whose agent has reported the state of its
+        service.
     """
 
     on_report: Callable[[Host], object] | None = None
@@ -57,21 +57,21 @@ class ServiceHealth:
         self._clock = clock
         self._doubts: dict[Host, IDelayedCall] = {}
         self._left_out: set[Host] = set()
-        self._let_in: dict[Host, None] = {}  # unwell all the same
+        self._let_in: dict[Host, None] = {}  # unwell, but in use
         self._later: IDelayedCall | None = None
         self._settling = False
         self.unwell: dict[Host, str] = {}
         self.stalled: dict[Host, str] = {}
 
     def is_up(self, host: Host) -> bool:
-        """Whether the agent of a host says that it is well, and goes on talking."""
+        """Return whether the agent of a host has reported that it is well, and responds."""
         return host.health.service_up and host not in self.stalled
 
     def stall(self, host: Host, reason: str) -> None:
         """
-        Nothing comes from a host, or something does again.
+        Take note that a host does not respond, or responds again.
 
-        @param reason: empty if it does.
+        @param reason: empty if it responds again.
         """
         if reason:
             self.stall_all([host], reason)
@@ -82,7 +82,7 @@ class ServiceHealth:
                 self.on_report(host)
 
     def stall_all(self, hosts: Iterable[Host], reason: str) -> None:
-        """Nothing comes from any of these."""
+        """Take note that none of these hosts responds."""
         stalled = [host for host in hosts if host.cluster is self._cluster and host not in self.stalled]
         for host in stalled:
             self.stalled[host] = reason
@@ -94,16 +94,16 @@ class ServiceHealth:
                 self.on_report(host)
 
     def _note(self, host: Host, reason: str) -> None:
-        """A host is unwell; what follows from that is L{settle}'s."""
+        """Add a host to the unwell ones; L{settle} marks it unhealthy."""
         self.unwell[host] = reason
         if host not in self._left_out:
             self._let_in[host] = None
 
     def report(self, host: Host, well: bool, reason: str = "its agent can't reach its service") -> None:
         """
-        An agent has said how its service is; that holds until it says otherwise.
+        Take in an agent's report on its service, which holds until the next one.
 
-        @param host: may not be a member yet, or any more.
+        @param host: need not be a member yet, or any more.
         """
         changed = host.health.service_up is not well
         host.health.service_up = well
@@ -119,7 +119,7 @@ class ServiceHealth:
             self.on_report(host)
 
     def doubt(self, host: Host) -> None:
-        """A request was not sent on, as the agent can't reach its service: its hosts rest for L{DOUBT}."""
+        """Mark an agent's hosts for L{DOUBT}: it has not sent a request on, as it can't reach its service."""
         for each in list(islice(host.same_agent, MAX_SAME_AGENT)) or [host]:
             if each.cluster is self._cluster and each.health.service_up and each not in self._doubts:
                 self._doubts[each] = self._clock.callLater(DOUBT, self._try_again, each)
@@ -145,26 +145,26 @@ class ServiceHealth:
             self.settle()
 
     def joined(self, host: Host) -> None:
-        """A host has become a member."""
+        """Take note of a host that has joined."""
         if not host.health.service_up:
             self._note(host, "its agent can't reach its service")
         if self.unwell:
             self.settle()
 
     def forget(self, host: Host) -> None:
-        """A host has left the cluster."""
+        """Forget a host that has left the cluster."""
         self._end_doubt(host)
         self.stalled.pop(host, None)
         if self.unwell.pop(host, None) is not None:
             self._left_out.discard(host)
             self._let_in.pop(host, None)
-            host.set_fault(Fault.SERVICE, False)  # it may be taken in again
+            host.set_fault(Fault.SERVICE, False)  # it may join again
         if self._later is not None and not self.unwell:
             self._later.cancel()
             self._later = None
 
     def settle(self) -> None:
-        """Leave those that are unwell out if others are well, and let them in if none is."""
+        """Mark unwell hosts unhealthy if others are well, and healthy if none is."""
         if not self.unwell or self._settling:
             return
         if len(self._let_in) <= MANY:
@@ -179,7 +179,7 @@ class ServiceHealth:
     def _settle(self) -> None:
         self._settling = True
         try:
-            # What is done here may wake requests, which may find out more.
+            # This may give hosts to waiting requests, which may report more.
             for _ in range(4):
                 cluster = self._cluster
                 others = cluster.healthy > sum(host.healthy for host in self._let_in)

@@ -1,11 +1,11 @@
 """
-Hosts of agents from which nothing comes any more, long before they count as gone.
+Detect agents that don't respond, long before their connections time out.
 
-Until a connection is given up, requests would go on being sent into the void, and
-those that may not be sent twice are lost.  So a host on whose connection something
-waits for an acknowledgement, or a question for its answer, is left out as long as
-others are well.  What was sent is not sent again for that: it may have arrived, and
-only the acknowledgement been lost.
+Until a connection is closed, further requests would be sent on it, and those that must
+not be sent twice would be lost.  So a host with unacknowledged bytes, or with an
+unanswered ping, on its connection is marked unhealthy as long as others are well.
+Requests are not retried for that: they may have arrived, and only the acknowledgement
+been lost.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
 
 STALL: Final = 0.7
-"""Seconds without an acknowledgement after which a host is left out; one, until the next look."""
+"""Seconds without an acknowledgement after which a host is marked; at most one, with L{LOOKS}."""
 
 LOOKS: Final = 0.25
-"""Seconds between two looks."""
+"""Seconds between two looks at the connections."""
 
 HEARD: Final = 1.0
-"""Seconds in which something must have come from a host at rest, if it is to be let in again."""
+"""Seconds within which something must have arrived on a marked host that is idle, to clear it."""
 
 BORNE: Final = 2.0
-"""Seconds for which a host at rest has not answered, as nobody waits for it; somebody shall not have to."""
+"""Seconds after which an unanswered ping marks an idle host, so that no request has to wait for it."""
 
 AT_ONCE: Final = 500
-"""Hosts that are looked at in one look."""
+"""The most hosts that one look covers."""
 
 
 @implementer(IClusterTask)
 class Stalls:
     """
-    Watches the connections of one cluster's agents, as long as there are any.
+    The task that watches the connections of one cluster's agents.
 
-    Looked at are those with requests under way, as the others have nothing that
-    could wait, those that are left out, and those that have been asked in vain.
+    It looks at hosts with requests in progress, as idle ones have nothing unacknowledged,
+    at marked hosts, and at hosts with unanswered pings.
     """
 
     def __init__(self, cluster: Cluster, clock: IReactorTime) -> None:
@@ -75,7 +75,7 @@ class Stalls:
             timer.cancel()
 
     def joined(self, host: Host) -> None:
-        """See L{IClusterTask}; the connections of other workers are theirs to watch, until they come here."""
+        """See L{IClusterTask}; connections in other workers are watched there, until they move here."""
         if host.is_reverse and (host.exclusive or not host.is_remote):
             self._hosts[host] = None
             self._plan()
@@ -94,7 +94,7 @@ class Stalls:
         self._timer = None
         now = self._clock.seconds()
         if timer_lag(self._due, now) and self._excuses < MAX_EXTENSIONS:
-            # What has come meanwhile has not been read yet.
+            # Data may have arrived that has not been read yet.
             self._excuses += 1
             self._plan()
             return
@@ -126,20 +126,20 @@ class Stalls:
         if waited >= STALL:
             if host not in service_health.stalled:
                 service_health.stall(host, f"nothing has come from it for {waited:.1f} s")
-                self._suspect_kin(host)
+                self._suspect_same_agent(host)
         elif host in service_health.stalled and not (since is None and self._shares(host, info)):
             service_health.stall(host, "")
 
     def _shares(self, host: Host, info: TcpInfo | None) -> bool:
-        """Whether a host at rest is left out for others of its agent, and nothing speaks for it."""
+        """Return whether an idle host is marked along with others of its agent, and has received nothing."""
         if host.active:
             return False
         if info is not None:
             return info.silence > HEARD
         return any(each in self._waits for each in host.same_agent)
 
-    def _suspect_kin(self, host: Host) -> None:
-        """Leave those out, too, that are at rest on the same way."""
+    def _suspect_same_agent(self, host: Host) -> None:
+        """Mark the idle hosts of the same agent, too."""
         same_agent = [
             each for each in host.same_agent if each is not host and not each.active and each in self._hosts
         ]

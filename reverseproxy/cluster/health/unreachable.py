@@ -1,7 +1,7 @@
 """
-Hosts that can't be connected to: a line of the log when that begins, and one when it is over.
+Log hosts that can't be connected to: one line when that begins, and one when it ends.
 
-However many requests find out that a host can't be reached, that is one fact.
+However many requests fail to connect, there is one line.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ log = Logger()
 
 class UnreachableHosts:
     """
-    Remembers the members of one cluster that can't be reached.
+    The members of one cluster that can't be connected to.
 
-    @ivar hosts: these, each with when that was found out, in the clock's
-        seconds, and how often since then.
+    @ivar hosts: these hosts, each with the time of the first failure, in the clock's
+        seconds, and the number of failures since then.
     """
 
     def __init__(self, cluster: str, seconds: Callable[[], float]) -> None:
@@ -36,9 +36,9 @@ class UnreachableHosts:
 
     def note(self, host: Host, reason: str) -> None:
         """
-        A connection to a host could not be made.
+        Take note of a failed connect to a host.
 
-        Of an agent's, nothing is said: what ends it is told when it leaves.
+        For hosts of agents only at the level DEBUG: their loss is logged when they leave.
         """
         if host.is_reverse:
             log.debug(
@@ -52,7 +52,7 @@ class UnreachableHosts:
         if known is not None:
             self.hosts[host] = (known[0], known[1] + 1)
             return
-        if host.cluster is not None:  # else it would be remembered for ever
+        if host.cluster is not None:  # a removed host would never be forgotten
             self.hosts[host] = (self._seconds(), 1)
         log.warn(
             "cluster {cluster}: host {host} can't be reached: {reason}",
@@ -62,7 +62,7 @@ class UnreachableHosts:
         )
 
     def reached(self, host: Host) -> None:
-        """A connection to a host was made."""
+        """Take note of a successful connect to a host."""
         known = self.hosts.pop(host, None)
         if known is not None:
             log.info(
@@ -74,5 +74,5 @@ class UnreachableHosts:
             )
 
     def forget(self, host: Host) -> None:
-        """A host has left."""
+        """Forget a host that has left."""
         self.hosts.pop(host, None)
