@@ -109,8 +109,8 @@ class Http2Closing(Http2Protocol):
         if not self.info.reverse:
             self._name_last_stream()
         for stream in list(self._streams.values()):
-            if stream.session is not None:
-                stream.session.end(reason)
+            if stream.upgrade is not None and stream.upgrade.session is not None:
+                stream.upgrade.session.end(reason)
             elif stream.exchange is not None:
                 stream.exchange.fail(503, reason, ResponseFlag.LR)
 

@@ -34,7 +34,7 @@ from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.decisions import exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http2_closing import WARNED, Http2Closing
-from reverseproxy.proxy.http.http2_stream import Http2Stream
+from reverseproxy.proxy.http.http2_stream import Http2Stream, StreamUpgrade
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, websocket_request
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.settings import HttpSettings
@@ -178,8 +178,9 @@ class Http2Proxy(Http2Closing):
         exchange = stream.exchange = exchange_class.kind(stream, head, self.clock.seconds())
         stream.grpc = (b"te", b"trailers") in head.headers and is_grpc(head.headers)
         if head.upgrade:
+            upgrade = stream.upgrade = StreamUpgrade()
             if head.length:
-                stream.content = Content(head.length)
+                upgrade.content = Content(head.length)
             else:
                 exchange.end_request(END)
                 self.http2.hold(number)  # until there is somebody to give it to
@@ -191,14 +192,16 @@ class Http2Proxy(Http2Closing):
         """Take a part of a stream that carries, or may carry, another protocol."""
         if stream is None:
             return
-        exchange = stream.exchange
+        exchange, upgrade = stream.exchange, stream.upgrade
         if stream.tunnel is not None:
             stream.tunnel.received(event)
-        elif exchange is not None and stream.content is not None:
-            self._add_content(stream, stream.content, exchange, event)
+        elif exchange is None or upgrade is None:
+            return
+        elif upgrade.content is not None:
+            self._add_content(stream, upgrade.content, exchange, event)
             touched[exchange] = None
-        elif exchange is not None:
-            stream.early.append(event)
+        else:
+            upgrade.early.append(event)
 
     def _add_content(
         self, stream: Http2Stream, content: Content, exchange: Exchange, event: bytes | End
@@ -306,13 +309,15 @@ class Http2Proxy(Http2Closing):
 
     def begin_tunnel(self, stream: Http2Stream, exchange: Exchange, client: IUpgraded) -> None:
         """Turn a stream into a tunnel, as the host has accepted to switch protocols."""
+        upgrade = stream.upgrade
+        assert upgrade is not None
         tunnel = stream.tunnel = Http2Tunnel(self, stream.number)
 
         def closed(reason: Failure) -> None:
             self._forget(stream)
             exchange.session_ended(reason, ResponseFlag.DC)
-            if stream.session is not None:
-                stream.session.stop()
+            if upgrade.session is not None:
+                upgrade.session.stop()
             exchange.received += tunnel.relay.received
             exchange.sent += 0 if tunnel.other is None else tunnel.other.received
             record(self.settings, exchange)
@@ -320,7 +325,7 @@ class Http2Proxy(Http2Closing):
         stream.deadline = inf
         tunnel.join(client, closed, exchange.tunnel_closed, is_websocket(exchange))
         if tunnel.other is not None and not tunnel.relay.lost:
-            stream.session = Upgraded(exchange, tunnel.relay, tunnel.other, self.settings, self.info)
-        early, stream.early = stream.early, []
+            upgrade.session = Upgraded(exchange, tunnel.relay, tunnel.other, self.settings, self.info)
+        early, upgrade.early = upgrade.early, []
         for event in early:
             tunnel.received(event)

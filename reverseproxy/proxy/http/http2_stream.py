@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Http2Stream"]
+__all__ = ["Http2Stream", "StreamUpgrade"]
 
 from collections.abc import Sequence
 from math import inf
@@ -36,21 +36,36 @@ def _not_switched(exchange: Exchange, head: Response) -> Response:
     return Response(502, head.headers, head.length, head.options)
 
 
+class StreamUpgrade:
+    """
+    What is kept of a request to switch protocols.
+
+    @ivar content: the body of the request, as long as it has not come to its end.
+    @ivar early: what the client sent behind the request, before the host has accepted.
+    @ivar session: watches the session once both sides are joined.
+    """
+
+    __slots__ = ("content", "early", "session")
+
+    def __init__(self) -> None:
+        self.content: Content | None = None
+        self.early: list[bytes | End] = []
+        self.session: Upgraded | None = None
+
+
 class Http2Stream:
     """
     The stream of one request.
 
     @ivar number: the stream's number.
-    @ivar exchange: who serves it, until that is over.
+    @ivar exchange: the exchange of the request, until it has ended.
     @ivar deadline: when to look at the exchange, or at what the client has taken.
     @ivar grpc: whether it carries a call of gRPC, which ends with trailers if
         there is an error of ours.
     @ivar idle: seconds in which the client must take something of a response
         that is complete here; infinity for any time.
-    @ivar content: the body of a request to switch protocols, as long as it has
-        not come to its end.
-    @ivar early: what a client sent behind such a request.
-    @ivar tunnel: what it carries after that.
+    @ivar upgrade: what is kept of a request to switch protocols; L{None} for any other request.
+    @ivar tunnel: the other protocol, once the host has accepted to switch.
     """
 
     protocol = "Http2"
@@ -61,10 +76,8 @@ class Http2Stream:
         "_http2",
         "_pace",
         "_proxy",
-        "content",
         "deadline",
         "default_host",
-        "early",
         "exchange",
         "forwarded_by",
         "full",
@@ -74,9 +87,9 @@ class Http2Stream:
         "info",
         "max_request_body_size",
         "number",
-        "session",
         "settings",
         "tunnel",
+        "upgrade",
     )
 
     def __init__(self, proxy: Http2Proxy, number: int) -> None:
@@ -92,10 +105,8 @@ class Http2Stream:
         self.deadline = inf
         self.grpc = False
         self.idle = inf
-        self.content: Content | None = None
-        self.early: list[bytes | End] = []
+        self.upgrade: StreamUpgrade | None = None
         self.tunnel: Http2Tunnel | None = None
-        self.session: Upgraded | None = None
         self._proxy = proxy
         self._http2 = proxy.http2
         self._held = False
@@ -203,14 +214,16 @@ class Http2Stream:
 
     def upgraded(self, exchange: Exchange, client: IUpgraded) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        self.exchange = self.content = None
+        self.exchange = None
+        if self.upgrade is not None:
+            self.upgrade.content = None
         self.full = False
         self._proxy.begin_tunnel(self, exchange, client)
 
     def update_reading(self) -> None:
         """See L{reverseproxy.proxy.http.interfaces.IDownstream}."""
-        exchange = self.exchange
-        if exchange is not None and exchange.head.upgrade and self.content is None:
+        exchange, upgrade = self.exchange, self.upgrade
+        if exchange is not None and upgrade is not None and upgrade.content is None:
             return
         if exchange is not None and exchange.holds_back:
             if not self._held:
@@ -225,11 +238,13 @@ class Http2Stream:
 
         @param rest: what came of that protocol.
         """
-        self.content = None
+        upgrade = self.upgrade
+        assert upgrade is not None
+        upgrade.content = None
         self._release()
         self._http2.hold(self.number)  # until there is somebody to give it to
         if rest and self.exchange is not None:
-            self.early.append(rest)
+            upgrade.early.append(rest)
 
     def _release(self) -> None:
         if self._held:
