@@ -56,6 +56,7 @@ class RecordLayer:
         "_held",
         "_more",
         "_owner",
+        "_send",
         "_transport",
         "_unflushed",
         "closed",
@@ -70,6 +71,7 @@ class RecordLayer:
         self.protocol: Any = None
         self._connection: Any = None
         self._transport: Any = None
+        self._send: Any = None  # for memory that is overwritten afterwards
         self._codec: Any = None
         self.paused = self.discards = self.closed = self.sends = False
         self._delivering = False
@@ -87,6 +89,9 @@ class RecordLayer:
         self._connection = connection
         self._transport = transport
         self._codec = records_of(connection)
+        # Its class is asked, as a wrapper passes on whatever it does not have itself.
+        can_view = hasattr(type(transport), "write_view")
+        self._send = transport.write_view if can_view else lambda data: transport.write(bytes(data))
 
     # receiving
 
@@ -150,7 +155,7 @@ class RecordLayer:
 
     def write(self, data: bytes) -> None:
         """Encrypt, and send."""
-        encrypt, send = self._codec.encrypt, self._transport.write
+        encrypt, send = self._codec.encrypt, self._send
         self._unflushed = 0
         try:
             if len(data) <= BLOCK:
@@ -178,5 +183,5 @@ class RecordLayer:
     def forget(self) -> None:
         """Drop all references, as the connection is lost: they make cycles."""
         self.closed, self.sends = True, False
-        self._owner = self.protocol = self._connection = self._transport = self._codec = None
+        self._owner = self.protocol = self._connection = self._transport = self._send = self._codec = None
         self._held = []

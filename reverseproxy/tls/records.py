@@ -61,8 +61,9 @@ class Records:
     @ivar error: what has been met that ends the connection.
     """
 
-    ended = False
-    error: Error | None = None
+    def __init__(self) -> None:
+        self.ended = False
+        self.error: Error | None = None
 
     def feed(self, data: bytes) -> None:
         """
@@ -91,12 +92,13 @@ class Records:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def encrypt(self, data: bytes | memoryview) -> bytes:
+    def encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
         """
         Make records.
 
         @param data: at most a L{BLOCK}.
-        @return: the records, behind anything else that OpenSSL has to send.
+        @return: the records, behind anything else that OpenSSL has to send; a view of memory that is
+            overwritten by the next call, on any connection.
         @raise Error: if OpenSSL can't.
         """
         raise NotImplementedError
@@ -110,6 +112,7 @@ class PublicRecords(Records):
     """By way of pyOpenSSL's public methods."""
 
     def __init__(self, connection: SSL.Connection) -> None:
+        super().__init__()
         self._connection = connection
 
     def feed(self, data: bytes) -> None:
@@ -131,7 +134,7 @@ class PublicRecords(Records):
             self.error = error
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def encrypt(self, data: bytes | memoryview) -> bytes:
+    def encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
         """See L{Records}."""
         send, size = self._connection.send, len(data)
         sent = send(data)
@@ -160,7 +163,8 @@ class DirectRecords(Records):
     """
 
     def __init__(self, connection: Any) -> None:
-        """@param connection: with memory for a wire, through which nothing has gone yet."""
+        """@param connection: with memory BIOs, which are empty."""
+        super().__init__()
         self._connection = connection
         self._ssl = connection._ssl
         self._in, self._out = connection._into_ssl, connection._from_ssl
@@ -248,7 +252,7 @@ class DirectRecords(Records):
         except Error as failed:
             self.error = failed
 
-    def encrypt(self, data: bytes | memoryview) -> bytes:
+    def encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
         """See L{Records}."""
         ssl = self._ssl
         size = len(data)
@@ -265,7 +269,7 @@ class DirectRecords(Records):
                 sent += more
         got = bio_read(self._out, OUTPUT, FETCHED)
         if got < FETCHED:
-            return OUTPUT_VIEW[:got].tobytes()
+            return OUTPUT_VIEW[:got]
         return OUTPUT_VIEW.tobytes() + self.take()
 
     def take(self) -> bytes:

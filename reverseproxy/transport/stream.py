@@ -210,7 +210,7 @@ class StreamTransport(tcp.Connection):
         if not size:
             return CONNECTION_LOST if self._reset else CONNECTION_DONE
         self._in_bulk = size >= BULK
-        target._write_view(_buffer[:size])
+        target.write_view(_buffer[:size])
         self._passed(size)
         return None
 
@@ -257,8 +257,12 @@ class StreamTransport(tcp.Connection):
         self._passed(size)
         return True
 
-    def _write_view(self, data: memoryview) -> None:
-        """Do as C{write} does; the memory is the caller's again when this returns."""
+    def write_view(self, data: bytes | memoryview) -> None:
+        """
+        Do as C{write} does, without a copy of what the kernel takes at once.
+
+        @param data: may be overwritten as soon as this returns.
+        """
         if not self.connected or self._writeDisconnected or self._aborting:
             return
         sent = 0
@@ -270,7 +274,7 @@ class StreamTransport(tcp.Connection):
             except OSError as error:
                 self._reset = error.errno not in (EPIPE, ENOBUFS)
         if sent < len(data):
-            self._keep(data[sent:].tobytes(), 0)
+            self._keep(bytes(data[sent:]), 0)
 
     def _keep(self, data: bytes, sent: int) -> None:
         if not self.unsent:

@@ -31,7 +31,7 @@ from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
 from reverseproxy.tls.turns import SHARE, turns_of
 from tests.certs import Certificates
-from tests.tls.wire import HalfRecorder, Recorder, TlsPair, Wire, factory_of
+from tests.tls.wire import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
 MEGABYTE = bytes(range(256)) * 4096
 
@@ -1190,6 +1190,18 @@ class TwoLayersTests(TransportTestCase):
         wire.pump()
         self.assertEqual(near.received, MEGABYTE)
         self.assertFalse(wire.client.connected or wire.server.connected)
+
+    def test_over_a_transport_that_takes_memory_to_be_overwritten(self) -> None:
+        """The outer connection passes on what it does not have itself, but not what would go around it."""
+
+        def write_view(tcp: FakeTcp, data: bytes | memoryview) -> None:
+            views.append(type(data))
+            tcp.write(bytes(data))
+
+        views: list[type] = []
+        with mock.patch.object(FakeTcp, "write_view", write_view, create=True):
+            self.test_tls_within_tls()
+        self.assertEqual(set(views) - {bytes}, {memoryview} if self.records is DirectRecords else set())
 
 
 class PublicConnectionTests(ConnectionTests):
