@@ -1,17 +1,16 @@
 """
-Fields of a request that not everybody may set.
+Fields of a request that only trusted peers may set.
 
-Two kinds of them mean something to us, or to the host behind us: MOSN's proxies
-tell each other by C{x-mosn-...} what to do, and proxies tell hosts by
-C{X-Forwarded-...}, C{X-Real-IP} and C{Forwarded} (RFC 7239) whose request it is.
-They are to be believed if a proxy of one's own has set them.
+Two kinds of them have a meaning for us, or for the upstream host: MOSN's proxies
+control each other by C{x-mosn-...}, and proxies tell hosts by
+C{X-Forwarded-...}, C{X-Real-IP} and C{Forwarded} (RFC 7239) who the client is.
+They can be trusted if a proxy of one's own has set them.
 
-Others only look like these, or like the fields that HTTP itself goes by.  A
-server that hands fields on as variables makes C{HTTP_X_FORWARDED_FOR} of
+Others only look like these, or like the fields that HTTP itself is framed by.  A
+server that passes fields on as variables makes C{HTTP_X_FORWARDED_FOR} of
 C{X_Forwarded_For} as well as of C{X-Forwarded-For} (RFC 3875 4.1.18); some do so
-with every character that is neither a letter nor a digit.  So a name counts as
-one that we know with any such character in the place of a hyphen, and such a
-one is nobody's to set.
+with every character that is neither a letter nor a digit.  So a name with any
+such character in place of a hyphen counts as a lookalike, which no peer may set.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ import re
 from typing import Final
 
 NOTHING: Final = 0
-"""The mark of a field that anybody may set."""
+"""The mark of a field that every client may set."""
 
 MOSN: Final = 1
 """The mark of C{x-mosn-...}."""
 
 FORWARDED: Final = 2
-"""The mark of what says whose request it is."""
+"""The mark of fields that say who the client is."""
 
 LOOKALIKE: Final = 4
-"""The mark of what looks like one of those, or like a field of HTTP's own."""
+"""The mark of names that look like one of those, or like a field of HTTP's own."""
 
 ANY: Final = MOSN | FORWARDED | LOOKALIKE
 """All marks."""
@@ -53,7 +52,7 @@ PATTERN: Final = (
     rb"|transfer%(odd)bencoding|content%(odd)b(?:length|type|encoding)|keep%(odd)balive"
     rb"|proxy%(odd)b(?:connection|authorization)|http2%(odd)bsettings"
 ) % {b"any": _HYPHEN, b"odd": _ODD}
-"""What the name of a field with a mark looks like, in lower case, as a regular expression."""
+"""A regular expression for names of fields with a mark, in lower case."""
 
 _marked = re.compile(PATTERN).fullmatch
 _odd = re.compile(_ODD).search
@@ -61,7 +60,7 @@ _odd = re.compile(_ODD).search
 
 def mark_of(name: bytes) -> int:
     """
-    Say what a field is.
+    Return the mark of a field.
 
     @param name: in lower case.
     """
@@ -74,7 +73,7 @@ def mark_of(name: bytes) -> int:
 
 def without(fields: list[tuple[bytes, bytes]], marks: int) -> list[tuple[bytes, bytes]]:
     """
-    Leave out the fields that have one of some marks.
+    Return fields without those that have one of some marks.
 
     @param fields: names in any case.
     """

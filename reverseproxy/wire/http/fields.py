@@ -1,4 +1,4 @@
-"""What fields and methods are, in every version of HTTP, and which of them concern one hop only."""
+"""Fields and methods, alike in every version of HTTP, and which of them concern one hop only."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ MAX_HEADERS: Final = 100
 """Header fields, or trailers, of one message, if nothing else is configured."""
 
 NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
-"""What may stand where a method does, but is not for a reverse proxy: PRI is how HTTP/2 begins."""
+"""Methods that a reverse proxy does not accept: PRI is how HTTP/2 begins."""
 
 UPGRADE_REQUIRED: Final = 426
-"""The status that says with C{Upgrade} what to ask for, as 101 says what follows (RFC 9110 15.5.22)."""
+"""The status whose C{Upgrade} names the protocols that the server demands (RFC 9110 15.5.22)."""
 
 Headers = list[tuple[bytes, bytes]]
 """Fields in order, names in the case they came in."""
 
-# What a Connection field may not take out of a message: a sender that names one
-# of these wants the next hop to see another message than we did.
+# Fields that a Connection field may not remove from a message: with one of these, the next hop would
+# see another message than we did.
 _PROTECTED: Final = frozenset(
     {
         b"authorization",
@@ -60,8 +60,8 @@ _PROTECTED: Final = frozenset(
     }
 )
 
-# Framing, routing, credentials, and what says how to read, keep or repeat a message: whoever acts on these
-# has done so by the time that trailers come (RFC 9110 6.5.1).
+# Framing, routing, credentials, and what says how to read, cache or repeat a message: recipients act on
+# these before trailers come (RFC 9110 6.5.1).
 _FORBIDDEN_TRAILERS: Final = (
     HOP_BY_HOP
     | _PROTECTED
@@ -73,13 +73,13 @@ _FORBIDDEN_TRAILERS: Final = (
 
 
 def forbidden_in_trailers(name: bytes) -> bool:
-    """Whether a field may not stand in trailers (RFC 9110 6.5.1), as neither may one with a mark."""
+    """Return whether a field may not be a trailer (RFC 9110 6.5.1); neither may one with a mark."""
     name = name.lower()
     return name in _FORBIDDEN_TRAILERS or mark_of(name) != NOTHING
 
 
 def dropped_by(options: frozenset[bytes]) -> frozenset[bytes]:
-    """Which fields the options of C{Connection} take out of a message."""
+    """Return the fields that the options of C{Connection} remove from a message."""
     return frozenset([option for option in options - _PROTECTED if not mark_of(option)])
 
 
@@ -98,7 +98,7 @@ def find(headers: Headers, name: str) -> str | None:
 
 
 def takes_trailers(headers: Headers) -> bool:
-    """Whether C{TE} says that trailers are taken."""
+    """Return whether C{TE} says that the sender takes trailers."""
     return any(
         name.lower() == b"te" and b"trailers" in [part.strip(b" \t") for part in value.lower().split(b",")]
         for name, value in headers
@@ -106,5 +106,5 @@ def takes_trailers(headers: Headers) -> bool:
 
 
 def without_length(headers: Headers) -> Headers:
-    """Leave out C{Content-Length}."""
+    """Return fields without C{Content-Length}."""
     return [field for field in headers if field[0].lower() != b"content-length"]

@@ -1,4 +1,4 @@
-"""What this proxy tells the next hop about the previous one: C{Via} and C{X-Forwarded-...}."""
+"""Fields that tell the next hop about the previous one: C{Via} and C{X-Forwarded-...}."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ if TYPE_CHECKING:
 
 class ForwardedBy:
     """
-    What is added to each request of one connection.
-
-    @ivar via: the pseudonym added to Via; empty for none.
-    @ivar x_forwarded: C{"off"}, C{"append"} or C{"replace"}.
+    Adds these fields to each request of one connection.
     """
 
     __slots__ = ("_mode", "_remote", "_scheme", "_via")
 
     def __init__(self, via: str, x_forwarded: str, remote: str, scheme: str) -> None:
         """
+        @param via: the pseudonym added to Via; empty for none.
+        @param x_forwarded: C{"off"}, C{"append"} or C{"replace"}.
         @param remote: the client's address without its port.
         @param scheme: C{"http"} or C{"https"}: how the client reached us.
         """
@@ -36,7 +35,7 @@ class ForwardedBy:
         return bool(self._via) or self._mode != "off"
 
     def rewrite(self, head: Request) -> Headers:
-        """Make the fields of the forwarded request out of those that came."""
+        """Return the fields of the forwarded request."""
         headers = head.headers
         if self._via:
             version = b"1.1 " if head.http11 else b"1.0 "
@@ -50,7 +49,7 @@ class ForwardedBy:
 
 
 def _add_to_list(headers: Headers, name: bytes, value: bytes, append: bool) -> Headers:
-    """Put C{value} behind what the list field C{name} holds, or in its place."""
+    """Add C{value} to the list field C{name}, or replace it if not C{append}."""
     wanted = name.lower()
     values = [old.strip(b" \t") for field, old in headers if field.lower() == wanted] if append else []
     kept = [field for field in headers if field[0].lower() != wanted]
@@ -59,7 +58,7 @@ def _add_to_list(headers: Headers, name: bytes, value: bytes, append: bool) -> H
 
 
 def _set(headers: Headers, name: bytes, value: bytes, keep: bool) -> Headers:
-    """Set a field that is no list; what came is kept if C{keep}."""
+    """Set a field that is no list, unless it is there and C{keep}."""
     wanted = name.lower()
     if keep and any(field.lower() == wanted for field, _ in headers):
         return headers

@@ -1,10 +1,10 @@
 """
-What a proxy has to know of gRPC: how to say no.
+Errors for calls of gRPC.
 
 A call of gRPC ends with a status of gRPC's own, in trailers.  A client that
-gets a plain answer of HTTP guesses one from its status, and shows nothing of
-its text; so errors of ours are answers of trailers alone, as a gRPC server
-gives them (gRPC's C{doc/PROTOCOL-HTTP2.md}).
+gets a plain HTTP response guesses one from its status, and shows nothing of
+its text; so our errors are responses of trailers only, as a gRPC server
+gives them (C{Trailers-Only} in gRPC's C{doc/PROTOCOL-HTTP2.md}).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 
 class GrpcStatus(IntEnum):
-    """How a call went, as far as a proxy can tell (gRPC's C{doc/statuscodes.md})."""
+    """The statuses that a proxy gives (gRPC's C{doc/statuscodes.md})."""
 
     UNKNOWN = 2
     DEADLINE_EXCEEDED = 4
@@ -29,10 +29,9 @@ class GrpcStatus(IntEnum):
     UNAUTHENTICATED = 16
 
 
-# gRPC's doc/http-grpc-status-mapping.md, which is what clients guess.  It has nothing for what is
-# too large, which gRPC calls RESOURCE_EXHAUSTED elsewhere; and a time that is over is no reason to
-# believe that the call may be made again, which UNAVAILABLE would say.  Our 500 is a connection that
-# was lost.
+# gRPC's doc/http-grpc-status-mapping.md, by which clients guess.  It has nothing for messages that are
+# too large, which gRPC calls RESOURCE_EXHAUSTED elsewhere; and a timeout does not mean that the call
+# may be made again, which UNAVAILABLE would say.  Our 500 is a connection that was lost.
 _FROM_HTTP: Final = {
     400: GrpcStatus.INTERNAL,
     401: GrpcStatus.UNAUTHENTICATED,
@@ -54,7 +53,7 @@ _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}
 
 def is_grpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """
-    Say whether a request is a call of gRPC.
+    Return whether a request is a call of gRPC.
 
     gRPC-Web is not: it has its trailers in its bodies.
 
@@ -68,18 +67,18 @@ def is_grpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def status_of_http(status: int) -> GrpcStatus:
-    """What a status of HTTP means in gRPC."""
+    """Return the status of gRPC for one of HTTP."""
     return _FROM_HTTP.get(status, GrpcStatus.UNKNOWN)
 
 
 def encode_message(text: bytes) -> bytes:
-    """Make a C{grpc-message} of UTF-8."""
+    """Percent-encode UTF-8 as a C{grpc-message}."""
     return b"".join(b"%c" % byte if byte in _PLAIN else b"%%%02X" % byte for byte in text)
 
 
 def error_fields(status: int, text: bytes) -> list[tuple[bytes, bytes]]:
     """
-    Make an answer of trailers alone.
+    Return the fields of a response of trailers only.
 
     @param status: of HTTP.
     @param text: UTF-8, for people.
@@ -89,7 +88,7 @@ def error_fields(status: int, text: bytes) -> list[tuple[bytes, bytes]]:
 
 def error_trailers(status: int, text: bytes) -> list[tuple[bytes, bytes]]:
     """
-    Make trailers for an answer that has begun.
+    Return the trailers for a response that has begun.
 
     @param status: of HTTP.
     @param text: UTF-8, for people.

@@ -18,11 +18,11 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 """
-Those that are not passed on.
+Fields that are not forwarded.
 
 Transfer-Encoding is written anew where it applies; HTTP2-Settings belongs to the h2c
 upgrade, which we ignore.
 """
 
 OF_THE_MESSAGE: Final = HOP_BY_HOP | {b"content-length", b"expect", b"host"}
-"""These, and others that say where a message ends, whose it is, and what has to come before its body."""
+"""These, and those that say where a message ends, which authority it is for, and what precedes its body."""

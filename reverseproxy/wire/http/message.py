@@ -1,15 +1,14 @@
 """
-What every version of HTTP says: requests and responses as they go through the proxy.
+Requests and responses, alike in every version of HTTP.
 
 A message is a sequence of events: a L{Request} or L{Response}, which are the
-heads; the body as plain C{bytes}; and an L{End}, with the trailers.  What reads
-a version of HTTP makes them, and what writes another one is given them.  How a
-version tells where a message begins and ends, and what becomes of the
-connection behind it, is its own affair, and not to be found here.
+heads; the body as plain C{bytes}; and an L{End}, with the trailers.  The parser
+of one version makes them, and the writer of another takes them.  How a version
+frames messages, and whether its connection persists, is not known here.
 
-A version may give its heads more than that, by deriving from these: HTTP/1's
-know the bytes they came as, so that they can go on as they are
-(L{reverseproxy.wire.http1.heads}).  Nobody else has to know of it.
+A version may derive from these heads: those of HTTP/1 have the bytes that came,
+so that they can be forwarded verbatim (L{reverseproxy.wire.http1.heads}).  Other
+code need not know.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.fields import Headers, find, takes_trailers
 
 UNKNOWN_LENGTH: Final = -1
-"""As the length of a body: whatever comes before its end.  So is all else that is less than 0."""
+"""In place of the length of a body whose end is told otherwise, as does every other negative number."""
 
 MAX_INTERIM: Final = 100
 """Interim responses (1xx) before the final one."""
@@ -81,7 +80,7 @@ class Request:
     _headers: Any  # None in a derived one that has not taken them apart yet
 
     def __init__(self, method: bytes, target: bytes, host: bytes, headers: Headers, length: int = 0) -> None:
-        """Make one that asks for nothing special; what few have is set afterwards."""
+        """Make an ordinary request; attributes that few requests need are set afterwards."""
         self.method = method
         self.target = target
         self.host = self.asked_host = host
@@ -105,15 +104,15 @@ class Request:
 
     @property
     def takes_interim(self) -> bool:
-        """Whether the sender can do something with interim responses, and may ask for one."""
+        """Whether the sender understands interim responses, and may ask for one."""
         return self.http11
 
     def authority(self, default: bytes) -> bytes:
         """
-        Say what Host the request goes on with.
+        Return the Host that the request is forwarded with.
 
-        @param default: the one of a request that has none because its version did not ask for it.  In
-            later versions an empty one means that there is none (RFC 9112 3.2).
+        @param default: the Host for a request of HTTP/1.0 that has none.  In later versions an empty
+            Host means that the target has no authority (RFC 9112 3.2).
         """
         return self.host or (b"" if self.http11 else default)
 
@@ -141,7 +140,7 @@ class Request:
 
     def may_have(self, prefix: bytes) -> bool:
         """
-        See at little cost whether there may be a header whose name begins so.
+        Return, at little cost, whether there may be a header whose name has a prefix.
 
         @param prefix: in lower case.
         """
@@ -149,7 +148,7 @@ class Request:
 
     def rewritten(self, target: bytes, host: bytes, headers: Headers, names: frozenset[bytes]) -> Request:
         """
-        Make the head of a request that goes on changed.
+        Make the head of the request that is forwarded in place of this one.
 
         @param names: headers that were changed, in lower case: the client's
             Connection field can't take them out.
@@ -204,7 +203,7 @@ class Response:
         return find(self.headers, name)
 
     def rewritten(self, headers: Headers, names: frozenset[bytes]) -> Response:
-        """Make the head of a response that goes on changed; see L{Request.rewritten}."""
+        """Make the head of the response that is forwarded in place of this one; see L{Request.rewritten}."""
         return Response(self.status, headers, self.length, self.options - names)
 
 

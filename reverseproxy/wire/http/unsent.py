@@ -1,13 +1,13 @@
 """
-How an agent of ours says that it has not sent a request on.
+How an agent tells its server that it has not sent a request on.
 
-A server that knows so may give the request to another agent, whatever it is: an
-order that was sent to nobody is not placed twice.  It is said where both ends
-have agreed on it (C{tells} in L{reverseproxy.wire.mosn.extensions}), and to nobody else.
+The server may then send the request to another agent, even if it is not
+idempotent.  Agents do so only where both ends have agreed on it (C{tells} in
+L{reverseproxy.wire.mosn.extensions}; docs/wire-protocol.rst).
 
-In HTTP, a header beside the status says so.  RPC protocols have numbers for it
-among their statuses, which none of their own implementations uses, and a stream
-is reset in a way of its own (L{reverseproxy.wire.yamux.frames.UNSENT}).
+In HTTP, a header beside the status says so.  RPC protocols have statuses for it
+that none of their own implementations uses, and a stream is reset with a code
+(L{reverseproxy.wire.yamux.frames.UNSENT}).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Unsent(IntEnum):
     """Why a request was not sent on."""
 
     REQUEST = 1
-    """There is a reason for this request; others may fare better."""
+    """The reason concerns this request alone; others may succeed."""
 
     SERVICE = 2
-    """The agent can't reach its service, so that no request gets there."""
+    """The agent can't reach its service, so that every request would fail."""
 
     @classmethod
     def of_text(cls, text: str | None) -> Unsent | None:
-        """Read the value of L{UNSENT_HEADER}; L{None} if there is none, or it is of no known kind."""
+        """Parse the value of L{UNSENT_HEADER}; L{None} for every other value."""
         return _VALUES.get(text or "")
 
     @property

@@ -2,10 +2,10 @@
 C{Upgrade} (RFC 9110 7.8): what a client offers to switch to, and what a host has chosen.
 
 The field is a list of protocols, each a name that may have a version
-(C{SPDY/3.1}).  What a proxy passes on is the list as the client wrote it, but
-for those protocols that would change what the proxy itself does: another HTTP,
-in which requests would get past that nobody looks at, and TLS, which belongs to
-one connection.  Nobody can insist on an upgrade, so that they may be left out.
+(C{SPDY/3.1}).  A proxy forwards the list as the client wrote it, without the
+protocols that concern the proxy itself: other versions of HTTP, whose requests
+would bypass routing and limits, and TLS, which belongs to one connection.  A
+client can't insist on an upgrade, so that they may be left out.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ H2C: Final = b"h2c"
 """
 HTTP/2 without TLS.
 
-With C{HTTP2-Settings} beside it, it asks whoever reads it for HTTP/2, and is
-never passed on.  Without (docker's build sessions), no server of HTTP may act on
-it (RFC 7540 3.2.1), and it is what two ends have agreed to mean by it.
+With C{HTTP2-Settings} beside it, it asks the next hop for HTTP/2, and is never
+forwarded.  Without (docker's build sessions), no HTTP server may act on it
+(RFC 7540 3.2.1), so that client and host use it as they have agreed to.
 """
 
 _protocol: Final = re.compile(rb"(%b+)(?:/(%b+))?" % (TOKEN, TOKEN)).fullmatch
@@ -32,7 +32,7 @@ _own: Final = re.compile(rb"(?i)(?:s?https?|tls|ssl|h2c?(?:-.*)?|h3(?:-.*)?)").f
 
 def may_pass(protocol: bytes, h2c: bool = False) -> bool:
     """
-    Tell whether a protocol may be offered to a host.
+    Return whether a protocol may be offered to a host.
 
     @param protocol: a name, with a version or without.
     @param h2c: whether L{H2C} may.
@@ -45,32 +45,31 @@ def may_pass(protocol: bytes, h2c: bool = False) -> bool:
 
 
 def protocols_of(value: bytes) -> list[bytes]:
-    """Take the value of an C{Upgrade} field apart; several fields are joined with commas before."""
+    """Parse the value of an C{Upgrade} field; the values of several fields are to be joined with commas."""
     return [protocol for part in value.split(b",") if (protocol := part.strip(b" \t"))]
 
 
 def passed_on(value: bytes, h2c: bool = False) -> bytes:
     """
-    Find what of a client's offer goes on to a host.
+    Return the part of a client's offer that is forwarded to a host.
 
     @param value: of the C{Upgrade} field.
     @param h2c: see L{may_pass}.
-    @return: empty if nothing does.
+    @return: the value of the C{Upgrade} field; empty for none.
     """
     return b", ".join([protocol for protocol in protocols_of(value) if may_pass(protocol, h2c)])
 
 
 def names_of(value: bytes) -> list[bytes]:
-    """Take the names of protocols, in lower case and without versions."""
+    """Return the names of protocols, in lower case and without versions."""
     return [protocol.partition(b"/")[0].lower() for protocol in protocols_of(value)]
 
 
 def agrees(offered: bytes, chosen: bytes) -> bool:
     """
-    Tell whether a host has switched to what the client has offered.
+    Return whether a host has switched to a protocol that the client has offered.
 
-    Names are compared without regard to case (as everybody does), and versions
-    where both have one.
+    Names are compared without regard to case, and versions where both have one.
 
     @param offered: the C{Upgrade} field of the request.
     @param chosen: that of the answer: one protocol, or several that build on

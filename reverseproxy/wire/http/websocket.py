@@ -1,10 +1,9 @@
 """
-As much of WebSocket (RFC 6455) as it takes to end a session of two others.
+As much of WebSocket (RFC 6455) as a relay needs to end a session cleanly.
 
-Who relays a session has no say in it, but for one thing: when it has to end the
-session, it can do so as the protocol has it, with a close frame, and need not
-tear the connection.  A frame can only be put where another one has ended, so
-somebody has to know where frames end.
+A relay that has to end a session sends a close frame rather than just closing the
+connection.  A frame can only be inserted between two others, so the relay follows
+where frames end.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ __all__ = ["GOING_AWAY", "FrameTracker", "close_frame"]
 from typing import Final
 
 GOING_AWAY: Final = 1001
-"""The status of a close by an endpoint that goes away (RFC 6455 7.4.1)."""
+"""The close status of an endpoint that goes away (RFC 6455 7.4.1)."""
 
 MAX_REASON: Final = 123
 """The longest reason in bytes: a control frame has 125 bytes at most, and two are the status."""
@@ -30,10 +29,10 @@ _EIGHT_BYTES: Final = 127
 
 def close_frame(status: int = GOING_AWAY, reason: str = "") -> bytes:
     """
-    Make the close frame of a server, which is not masked.
+    Return the close frame of a server, which is not masked.
 
-    @param status: why, as a number.
-    @param reason: the same for people; cut to what fits.
+    @param status: a close status (RFC 6455 7.4).
+    @param reason: a text; cut to L{MAX_REASON} bytes.
     """
     text = reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
     body = status.to_bytes(2, "big") + text
@@ -42,7 +41,7 @@ def close_frame(status: int = GOING_AWAY, reason: str = "") -> bytes:
 
 class FrameTracker:
     """
-    Follows where the frames of one direction end; it does not look into them.
+    Follows where the frames of one direction end, without reading their payloads.
 
     @ivar closed: whether a close frame has begun, behind which nothing may come.
     """
@@ -56,15 +55,15 @@ class FrameTracker:
 
     @property
     def between(self) -> bool:
-        """Whether what has come ends where a frame does."""
+        """Whether the bytes so far end where a frame ends."""
         return not self._left and not self._header
 
     def feed(self, data: bytes, to_end: bool = False) -> int:
         """
-        Follow what comes; any bytes are taken, whether they make sense or not.
+        Follow some bytes; malformed ones are not noticed.
 
-        @param to_end: follow no further than to where a frame ends.
-        @return: how many bytes were followed; fewer than there are only with C{to_end}.
+        @param to_end: stop where a frame ends.
+        @return: how many bytes were followed; less than all only with C{to_end}.
         """
         position = 0
         size = len(data)
@@ -93,7 +92,7 @@ class FrameTracker:
 
 
 def _header_size(header: bytearray) -> int:
-    """How many bytes the header has, as far as what has come of it tells."""
+    """Return the size of a header in bytes, as far as its first bytes tell."""
     if len(header) < 2:
         return 2
     length = header[1] & _LENGTH

@@ -2,8 +2,9 @@
 Chunked bodies: a strict decoder over llhttp that knows where a body ends.
 
 llhttp does not say how many bytes it has used.  So the sizes of the chunks are
-followed here as well, which shows where the end is, and llhttp gets no byte
-beyond it.  Both must agree about the end, or the body is refused.
+read here as well, to find the end, and llhttp is given no byte beyond it.  Both
+must agree about the end, or the body is refused: no request is smuggled in a
+body that two readers understand differently.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from reverseproxy.wire.http1.fields import EMPTY_LINE
 CHUNK_EXCESS: Final = 16384
 """
 Bytes of a chunked body that may be something else than data, beyond what
-reasonable chunks need.  What counts are chunk extensions, trailers that
-trickle in and very small chunks.
+reasonable chunks need: chunk extensions, trailers that come in many reads, and
+sizes of very small chunks.
 """
 
 CHUNK_ALLOWANCE: Final = 16
-"""Bytes that one chunk may take besides its data without counting as excess."""
+"""Bytes that one chunk may have besides its data without counting as excess."""
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\r\n]*)?\r\n")
 
 _LINE_BEGIN: Final = 20
-"""Bytes at the start of a line that show the size of its chunk, or that it has too many digits."""
+"""Bytes at the start of a line that have the size of its chunk, or show that it has too many digits."""
 
 _HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-"""Gets llhttp to where a chunked body begins."""
+"""Brings llhttp to where a chunked body begins."""
 
 
 class ChunkedBody:
     """
-    One chunked body: what is the same however strictly it is read.
+    Decodes one chunked body: what strict and lenient decoders have in common.
 
     @ivar complete: whether the body has ended.
-    @ivar trailers: the fields behind it, but for those that must not stand there.
+    @ivar trailers: the fields behind it, but for those that may not be trailers (RFC 9110 6.5.1).
     """
 
     fault = 400
@@ -72,12 +73,11 @@ class ChunkedBody:
         self._last = False  # the line of the last chunk has come
         self._max_fields = max_fields
         self._max_trailers = max_trailers
-        self._partial = b""  # of a line with a size, or of what comes behind the last one
+        self._partial = b""  # the part that has come of a line with a size, or of trailers
 
     def feed(self, data: bytes) -> bytes:
         """
-        Take a part of the body, which is not empty; the data in it is what
-        C{take_data} returns.
+        Decode a part of the body, which is not empty; C{take_data} returns its data.
 
         @return: what comes behind the body.
         @raise HttpError: if it is malformed, has too little data in it, or too
@@ -90,13 +90,13 @@ class ChunkedBody:
         raise NotImplementedError
 
     def take_data(self) -> bytes:
-        """Take what the last call to C{feed} has found, which may have raised; it may be empty."""
+        """Return the data that the last call to C{feed} has found, even if it has raised; may be empty."""
         found = self._data
         self._data = []
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _bound(self, size: int, found: list[bytes]) -> None:
-        """Refuse a body of which too little is data."""
+        """Refuse a body of which too little is data; see L{CHUNK_EXCESS}."""
         for data in found:
             size -= 3 * len(data) + CHUNK_ALLOWANCE
         self._excess = max(0, self._excess + size)
@@ -105,7 +105,7 @@ class ChunkedBody:
 
 
 class ChunkDecoder(ChunkedBody):
-    """The chunked body of a request, of which llhttp must think the same."""
+    """Decodes the chunked body of a request strictly, together with llhttp."""
 
     __slots__ = ("_llhttp", "_size", "_skip")
 
@@ -120,7 +120,7 @@ class ChunkDecoder(ChunkedBody):
         self._size = 0
 
     def close(self) -> None:
-        """Let go of llhttp, which refers back to us."""
+        """Break the reference cycle with llhttp."""
         self._llhttp = None
 
     def feed(self, data: bytes) -> bytes:
@@ -144,10 +144,10 @@ class ChunkDecoder(ChunkedBody):
 
     def _find_end(self, data: bytes) -> int:
         """
-        Follow the sizes of the chunks.
+        Read the sizes of the chunks.
 
-        @return: how much of C{data} belongs to the body; -1 if it goes on
-            behind it, or if the sizes are malformed.
+        @return: how many bytes of C{data} belong to the body; -1 if it goes on
+            behind them, or if the sizes are malformed.
         """
         size = len(data)
         begin = self._skip
@@ -164,7 +164,7 @@ class ChunkDecoder(ChunkedBody):
         while not self._last:
             line = _SIZE_LINE.match(text, begin)
             if line is None:
-                # Malformed, unless more of it is to come.  llhttp sees the whole of it.
+                # Malformed, unless more of it is to come: llhttp, which sees all of it, decides.
                 partial = text[begin:]
                 if len(partial) > _LINE_BEGIN:
                     partial = partial[:_LINE_BEGIN] + partial[-1:]

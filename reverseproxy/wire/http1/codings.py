@@ -1,8 +1,8 @@
 """
-Transfer codings of responses, other than chunks.
+Transfer codings of responses, other than chunked.
 
-Nobody asks for them: what comes so from a host that sends it all the same is
-decoded, as the next one may not understand it (RFC 9112 7).
+No request of ours asks for them.  The body of a host that uses one nevertheless is
+decoded, as the next recipient may not understand it (RFC 9112 7).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Final
 from reverseproxy.errors import HttpError
 
 MAX_INFLATED: Final = 8 * 1024 * 1024
-"""Bytes that one read may become.  It has 256 KiB at the most: data that shrinks to a thirtieth is rare."""
+"""Bytes that one read may decode to.  A read has 256 KiB at most; data compressed to a thirtieth is rare."""
 
 _WBITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
 class Inflater:
-    """One body."""
+    """Decodes one body."""
 
     __slots__ = ("_inside", "_wbits", "_zlib")
 
@@ -31,14 +31,14 @@ class Inflater:
         """
         self._wbits = _WBITS[coding]
         self._zlib: Any = zlib.decompressobj(self._wbits)
-        self._inside = False  # something of a stream has come, but not its end
+        self._inside = False  # a compressed stream has begun and not ended
 
     def feed(self, data: bytes) -> bytes:
         """
-        Take a part of the body.
+        Decode a part of the body.
 
-        @return: what it means, which may be nothing.
-        @raise HttpError: if it is malformed, or too much.
+        @return: the decoded bytes; may be empty.
+        @raise HttpError: if it is malformed, or decodes to more than L{MAX_INFLATED} bytes.
         """
         found: list[bytes] = []
         room = MAX_INFLATED
@@ -54,16 +54,16 @@ class Inflater:
             data = b""
             self._inside = not self._zlib.eof
             if self._zlib.eof:
-                # There may be several, one behind the other (RFC 1952 2.2).
+                # Several streams may follow each other (RFC 1952 2.2).
                 data = self._zlib.unused_data
                 self._zlib = zlib.decompressobj(self._wbits)
         return b"".join(found)
 
     def finish(self) -> None:
         """
-        Hear that this was all.
+        Check, at the end of the body, that the compressed data is complete.
 
-        @raise HttpError: if something is missing.
+        @raise HttpError: if it is not.
         """
         if self._inside:
             raise HttpError(502, "the transfer coding of the response is incomplete")

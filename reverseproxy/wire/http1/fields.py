@@ -1,4 +1,4 @@
-"""Fields and lines of HTTP/1: lengths, options of connections, chunks."""
+"""Lines of HTTP/1, read and written: status lines, Content-Length, Connection, chunks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from reverseproxy.wire.http.fields import Headers
 from reverseproxy.wire.http.message import UNKNOWN_LENGTH
 
 CHUNKED: Final = UNKNOWN_LENGTH
-"""As the length of a body: chunked."""
+"""In place of the length of a body that is chunked."""
 
 UNTIL_CLOSE: Final = -2
-"""As the length of a response body: what comes until the connection closes."""
+"""In place of the length of a response body that ends with the connection."""
 
 MAX_LENGTH: Final = 2**63 - 1
-"""The largest Content-Length, as others count in 64 bits with a sign."""
+"""The largest Content-Length: many recipients use signed 64-bit integers."""
 
 EMPTY_LINE: Final = b"\r\n\r\n"
 """Where a head, or trailers, end; the first half belongs to the last field."""
@@ -51,7 +51,7 @@ _COMMON_OPTIONS: Final = {
 
 
 def status_line(status: int) -> bytes:
-    """Write the status line of HTTP/1.1 with the registered reason, if there is one."""
+    """Return the status line of HTTP/1.1, with the registered reason phrase if there is one."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
@@ -65,9 +65,9 @@ def connection_options(value: bytes) -> frozenset[bytes]:
 
 def content_length(value: bytes) -> int | None:
     """
-    Read a Content-Length.
+    Parse a Content-Length.
 
-    @return: L{None} if it is not one number, or none that a peer could mean.
+    @return: L{None} if it is not one number up to L{MAX_LENGTH}.
     """
     # int() is quadratic in the digits, and refuses more than some thousand of them.
     if not value.isdigit() or len(value) > _MAX_DIGITS:
@@ -77,19 +77,19 @@ def content_length(value: bytes) -> int | None:
 
 
 def chunk(data: bytes) -> bytes:
-    """Write one chunk of a chunked body; C{data} is not empty."""
+    """Return one chunk of a chunked body; C{data} must not be empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def last_chunk(trailers: Headers) -> bytes:
-    """Write the end of a chunked body."""
+    """Return the end of a chunked body."""
     if not trailers:
         return b"0\r\n\r\n"
     return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % field for field in trailers])
 
 
 def parse_fields(raw: bytes) -> Headers:
-    """Take a head apart that llhttp has found to be in order."""
+    """Parse the fields of a head that llhttp has found well-formed."""
     headers: Headers = []
     for line in raw[:-4].split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")

@@ -1,9 +1,9 @@
 """
-Heads of HTTP/1: what they know beyond any other head, and how heads are written for the next hop.
+Heads of HTTP/1: what they have beyond those of other versions, and how they are written for the next hop.
 
-A head that needs no change is forwarded as the bytes that came; every other one
+A head that needs no change is forwarded as the bytes that came.  Every other one
 is written anew, with names in their case and fields in their order, without
-what concerned the previous connection only (RFC 9110 7.6.1).
+fields that concern the previous connection only (RFC 9110 7.6.1).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from reverseproxy.wire.http1.fields import CHUNKED, parse_fields, status_line
 
 class RequestHead(Request):
     """
-    The head of a request as HTTP/1 brought it.
+    The head of a request that came by HTTP/1.
 
     @ivar keep_alive: whether the sender takes another response on this connection.
-    @ivar raw: the head as it came, with what was dropped.
-    @ivar forwardable_verbatim: whether it can be forwarded so.
+    @ivar raw: the head as it came, with the fields that were dropped.
+    @ivar forwardable_verbatim: whether L{raw} can be forwarded.
     """
 
     __slots__ = ("forwardable_verbatim", "keep_alive", "raw")
@@ -51,7 +51,7 @@ class RequestHead(Request):
         mosn: bool = True,
         dropped: int = NOTHING,
     ) -> None:
-        # One after the other, and not by way of Request: this runs for every request.
+        # Without a call to Request.__init__: this runs for every request.
         self.mosn = mosn
         self.dropped = dropped
         self.raw = raw
@@ -78,7 +78,7 @@ class RequestHead(Request):
 
     @property
     def trails(self) -> bool:
-        """No: in HTTP/1, a body with a length has no trailers."""
+        """Always false: in HTTP/1, a body with a length has no trailers."""
         return False
 
     def may_have(self, prefix: bytes) -> bool:
@@ -91,7 +91,8 @@ class RequestHead(Request):
         """
         Make the head of a request that differs in its first line only.
 
-        @param target: in the form that is forwarded, and has no authority.
+        @param raw: all of it.
+        @param target: in origin-form.
         """
         return RequestHead(
             raw,
@@ -112,7 +113,7 @@ class RequestHead(Request):
 
 class ResponseHead(Response):
     """
-    The head of a response as HTTP/1 brought it.
+    The head of a response that came by HTTP/1.
 
     @ivar http11: false for HTTP/1.0.
     @ivar length: bytes of the body that follows (0 where the status or the
@@ -120,8 +121,8 @@ class ResponseHead(Response):
         L{UNTIL_CLOSE<reverseproxy.wire.http1.fields.UNTIL_CLOSE>}.
     @ivar keep_alive: whether the sender takes another request on this connection.
     @ivar raw: the head as it came.
-    @ivar forwardable_verbatim: whether it can be forwarded so to a client of HTTP/1.1 whose
-        connection stays open.
+    @ivar forwardable_verbatim: whether L{raw} can be forwarded to a client of HTTP/1.1 whose
+        connection persists.
     """
 
     __slots__ = ("forwardable_verbatim", "http11", "keep_alive", "raw")
@@ -167,7 +168,7 @@ class ResponseHead(Response):
         return self.raw[: self.raw.index(b"\r\n")][13:]
 
     def with_length(self, raw: bytes, length: int) -> ResponseHead:
-        """Make the head of a response that differs in its length and in what does not matter."""
+        """Make the head of a response that differs in its length and in fields that are not significant."""
         return ResponseHead(
             raw, self.status, self.http11, length, self.keep_alive, self.options, self.forwardable_verbatim
         )
@@ -214,7 +215,7 @@ def request_head_bytes(head: Request, by: ForwardedBy | None, default_host: byte
     has_host = False
     for index, (name, _) in enumerate(headers):
         if name.lower() == b"host":
-            # in its place and in its case
+            # The field keeps its place and its case.
             headers = [*headers[:index], (name, host), *headers[index + 1 :]]
             has_host = True
             break

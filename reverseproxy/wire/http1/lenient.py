@@ -1,10 +1,10 @@
 """
-Heads of responses that are not as they should be, and what they mean.
+Malformed heads of responses that can be understood, and how they are normalised.
 
-RFC 9112 lets a recipient read some of what old devices and home-made servers
-send, and has a proxy write it properly for the next one.  Only what one's own
-services send is read in this way: a request that is understood here and
-otherwise there is a request smuggled past us.
+RFC 9112 lets a recipient accept some of what old devices and home-made servers
+send, and has a proxy write it properly for the next recipient.  Only responses,
+which come from one's own services, are read in this way: a request that two
+recipients read differently is what request smuggling is made of.
 
 What is understood: lines that end with LF alone, or with a CR too many (2.2);
 folded lines (5.2); blanks before a colon (5.1); the same Content-Length several
@@ -12,7 +12,7 @@ times (6.3); Transfer-Encoding beside Content-Length, which goes by that (6.3);
 chunked in HTTP/1.0 (6.1); C{identity}, which RFC 2616 knew; empty
 elements in lists of codings; framing of interim responses and of 204 and 304, which have no
 body whatever they say (6.3); 101 with C{Upgrade} that Connection does not name; blanks
-too many in the status line, and a later minor version.  Everything else that L{normalise} finds
+too many in the status line, and a later minor version.  Everything else that is malformed
 is an error: NUL and other control characters, CR within a line, lengths that
 differ or are no numbers, names that are no tokens, lines without a colon.
 """
@@ -44,13 +44,12 @@ _CODINGS_OR_NONE: Final = _CODINGS | {b""}
 @dataclass(frozen=True, slots=True)
 class Normalised:
     """
-    A head as it should have been.
+    A head as it should have been written.
 
     @ivar raw: the head.
-    @ivar certain: whether nobody would find another end of the message: the
-        connection must not be used any further else.
-    @ivar coding: what the body is encoded with besides chunks, for the way to us
-        only; empty for nothing.
+    @ivar certain: whether every recipient would find the same end of the message; if
+        not, the connection must not be used again.
+    @ivar coding: the transfer coding of the body besides chunked; empty for none.
     """
 
     raw: bytes
@@ -59,7 +58,7 @@ class Normalised:
 
 
 def _without_end(line: bytes) -> bytes:
-    """Take what may stand before the LF of a line off its end."""
+    """Strip up to two CRs from the end of a line, which stood before its LF."""
     if line[-1:] == b"\r":
         line = line[:-1]
         if line[-1:] == b"\r":
@@ -71,15 +70,15 @@ def find_end(text: bytes, start: int = 0) -> int:
     """
     Find where a head ends.
 
-    @param start: where to look from; the end of the last line that is known to be none.
-    @return: the place behind its empty line; -1 if there is none.
+    @param start: where to search from.
+    @return: the index behind its empty line; -1 if that has not come.
     """
     found = _END.search(text, start)
     return -1 if found is None else found.end()
 
 
 def begins_well(text: bytes) -> bool:
-    """Whether this may be the beginning of a response, as far as it has come."""
+    """Return whether a part of a head may be the beginning of a response."""
     line, complete, _ = text.partition(b"\n")
     if complete:
         found = _STATUS_LINE.fullmatch(_without_end(line))
@@ -89,9 +88,9 @@ def begins_well(text: bytes) -> bool:
 
 def parse_lines(text: bytes) -> Headers:
     """
-    Take lines of fields apart, each of which has an end.
+    Parse complete lines of fields.
 
-    @raise HttpError: if there is no telling what they mean.
+    @raise HttpError: if one can't be understood.
     """
     fields: Headers = []
     for line in text.split(b"\n")[:-1]:
@@ -115,11 +114,10 @@ def parse_lines(text: bytes) -> Headers:
 
 def normalise(text: bytes) -> Normalised:
     """
-    Write the head of a response as it should have been.
+    Write the head of a response as it should have been written.
 
-    @param text: a head, up to what L{find_end} finds.
-    @raise HttpError: if there is no telling what it means, or it is not safe to
-        guess.
+    @param text: a head, up to the index that L{find_end} returns.
+    @raise HttpError: if it can't be understood, or has more than one meaning.
     """
     line, _, rest = text.partition(b"\n")
     found = _STATUS_LINE.fullmatch(_without_end(line))
@@ -140,7 +138,7 @@ def normalise(text: bytes) -> Normalised:
     else:
         framing, certain, coding = _frame(fields)
     if minor == b"0" and framing[:1] == b"T":
-        # So that it is read as what it is; what HTTP/1.0 has to say about the connection is said with that.
+        # HTTP/1.0 has no chunks (6.1): as HTTP/1.1 it is read as it was meant; the connection ends anyway.
         minor, certain = b"1", False
     lines = [b"HTTP/1.%b %b %b\r\n" % (b"0" if minor == b"0" else b"1", status, reason)]
     lines += [b"%b: %b\r\n" % field for field in fields if field[0].lower() not in _FRAMING]
@@ -160,7 +158,7 @@ def _name_upgrade(fields: Headers) -> Headers:
 
 
 def _frame_nothing(fields: Headers) -> bytes:
-    """Find what a response without a body says of its length; nothing if that is not one number."""
+    """Return the Content-Length field of a response without a body; nothing if it is not one number."""
     try:
         framing, _, _ = _frame(fields)
     except HttpError:
@@ -170,7 +168,7 @@ def _frame_nothing(fields: Headers) -> bytes:
 
 def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
     """
-    Find what the body of a response ends with (RFC 9112 6.3).
+    Find how the end of a response's body is told (RFC 9112 6.3).
 
     @return: the field that says it, or nothing if it ends with the connection;
         whether that is certain; and the coding of the body.

@@ -1,9 +1,9 @@
 """
-Responses of HTTP/1 as events; see L{reverseproxy.wire.http1.strict_requests}.
+HTTP/1 responses as events; see L{reverseproxy.wire.http1.strict_requests}.
 
-Heads that are not as they should be are read as they were probably meant
-(L{reverseproxy.wire.http1.lenient}); what remembers those before is around this
-(L{reverseproxy.wire.http1.responses}).
+A malformed head is normalised, if it can be understood
+(L{reverseproxy.wire.http1.lenient}).  The cache of heads is around this parser:
+L{reverseproxy.wire.http1.responses}.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from reverseproxy.wire.http1.significant_fields import (
 )
 
 MAX_RESPONSE_HEAD: Final = 65536
-"""Bytes of a response head.  Requests have a limit of their own, which is configured."""
+"""Bytes of the largest response head, if nothing else is configured."""
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
@@ -53,8 +53,8 @@ class PlainResponseParser(Parser):
 
     Call C{expect} before each request.
 
-    @ivar surplus: whether bytes came that belong to no response that was asked
-        for; the connection can't be used any more.
+    @ivar surplus: whether bytes came that belong to no response that is expected;
+        the connection can't be used again.
     """
 
     fault = 502
@@ -79,12 +79,12 @@ class PlainResponseParser(Parser):
         self.surplus = False
         self._head_request = False
         self._complete = True
-        self._fresh = False  # nothing of the response has come
-        self._odd = False  # the last head was not as it should be
-        self._inflater: Inflater | None = None  # of a body that is encoded for the way to us
+        self._fresh = False  # no byte of the response has come
+        self._odd = False  # the last head was malformed, and was normalised
+        self._inflater: Inflater | None = None  # of a body with a transfer coding besides chunked
         self._interim = 0  # interim responses that have come before the final one
-        self._rest = b""  # what has come since then
         self._switched = False  # behind a head of status 101
+        self._rest = b""  # what has come since then
         super().__init__(max_head, max_fields)
 
     def _renew(self) -> None:
@@ -117,10 +117,10 @@ class PlainResponseParser(Parser):
 
     def feed_one(self, data: bytes) -> ResponseHead | list[Event]:
         """
-        Do as C{feed} does, but take nothing apart that came in one piece.
+        Do as C{feed} does, but make no list for a response that came in one read.
 
-        @return: the head if C{data} is a whole final response: what is behind
-            the head in it is the body, and is complete.
+        @return: the head if C{data} is a whole final response: all behind the
+            head in it is the body, which is complete.
         """
         if not self._fresh:
             self._events = []
@@ -177,10 +177,10 @@ class PlainResponseParser(Parser):
 
     def eof(self) -> list[Event]:
         """
-        The peer has closed the connection.
+        Handle the end of the connection.
 
-        @return: the end of a response that ends so, an error if one was cut
-            off or never came, or nothing if none was expected.
+        @return: the end of a response that ends with the connection, an error if
+            one was cut off or never came, or nothing if none was expected.
         """
         self._events = []
         if not self._complete and not self.closed:
@@ -189,7 +189,7 @@ class PlainResponseParser(Parser):
                 self._end(END)
                 self.close()
             elif isinstance(self._chunks, ResponseChunks) and self._chunks.may_end:
-                # All is there (RFC 9112 8), and the connection is of no further use.
+                # The body is complete (RFC 9112 8), and the connection can't be used again.
                 self.surplus = True
                 self._end(END)
                 self.close()
@@ -198,17 +198,17 @@ class PlainResponseParser(Parser):
         return self._events
 
     def take_rest(self) -> bytes:
-        """Take what came behind a head of status 101."""
+        """Return the bytes behind a head of status 101, which are not HTTP."""
         rest, self._rest = self._rest, b""
         return rest
 
-    # heads that are not as they should be
+    # malformed heads
 
     def _refused(self, text: bytes, error: Exception | None) -> bytes:
         return self._feed_lenient(text, max(0, len(self._partial) - 3) if self._lenient else 0)
 
     def _too_large(self, text: bytes) -> bytes:
-        # Unless that is the end of something else.
+        # Lines may end with LF alone, so that the head is shorter than it seemed.
         if not self._lenient and 0 < find_end(text) <= self._max_head:
             return self._feed_lenient(text, 0)
         self._fail(502, f"response head larger than {self._max_head} bytes (max_response_header_size)")
@@ -216,9 +216,9 @@ class PlainResponseParser(Parser):
 
     def _feed_lenient(self, text: bytes, start: int) -> bytes:
         """
-        Read a head as it was probably meant; return what comes behind it.
+        Read a malformed head; return what comes behind it.
 
-        @param text: all that has come of it, and behind it.
+        @param text: all that has come of it, and of what is behind it.
         @param start: see L{find_end}.
         """
         self._lenient = True
@@ -285,16 +285,16 @@ class PlainResponseParser(Parser):
 
     def _body_of(self, status: int, length: int | None) -> tuple[int, bool]:
         """
-        Find out what follows a head.
+        Decide how long the body behind a head is (RFC 9112 6.3).
 
-        @param length: what the head says of it, if it does.
-        @return: the length of the body; whether the head can be forwarded as it
-            is, as far as that is concerned.
+        @param length: the length that the head gives, if it does.
+        @return: the length of the body; whether the head's framing can be
+            forwarded as it came.
         """
         if status < 200 or status == 204 or status == 304:
             if status < 200 and length:
                 raise HttpError(502, "interim response with a body")
-            # Such framing is not forwarded.
+            # Framing of what has no body is not forwarded.
             return 0, length is None or (length != CHUNKED and status == 304)
         if self._head_request:
             return 0, length != CHUNKED
@@ -349,7 +349,7 @@ class PlainResponseParser(Parser):
             self._add(data)
 
     def _add(self, data: bytes) -> None:
-        """Some of the body has come."""
+        """Add an event for bytes of the body, decoded if need be."""
         if self._inflater is not None:
             try:
                 data = self._inflater.feed(data)

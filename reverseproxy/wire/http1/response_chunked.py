@@ -1,10 +1,10 @@
 """
 Chunked bodies of responses.
 
-They are read a little more leniently than those of requests
+They are read more leniently than those of requests
 (L{reverseproxy.wire.http1.chunked}): lines may end with LF alone, blanks may
-follow a size, trailers are read as L{reverseproxy.wire.http1.lenient} has it.
-Whatever goes on, goes on in chunks of ours.
+follow a size, and trailers are parsed by L{reverseproxy.wire.http1.lenient}.
+What is forwarded is written in chunks of our own.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class ResponseChunks(ChunkedBody):
     __slots__ = ("_left", "_next")
 
     def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
-        """See L{ChunkedBody}; behind the last chunk, all of the trailers are kept, with the LF in front."""
+        """See L{ChunkedBody}; behind the last chunk, C{_partial} has the trailers, with the LF in front."""
         super().__init__(max_trailers, max_fields)
-        self._left = 0  # of the current chunk
-        self._next = _FIRST  # how the next line with a size is written
+        self._left = 0  # bytes to come of the current chunk
+        self._next = _FIRST  # what the next line with a size matches
 
     def close(self) -> None:
         """Read nothing more."""
@@ -49,7 +49,7 @@ class ResponseChunks(ChunkedBody):
 
     @property
     def may_end(self) -> bool:
-        """Whether all chunks have come, and nothing of trailers."""
+        """Whether all chunks have come, and no byte of trailers."""
         return self._last and self._partial in (b"\n", b"\n\r")
 
     def feed(self, data: bytes) -> bytes:
@@ -114,14 +114,14 @@ class ResponseChunks(ChunkedBody):
             raise HttpError(502, f"trailers larger than {limit} bytes (max_response_header_size)")
 
     def _keep(self, partial: bytes, pattern: re.Pattern[bytes]) -> None:
-        """Keep what there is of a line, if it is one."""
+        """Keep the beginning of a line with a size; refuse anything else."""
         so_far = _FIRST_SO_FAR if pattern is _FIRST else _NEXT_SO_FAR
         if len(partial) > MAX_LINE or not so_far.fullmatch(partial):
             raise HttpError(502, "malformed chunk in the response")
         self._partial = partial
 
     def _read_trailers(self, text: bytes) -> None:
-        """Take the trailers, with the empty line behind them."""
+        """Parse the trailers, with the empty line behind them."""
         self._check_size(len(text))
         end = text.rfind(b"\n", 0, -1) + 1
         trailers = parse_lines(text[:end])

@@ -1,4 +1,4 @@
-"""Messages of HTTP/1 as they are written: bodies, and responses for one client after the other."""
+"""How messages of HTTP/1 are written: bodies, and the responses of one connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_body(event: Event, chunked: bool, out: list[bytes]) -> None:
     """
     Write a part of a body, or its end.
 
-    @param out: gets what is to be sent.
+    @param out: the bytes are appended to this.
     """
     if type(event) is bytes:
         if not chunked:
@@ -29,12 +29,12 @@ def write_body(event: Event, chunked: bool, out: list[bytes]) -> None:
 
 def _needs_chunks(request: Request, head: Response, last: Event) -> bool:
     """
-    Say whether a response of known length is to go out in chunks, for its trailers.
+    Return whether a response of known length has to be chunked, so that it can have trailers.
 
-    If they have come, there is no question.  Else the length is worth more, if
-    they are neither announced nor asked for.
+    If all of it has come, that is known.  Otherwise it keeps its length, unless the
+    host has announced trailers (C{Trailer}) or the client takes them (C{TE}).
 
-    @param last: the last that has come of the response.
+    @param last: the last event of the response that has come.
     """
     if type(last) is End:
         return bool(last.trailers)
@@ -43,11 +43,11 @@ def _needs_chunks(request: Request, head: Response, last: Event) -> bool:
 
 class ResponseWriter:
     """
-    Responses to the requests of one client.
+    Writes the responses to the requests of one client connection.
 
-    @ivar persists: whether the client takes another response behind the current one.
-    @ivar keep_alive: whether it will get one.
-    @ivar chunked: whether the body of the current one goes out in chunks of ours.
+    @ivar persists: whether the client keeps the connection for another response.
+    @ivar keep_alive: whether we keep it, too.
+    @ivar chunked: whether the body of the current response is written in chunks.
     """
 
     __slots__ = ("chunked", "keep_alive", "persists")
@@ -57,7 +57,7 @@ class ResponseWriter:
         self.chunked = False
 
     def skip(self) -> None:
-        """A response has gone out as it came, with nothing that would close the connection."""
+        """Note that a response was forwarded as it came, which keeps the connection."""
         self.keep_alive = True
         self.chunked = False
 
@@ -66,7 +66,7 @@ class ResponseWriter:
         Write a part of a response.
 
         @param events: heads, the last of which is final, body and end.
-        @param goes_on: whether the connection may go on behind it, as far as we are concerned.
+        @param goes_on: whether we would keep the connection behind it.
         """
         out: list[bytes] = []
         for event in events:
@@ -79,8 +79,8 @@ class ResponseWriter:
     def _head(self, request: Request, head: Response, last: Event, goes_on: bool) -> bytes:
         if head.status < 200:
             return response_head_bytes(head, b"", False)
-        # While the request is incomplete it is not known whether all of it will be read: the host may
-        # have heard enough.  What was announced must hold.
+        # While the request is incomplete it is not known whether all of it will be read: the host may answer
+        # before that.  What Connection announces must hold.
         keep_alive = self.persists and goes_on
         self.chunked = False
         if head.length < 0 or (head.trails and request.http11 and _needs_chunks(request, head, last)):
@@ -101,9 +101,9 @@ class ResponseWriter:
         Write a response of our own.
 
         @param content: the type of the body, and the body.
-        @param fields: more of the head.
+        @param fields: further fields of the head.
         @param goes_on: see L{write}.
-        @return: what is to be sent, and how many bytes of it are the body.
+        @return: the bytes to send, and how many of them are the body.
         """
         kind, body = content
         keep_alive = self.keep_alive = self.persists and goes_on

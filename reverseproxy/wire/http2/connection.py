@@ -7,16 +7,22 @@ L{Request} or L{Response}, the body as plain C{bytes}, an L{End}.  A
 L{StreamReset} ends a stream early.  An L{Http2Error} comes last and once, if the peer
 broke the rules of the connection, after everything that was in order before it.
 
-What a peer does wrong with one message ends one stream, and only what leaves
-the two sides with different ideas of the connection ends that: a connection of
-a tunnel carries the requests of many people.
+A malformed message ends its stream.  Only what leaves the two ends with different
+states of the connection ends that, as a connection of a tunnel carries the
+requests of many clients.
 
-Nothing is written by this module: C{take} returns what is to be sent.  Bodies
+Nothing is written by this module: C{take} returns the bytes to send.  Bodies
 are kept by stream until the peer's windows and the caller have room for them,
-and go out in turns, one frame of each stream.
+and are sent in turns, one frame of each stream.
 
-A peer may send as much of a body as its window has; see
-L{reverseproxy.wire.http2.windows}.
+A connection is built in layers, each a class that derives from the one below:
+
+  - L{Http2Output<reverseproxy.wire.http2.outbound.Http2Output>}: what is sent, and when;
+  - L{Windows<reverseproxy.wire.http2.windows.Windows>}: flow control of what is received;
+  - L{FrameReader<reverseproxy.wire.http2.frame_reader.FrameReader>}: bytes to frames and field blocks;
+  - L{MessageReader<reverseproxy.wire.http2.message_reader.MessageReader>}: streams and their messages;
+  - L{ControlReader}: SETTINGS, PING, GOAWAY and the like;
+  - L{ServerConnection} and L{ClientConnection}: what one end alone does.
 """
 
 from __future__ import annotations
@@ -69,8 +75,8 @@ class ServerConnection(ControlReader):
         reserve: Reserve | None = None,
     ) -> None:
         """
-        @param upgrades: whether to take all that an Upgrade of HTTP/1 has from
-            a peer of ours.
+        @param upgrades: whether to offer peers of this project to take upgrades with all that
+            they have in HTTP/1; see L{reverseproxy.wire.http2.upgrades}.
         @param h2c: whether upgrades may be for h2c.
         @param silent: whether to send nothing before the peer's SETTINGS have
             come.
@@ -147,9 +153,9 @@ class ServerConnection(ControlReader):
 
     def _read_request(self, fields: Headers, ended: bool) -> Request | HttpError | Malformed:
         """
-        Make a head of the fields of a request, or say what is wrong with it.
+        Make a head of the fields of a request, or return what is wrong with it.
 
-        Equal requests have the same head: nobody changes one.
+        Requests with equal field blocks share one head, which must not be changed.
         """
         remembered = fields if type(fields) is Fields else None
         if remembered is not None and remembered.meaning is not None:
@@ -190,22 +196,22 @@ class ServerConnection(ControlReader):
     def _local_end(self, stream: StreamState) -> None:
         super()._local_end(stream)
         if stream.remote_open and not stream.tunnel:
-            # The rest of the request is of no use to anybody (RFC 9113 8.1).
+            # The response is complete, so that the rest of the request is not needed (RFC 9113 8.1).
             self.reset(stream.id, ErrorCode.NO_ERROR)
 
     def decline_tunnel(self, number: int) -> None:
-        """An extended CONNECT is answered like any other request, and over with that."""
+        """Treat an extended CONNECT like any other request from now on, as its protocol was declined."""
         stream = self._streams.get(number)
         if stream is not None:
             stream.tunnel = False
 
     def warn(self) -> None:
-        """Say that the connection will close soon, and still take what is under way (RFC 9113 6.8)."""
+        """Send the first GOAWAY of a graceful shutdown: new streams are still accepted (RFC 9113 6.8)."""
         if not self.closed:
             self._out.append(go_away(MAX_STREAM_ID, ErrorCode.NO_ERROR))
 
     def refuse_new(self) -> None:
-        """Say which streams are the last ones; others are refused from now on."""
+        """Send GOAWAY with the last stream that is accepted; further ones are refused from now on."""
         if not self.closed:
             self._accept_up_to = min(self._accept_up_to, self.last_stream)
             self._out.append(go_away(self._accept_up_to, ErrorCode.NO_ERROR))
@@ -225,7 +231,7 @@ class ClientConnection(ControlReader):
         """
         self._next = 1
         self._mosn = mosn
-        self._interims: dict[int, int] = {}  # heads that are not the last one, by stream
+        self._interims: dict[int, int] = {}  # how many interim responses have come, by stream
         super().__init__(limits, reserve)
         self._out.insert(0, PREFACE)
 
@@ -265,7 +271,7 @@ class ClientConnection(ControlReader):
             self._events.append((number, END))
 
     def _read_response(self, stream: StreamState, fields: Headers, ended: bool) -> Response | None:
-        """Make a head of the fields of a response; L{None} if its stream was reset, as there is none."""
+        """Make a head of the fields of a response; L{None} if they are malformed: the stream was reset."""
         remembered = fields if type(fields) is Fields and not stream.tunnel else None
         if remembered is not None and remembered.meaning is not None:
             meant: tuple[bool, bool, Response] = remembered.meaning
@@ -290,7 +296,7 @@ class ClientConnection(ControlReader):
         return head
 
     def _may_say_more(self, number: int) -> bool:
-        """Count a head that others will follow."""
+        """Count an interim response; return whether there may be so many."""
         count = self._interims[number] = self._interims.get(number, 0) + 1
         if count > MAX_INTERIM:
             reason = f"more than {MAX_INTERIM} interim responses"
@@ -304,13 +310,13 @@ class ClientConnection(ControlReader):
 
     def _on_peer_upgrades(self, value: int) -> None:
         if value == 1 and not self.peer_upgrades:
-            # To others we never say a word of it.
+            # Peers that are not of this project never see this setting.
             self._out.append(settings([(Setting.UPGRADES, 1)]))
         super()._on_peer_upgrades(value)
 
     def _on_going(self, last: int, code: int) -> None:
         for number in [number for number in self._streams if number > last]:
-            self._remember_reset(number)  # which a host may do as well, or answer all the same
+            self._remember_reset(number)  # the host may reset it as well, or answer nevertheless
             self._drop(number)
             reason = f"the peer closes the connection: {ErrorCode.name_of(code)}"
             self._events.append((number, StreamReset(ErrorCode.REFUSED_STREAM, True, False, reason)))
@@ -329,9 +335,9 @@ class ClientConnection(ControlReader):
         """
         Open a stream with a request, if there is L{room}.
 
-        @param ended: whether that is all of it.
-        @param head_request: whether its response has no body.
-        @param tunnel: whether it is an extended CONNECT, and answered so.
+        @param ended: whether the request has neither body nor trailers.
+        @param head_request: whether its method is HEAD, so that its response has no body.
+        @param tunnel: whether it is an extended CONNECT.
         @return: the stream's number.
         """
         number = self._next

@@ -1,5 +1,5 @@
 """
-Control of a connection of HTTP/2: SETTINGS, PING, GOAWAY, windows and resets, alike at both ends.
+Control frames of HTTP/2, alike at both ends: SETTINGS, PING, GOAWAY, WINDOW_UPDATE, RST_STREAM and PRIORITY.
 
 What one end alone does with messages is in L{reverseproxy.wire.http2.connection}.
 """
@@ -38,10 +38,10 @@ from reverseproxy.wire.http2.message_reader import MessageReader
 from reverseproxy.wire.window import Reserve
 
 MAX_SETTINGS: Final = 64
-"""Settings in one frame: an order of magnitude more than there are."""
+"""Settings in one frame: an order of magnitude more than are defined."""
 
 STREAMS_PER_FRAME: Final = 8
-"""As much work as a frame is what a changed window means for so many streams."""
+"""Streams whose windows are changed with as much work as an ordinary frame takes."""
 
 _UINT32: Final = Struct(">L")
 
@@ -57,20 +57,20 @@ _SETTINGS_ACK: Final = frame(FrameType.SETTINGS, FrameFlag.ACK, 0)
 
 class ControlReader(MessageReader):
     """
-    The part of a connection that reads and writes what is said of it, and of streams as a whole.
+    The part of a connection that reads and writes control frames.
 
-    @ivar going: the peer takes no further streams from us.
-    @ivar acknowledged: the peer has acted on ours.
+    @ivar going: whether the peer has sent GOAWAY, and takes no further streams from us.
+    @ivar acknowledged: whether the peer has acknowledged our SETTINGS.
     @ivar peer_max_streams: how many streams of ours the peer takes at once;
         L{None} for any number.
     @ivar peer_max_header_list_size: bytes of a head that the peer takes;
         L{None} for any number.
     @ivar peer_connect_protocol: whether the peer takes extended CONNECT.
-    @ivar peer_upgrades: whether it is one of ours, which takes all that an
-        Upgrade of HTTP/1 has; see L{reverseproxy.wire.http2.upgrades}.
+    @ivar peer_upgrades: whether the peer is of this project, and takes upgrades with all that
+        they have in HTTP/1; see L{reverseproxy.wire.http2.upgrades}.
     """
 
-    _mosn = False  # the peer may be MOSN, whose messages need to be put in order
+    _mosn = False  # the peer may be MOSN; see reverseproxy.wire.http2.mosn
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
         super().__init__(limits, reserve)
@@ -190,7 +190,7 @@ class ControlReader(MessageReader):
         self._on_going(last & 0x7FFFFFFF, code)
 
     def _on_going(self, last: int, code: int) -> None:
-        """Take the streams back that the peer will not act on."""
+        """Reset the streams of ours that the peer will not process."""
 
     def _on_window_update(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -223,7 +223,7 @@ class ControlReader(MessageReader):
             stream.send_window += increment
             self._queue(stream)
 
-    # its settings
+    # the peer's settings
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -237,7 +237,7 @@ class ControlReader(MessageReader):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} SETTINGS in a frame")
         changes = list(_SETTING.iter_unpack(payload))
         if self.established:
-            # A new window is a matter of every stream.
+            # A new window changes every stream.
             touched = (
                 len(self._streams) if any(key == Setting.INITIAL_WINDOW_SIZE for key, _ in changes) else 0
             )
@@ -252,7 +252,7 @@ class ControlReader(MessageReader):
             else:
                 self._apply(key, value)
         if window is not None:
-            # Of several, the last one counts (RFC 9113 6.5.3), and it alone is work.
+            # Of several, the last one counts (RFC 9113 6.5.3), and only that costs work.
             self._apply_window(window)
         self._reply(_SETTINGS_ACK)
         self._events.append((0, PEER_SETTINGS))
@@ -267,9 +267,9 @@ class ControlReader(MessageReader):
         self.acknowledged = True
 
     def _apply(self, key: int, value: int) -> None:
-        """Act on one of the peer's settings; unknown ones are ignored."""
+        """Apply one of the peer's settings; unknown ones are ignored (RFC 9113 6.5.2)."""
         if key == Setting.HEADER_TABLE_SIZE:
-            # A smaller table than the peer has room for is always right.
+            # The encoder may use a smaller table than the peer allows.
             self._encoder.set_max_size(value)
         elif key == Setting.ENABLE_PUSH:
             if value > 1 or (value and self._client):
@@ -279,7 +279,7 @@ class ControlReader(MessageReader):
         elif key == Setting.MAX_FRAME_SIZE:
             if not DEFAULT_MAX_FRAME_SIZE <= value <= 0xFFFFFF:
                 raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE can't be {value}")
-            # One frame of a stream delays the others: large ones don't pay.
+            # Larger frames would delay other streams.
             self._peer_max_frame = min(value, DEFAULT_MAX_FRAME_SIZE)
         elif key == Setting.MAX_HEADER_LIST_SIZE:
             self.peer_max_header_list_size = value
@@ -291,19 +291,19 @@ class ControlReader(MessageReader):
             self._on_peer_upgrades(value)
 
     def _on_peer_upgrades(self, value: int) -> None:
-        """The peer says, once and for all, that it is one of ours."""
+        """Note that the peer is of this project; that can't be taken back."""
         self.peer_upgrades = self.peer_upgrades or value == 1
 
-    # what we say
+    # sending
 
     def ping(self, data: bytes) -> None:
-        """Ask for a L{PingAck} with these 8 bytes."""
+        """Send PING with 8 bytes; the peer's answer is a L{PingAck} with the same."""
         if not self.closed:
             self._asked += 1
             self._out.append(ping(data))
 
     def close(self, code: ErrorCode, reason: str = "") -> None:
-        """Say that the connection ends now; all streams are forgotten."""
+        """Send GOAWAY, and forget all streams: the connection ends now."""
         if not self.closed:
             if self._silent:
                 self._begin()

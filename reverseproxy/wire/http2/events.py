@@ -1,4 +1,4 @@
-"""What a connection of HTTP/2 tells, and what it allows."""
+"""The events of a connection of HTTP/2, and its limits."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http2.frames import DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_WINDOW, ErrorCode
 
 _TOLD_AFTER: Final = 1024 * 1024
-"""Bytes of bodies, on all streams, after which a peer is told that they were passed on."""
+"""Bytes of bodies on all streams after which the connection's window is updated, at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Http2Limits:
     """
-    What a peer may do.
+    The limits of what a peer may do.
 
     @ivar max_concurrent_streams: streams of the peer that may be open at once;
         further ones are refused.
     @ivar max_header_list_size: bytes of a head, as RFC 9113 counts them: names,
         values, and 32 for each field.
     @ivar max_fields: fields of a head, or of trailers.
-    @ivar stream_window: bytes of a body that may be under way, and kept here,
-        for one stream, to begin with.
-    @ivar max_window: the same, for one that is passed on at full speed on a long
-        way; see L{Growth<reverseproxy.wire.window.Growth>}.
+    @ivar stream_window: bytes of the initial window of a stream.
+    @ivar max_window: bytes that a stream's window may grow to, where the round trip is
+        long and its reader fast; see L{Growth<reverseproxy.wire.window.Growth>}.
     @ivar receive_budget: bytes by which all windows of streams together may
         grow.
-    @ivar max_resets: streams that may be broken off early at once, by the peer
-        or by its mistakes.
-    @ivar max_control_frames: frames at once that serve no request.
+    @ivar max_resets: how many streams in a burst the peer may reset, or have reset
+        by its mistakes; see C{RESETS_PER_SECOND}.
+    @ivar max_control_frames: how many frames in a burst may carry no part of a request; see
+        C{CONTROL_PER_SECOND}.
     @ivar max_frame_size: bytes of a frame's payload.
     @ivar foreign: the marks of fields that the peer may not set, which its
         requests lose; see L{reverseproxy.wire.http.border}.
@@ -65,16 +65,16 @@ class Http2Limits:
     @property
     def connection_window(self) -> int:
         """
-        Bytes of bodies that may be under way on all streams.
+        Bytes of the connection's window.
 
-        All windows may be full at once, and the peer not yet know of what was
-        passed on: none of that may stop other streams.
+        It has room for full windows of all streams and for what was passed on
+        without an update yet, so that slow streams never stop others.
         """
         return min(MAX_WINDOW, max(DEFAULT_WINDOW, self._all_windows + self.connection_threshold))
 
     @property
     def connection_threshold(self) -> int:
-        """Bytes that have to be passed on before the peer is told of them for the connection."""
+        """Bytes that have to be passed on before the connection's window is updated."""
         return min(_TOLD_AFTER, max(DEFAULT_WINDOW, self._all_windows) // 2)
 
     @property
@@ -96,8 +96,8 @@ class StreamReset:
     """
     A stream has ended early; nothing more comes for it.
 
-    @ivar code: why, as the peer or we said.
-    @ivar remote: whether the peer said so.
+    @ivar code: the error code that was sent or received.
+    @ivar remote: whether the peer has reset it.
     @ivar processed: false if the peer has certainly not acted on the request.
     @ivar reason: a sentence for logs.
     """
@@ -121,7 +121,7 @@ class GoAway:
 
     @ivar last_stream: the highest stream that it may act on.
     @ivar code: why.
-    @ivar debug: what it says about that.
+    @ivar debug: the peer's text.
     """
 
     __slots__ = ("code", "debug", "last_stream")

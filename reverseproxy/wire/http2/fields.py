@@ -1,12 +1,12 @@
 """
-What HTTP/2 makes of a message's head: lists of fields, checked and translated.
+Heads and trailers of HTTP/2: lists of fields, checked and converted.
 
-RFC 9113 section 8 demands more of a field than HTTP/1 can express, and a proxy
-that lets one of these through to a peer of HTTP/1 has split a request in two.
-So every name and every value is checked, whoever it comes from.
+A field may have bytes in HTTP/2 that in HTTP/1 would end a line, and so split one
+request into two.  So every name and every value is checked as RFC 9113 8.2.1
+demands, from every peer.
 
-A L{Malformed} message ends its stream.  A request that is well-formed, but that
-we don't take, is answered like any other: L{HttpError}.
+A L{Malformed} message ends its stream.  A request that is well-formed, but not
+accepted, is answered with the status of an L{HttpError}.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def list_size(fields: Iterable[tuple[bytes, bytes]]) -> int:
     return sum([len(name) + len(value) + 32 for name, value in fields])
 
 
-# The marks of names that are in order: most requests have the same few.
+# The marks of valid names: most requests have the same few.
 _marks: dict[bytes, int] = {}
 _KNOWN_NAMES: Final = 1024
 _KNOWN_SIZE: Final = 64
@@ -110,9 +110,9 @@ def _check(name: bytes, value: bytes) -> int:
 
 def _trim(name: bytes, value: bytes) -> bytes:
     """
-    Take blanks off the ends of a host's value.
+    Strip blanks from the ends of a value that a host has sent, and check it again.
 
-    RFC 9113 (8.2.1) forbids them, servers in Go write them, and in HTTP/1 they mean nothing.
+    RFC 9113 8.2.1 forbids them, but servers in Go send them, and in HTTP/1 they mean nothing.
     """
     value = value.strip(b" \t")
     _check(name, value)
@@ -147,17 +147,17 @@ def parse_request(
     """
     Make a head of the fields of a request.
 
-    Cookies that come in pieces are joined; an authority takes the place of Host.
+    Pieces of a cookie are joined (RFC 9113 8.2.3); C{:authority} replaces Host.
 
     @param ended: whether there is neither body nor trailers.
-    @param upgrades: whether the peer may send upgrades in our own way.
-    @param h2c: whether they may be for h2c.
+    @param upgrades: whether the peer may send C{:upgrade}; see L{reverseproxy.wire.http2.upgrades}.
+    @param h2c: whether an upgrade may be to h2c.
     @param max_fields: how many there may be; a cookie counts once, in however many pieces it comes.
     @param foreign: the marks of fields that the peer may not set, which are left out; see
         L{reverseproxy.wire.http.border}.
-    @return: its options have C{upgrade} if it has come in that way, and is to be answered so.
+    @return: its options have C{upgrade} if it has C{:upgrade}, and is to be answered in the same way.
     @raise Malformed: if it breaks the rules of HTTP/2.
-    @raise HttpError: if it is a request that we don't take.
+    @raise HttpError: if the request is not accepted.
     """
     found = _RequestFields(fields, _PSEUDO_WITH_OURS if upgrades else _REQUEST_PSEUDO, foreign)
     method, path, authority, offer = _read_pseudo(found.pseudo)
@@ -178,7 +178,7 @@ def parse_request(
     elif length < 0:
         length = 0 if ended else UNKNOWN_LENGTH
         if ended and method in (b"POST", b"PUT", b"PATCH"):
-            # So that a peer of HTTP/1 does not wonder (RFC 9110 8.6).
+            # Hosts of HTTP/1 may expect a length with these methods (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
     head = Request(method, path, authority, headers, length)
     head.awaits_continue = found.awaits_continue
@@ -193,7 +193,7 @@ def _take_offer(offer: Offer, ours: bool, headers: Headers, length: int, h2c: bo
     """
     Make an upgrade of what an extended CONNECT offers.
 
-    @param ours: whether it has come in our own way.
+    @param ours: whether it has C{:upgrade}.
     @param length: what Content-Length says; -1 if there is none.
     @return: the protocols that are passed on; and the fields with C{upgrade}.
     """
@@ -340,9 +340,9 @@ def parse_response(
     @param ended: whether there is neither body nor trailers.
     @param head_request: whether the request's method was HEAD.
     @param tunnel: whether the request was an extended CONNECT.
-    @param upgrades: whether the peer answers upgrades in our own way.
+    @param upgrades: whether the peer may send C{:upgrade}; see L{reverseproxy.wire.http2.upgrades}.
     @param max_fields: how many there may be.
-    @return: in that way, an upgrade that is accepted has the status 101.
+    @return: an upgrade that is accepted with C{:upgrade} has the status 101.
     @raise Malformed: if it breaks the rules of HTTP/2.
     """
     status, upgrade, length, headers = _read_response_fields(fields, upgrades)
@@ -388,8 +388,8 @@ def _read_response_fields(
     """
     Check the fields of a response one by one.
 
-    @return: the status; what was switched to, in our own way; the length, or
-        -1; and the fields that are not pseudo-headers.
+    @return: the status; the value of C{:upgrade}; the length, or -1; and the fields
+        that are not pseudo-headers.
     """
     status = 0
     upgrade = b""
@@ -426,7 +426,7 @@ def parse_trailers(
     fields: Iterable[tuple[bytes, bytes]], max_fields: int = MAX_FIELDS, response: bool = False
 ) -> Headers:
     """
-    Check trailers, and leave out what has no place in them.
+    Check trailers, and leave out fields that may not be trailers (RFC 9110 6.5.1).
 
     @param max_fields: how many there may be.
     @param response: whether they are of a response, so that blanks around values are forgiven.
@@ -464,9 +464,9 @@ def request_fields(
     @param headers: its fields, perhaps changed on the way.
     @param scheme: of the connection that it goes out on.
     @param default_host: see L{Request.authority}; an empty one is not written here (RFC 9113 8.3.1).
-    @param connect: the C{:protocol} of the extended CONNECT that a request to
-        switch protocols becomes; if empty, it goes on without that wish.
-    @param upgrades: whether it may be in our own way.
+    @param connect: the C{:protocol} of the extended CONNECT that a request with C{Upgrade}
+        becomes; if empty, it is sent without that.
+    @param upgrades: whether the peer takes C{:upgrade}; see L{reverseproxy.wire.http2.upgrades}.
     """
     fields: Headers = [
         (b":method", b"CONNECT" if connect else head.method),
@@ -502,7 +502,7 @@ def response_fields(head: Response, upgrades: bool = False) -> Headers:
     """
     Write the head of a response for HTTP/2.
 
-    @param upgrades: whether the peer understands our way of upgrades.
+    @param upgrades: whether the peer takes C{:upgrade}; see L{reverseproxy.wire.http2.upgrades}.
     """
     fields: Headers = [(b":status", b"%d" % head.status)]
     if upgrades and head.status in _WITH_UPGRADE:

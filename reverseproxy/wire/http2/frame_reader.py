@@ -1,7 +1,5 @@
 """
-Frames of HTTP/2 as they are read: from bytes to one frame, or one field block, after the other.
-
-And how much of what serves nobody a peer may send.
+From bytes to frames and field blocks of HTTP/2, and limits for frames that carry no part of a message.
 """
 
 from __future__ import annotations
@@ -36,45 +34,45 @@ from reverseproxy.wire.http2.windows import Windows
 from reverseproxy.wire.window import Reserve
 
 MAX_REPLIES: Final = 1000
-"""Frames that a peer may have made us queue while it does not take what we send."""
+"""Replies, such as acknowledgements, that may be queued for a peer that does not read."""
 
 USUAL_FIELDS: Final = 256
-"""Fields of a block that cost nothing but what its frames do."""
+"""Fields of a block that are not charged for beside its frames."""
 
 FIELDS_PER_FRAME: Final = 64
-"""As much work as a frame are so many more: each may be a single byte."""
+"""Further fields that are charged for like one frame: each may be a single byte."""
 
 UPDATES_PER_FRAME: Final = 16
-"""Grants of credit that a peer may send for each frame that it gets."""
+"""WINDOW_UPDATE frames that a peer may send for each frame of a body that it gets."""
 
 MAX_CONTINUATIONS: Final = 32
 """CONTINUATION frames of one field block, beyond those that its size needs."""
 
 RESETS_PER_SECOND: Final = 20.0
-"""How fast a used up L{Http2Limits.max_resets} comes back."""
+"""How many resets a second a peer may go on with once L{Http2Limits.max_resets} are used up."""
 
 CONTROL_PER_SECOND: Final = 50.0
-"""How fast a used up L{Http2Limits.max_control_frames} comes back."""
+"""How many frames a second a peer may go on with once L{Http2Limits.max_control_frames} are used up."""
 
 _UINT32: Final = Struct(">L")
 
 _unpack_header = HEADER.unpack_from
 
 SELF_DEPENDENT: Final = 0x100
-"""A flag of our own, out of reach of the 8 bits on the wire."""
+"""An internal flag, beyond the 8 bits on the wire: the stream depends on itself (RFC 9113 5.3)."""
 
 
 class FrameReader(Windows):
     """
     The part of a connection that reads frames.
 
-    @ivar closed: the connection has failed, and nothing more is read; what
-        L{take} returns is to be sent, and then the connection closed.
-    @ivar established: the peer's first SETTINGS have come.
+    @ivar closed: whether the connection has failed or was closed: nothing more is read; send
+        what L{take} returns, and close the transport.
+    @ivar established: whether the peer's first SETTINGS have come.
     """
 
     _client = False
-    _silent = False  # we have not said anything yet, and don't before the peer's SETTINGS have come
+    _silent = False  # nothing was sent yet, nor will be before the peer's SETTINGS have come
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
         super().__init__(limits, reserve)
@@ -100,15 +98,15 @@ class FrameReader(Windows):
     # what a subclass does
 
     def _frame_handlers(self) -> Sequence[Callable[[int, int, bytes], None]]:
-        """Say what handles frames, by their kinds: given flags, the number of a stream, and the payload."""
+        """Return the handlers of frames, by type: each takes flags, a stream's number, and the payload."""
         raise NotImplementedError
 
     def _begin(self) -> None:
-        """Say our first words."""
+        """Send our SETTINGS."""
         raise NotImplementedError
 
     def _on_fields(self, flags: int, number: int, fields: Headers) -> None:
-        """A field block is complete."""
+        """Handle the fields of a complete field block."""
         raise NotImplementedError
 
     def _last_stream(self) -> int:
@@ -118,7 +116,7 @@ class FrameReader(Windows):
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a frame, or of a field block, of which more has to come."""
+        """Bytes of an incomplete frame or field block."""
         return len(self._buffer) + (self._block_size if self._block else 0)
 
     def feed(self, data: bytes, now: float = 0.0) -> list[tuple[int, Event]]:
@@ -164,7 +162,7 @@ class FrameReader(Windows):
         self.close_windows()
 
     def let_go(self) -> None:
-        """Keep nothing of what has come and is not complete: nothing more will."""
+        """Drop an incomplete frame or field block: no more bytes will come."""
         self._buffer = b""
         self._block.clear()
 
@@ -208,11 +206,11 @@ class FrameReader(Windows):
 
     def _check_first(self, data: bytes, offset: int, kind: int, flags: int) -> None:
         """
-        Demand SETTINGS as the first frame; everything else is most likely another protocol.
+        Demand SETTINGS as the first frame; anything else is most likely another protocol.
 
         It may be an acknowledgement of ours, although the peer's own should come
         first (RFC 9113 3.4): MOSN reads in one thread and writes in another.  Go's
-        library takes that, too.
+        library accepts that, too.
         """
         if kind != FrameType.SETTINGS:
             first = data[offset : offset + 24]
@@ -220,10 +218,10 @@ class FrameReader(Windows):
                 ErrorCode.PROTOCOL_ERROR, f"the first frame is not SETTINGS; the peer sent {first!r}"
             )
 
-    # what serves nobody
+    # budgets for frames that carry no part of a message
 
     def _sent_frame(self) -> None:
-        # What a peer has to say about a body is no burden.
+        # A peer may answer each frame of a body with frames of its own.
         self._control_budget.earn()
         self._update_budget.earn(UPDATES_PER_FRAME)
 
@@ -240,7 +238,7 @@ class FrameReader(Windows):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many streams were broken off")
 
     def _reply(self, data: bytes) -> None:
-        """Queue a frame that the peer has made us send."""
+        """Queue a frame in reply to one of the peer's; see L{MAX_REPLIES}."""
         self._replies += 1
         if self._replies > MAX_REPLIES:
             raise Http2Error(
@@ -294,7 +292,7 @@ class FrameReader(Windows):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
 
     def _on_block(self, flags: int, number: int, block: bytes) -> None:
-        """A field block is complete: decode it in any case, as it changes the decoder."""
+        """Decode a complete field block, in any case, as it may change the decoder's table."""
         try:
             fields = self._decoder.decode(block)
         except OversizedHeaderListError:
@@ -312,7 +310,7 @@ class FrameReader(Windows):
 
 
 def unpad(payload: bytes) -> bytes:
-    """Take the padding off a payload."""
+    """Return a payload without its padding (RFC 9113 6.1)."""
     if not payload:
         raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
     if payload[0] >= len(payload):

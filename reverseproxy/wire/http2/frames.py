@@ -1,8 +1,7 @@
 """
 The frames of HTTP/2 (RFC 9113 sections 4 and 6): numbers, and how they are written.
 
-Reading is a matter of L{reverseproxy.wire.http2.connection}, where a frame meets the state
-of its connection.
+They are read by L{reverseproxy.wire.http2.frame_reader}.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ MAX_STREAM_ID: Final = 2**31 - 1
 
 
 class FrameType(IntEnum):
-    """What a frame is."""
+    """The type of a frame (RFC 9113 6)."""
 
     DATA = 0
     HEADERS = 1
@@ -63,7 +62,7 @@ class FrameType(IntEnum):
 
 
 class FrameFlag:
-    """Bits of a frame; some share a number, as they belong to different kinds."""
+    """Flags of a frame; some share a bit, as they belong to different types."""
 
     ACK: Final = 0x1
     END_STREAM: Final = 0x1
@@ -73,7 +72,7 @@ class FrameFlag:
 
 
 class Setting(IntEnum):
-    """What SETTINGS can change (RFC 9113 6.5.2, RFC 8441, RFC 9218)."""
+    """The parameters in SETTINGS (RFC 9113 6.5.2, RFC 8441 3, RFC 9218 2.1)."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -88,7 +87,7 @@ class Setting(IntEnum):
 
 
 class ErrorCode(IntEnum):
-    """Why a stream or a connection ends (RFC 9113 7)."""
+    """Error codes of streams and connections (RFC 9113 7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -107,7 +106,7 @@ class ErrorCode(IntEnum):
 
     @classmethod
     def name_of(cls, code: int) -> str:
-        """Name a code for a log; unknown ones are legal."""
+        """Return the name of a code for a log; unknown codes are legal."""
         try:
             return cls(code).name
         except ValueError:

@@ -1,15 +1,16 @@
 """
-Field compression (RFC 7541) at the speed that a proxy needs.
+Field compression (RFC 7541, HPACK) at the speed that a proxy needs.
 
-Decoding is the hpack library's.  A block that only refers to what is known, or
-has short values that are not to be remembered, is read here: that changes
-nothing in the decoder, so that whatever is out of the ordinary is left to the
-library, from the block's beginning.  The same peer says the same again and again: the
-last few of such blocks are remembered, and what was made of them.
+The hpack library decodes.  A block that only refers to the tables, or has short
+literals that are not indexed, is decoded here: that leaves the dynamic table as it
+is, so that any block with something else in it can be left to the library, from its
+beginning.  A peer sends equal blocks again and again; the last few of these are
+kept with their fields, and with the head that was made of them.  A block whose
+decoding may change the table drops them all.
 
-Encoding is done here.  It takes no pains to save the last byte: values that are
-new go out as they are, without Huffman's code, and what changes from message to
-message is not remembered, as it would drive out what does not.
+Encoding is done here, for speed rather than for the last byte: new values are not
+Huffman-coded, and values that change from message to message are not indexed, as
+they would evict those that stay.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from hpack.table import HeaderTable
 Field = tuple[bytes, bytes]
 
 TABLE_SIZE: Final = 4096
-"""Bytes of fields that either side remembers of the other, at the most; the default of RFC 9113."""
+"""Bytes of the largest dynamic table, in either direction; the default of RFC 9113 6.5.2."""
 
 SIMPLE_BLOCK: Final = 4096
-"""Bytes of a block that is read here; a larger one is nothing ordinary."""
+"""Bytes of the largest block that is decoded here."""
 
 MOST_KNOWN: Final = 4
-"""How many blocks of a peer are remembered."""
+"""How many blocks of a peer are kept."""
 
 KNOWN_HEAD: Final = 4096
 """Bytes of the fields of the largest head that is kept with its block: a few bytes may stand for many."""
 
 KNOWN_BLOCK: Final = 256
-"""Bytes of a block that is remembered, at the most."""
+"""Bytes of the largest block that is kept."""
 
 KNOWN_FIELDS: Final = 24
-"""Fields of a block that is remembered, at the most."""
+"""Fields of the largest block that is kept."""
 
 _STATIC: Final[tuple[Field, ...]] = HeaderTable.STATIC_TABLE
 _STATIC_SIZE: Final = len(_STATIC)
@@ -55,10 +56,10 @@ _STATIC_NAMES: Final[dict[bytes, int]] = {
 
 _NEVER_INDEXED: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
 """
-Secrets: they stay out of every table on their way.
+Secrets, which are never indexed, here or at later hops.
 
-A neighbour on the same connection could otherwise find out by guessing, and by
-the length of what is sent, what they are (RFC 7541 7.1).
+Another client whose requests share the connection could otherwise guess them, by
+the size of what is sent (RFC 7541 7.1).
 """
 
 _NOT_INDEXED: Final = frozenset(
@@ -75,19 +76,19 @@ _NOT_INDEXED: Final = frozenset(
         b"x-request-id",
     }
 )
-"""Fields that are different in most messages."""
+"""Fields whose values differ in most messages."""
 
 MAX_UPDATES: Final = 2
-"""Changes of the table's size at the beginning of a block: the lowest one that there was, and the last."""
+"""Table size updates at the beginning of a block: the smallest, and the final one (RFC 7541 4.2)."""
 
 _FIRST_DYNAMIC: Final = 0x80 + _STATIC_SIZE + 1
-"""What refers to the field that was remembered last."""
+"""The byte that refers to the newest entry of the dynamic table."""
 
 _INDEXED: Final = [bytes((0x80 | number,)) for number in range(127)]
 
 
 def _integer(value: int, bits: int, pattern: int) -> bytes:
-    """Write a number behind a pattern that leaves it some bits (RFC 7541 5.1)."""
+    """Encode an integer with a prefix of some bits, behind the bits of a pattern (RFC 7541 5.1)."""
     limit = (1 << bits) - 1
     if value < limit:
         return bytes((pattern | value,))
@@ -110,15 +111,15 @@ def _size(name: bytes, value: bytes) -> int:
 
 
 class FieldEncoder:
-    """Writes field blocks, each of which the peer has to read, in this order."""
+    """Encodes field blocks; the peer has to decode all of them, in the same order."""
 
     __slots__ = ("_count", "_entries", "_fields", "_lowest", "_max", "_names", "_size")
 
     def __init__(self) -> None:
         self._max = TABLE_SIZE
-        self._lowest: int | None = None  # that the table's bound has had since the last block
+        self._lowest: int | None = None  # the smallest table size that was set since the last block
         self._size = 0
-        # What the peer remembers, by the number of its insertion, the last one first.
+        # The peer's dynamic table, the newest entry first, and its entries by number of insertion.
         self._count = 0
         self._entries: deque[Field] = deque()
         self._fields: dict[Field, int] = {}
@@ -126,14 +127,14 @@ class FieldEncoder:
 
     @property
     def max_size(self) -> int:
-        """Bytes of fields that the peer is to remember."""
+        """Bytes of the dynamic table."""
         return self._max
 
     def set_max_size(self, size: int) -> None:
         """
-        Let the peer remember less, or more again.
+        Set the size of the dynamic table.
 
-        @param size: what the peer has room for; L{TABLE_SIZE} is enough.
+        @param size: the most bytes that the peer allows; no more than L{TABLE_SIZE} are used.
         """
         size = min(size, TABLE_SIZE)
         if size != self._max:
@@ -142,7 +143,7 @@ class FieldEncoder:
             self._evict(0)
 
     def _evict(self, room: int) -> None:
-        """Forget the oldest fields, until there is some room."""
+        """Evict the oldest entries, until there is room for some bytes."""
         entries = self._entries
         while entries and self._size + room > self._max:
             number = self._count - len(entries) + 1
@@ -162,7 +163,7 @@ class FieldEncoder:
         self._names[field[0]] = count
 
     def encode(self, fields: Iterable[Field]) -> bytes:
-        """Write a block."""
+        """Encode a block."""
         out: list[bytes] = []
         if self._lowest is not None:
             out.append(_integer(self._lowest, 5, 0x20))
@@ -182,7 +183,7 @@ class FieldEncoder:
         return b"".join(out)
 
     def _literal(self, field: Field) -> bytes:
-        """Write a field that is not known."""
+        """Encode a field that is in no table."""
         name, value = field
         index = _STATIC_NAMES.get(name)
         if index is None:
@@ -200,7 +201,7 @@ class FieldEncoder:
 
 
 def _check_updates(block: bytes) -> None:
-    """Look that the bound of the table is not changed more often than RFC 7541 4.2 has it."""
+    """Refuse more than L{MAX_UPDATES} table size updates."""
     at = count = 0
     while at < len(block) and block[at] & 0xE0 == 0x20:
         count += 1
@@ -215,9 +216,9 @@ def _check_updates(block: bytes) -> None:
 
 class Fields(list[Field]):
     """
-    The fields of a block that is remembered: whenever it comes again, these are given again, to be read only.
+    The fields of a block that is kept.  When it comes again, the same object is returned: don't change it.
 
-    @ivar meaning: what their reader has made of them, for itself; L{None} for nothing yet.
+    @ivar meaning: for the caller to keep what it has made of them; L{None} at first.
     """
 
     __slots__ = ("meaning",)
@@ -228,14 +229,13 @@ class Fields(list[Field]):
 
 
 class FieldDecoder:
-    """Reads field blocks, which have to be all that the peer writes, in this order."""
+    """Decodes field blocks: all that the peer has encoded, in the same order."""
 
     __slots__ = ("_decoder", "_dynamic", "_known")
 
     def __init__(self, max_list_size: int) -> None:
         """
-        @param max_list_size: bytes of fields, roughly, beyond which the library
-            gives a block up.
+        @param max_list_size: bytes of fields, roughly, beyond which the library refuses a block.
         """
         self._decoder = Decoder(max_list_size)
         self._dynamic: deque[Field] = self._decoder.header_table.dynamic_entries
@@ -243,10 +243,10 @@ class FieldDecoder:
 
     def decode(self, block: bytes) -> list[Field]:
         """
-        Read a block.
+        Decode a block.
 
-        @return: its fields; these are L{Fields} if it is one that may come again.
-        @raise hpack.HPACKError: if it is none, after which no other can be read.
+        @return: its fields; these are L{Fields} if the block is kept.
+        @raise hpack.HPACKError: if it is malformed, after which no other can be decoded.
         """
         known = self._known.get(block)
         if known is not None:
@@ -259,7 +259,7 @@ class FieldDecoder:
                 if len(block) <= KNOWN_BLOCK and len(fields) <= KNOWN_FIELDS:
                     fields = self._remember(block, fields)
                 return fields
-        self._known.clear()  # it may change what numbers stand for
+        self._known.clear()  # the block may change the table, and so what indexes refer to
         return cast("list[Field]", self._decoder.decode(block, raw=True))
 
     def _remember(self, block: bytes, fields: list[Field]) -> Fields:
@@ -269,14 +269,14 @@ class FieldDecoder:
         return known
 
     def _field(self, index: int) -> Field | None:
-        """Look a field up; L{None} if there is none."""
+        """Return the field with an index in the tables; L{None} if there is none."""
         if index <= _STATIC_SIZE:
             return _STATIC[index - 1] if index else None
         index -= _STATIC_SIZE + 1
         return self._dynamic[index] if index < len(self._dynamic) else None
 
     def _read_simple(self, block: bytes) -> list[Field] | None:
-        """Read a block that changes nothing and has nothing unusual; L{None} for every other."""
+        """Decode a block that leaves the table as it is; return L{None} for others, and for long literals."""
         fields: list[Field] = []
         dynamic = self._dynamic
         at = 0
@@ -303,12 +303,12 @@ class FieldDecoder:
 
     def _read_literal(self, block: bytes, at: int, fields: list[Field]) -> int:
         """
-        Read a field that is not to be remembered (RFC 7541 6.2.2, 6.2.3).
+        Decode a literal that is not indexed (RFC 7541 6.2.2, 6.2.3).
 
-        @param at: where its first byte ends.
-        @param fields: gets it.
-        @return: where it ends; 0 if it has anything unusual.
-        @raise IndexError: if it is not all there.
+        @param at: the index behind its first byte.
+        @param fields: the field is appended to this.
+        @return: the index behind it; 0 if it has a string of 127 bytes or more, or is incomplete.
+        @raise IndexError: if it is incomplete.
         """
         end = len(block)
         index = block[at - 1] & 0x0F

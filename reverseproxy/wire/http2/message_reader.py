@@ -1,5 +1,5 @@
 """
-Messages of HTTP/2 as they are read: streams with their bodies and trailers, and how they end.
+From frames of HTTP/2 to messages: streams with their bodies and trailers, and how they end.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from reverseproxy.wire.http2.outbound import NO_HEAD, StreamState
 from reverseproxy.wire.window import Reserve
 
 REMEMBERED_RESETS: Final = 256
-"""Streams that we reset and remember, as the peer may have sent more for them."""
+"""How many streams that we reset are remembered, as the peer may have sent more for them."""
 
 
 class MessageReader(FrameReader):
-    """The part of a connection that has its streams."""
+    """The part of a connection that receives messages on streams."""
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
         super().__init__(limits, reserve)
@@ -49,7 +49,7 @@ class MessageReader(FrameReader):
         raise NotImplementedError
 
     def _check_new(self, number: int) -> None:
-        """Find that a stream may be opened by the peer, or fail."""
+        """Refuse a stream that the peer may not open."""
         raise NotImplementedError
 
     def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
@@ -145,13 +145,13 @@ class MessageReader(FrameReader):
     # streams that end
 
     def _on_closed(self, number: int, stream: StreamState | None, kind: str) -> None:
-        """A frame came for a stream that the peer may not send it on."""
+        """Handle a frame on a stream that is over, or that the peer has ended."""
         if stream is not None:
             self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
         elif self._is_idle(number):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
         elif self._was_reset(number):
-            # It may have been under way when we reset the stream.
+            # The peer may have sent it before it knew of the reset.
             self._spend_control("frames on streams that were reset")
         else:
             self._spend_reset()
@@ -161,7 +161,7 @@ class MessageReader(FrameReader):
         return number in self._resets or number <= self._forgotten
 
     def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
-        """The peer broke the rules of one stream."""
+        """Reset a stream whose rules the peer has broken."""
         self._events.append((number, StreamReset(code, False, processed, reason)))
         self._spend_reset()
         self._reply(rst_stream(number, code))
@@ -174,7 +174,7 @@ class MessageReader(FrameReader):
             self._forgotten = max(self._forgotten, self._resets.popitem(last=False)[0])
 
     def _drop(self, number: int) -> None:
-        """Forget a stream, and what is kept for it."""
+        """Forget a stream, with all that waits to be sent on it."""
         stream = self._streams.pop(number, None)
         if stream is None:
             return
@@ -197,13 +197,13 @@ class MessageReader(FrameReader):
             self._complete(stream)
 
     def _complete(self, stream: StreamState) -> None:
-        """Both messages have come to their ends, as they should."""
+        """Forget a stream whose two messages are complete."""
         self._reset_budget.earn()
         self._control_budget.earn()
         self._drop(stream.id)
 
     def reset(self, number: int, code: int) -> None:
-        """End a stream now, if it has not ended."""
+        """Reset a stream, if it has not ended."""
         if number in self._streams:
             self._out.append(rst_stream(number, code))
             self._remember_reset(number)

@@ -1,22 +1,22 @@
 """
-What MOSN writes in HTTP/2 that RFC 9113 does not allow, and what it means by that.
+What MOSN sends in HTTP/2 that RFC 9113 does not allow, and how it is normalised.
 
-A message that breaks these rules is reset when it comes from anybody else.
-MOSN's ends of a tunnel write such ones in ordinary operation, and read each
-other's, so that here the fields are put in order first (seen in MOSN's
-C{pkg/module/http2} and C{pkg/stream/http2}):
+From any other peer such a message resets its stream.  MOSN's ends of a tunnel send
+them in ordinary operation, and accept each other's, so that on such connections the
+fields are normalised first (seen in MOSN's C{pkg/module/http2} and
+C{pkg/stream/http2}):
 
   - A C{content-length} of 0 in front of a body.  An agent with
-    C{http2_use_stream} looks how much of the body there is when it writes the
-    head, and there may be nothing yet; in the head of an answer to HEAD and of a
+    C{http2_use_stream} writes the length of what has come of the body when it
+    writes the head, which may be nothing; in the response to HEAD and in a
     304 it is always 0.  A server writes 0 where a request of HTTP/1 had a body
     of unknown length.
-  - Fields of HTTP/1, such as C{connection: keep-alive}, in answers of services
-    that speak that.
+  - Fields of HTTP/1, such as C{connection: keep-alive}, in responses of services
+    that speak HTTP/1.
   - C{te} with whatever a client of HTTP/1 had there.
 
-Whatever the fields say, it is the frames that end a body in HTTP/2; what goes on
-from here to a peer of HTTP/1 is framed anew.
+That is safe: in HTTP/2 frames end a body, whatever the fields say, and what is
+forwarded to a peer of HTTP/1 is framed anew.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TRAILERS: Final = (b"te", b"trailers")
 
 def mend_request(fields: Headers, ended: bool) -> Headers:
     """
-    Put the fields of a request from a MOSN server in order.
+    Normalise the fields of a request from a MOSN server.
 
     @param ended: whether there is neither body nor trailers.
     """
@@ -55,7 +55,7 @@ def mend_request(fields: Headers, ended: bool) -> Headers:
 
 def mend_response(fields: Headers, ended: bool, head_request: bool) -> Headers:
     """
-    Put the fields of a response from a MOSN agent in order.
+    Normalise the fields of a response from a MOSN agent.
 
     @param ended: whether there is neither body nor trailers.
     @param head_request: whether the request's method was HEAD.

@@ -2,7 +2,7 @@
 The sending half of a connection of HTTP/2.
 
 Bodies are kept by stream until the peer's windows and the caller have room for
-them, and go out in turns, one frame of each stream.
+them, and are sent in turns, one frame of each stream.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESUME_BELOW: Final = 16384
 """Bytes kept for a stream that was full, below which it wants more."""
 
 NO_HEAD: Final = -2
-"""In place of the length of a body: the head has not come that would say it."""
+"""In place of the length of a body: the head of the final response has not come."""
 
 TURN: Final = 65536
 """Bytes of bodies that one L{Http2Output.take} returns, if it is not told otherwise."""
@@ -43,24 +43,27 @@ TURN: Final = 65536
 
 class StreamState:
     """
-    One stream.
+    The state of one stream.
 
     @ivar remote_open: whether the peer may send more of its message.
-    @ivar local_open: whether we may.
+    @ivar local_open: whether we may send more of ours.
+    @ivar head_request: whether its request has the method HEAD.
     @ivar left: bytes of the peer's body still to come; -1 if it gave no length, and L{NO_HEAD}
         as long as the head of its final message has not come.
-    @ivar held: whether the window stays closed.
-    @ivar unconsumed: bytes that have come while it was.
-    @ivar credit: bytes passed on that the peer has not been told of.
-    @ivar window: bytes that the peer may send beyond what was passed on.
-    @ivar threshold: how much credit the peer is told of.
+    @ivar held: whether the window is not opened again; see C{Windows.hold}.
+    @ivar unconsumed: bytes that have come and were not passed on.
+    @ivar credit: bytes that were passed on and are in no WINDOW_UPDATE yet.
+    @ivar window: the size of the receive window in bytes, which may grow.
+    @ivar threshold: bytes of credit from which on WINDOW_UPDATE is sent.
     @ivar since: when the stream was opened, or a little before.
-    @ivar part: what was passed on since a certain time, once the peer was told of any.
-    @ivar pending: what we have to send.
-    @ivar trailers: what follows that, if it is all.
-    @ivar tunnel: whether it carries another protocol, with ends of its own.
+    @ivar part: how much was passed on since a certain time, once there was a WINDOW_UPDATE.
+    @ivar recv_window: bytes that the peer may send now.
+    @ivar send_window: bytes that we may send now.
+    @ivar pending: parts of our body that wait to be sent; C{pending_size} bytes.
+    @ivar trailers: the trailers behind them, once our message is complete; may be empty.
+    @ivar tunnel: whether it carries another protocol, whose two directions end on their own.
     @ivar ready: whether it waits for its turn to send.
-    @ivar full: whether the caller should pause.
+    @ivar full: whether more than L{STREAM_BUFFER} is pending, and the caller should pause.
     """
 
     __slots__ = (
@@ -119,7 +122,7 @@ class StreamState:
 
 class Http2Output:
     """
-    What is to be sent, and when.
+    The part of a connection that sends.
 
     @ivar drained: streams that were full and want more; the caller empties it.
     """
@@ -134,26 +137,26 @@ class Http2Output:
         self._peer_stream_window = DEFAULT_WINDOW
         self._peer_max_frame = DEFAULT_MAX_FRAME_SIZE
         self._ready: deque[StreamState] = deque()
-        self._fresh: list[StreamState] = []  # for which something came that is about to be passed on
+        self._fresh: list[StreamState] = []  # with bytes that came since the last call to take
 
     def _settle(self) -> None:
-        """What has come was passed on."""
+        """Note that all that has come was passed on."""
         raise NotImplementedError
 
     def _local_end(self, stream: StreamState) -> None:
-        """All of a message is sent."""
+        """Note that all of our message on a stream is sent."""
         raise NotImplementedError
 
     def _sent_frame(self) -> None:
-        """A frame of a body is sent."""
+        """Note that a frame of a body is sent."""
         raise NotImplementedError
 
     def take(self, limit: int = TURN) -> bytes:
         """
-        Take what is to be sent now.
+        Return the bytes to send now.
 
-        Call it again until it returns nothing, or the transport is full.  What has
-        come counts as passed on now.
+        Call it again until it returns nothing, or the transport is full.  All that
+        C{feed} has returned counts as passed on from now on.
 
         @param limit: bytes of bodies, roughly; 0 for none.
         """
@@ -218,7 +221,7 @@ class Http2Output:
         return sent
 
     def _send_end(self, stream: StreamState, done: bool) -> None:
-        """All of a message is sent, but for its trailers if it is not C{done}."""
+        """End our message on a stream, with its trailers if it is not C{done}."""
         if not done:
             assert stream.trailers is not None
             self._out.append(self._encode(stream.id, stream.trailers, True))
@@ -233,7 +236,7 @@ class Http2Output:
         return header_block(number, self._encoder.encode(fields), ended, self._peer_max_frame)
 
     def _sendable(self, number: int) -> StreamState | None:
-        """Find a stream that we may send on; it may have been reset meanwhile."""
+        """Return a stream if we may send on it; it may have been reset meanwhile."""
         stream = self._streams.get(number)
         if stream is None or not stream.local_open or stream.trailers is not None:
             return None
@@ -243,9 +246,9 @@ class Http2Output:
         """
         Send the head of a response.
 
-        Like all that sends on a stream, it does nothing if the stream has ended.
+        Like every method that sends on a stream, it does nothing if the stream has ended.
 
-        @param ended: whether that is all of it.
+        @param ended: whether the response has neither body nor trailers.
         """
         stream = self._sendable(number)
         if stream is not None:
@@ -255,7 +258,7 @@ class Http2Output:
                 self._local_end(stream)
 
     def send_data(self, number: int, data: bytes) -> None:
-        """Send a part of a body, as soon as it may be sent."""
+        """Send a part of a body, as soon as windows and turns allow."""
         stream = self._sendable(number)
         if stream is not None and data:
             stream.pending.append(data)
@@ -265,7 +268,7 @@ class Http2Output:
             self._queue(stream)
 
     def send_end(self, number: int, trailers: Headers) -> None:
-        """End a message behind what was sent."""
+        """End a message, behind what is pending."""
         stream = self._sendable(number)
         if stream is not None:
             stream.trailers = trailers
@@ -275,27 +278,27 @@ class Http2Output:
                 self._send_end(stream, not trailers)
 
     def is_full(self, number: int) -> bool:
-        """Whether a stream has enough to send; it is in L{drained} when it wants more."""
+        """Return whether a stream has enough pending; it is in L{drained} when it wants more."""
         stream = self._streams.get(number)
         return stream is not None and stream.full
 
     def unsent(self, number: int) -> int:
-        """How many bytes of a body wait to be sent on a stream; 0 if it has ended."""
+        """Return how many bytes are pending on a stream; 0 if it has ended."""
         stream = self._streams.get(number)
         return 0 if stream is None else stream.pending_size
 
     def has_ended(self, number: int) -> bool:
-        """Whether the peer has sent all of its message on a stream."""
+        """Return whether the peer has sent all of its message on a stream."""
         stream = self._streams.get(number)
         return stream is None or not stream.remote_open
 
     def credit(self, number: int) -> int:
-        """How many bytes of a body the peer lets us send on a stream now; 0 if it has ended."""
+        """Return the send window of a stream in bytes; 0 if it has ended."""
         stream = self._streams.get(number)
         return 0 if stream is None else stream.send_window
 
     def is_open(self, number: int) -> bool:
-        """Whether a stream has not ended in both directions."""
+        """Return whether a stream is open in at least one direction."""
         return number in self._streams
 
     def _apply_window(self, value: int) -> None:

@@ -5,19 +5,19 @@ An extended CONNECT (RFC 8441) is a GET without a body, for one protocol.  Other
 have a method, a body in front of what the new protocol sends, or several
 protocols to choose from: docker's C{attach} and C{exec}, SPDY of Kubernetes.
 
-Two ends of this project tell each other in SETTINGS that they know more
-(L{reverseproxy.wire.http2.frames.Setting.UPGRADES}).  An extended CONNECT has a
-further pseudo-header then, C{:upgrade}, with the method, the length of the body
-and the protocols:
+Two ends of this project tell each other in SETTINGS that they support more
+(L{reverseproxy.wire.http2.frames.Setting.UPGRADES}; docs/wire-protocol.rst).  An
+extended CONNECT then has a further pseudo-header, C{:upgrade}, with the method, the
+length of the body and the protocols:
 
     :upgrade: POST 47 tcp
     :upgrade: POST chunked SPDY/3.1, websocket
 
-All other fields are those of the request, and what comes on the stream is what
-would come on the connection in HTTP/1: the body, in chunks if it has no length,
-and then the new protocol.  An answer of 200 that has C{:upgrade} as well stands
-for 101, and says what was chosen; any other is an answer like all others.  A 426
-says so what should have been asked for.
+All other fields are those of the request, and the stream carries what the
+connection would carry in HTTP/1: the body, chunked if it has no length, and then
+the new protocol.  A response of 200 with C{:upgrade} stands for 101, and names the
+protocol; any other is an ordinary response.  In a 426, C{:upgrade} names the
+protocols that the host demands.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def read_offer(value: bytes) -> Offer | None:
 
 def connect_protocol(head: Request) -> bytes:
     """
-    Find what an upgrade becomes for a peer that knows nothing but RFC 8441.
+    Return the C{:protocol} of an upgrade for a peer that supports only RFC 8441.
 
-    @return: the C{:protocol}; empty if there is no such way to ask for it.
+    @return: empty if an extended CONNECT can't express the upgrade.
     """
     if head.method != b"GET" or head.length:
         return b""
@@ -101,10 +101,10 @@ def connect_protocol(head: Request) -> bytes:
 
 def needs_upgrade(head: Request) -> bool:
     """
-    Tell whether a request had better fail than go on without its upgrade.
+    Return whether a request should fail rather than be forwarded without its upgrade.
 
-    It may go on (RFC 9110 7.8), but one that begins something would begin it,
-    for a client that takes no part in it.
+    RFC 9110 7.8 allows that, but a request with an effect would have it, and the
+    client could not take part in what it has started.
     """
     return head.length != 0 or head.method not in _SAFE or _WEBSOCKET in names_of(head.upgrade)
 
@@ -162,10 +162,10 @@ class Content:
 
 class ClientUpgrade:
     """
-    An upgrade as whoever asks for it sees it.
+    An upgrade at the end that asks for it.
 
-    The stream stays open behind the body, for the new protocol, until an answer
-    declines.
+    The stream stays open behind the body, for the new protocol, until a response
+    declines it.
 
     @ivar switched: whether it was accepted.
     @ivar declined: whether it was not.
@@ -181,7 +181,7 @@ class ClientUpgrade:
 
     def sends(self, events: Sequence[Event]) -> list[Event]:
         """
-        Write a part of the request as it goes out on the stream.
+        Convert events of the request to those of the stream.
 
         @return: bytes, and an end if the stream is to end.
         """
@@ -200,9 +200,9 @@ class ClientUpgrade:
 
     def receives(self, events: list[Event]) -> tuple[list[Event], list[Event]]:
         """
-        Look at what comes for the answer.
+        Split what comes on the stream.
 
-        @return: what belongs to it, and what to the new protocol.
+        @return: events of the response, and those of the new protocol.
         """
         if self.switched:
             return [], events

@@ -1,16 +1,15 @@
 """
-The receiving half's windows of a connection of HTTP/2.
+Flow control of what a connection of HTTP/2 receives (RFC 9113 5.2).
 
-A peer may send as much of a body as its window has.  The window is opened again
-as the body is passed on, and grows where the way is long
-(L{reverseproxy.wire.window}).  A stream that is L{Windows.hold} keeps its window
-closed, and the window of the connection is large enough for those of all
-streams, so that others don't notice.
+A peer may send as much of a body as the stream's window has.  The window is
+opened again as the body is passed on, and grows where the round trip is long
+(L{reverseproxy.wire.window}).  The window of a stream that is held
+(L{Windows.hold}) is not opened again; the window of the connection is large
+enough for those of all streams, so that it never stops others.
 
-How long a round trip takes is known from the peer's answer to our first
-SETTINGS, and asked with PING while much comes; see L{Growth.due}.  That a peer
-counts these against us is not to be feared: those that count forget all that
-they have counted when they send DATA.
+The round trip is measured by the acknowledgement of our first SETTINGS, and by
+PING while much comes; see L{Growth.due}.  Peers that limit PINGs reset their
+count when they send DATA, so that these do no harm.
 """
 
 from __future__ import annotations
@@ -26,15 +25,14 @@ from reverseproxy.wire.http2.outbound import Http2Output, StreamState
 from reverseproxy.wire.window import Growth, Reserve, Round
 
 PROBE: Final = b"far?"
-"""How the 8 bytes of our questions for the round trip begin; a number follows."""
+"""How the 8 bytes of PINGs that measure the round trip begin; a number follows."""
 
 
 class Windows(Http2Output):
     """
-    What a peer may send.
+    The part of a connection that keeps the windows of what it receives.
 
-    @ivar held: bytes that have come for streams that are L{hold}, and are not
-        passed on.
+    @ivar held: bytes that have come on streams that are held, and were not passed on.
     """
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None) -> None:
@@ -44,7 +42,7 @@ class Windows(Http2Output):
         self._recv_window = limits.connection_window
         self._recv_credit = 0
         self._recv_threshold = limits.connection_threshold
-        # Until the peer has acted on our settings it goes by the default.
+        # Until the peer has applied our SETTINGS it uses the default.
         self._stream_window = max(limits.stream_window, DEFAULT_WINDOW)
         self._growth = Growth(
             limits.stream_window, limits.max_window, limits.receive_budget, reserve or Reserve()
@@ -53,16 +51,16 @@ class Windows(Http2Output):
         self._stream_threshold = self._growth.threshold(limits.stream_window)
         self._greeted_at = inf  # when our first SETTINGS went out
         self._probes = 0
-        self._asked = 0  # PINGs that have not been answered
+        self._asked = 0  # PINGs that were not acknowledged
         self._probed_at = 0.0
 
     def greeted(self, now: float) -> None:
-        """Our SETTINGS are sent; their acknowledgement says how far away the peer is."""
+        """Note that our SETTINGS are sent: their acknowledgement gives the round trip."""
         if self._greeted_at > now:
             self._greeted_at = now
 
     def _consume(self, stream: StreamState | None, size: int) -> None:
-        """Open windows again by what was passed on, or dropped."""
+        """Open windows again by bytes that were passed on, or dropped."""
         self._recv_credit += size
         if self._recv_credit >= self._recv_threshold:
             self._out.append(window_update(0, self._recv_credit))
@@ -74,7 +72,7 @@ class Windows(Http2Output):
                 self._grant(stream)
 
     def _grant(self, stream: StreamState) -> None:
-        """Tell the peer what was passed on, and how the window of a stream has changed."""
+        """Send WINDOW_UPDATE for what was passed on of a stream, and for a change of its window."""
         credit, stream.credit = stream.credit, 0
         now = self._now
         if stream.part is None:
@@ -92,10 +90,10 @@ class Windows(Http2Output):
 
     def _settle(self) -> None:
         """
-        Open windows again by what has come, but for streams that are L{hold}.
+        Open windows again by all that has come, but for streams that are held.
 
-        That is not done as soon as it comes: whoever it is passed on to may
-        find only then that it is too much.
+        That is not done as soon as it comes: its receiver may only then decide to
+        hold the stream.
         """
         fresh = self._fresh
         for stream in fresh:
@@ -107,9 +105,9 @@ class Windows(Http2Output):
 
     def hold(self, number: int) -> None:
         """
-        Let the peer send no more for a stream than its window has.
+        Stop opening the window of a stream, as its receiver is slow.
 
-        What has come since the last C{take} counts as not passed on, too.
+        What has come since the last call to C{take} counts as not passed on, too.
         """
         stream = self._streams.get(number)
         if stream is not None and not stream.held:
@@ -118,7 +116,7 @@ class Windows(Http2Output):
 
     def release(self, number: int, now: float = 0.0) -> None:
         """
-        What came for a stream was passed on, and so will be what comes.
+        Open the window of a held stream again: all that came was passed on.
 
         @param now: the time in seconds.
         """
@@ -132,11 +130,11 @@ class Windows(Http2Output):
 
     def passed(self, number: int, left: int, now: float) -> None:
         """
-        Some of what came for a stream that is L{hold} was passed on meanwhile.
+        Note that some of what came on a held stream was passed on.
 
-        The peer is told of it at once, however little it is.
+        WINDOW_UPDATE is sent at once, however little it is.
 
-        @param left: bytes that were not.
+        @param left: bytes that were not passed on.
         @param now: the time in seconds.
         """
         stream = self._streams.get(number)
@@ -152,7 +150,7 @@ class Windows(Http2Output):
             self._grant(stream)
 
     def _let_go(self, stream: StreamState) -> None:
-        """A stream has ended, for which something came that was not passed on."""
+        """Drop what came on a stream that has ended and was not passed on."""
         if stream.held:
             self.held -= stream.unconsumed
         self._consume(None, stream.unconsumed)
@@ -160,7 +158,7 @@ class Windows(Http2Output):
 
     @property
     def holding(self) -> dict[int, int]:
-        """For each stream that is L{hold} how many bytes have come that were not passed on, if any have."""
+        """For each held stream that has any, how many bytes came and were not passed on."""
         return {
             stream.id: stream.unconsumed
             for stream in self._streams.values()
@@ -179,7 +177,7 @@ class Windows(Http2Output):
         return PROBE + (self._probes & 0xFFFFFFFF).to_bytes(4, "big")
 
     def _is_probe(self, data: bytes) -> bool:
-        """Find whether an answer is to a question for the round trip; only the last one counts."""
+        """Return whether a PING was acknowledged that measures the round trip; only the last one counts."""
         if data[:4] != PROBE:
             return False
         if self._probes and data == self._probe_data():
@@ -187,7 +185,7 @@ class Windows(Http2Output):
         return True
 
     def close_windows(self) -> None:
-        """Let go of what windows have grown by: the connection is lost."""
+        """Give back what windows have grown by: the connection is over."""
         self._growth.close()
         self.held = 0
         self._fresh.clear()
