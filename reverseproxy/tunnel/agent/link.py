@@ -1,8 +1,8 @@
 """
-An agent's connection to a tunnel server: greeting, then hosting.
+An agent's connection to a tunnel server: first the handshake, then a connection of the hosting listener.
 
-The link owns the connection until the server has accepted it, and hands it to
-the hosting listener then, with whatever came behind the response.
+The link is the connection's protocol until the server has accepted it; then the protocol of the hosting
+listener takes over, with all data behind the response.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 __all__ = ["AgentLink"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from random import random
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -26,147 +24,50 @@ from reverseproxy.cluster.handover import Handover
 from reverseproxy.errors import (
     ConnectionUnavailable,
     FrameError,
-    HandshakePostponed,
-    HandshakeRefused,
     ServerLeaves,
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
 from reverseproxy.logs import loss
-from reverseproxy.mux.session import GRACE, MuxSession
-from reverseproxy.mux.stream import MuxStream
+from reverseproxy.mux.session import MuxSession
 from reverseproxy.net.dead_peers import DEAD_PEER_TIMEOUT
 from reverseproxy.net.formatting import format_address
-from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.net.tcp_info import was_heard
 from reverseproxy.net.tcp_options import tune
 from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose, doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.tls.wording import explain
+from reverseproxy.tunnel.agent.connection_end import ConnectionEnd, Side
+from reverseproxy.tunnel.agent.greeting import Greeting, refusal_of
+from reverseproxy.tunnel.agent.link_terms import LinkHooks, LinkTerms, ignore_loss
+from reverseproxy.tunnel.agent.quiet_streams import QuietStreams, is_busy
 from reverseproxy.tunnel.agent.redial import EndedUnused
 from reverseproxy.tunnel.agent.service import HostedService
 from reverseproxy.tunnel.streams import StreamSettings
 from reverseproxy.wire.mosn.extensions import ServerAnnouncement
-from reverseproxy.wire.mosn.frames import ConnectionInit, Flag, FrameDecoder, InitResponse, Status, encode
+from reverseproxy.wire.mosn.frames import ConnectionInit, InitResponse, Status, encode
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 
 log = Logger()
 
 
-def _refusal(answer: InitResponse) -> HandshakeRefused:
-    """Say why the server does not accept us."""
-    announcement = ServerAnnouncement.from_extra(answer.extra)
-    if announcement is not None and announcement.retry_after:
-        return HandshakePostponed(answer.status, announcement.retry_after / 1000, announcement.reason)
-    told = "" if announcement is None or not announcement.reason else f": {announcement.reason}"
-    return HandshakeRefused(answer.status, f"{answer.status.meaning}{told}")
-
-
-class Side(Enum):
-    """Who has ended a connection, or its half of it, first."""
-
-    WE = "we"
-    SERVER = "server"
-
-
-def _ignore(reason: Failure) -> None:
-    """Stand in until somebody wants to hear of the loss."""
-
-
-def _stay(link: AgentLink) -> None:
-    """Stand in until somebody wants to know of a link that leaves."""
-
-
-def _nothing() -> None:
-    """Stand in until somebody wants to know of the end of the greeting."""
-
-
-def _never() -> bool:
-    """Stand in until somebody knows whether there may be another link in place of one that leaves."""
-    return False
-
-
-def _is_busy(protocol: Any) -> bool:
-    return IDrainable.providedBy(protocol) and protocol.busy
-
-
-class LinkHooks:
-    """
-    Whom an L{AgentLink} tells of what happens to it; each is there for one listener.
-
-    @ivar lost: called once with the reason when the connection is lost.
-    @ivar leaving: called with this link when the server wants another one in its place,
-        because it is about to leave or wants no more of this one, but requests are
-        under way, or may come; the slot is told that it is lost.
-    @ivar may_leave: whether there may be another link in place of one that still
-        has something under way.
-    @ivar hosted: called once with this link when the hosting listener has it.
-    @ivar greeted: called when the greeting is over, whatever has become of it; also
-        again when the connection is lost.
-    @ivar parted: called with this link when the connection is lost.
-    """
-
-    lost: Callable[[Failure], None] = staticmethod(_ignore)
-    leaving: Callable[[AgentLink], object] = staticmethod(_stay)
-    parted: Callable[[AgentLink], object] = staticmethod(_stay)
-    may_leave: Callable[[], bool] = staticmethod(_never)
-    hosted: Callable[[AgentLink], object] = staticmethod(_stay)
-    greeted: Callable[[], object] = staticmethod(_nothing)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkTerms:
-    """
-    How a link greets a server, and for whom.
-
-    @ivar make_init: makes the init frame, given our own address on this
-        connection.
-    @ivar sink: the hosting listener.
-    @ivar response_timeout: seconds that the server has for its answer.
-    @ivar secure: whether the connection is encrypted.
-    @ivar dead_peer_timeout: see L{tune}.
-    @ivar streams: how to carry many streams, if that was offered in the init
-        frame.
-    @ivar service: what the server is told of, if that was offered in the init
-        frame.
-    @ivar marks: whether the hosting listener can mark what it sends, as offered
-        in the init frame.
-    """
-
-    make_init: Callable[[str], ConnectionInit]
-    sink: IConnectionSink
-    response_timeout: float
-    secure: bool
-    dead_peer_timeout: float
-    streams: StreamSettings | None
-    service: HostedService | None
-    marks: bool
-
-
 class AgentLink(LinkHooks, Handover):
     """
-    See L{reverseproxy.tunnel.agent.slot_interfaces.SlotLink}.
+    A L{SlotLink<reverseproxy.tunnel.agent.slot_interfaces.SlotLink>}.
 
-    @ivar used: whether the server has sent anything after its answer, or has
-        opened a stream.
+    @ivar used: whether the server has sent anything after its response, or has opened a stream.
     @ivar gone: whether the connection is lost.
-    @ivar server_announced: whether the server is one of ours, so that what it
-        understands beyond MOSN may be used.
-    @ivar routes: those that the server has given to us, once it has accepted us.
     @ivar session: the connection's streams, if the server has agreed to them.
-    @ivar workers: how many connections with streams the server can share among its
-        processes; 0 if it says nothing of that.
+    @ivar workers: how many connections with streams the server can share among its processes; 0 if it
+        does not announce that.
     """
 
     transport: Any
     used = False
     gone = False
-    server_announced = False
-    routes = BroughtRoutes()
     session: MuxSession | None = None
     workers = 0
-    _end_seen: Side | None = None
-    _moves = False
+    _announcement: ServerAnnouncement | None = None
 
     def __init__(
         self,
@@ -180,95 +81,93 @@ class AgentLink(LinkHooks, Handover):
         service: HostedService | None = None,
         marks: bool = False,
     ) -> None:
-        """See L{LinkTerms}."""
+        """The parameters are those of L{LinkTerms}."""
         super().__init__()
         self._terms = LinkTerms(
             make_init, sink, response_timeout, secure, dead_peer_timeout, streams, service, marks
         )
-        self._quiet_since: dict[MuxStream, float] = {}
+        self._quiet = QuietStreams(clock)
+        self._end = ConnectionEnd()
         self._clock = clock
-        self._decoder = FrameDecoder(expect=frozenset({Flag.INIT_RESPONSE}))
-        self._greeting: Deferred[None] | None = None
-        self._deadline: LenientTimeout | None = None
+        self._greeting = Greeting(
+            clock,
+            response_timeout,
+            lambda: was_heard(self.transport, 0.0),
+            self.close,
+            lambda: self.greeted(),
+        )
         self._closing: DelayedClose | None = None
         self._hosted = False
 
     def connectionMade(self) -> None:
-        """Tune the connection; the greeting waits until it is asked for."""
+        """Set socket options; the handshake begins with L{greet}."""
         tune(self.transport, self._terms.dead_peer_timeout)
 
     @property
     def local_address(self) -> str:
-        """Our address on this connection, as the server sees it without NAT."""
+        """The connection's own address, which the server sees as its peer unless there is NAT."""
         return format_address(self.transport.getHost())
 
     @property
+    def server_announced(self) -> bool:
+        """Whether the server is one of this project, so that extensions of MOSN's protocol may be used."""
+        return self._announcement is not None
+
+    @property
+    def routes(self) -> BroughtRoutes:
+        """The routes that the server has granted, once it has accepted the connection."""
+        return BroughtRoutes() if self._announcement is None else self._announcement.routes
+
+    @property
+    def _moves(self) -> bool:
+        """Whether the server announces that it is about to leave."""
+        return self._announcement is not None and self._announcement.moves
+
+    @property
     def busy(self) -> bool:
-        """Whether a request or a session is under way."""
+        """Whether a request or a session is in progress."""
         if self.session is not None:
-            return any(_is_busy(stream.protocol) for stream in self.session.all)
-        return _is_busy(self.inner)
+            return any(is_busy(stream.protocol) for stream in self.session.all)
+        return is_busy(self.inner)
 
     def greet(self) -> Deferred[None]:
         """Send the init frame; see L{reverseproxy.tunnel.agent.slot_interfaces.SlotLink.greet}."""
-        greeting: Deferred[None] = Deferred(lambda _: self._abandon())
         if self.gone:
-            greeting.errback(Failure(ConnectionUnavailable("connection lost before the handshake")))
-            return greeting
-        self._greeting = greeting
-        self._deadline = LenientTimeout(self._clock, self._terms.response_timeout, self._too_late)
+            return fail(ConnectionUnavailable("connection lost before the handshake"))
+        greeting = self._greeting.begin()
         try:
             frame = encode(self._terms.make_init(self.local_address))
         except Exception as error:
-            # Such as a credential that does not fit into a frame: the next one may.
-            self._refuse(error)
+            # For example, a credential that does not fit into a frame: the next one may.
+            self._greeting.fail(error)
         else:
             self.transport.write(frame)
         return greeting
 
-    def _abandon(self) -> None:
-        # Forgotten first: the loss of the connection must not conclude what is cancelled.
-        self._greeting = None
-        self._conclude(None)
-        self.close()
-
-    def _too_late(self) -> None:
-        if was_heard(self.transport, 0.0):
-            # It is us who are late: the answer waits to be read.
-            self._deadline = LenientTimeout(self._clock, GRACE, self._too_late)
-            return
-        self._refuse(
-            ConnectionUnavailable(f"no answer to the handshake within {self._terms.response_timeout:g} s")
-        )
-
     def dataReceived(self, data: bytes) -> None:
-        """Wait for the answer; the hosted protocol takes over after it."""
+        """Expect the server's response; the hosted protocol takes over after it."""
         try:
-            answer = self._decoder.feed(data)
+            answer = self._greeting.feed(data)
         except FrameError as error:
-            self._refuse(error)
+            self._greeting.fail(error)
             return
         if answer is None:
             return
-        assert isinstance(answer, InitResponse)
-        if self._greeting is None:
+        if not self._greeting.waits:
             self.close()  # cancelled, or the server spoke before it was greeted
         elif answer.status != Status.SUCCESS:
-            self._refuse(_refusal(answer))
+            self._greeting.fail(refusal_of(answer))
         else:
             self._host(answer)
 
     def _host(self, answer: InitResponse) -> None:
-        announcement = ServerAnnouncement.from_extra(answer.extra)
-        self.server_announced = announcement is not None
+        announcement = self._announcement = ServerAnnouncement.from_extra(answer.extra)
         mux, window = "", 0
         if announcement is not None:
-            self.routes = announcement.routes
             mux, window = announcement.mux, announcement.window
-            self._moves = announcement.moves
             self.workers = announcement.workers if mux else 0
         if mux and (self._terms.streams is None or mux not in self._terms.streams.offer):
-            self._refuse(
+            self._greeting.fail(
                 ConnectionUnavailable(
                     f"the server wants to carry streams in a way that was not offered: {mux!r}"
                 )
@@ -284,11 +183,11 @@ class AgentLink(LinkHooks, Handover):
             service=self._terms.service if announcement is not None and announcement.tells else None,
             marked=announcement is not None and announcement.marks and self._terms.marks and not mux,
         )
-        # Concluded first: the hosted protocol may close the connection at once,
-        # and a slot must hear of the success before it hears of the loss.
+        # Concluded first: the hosted protocol may close the connection at once, and the slot must be
+        # told of the success before the loss.
         self._hosted = True
-        self._conclude(None)
-        surplus = self._decoder.take_surplus()
+        self._greeting.conclude(None)
+        surplus = self._greeting.take_surplus()
         try:
             self.hand_over(
                 self._carry(info, window) if mux else self._terms.sink.build_protocol(info), surplus
@@ -300,7 +199,7 @@ class AgentLink(LinkHooks, Handover):
             self.close()
 
     def _carry(self, info: ConnectionInfo, window: int) -> MuxSession:
-        """Make the session that feeds the hosting listener with streams."""
+        """Make the session that gives streams to the hosting listener."""
         streams = self._terms.streams
         assert streams is not None
 
@@ -322,14 +221,14 @@ class AgentLink(LinkHooks, Handover):
         return self.session
 
     def _server_leaves(self, seconds: float) -> None:
-        """The server is about to leave: this connection serves on, and another one is needed."""
-        going = self.session is not None and self.session.going  # as we leave, too
+        """Have the connection replaced, as the server is about to leave; it serves on."""
+        going = self.session is not None and self.session.going  # the agent leaves as well
         if self._closing is None and not self.gone and not going:
             self.leaving(self)
             self._tell_lost(Failure(ServerLeaves(seconds)))
 
     def _tell_of_service(self, info: ConnectionInfo) -> None:
-        """Tell the server now, and from now on, whether our service can be reached."""
+        """Report the health of the service to the server, now and from now on."""
         service, session = self._terms.service, self.session
         if service is not None and info.service is not None and session is not None and not self.gone:
             service.watch(session.tell)
@@ -337,11 +236,11 @@ class AgentLink(LinkHooks, Handover):
                 session.tell(False)
 
     def _server_goes(self) -> None:
-        """The server opens no more streams: those that are open finish, and another connection is needed."""
+        """Have the connection replaced, as the server opens no more streams; open ones are finished."""
         session = self.session
         assert session is not None
         if session.going:
-            return  # it has heard that we go, and there is nothing more to come
+            return  # the server answers this agent's GOAWAY
         session.go_away()
         if self._closing is None:
             self.leaving(self)
@@ -360,7 +259,7 @@ class AgentLink(LinkHooks, Handover):
         return self._hosted and not self.used and self.session is None
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
-        """Give reads to the hosted protocol; the first one marks the link as used."""
+        """Pass reads to the hosted protocol; the first one marks the link as used."""
         if not self._fresh:
             super().rebind(receive)
             return
@@ -373,7 +272,7 @@ class AgentLink(LinkHooks, Handover):
         super().rebind(first)
 
     def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
-        """Bytes that the hosted protocol does not see mark the link as used just so."""
+        """Wrap a callback for bytes that bypass the hosted protocol, which mark the link as used as well."""
         if not self._fresh:
             return super().telling(told)
 
@@ -383,23 +282,8 @@ class AgentLink(LinkHooks, Handover):
 
         return super().telling(first)
 
-    def _refuse(self, error: Exception) -> None:
-        self._conclude(Failure(error))
-        self.close()
-
-    def _conclude(self, result: Failure | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        greeting, self._greeting = self._greeting, None
-        if greeting is not None:
-            if result is None:
-                greeting.callback(None)
-            else:
-                greeting.errback(result)
-        self.greeted()
-
     def drain(self) -> None:
-        """Let what is hosted finish what it has begun, and have no more streams opened."""
+        """Let the hosted protocols finish their requests, and have no more streams opened."""
         session = self.session
         if session is None:
             if IDrainable.providedBy(self.inner):
@@ -412,21 +296,15 @@ class AgentLink(LinkHooks, Handover):
 
     def close_quiet(self, seconds: float) -> None:
         """
-        Close streams on which nothing has been under way for so long.
+        Close streams that have been idle for so many seconds.
 
-        Called again and again while the link drains.  It closes by itself when
-        there are no more streams, and the server has said that there will be none.
+        Called again and again while the link drains. The connection closes by itself when there are no
+        more streams, and the server has announced that there will be none.
         """
         session = self.session
         if session is None or not session.peer_going:
             return
-        now = self._clock.seconds()
-        since, self._quiet_since = self._quiet_since, {}
-        for stream in session.all:
-            if not _is_busy(stream.protocol):
-                began = self._quiet_since[stream] = since.get(stream, now)
-                if now - began >= seconds:
-                    stream.loseConnection()
+        self._quiet.close(session.all, seconds)
 
     @property
     def held(self) -> int:
@@ -437,11 +315,11 @@ class AgentLink(LinkHooks, Handover):
 
     @property
     def doing(self) -> list[str]:
-        """What is under way, in a word or two for each of it."""
+        """What is in progress, in a word or two each."""
         return [doing(each) for each in self._busy]
 
     def end(self, reason: str) -> None:
-        """End what is under way as its protocol has it; for a link that drains."""
+        """End what is in progress in the way of its protocol; for a link that drains."""
         for each in self._busy:
             end_session(each, reason)
 
@@ -449,10 +327,10 @@ class AgentLink(LinkHooks, Handover):
     def _busy(self) -> list[Any]:
         session = self.session
         hosted = [self.inner] if session is None else [stream.protocol for stream in session.all]
-        return [each for each in hosted if _is_busy(each)]
+        return [each for each in hosted if is_busy(each)]
 
     def close(self) -> None:
-        """Close the connection, once what the hosted protocol wrote is sent."""
+        """Close the connection once everything that the hosted protocol has written is sent."""
         if self.gone or self._closing is not None:
             return
         if not self._hosted:
@@ -465,37 +343,32 @@ class AgentLink(LinkHooks, Handover):
             lose_connection(self.transport)
 
     def writeConnectionLost(self) -> None:
-        """We send no more."""
-        self._end_seen = self._end_seen or Side.WE
+        """Note that this end has closed its half."""
+        self._end.note(Side.WE)
         super().writeConnectionLost()
 
-    def _see_end(self, reason: Failure) -> None:
-        """The connection is lost: find out who has ended it, unless that was seen before."""
-        if self._end_seen is None:
-            ours = getattr(self.transport, "disconnecting", False) or reason.check(ConnectionAborted)
-            self._end_seen = Side.WE if ours else Side.SERVER
-
     def _explain(self, reason: Failure) -> Failure:
-        """Say more of the end of the connection, if we know more."""
+        """Return a more precise reason for the loss of the connection, if one is known."""
         if self.session is not None:
             return Failure(ConnectionLost(self.session.reason)) if self.session.reason else reason
-        if self._end_seen is Side.SERVER and not self.used:
+        if self._end.by is Side.SERVER and not self.used:
             return Failure(EndedUnused())
         return reason
 
     def _tell_lost(self, reason: Failure) -> None:
-        lost, self.lost = self.lost, _ignore
+        lost, self.lost = self.lost, ignore_loss
         lost(reason)
 
     def readConnectionLost(self) -> None:
         """
-        The server sends no more: what it has asked for is answered, but not waited for.
+        Note that the server has closed its half: requests in progress are answered, and the connection
+        is replaced meanwhile.
 
-        It may be a client at the other end of a session, or the server may be
-        gone, and then the slot should not be.
+        The server may pass on the half-close of a client, or may be gone; in the latter case the slot
+        should have another connection.
         """
-        self._end_seen = self._end_seen or Side.SERVER
-        busy = self.busy  # which is also said of one that closes because of this
+        self._end.note(Side.SERVER)
+        busy = self.busy  # it would also be true of a protocol that closes because of this
         super().readConnectionLost()
         if (
             busy
@@ -512,19 +385,21 @@ class AgentLink(LinkHooks, Handover):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""
         self.gone = True
-        self._see_end(reason)  # before the hosted protocol closes what is closed
+        self._end.lost(self.transport, reason)  # before the hosted protocol closes the transport
         if self._closing is not None:
             self._closing.stop()
-        self._quiet_since.clear()
+        self._quiet.clear()
         if self._terms.service is not None and self.session is not None:
             self._terms.service.unwatch(self.session.tell)
         try:
             super().connectionLost(reason)
         except Exception:
-            self._hosted_failed()  # which must not keep the slot from hearing of the loss
-        self._conclude(Failure(ConnectionUnavailable(f"lost during the handshake: {explain(loss(reason))}")))
+            self._hosted_failed()  # the slot must hear of the loss nevertheless
+        self._greeting.conclude(
+            Failure(ConnectionUnavailable(f"lost during the handshake: {explain(loss(reason))}"))
+        )
         if self._hosted:
             self._tell_lost(self._explain(reason))
         else:
-            self.lost = _ignore
+            self.lost = ignore_loss
         self.parted(self)
