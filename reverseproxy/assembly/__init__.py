@@ -1,1 +1,1 @@
-"""From configurations to what serves, one after the other."""
+"""Build the running objects of a configuration, and replace them on a reload."""

@@ -1,4 +1,4 @@
-"""What may change by which somebody does not qualify any more that was let in."""
+"""Watch the files that decide which agents and clients are admitted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = Logger()
 
 
 class AdmissionWatch:
-    """Looks at the files of listeners' certificates, and of tokens, every second."""
+    """Polls the files of listeners' certificates and of tokens every second."""
 
     def __init__(self, world: World, contexts: Callable[[], Iterable[Any]]) -> None:
         """
-        @param contexts: those of listeners.
+        @param contexts: returns the TLS contexts of listeners.
         """
         self._world = world
         self._contexts = contexts
@@ -29,17 +29,17 @@ class AdmissionWatch:
         self._loop.clock = world.reactor
 
     def start(self) -> None:
-        """Begin.  Harmless if it has begun."""
+        """Start polling; does nothing if it is started."""
         if not self._loop.running:
             self._loop.start(LOOK, now=False)
 
     def stop(self) -> None:
-        """End.  Harmless if it has not begun."""
+        """Stop polling; does nothing if it is not started."""
         if self._loop.running:
             self._loop.stop()
 
     def look(self) -> None:
-        """Look now."""
+        """Poll the files now."""
         for tls in self._contexts():
             try:
                 tls.reload_if_changed()

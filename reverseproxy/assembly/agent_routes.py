@@ -1,4 +1,4 @@
-"""From C{agent_routes} of a tunnel filter to what gives agents the routes that they ask for."""
+"""Build the routes that agents may bring, from C{agent_routes} of a tunnel filter."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def build_agent_routes(
     tally: Callable[[str], RequestTally | None],
 ) -> AgentRoutes:
     """
-    Make it.
+    Build what grants agents the routes that they request.
 
     @param router: finds a router by its name.
-    @param listener: where agents bring them.
-    @param template: what the clusters of agents are like.
+    @param listener: the name of the tunnel listener.
+    @param template: the configuration of the agents' clusters.
     """
     surface = RouteSurface(
         config,
@@ -63,5 +63,5 @@ def _make_cluster(world: World, config: ClusterConfig) -> Cluster:
         world.siblings.share(cluster)
     world.watch(cluster)
     if world.fleet is not None:
-        world.reactor.callLater(0, world.fleet.share, cluster)  # once it is one of all clusters
+        world.reactor.callLater(0, world.fleet.share, cluster)  # once it is added to the clusters
     return cluster

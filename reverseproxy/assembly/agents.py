@@ -1,4 +1,4 @@
-"""From the agents of a configuration to those that dial."""
+"""Build the tunnel agents of a configuration."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from reverseproxy.wire.mosn.extensions import Announcement
 @dataclass(frozen=True, slots=True)
 class AgentParts:
     """
-    An agent as one configuration has it.
+    An agent, and the configuration that it was built from.
 
-    @ivar config: its part of that, with this process's share of its connections.
-    @ivar tls: towards its servers.
-    @ivar raw: whether its listener relays bytes, whatever they are.
-    @ivar speaks: what protocols its listener takes; empty if it takes any.
+    @ivar config: its configuration, with this process's share of its connections.
+    @ivar tls: the TLS to its servers.
+    @ivar raw: whether its listener relays bytes of any protocol.
+    @ivar speaks: the protocols that its listener accepts; empty for any.
     """
 
     config: TunnelAgentConfig
@@ -57,10 +57,12 @@ class AgentParts:
 @dataclass(slots=True)
 class Surroundings:
     """
-    What agents lead to.
+    The listeners and clusters behind agents.
 
+    @ivar config: the whole configuration.
+    @ivar listeners: by name.
     @ivar clusters: by name.
-    @ivar reaches: which of their hosts can be reached, by cluster.
+    @ivar reaches: tracks which of their hosts can be reached, by cluster.
     """
 
     config: Config
@@ -69,12 +71,12 @@ class Surroundings:
     reaches: dict[str, Reach] = field(default_factory=dict)
 
     def relays(self, listener: str) -> bool:
-        """Whether a listener relays bytes, whatever they are."""
+        """Return whether a listener relays bytes of any protocol."""
         [config] = [each for each in self.config.server.listeners if each.name == listener]
         return _relays(config)
 
     def speaks(self, listener: str) -> tuple[str, ...]:
-        """The only protocols that a listener takes; empty if it takes any, or that is not known."""
+        """Return the only protocols that a listener accepts; empty if it accepts others, too."""
         [config] = [each for each in self.config.server.listeners if each.name == listener]
         filters = [each.config for each in config.filter_chain.filters]
         found: set[str] = set()
@@ -85,11 +87,11 @@ class Surroundings:
         return tuple(sorted(found))
 
     def hosts_alike(self, parts: AgentParts, listener: str) -> bool:
-        """Whether an agent tells its servers the same of a listener as a new one would."""
+        """Return whether an agent's announcement of a listener is still right."""
         return parts.raw is self.relays(listener) and parts.speaks == self.speaks(listener)
 
     def clusters_of(self, listener: str) -> list[str]:
-        """The clusters that a listener leads to, if of all of them it can be known whether they are there."""
+        """Return the clusters behind a listener; empty if the reachability of one can't be tracked."""
         found = destinations(self.config, listener)
         with_hosts = {each.name for each in self.config.cluster_manager.clusters if each.hosts}
         return sorted(found) if found and found <= with_hosts & self.clusters.keys() else []
@@ -114,7 +116,7 @@ class AgentBuilder:
         """
         Build an agent.
 
-        @param index: its place in the document.
+        @param index: its index among C{extends}.
         """
         world, findings = self._world, self._findings
         path = _AGENTS / index / "config"
@@ -127,7 +129,7 @@ class AgentBuilder:
             )
             self._look_for_credential(credentials, path / "credential_config")
         agent_id = new_agent_id()
-        # Bounds of what is announced are a matter of the configuration, not of each dial.
+        # Check the limits of the announcement now, rather than at each connect.
         findings.attempt(path / "metadata", partial(Announcement, agent_id, metadata=config.metadata))
         contexts: dict[str, ClientTls] = {}
 
@@ -135,7 +137,7 @@ class AgentBuilder:
             assert config.tls_context is not None
             name = host_of(server)
             if name not in contexts:
-                # The servers share one: the system's authorities take a megabyte each time.
+                # The servers share one context: the system's authorities take a megabyte each time.
                 one = next(iter(contexts.values()), None)
                 if one is not None:
                     contexts[name] = one.named(name)
@@ -145,7 +147,7 @@ class AgentBuilder:
             return contexts[name]
 
         if config.tls_context is not None:
-            # Servers that a lister finds are not known yet, but the files are.
+            # The servers of a lister are not known yet, but the files are.
             for server in config.server_list or ("localhost:0",):
                 findings.attempt(path / "tls_context", partial(client_tls, server))
         raw = self._around.relays(config.hosting_listener)
@@ -169,7 +171,7 @@ class AgentBuilder:
     def _discover(
         self, config: TunnelAgentConfig, path: Place
     ) -> Callable[[Callable[[Sequence[Target]], None]], Discovery]:
-        """Make what finds an agent's servers, given whom to tell of them."""
+        """Return a function that starts the discovery of an agent's servers, given the callback for them."""
         reactor, random = self._world.reactor, self._world.random
         dynamic = config.dynamic_server_list_config
         lister = None
@@ -196,10 +198,11 @@ class AgentBuilder:
 
     def adapt(self, index: int, config: TunnelAgentConfig, old: AgentParts) -> AgentParts | None:
         """
-        Get ready to give an agent other settings, if its connections can go on with them.
+        Prepare to change the settings of a running agent, if its connections can stay.
 
-        @param index: its place in the document.
-        @return: what it will be after L{Agent.adapt}; L{None} if it has to be another one.
+        @param index: its index among C{extends}.
+        @return: the agent with its new configuration, for L{Agent.adapt}; L{None} if it has to
+            be replaced.
         """
         if config.model_copy(update={name: getattr(old.config, name) for name in ADAPTABLE}) != old.config:
             return None
@@ -212,7 +215,7 @@ class AgentBuilder:
         return replace(old, config=config)
 
     def follow(self, parts: Sequence[AgentParts]) -> None:
-        """Let agents follow whether what they make reachable can be reached, if that can be known."""
+        """Have agents report whether the clusters behind their listeners can be reached."""
         around = self._around
         wanted: dict[str, list[float]] = {}
         for each in parts:
@@ -235,7 +238,7 @@ class AgentBuilder:
                 service.follow([around.reaches[name] for name in names])
 
     def _look_for_credential(self, source: ICredentialSource | None, path: Place) -> None:
-        """Note a credential that isn't there now; it may come, as each dial looks for it anew."""
+        """Report a missing credential; it may be added later, as it is read again for each connect."""
         check = None if source is None else ICredentialCheck(source, None)
         if check is not None:
             try:

@@ -1,10 +1,10 @@
 """
-Everything that one configuration describes, built; and the step from one to the next.
+The running objects of one configuration, and the change from one configuration to the next.
 
-An L{Assembly} is built beside the one that is in use, with which it shares whatever
-is the same.  If anything of it can't be had, such as a certificate or an address, it
-is discarded, and nothing has changed.  Else L{Assembly.commit} puts it into use in one
-step, without the reactor in between, and lets go of what is not needed any more.
+An L{Assembly} is built beside the one in use, with which it shares whatever has not
+changed.  If a part can't be built, such as a certificate or an address, it is discarded,
+and nothing has changed.  Otherwise L{Assembly.commit} takes it into use in one step,
+without returning to the reactor, and releases what is not needed any more.
 """
 
 from __future__ import annotations
@@ -39,28 +39,29 @@ from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
 log = Logger()
 
 LOGS_LINGER = 5.0
-"""Seconds for which an access log that is no more stays open, beyond what requests may take."""
+"""Seconds for which a removed access log stays open after the timeout of requests in progress."""
 
 
 class Assembly:
     """
-    What one configuration describes.
+    The running objects of one configuration.
 
     @ivar config: the configuration.
-    @ivar findings: what only building has shown.
+    @ivar findings: the problems and warnings of building.
     @ivar clusters: by name.
     @ivar listeners: by name.
-    @ivar successions: agents that will end, each with the one that takes its place; and new ones.
-    @ivar agents: those that are enabled and have a share for this process, by their
-        place among all agents of the configuration.
+    @ivar successions: pairs of a stopping agent and its replacement; L{None} for no replacement, or
+        for a new agent that replaces none.
+    @ivar agents: the enabled agents with a share for this process, by their index among all
+        agents of the configuration.
     """
 
     def __init__(self, world: World, config: Config, old: Assembly | None = None, dry: bool = False) -> None:
         """
         Build what is new; nothing is in use, bound or dialled yet.
 
-        @param old: what is in use.
-        @param dry: only to see whether it can be built.
+        @param old: the assembly in use; L{None} at the start.
+        @param dry: whether to only check that it can be built.
         """
         self.config = config
         self.findings = Diagnostics(world.file)
@@ -69,7 +70,7 @@ class Assembly:
         self._steps: list[Callable[[], object]] = []
         self._ports: dict[str, BoundPort] = {}
         self.has_admin = config.admin is not None and bool(config.admin.bound)
-        # In a fleet, operators ask elsewhere for what is to be done to agents here.
+        # In a fleet, operators may use the admin API of another server for agents of this one.
         self.counts = self.has_admin or world.counted or config.fleet is not None
         options = None if config.tracing is None else config.tracing.options
         if old is None and options is not None:
@@ -117,11 +118,11 @@ class Assembly:
         self.successions: list[tuple[Agent | None, Agent | None]] = []
         self.agents = self._build_agents()
 
-    # what there is
+    # parts
 
     @property
     def access_logs(self) -> Iterator[AccessLog]:
-        """All of them that are open."""
+        """The open access logs."""
         for parts in self.listeners.values():
             for _, each in parts.logs:
                 yield each
@@ -129,20 +130,20 @@ class Assembly:
 
     @property
     def client_contexts(self) -> list[Any]:
-        """What hosts and servers are dialled with."""
+        """The TLS contexts of connections to hosts and to tunnel servers."""
         found: list[Any] = [parts.tls for parts in self.clusters.values() if parts.tls is not None]
         found += [tls for parts in self.agents.values() for tls in parts.tls]
         return list(dict.fromkeys(found))
 
     @property
     def server_contexts(self) -> list[Any]:
-        """What clients and agents connect with."""
+        """The TLS contexts of listeners."""
         return [parts.tls for parts in self.listeners.values() if parts.tls is not None]
 
     # building
 
     def _change_directory(self, old: Assembly) -> None:
-        """Get ready to keep the directory of the fleet otherwise."""
+        """Prepare a change of C{fleet.etcd}."""
         fleet, before, config = self._world.fleet, old.config.fleet, self.config.fleet
         if fleet is None or before is None or config is None or before.etcd == config.etcd:
             return
@@ -165,7 +166,7 @@ class Assembly:
         return parts
 
     def _shares_of(self, config: Config) -> list[TunnelAgentConfig | None]:
-        """This process's share of each agent; L{None} if there is none."""
+        """Return this process's share of each agent; L{None} for an agent without one."""
         worker = self._world.worker
         shares: list[TunnelAgentConfig | None] = []
         for index, extension in enumerate(config.extends):
@@ -176,12 +177,12 @@ class Assembly:
         return shares
 
     def _places(self) -> list[int]:
-        """The places of agents in the document."""
+        """Return the indices of agents among C{extends}."""
         extends = enumerate(self.config.extends)
         return [index for index, each in extends if isinstance(each.config, TunnelAgentConfig)]
 
     def _pairing(self) -> Pairing:
-        """Which agent is which of those that are in use; agents are numbered among those with a share."""
+        """Match the agents with those in use; both are numbered among the agents with a share."""
         before = () if self._old is None else tuple(parts.config for parts in self._old.agents.values())
         return pair_agents(before, [share for share in self._shares if share is not None])
 
@@ -217,7 +218,7 @@ class Assembly:
 
     def bind(self) -> None:
         """
-        Bind the addresses that are not bound yet, beside those that are; what can't be is noted.
+        Bind the new addresses beside the present ones; errors are added to C{findings}.
 
         To be called before L{commit}, and in the same turn of the reactor.
         """
@@ -236,14 +237,14 @@ class Assembly:
                 self.findings.add(Problem.at(LISTENERS / index / "address", str(error)))
 
     def _gives_away(self, owner: str | None, address: object) -> bool:
-        """Whether a listener has an address that it will not have any more, so that another one can."""
+        """Return whether a listener gives its address up, so that another one can take the socket over."""
         if owner is None:
             return False
         parts = self.listeners.get(owner)
         return parts is None or binding_of(parts.config) != address
 
     def _move_ports(self) -> None:
-        """Give each listener its address: its own, one of another listener, or one that is new."""
+        """Move the listening sockets: to each listener its own, that of another one, or a new one."""
         assert self._old is not None
         free: dict[object, BoundPort] = {}
         for name, parts in self._old.listeners.items():
@@ -263,10 +264,10 @@ class Assembly:
         for port in free.values():
             port.door.listener.close_port(port)
 
-    # taking it into use
+    # committing
 
     def discard(self) -> None:
-        """It is not wanted: let go of what is new."""
+        """Release what is new, as this assembly is not taken into use."""
         for name, port in self._ports.items():
             self.listeners[name].listener.close_port(port)
         self._ports.clear()
@@ -274,7 +275,7 @@ class Assembly:
             each.close()
 
     def commit(self) -> None:
-        """Put it into use, and let go of what is not used any more."""
+        """Take this assembly into use, and release what is not used any more."""
         world, old = self._world, self._old
         before = {} if old is None else old.clusters
         for name, cluster in self.clusters.items():
@@ -321,7 +322,7 @@ class Assembly:
                     )
             if not self.counts:
                 world.tallies.pop(name, None)
-        # Those that agents have brought stay.
+        # Listeners that agents have brought stay.
         for name in before:
             world.listeners.pop(name, None)
         world.listeners.update((name, parts.listener) for name, parts in self.listeners.items())
@@ -340,7 +341,7 @@ class Assembly:
             self._move_ports()
 
     def _leave(self, old: Assembly) -> None:
-        """Let go of what was in use."""
+        """Release what only the old assembly has used."""
         world = self._world
         seconds = self.config.server.graceful_timeout
         for name, listener in old.listeners.items():
@@ -362,16 +363,16 @@ class Assembly:
                 each.flush()
                 world.reactor.callLater(seconds + LOGS_LINGER, each.close)
 
-    # what is different, as long as it has not been taken into use
+    # differences from the assembly in use, before the commit
 
     @property
     def new_clusters(self) -> list[str]:
-        """The names of clusters that were not in use before."""
+        """The names of new clusters."""
         before = {} if self._old is None else self._old.clusters
         return [name for name in self.clusters if name not in before]
 
     @property
     def departing(self) -> list[ListenerParts]:
-        """Listeners that will be no more."""
+        """The listeners that are removed."""
         before = {} if self._old is None else self._old.listeners
         return [parts for name, parts in before.items() if name not in self.listeners]

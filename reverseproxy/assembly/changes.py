@@ -1,8 +1,8 @@
 """
-What is different in another configuration: pure.
+Compare two configurations: pure.
 
-The parts are compared as they are meant, not as they are written: a router in a
-file of its own is the same as one in the document.
+The models are compared, not the text: a router in a file of its own is equal to the
+same router in the document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESTART: Final[Mapping[str, str]] = {
     "servers[0].max_log_size_per_hour": "the log has its share of this since it was opened",
     "tracing": "spans that were begun are still to be sent to where the process sends them",
 }
-"""The keys that are known to take effect with a restart only, and why."""
+"""The keys that take effect only with a restart, with the reasons."""
 
 _PARTS: Final = frozenset({"servers", "cluster_manager", "extends", "admin", "fleet"})
 _PARTS_OF_SERVER: Final = frozenset({"listeners", "routers"})
@@ -34,7 +34,7 @@ _PARTS_OF_SERVER: Final = frozenset({"listeners", "routers"})
 @dataclass(frozen=True, slots=True)
 class Delta:
     """
-    What has changed among things that have names.
+    The differences between two sets of named objects.
 
     @ivar added: in the order of the new configuration, as is C{changed}.
     @ivar removed: in the order of the old one.
@@ -49,7 +49,7 @@ class Delta:
 
     @classmethod
     def of(cls, old: Mapping[str, _T], new: Mapping[str, _T]) -> Delta:
-        """Compare what there is by name."""
+        """Compare two mappings by name."""
         return cls(
             tuple(name for name in new if name not in old),
             tuple(name for name, value in new.items() if name in old and old[name] != value),
@@ -57,7 +57,7 @@ class Delta:
         )
 
     def to_json(self) -> dict[str, list[str]]:
-        """The same as JSON has it."""
+        """Return the same as JSON."""
         return {"added": list(self.added), "changed": list(self.changed), "removed": list(self.removed)}
 
     def __str__(self) -> str:
@@ -68,13 +68,13 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Changes:
     """
-    What is different in another configuration.
+    The differences between two configurations.
 
     @ivar listeners: by name, as are C{clusters} and C{routers}.
     @ivar agents: by cluster and hosting listener.
-    @ivar admin: whether the admin API is another one.
-    @ivar settings: other keys that count at once.
-    @ivar restart: keys that do not count before a restart, with the reason.
+    @ivar admin: whether the admin API has changed.
+    @ivar settings: other changed keys that take effect at once.
+    @ivar restart: changed keys that take effect only with a restart, with the reasons.
     """
 
     listeners: Delta
@@ -90,7 +90,7 @@ class Changes:
         return any(parts) or bool(self.settings or self.restart)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Return the same as JSON."""
         return {
             "listeners": self.listeners.to_json(),
             "clusters": self.clusters.to_json(),
@@ -102,7 +102,7 @@ class Changes:
         }
 
     def __str__(self) -> str:
-        """A few words for a log."""
+        """Return a summary for the log."""
         parts = (
             ("listeners", self.listeners),
             ("clusters", self.clusters),
@@ -117,7 +117,7 @@ class Changes:
 
 
 def compare(old: Config, new: Config) -> Changes:
-    """Find out what is different in a new configuration."""
+    """Return the differences between two configurations."""
     settings: list[str] = []
     restart: dict[str, str] = {}
     for key in _differing(old, new, _PARTS):
@@ -155,7 +155,7 @@ def compare(old: Config, new: Config) -> Changes:
 def _compare_fleets(
     old: FleetConfig | None, new: FleetConfig | None, settings: list[str], restart: dict[str, str]
 ) -> None:
-    """Find out what is different with the fleet: all counts with a restart, but how etcd is reached."""
+    """Compare C{fleet}: all changes need a restart, except those of how etcd is reached."""
     if old is None or new is None or old.etcd is None or new.etcd is None:
         if old != new:
             restart["fleet"] = "a server joins a fleet when it starts, and leaves it when it stops"
@@ -179,13 +179,13 @@ _LIVE: Final = frozenset(
         "graceful_timeout",
     }
 )
-"""Keys of the server that are looked at whenever they matter, or are told to whom they concern."""
+"""Keys of the server that take effect at once: they are read at each use, or applied by the commit."""
 
 
 def _differing(
     old: Config | ServerConfig, new: Config | ServerConfig, parts: frozenset[str]
 ) -> Iterator[str]:
-    """Keys that are acted on, and have other values."""
+    """Return the keys with different values, among those that are acted on."""
     for name in acted_keys(type(old)):
         if name not in parts and getattr(old, name) != getattr(new, name):
             yield name
@@ -193,15 +193,15 @@ def _differing(
 
 class Pairing(NamedTuple):
     """
-    Which agent of a new configuration is which of an old one.
+    The agents of a new configuration matched with those of an old one.
 
-    Agents have no names: equal ones are the same, and then those with the same
+    Agents have no names: equal ones are matched first, and then those with the same
     cluster and hosting listener, in their order.
 
-    @ivar same: the number in the new configuration, and that in the old one.
-    @ivar changed: the same, of agents that are different.
-    @ivar added: numbers in the new one.
-    @ivar removed: numbers in the old one.
+    @ivar same: equal agents: the index in the new configuration to that in the old one.
+    @ivar changed: agents with differences, likewise.
+    @ivar added: indices in the new configuration.
+    @ivar removed: indices in the old one.
     """
 
     same: dict[int, int]
@@ -210,7 +210,7 @@ class Pairing(NamedTuple):
     removed: tuple[int, ...]
 
     def delta(self, old: Sequence[TunnelAgentConfig], new: Sequence[TunnelAgentConfig]) -> Delta:
-        """The same in names for people."""
+        """Return the same by names, for people."""
         return Delta(
             tuple(_name_of(new[number]) for number in self.added if new[number].enable),
             tuple(
@@ -227,7 +227,7 @@ def _name_of(agent: TunnelAgentConfig) -> str:
 
 
 def pair_agents(old: Sequence[TunnelAgentConfig], new: Sequence[TunnelAgentConfig]) -> Pairing:
-    """Find out which agent is which."""
+    """Match the agents of two configurations."""
     left = dict(enumerate(old))
     same: dict[int, int] = {}
     for number, agent in enumerate(new):

@@ -1,4 +1,4 @@
-"""From the clusters of a configuration to those that serve."""
+"""Build and change the clusters of a configuration."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ log = Logger()
 @dataclass(frozen=True, slots=True)
 class ClusterParts:
     """
-    A cluster as one configuration has it.
+    A cluster, and the configuration that it was built from.
 
-    @ivar config: its part of that.
-    @ivar static: the hosts that it gives.
-    @ivar tls: what they are dialled with; L{None} for plaintext, and if there are none.
+    @ivar config: its configuration.
+    @ivar static: its configured hosts.
+    @ivar tls: the TLS to these hosts; L{None} for plaintext, and if there are none.
     """
 
     config: ClusterConfig
@@ -51,7 +51,7 @@ _CLUSTERS: Final = _MANAGER / "clusters"
 
 
 class ClusterBuilder:
-    """Builds the clusters of one configuration, or what has changed of them."""
+    """Builds the clusters of one configuration, or changes those that are there."""
 
     def __init__(self, world: World, findings: Diagnostics, tunnels: bool) -> None:
         """
@@ -61,14 +61,14 @@ class ClusterBuilder:
         self._findings = findings
         self._tunnels = tunnels
         self._shared: dict[int, tuple[TlsContextConfig, ClientTls]] = {}
-        """By the identity of their configuration, which is kept so that nothing else has it."""
+        """By the C{id} of their configuration, which is kept so that its id is not reused."""
         self._checkers = rpc_checkers(world.reactor)
 
     def build(self, index: int, config: ClusterConfig) -> ClusterParts:
         """
         Build a cluster, with its hosts.
 
-        @param index: its place in the document.
+        @param index: its index in the document.
         """
         world = self._world
         path = _CLUSTERS / index
@@ -88,9 +88,9 @@ class ClusterBuilder:
         self, index: int, config: ClusterConfig, old: ClusterParts
     ) -> tuple[ClusterParts, Callable[[], None]]:
         """
-        Get ready to change a cluster.
+        Prepare a change of a cluster.
 
-        @return: what it will be, and what makes it that.
+        @return: the cluster with its new configuration, and a function that applies the change.
         """
         world = self._world
         if self._tunnels and old.cluster.find_task(Stalls) is None:
@@ -148,14 +148,14 @@ class ClusterBuilder:
         return host_maker(cluster, config, self._world.reactor, tls)
 
     def _client_tls(self, context: TlsContextConfig, name: str, path: Place) -> ClientTls:
-        # The hosts of a cluster share one: the system's authorities take a megabyte each time.
+        # The hosts of a cluster share one context: the system's authorities take a megabyte each time.
         tls = ClientTls(context, name, path)
         self._shared[id(context)] = context, tls
         tell_of_expiry(self._findings, tls)
         return tls
 
     def prepare(self, parts: ClusterParts, dialect: Dialect | None) -> None:
-        """Let an RPC protocol send heartbeats to hosts of agents that have had no request yet."""
+        """Start or stop heartbeats of an RPC protocol to hosts of agents before their first request."""
         cluster = parts.cluster
         old = cluster.find_task(Readiness)
         if (None if old is None else old.dialect.key) == (None if dialect is None else dialect.key):
@@ -166,7 +166,7 @@ class ClusterBuilder:
             cluster.add_task(Readiness(dialect, self._world.reactor))
 
     def remove(self, parts: ClusterParts) -> None:
-        """Let a cluster end that nothing leads to any more: those who wait in it may still get a host."""
+        """Drain a removed cluster; its waiting requests may still get a host until their timeout."""
         cluster = parts.cluster
         if cluster.waiting:
             self._world.reactor.callLater(parts.config.connect_timeout, cluster.drain)

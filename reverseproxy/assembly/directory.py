@@ -1,4 +1,4 @@
-"""From the C{fleet.etcd} of a configuration to what keeps the directory of the fleet."""
+"""Build the directory of the fleet in etcd, from C{fleet.etcd}."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from reverseproxy.tls import ClientTls
 _PLACE: Final = DOCUMENT / "fleet" / "etcd"
 
 MAX_PASSWORD: Final = 4096
-"""Characters of a password at the most."""
+"""The most characters of a password."""
 
 
 def make_directory(
     config: FleetConfig, who: Callable[[], ServerRecord], world: World, publishes: bool
 ) -> FleetDirectory:
     """
-    Make what keeps the directory; nothing is dialled yet.
+    Make the directory of a fleet; nothing is dialled yet.
 
-    @raise ConfigError: if that can't be.
+    @param who: returns this server's record, once it is bound.
+    @param publishes: whether this process writes the records of this server.
+    @raise ConfigError: if its certificates can't be used.
     """
     etcd = config.etcd
-    assert etcd is not None  # so the configuration has been checked
+    assert etcd is not None  # as checked when the configuration was loaded
     world.fleet_resources.store_tls = _tls(etcd)
     client = _client(etcd, world)
     return FleetDirectory(world.reactor, client, _settings(config), world.random, who, publishes)
@@ -43,9 +45,9 @@ def make_directory(
 
 class DirectoryChange:
     """
-    Another C{fleet.etcd} for a directory that is in use.
+    A prepared change of C{fleet.etcd}.
 
-    What is known, and published, stays: the other etcd is told of it.
+    The known and published records stay, and are written to the new etcd.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class DirectoryChange:
         findings: Diagnostics,
     ) -> None:
         """
-        @raise ConfigError: if it can't be had.
+        @raise ConfigError: if its certificates can't be used.
         """
         assert config.etcd is not None
         self._directory = directory
@@ -69,14 +71,14 @@ class DirectoryChange:
             tell_of_expiry(findings, self._tls)
 
     def commit(self) -> None:
-        """Go on with it."""
+        """Apply the change."""
         self._world.fleet_resources.store_tls = self._tls
         etcd = _client(self._config, self._world) if self._anew else None
         self._directory.change(_ttl(self._config), etcd)
 
 
 def _dialled(etcd: EtcdConfig | None) -> object:
-    """What is to be the same for a connection to stay."""
+    """Return the settings that a connection depends on, for comparison."""
     return None if etcd is None else etcd.model_copy(update={"lease_ttl": 0.0, "prefix": ""})
 
 
@@ -87,7 +89,7 @@ def _settings(config: FleetConfig) -> Settings:
 
 
 def _ttl(etcd: EtcdConfig) -> int:
-    """Etcd counts whole seconds."""
+    """Return the time to live of the lease in whole seconds, as etcd has it."""
     return math.ceil(etcd.lease_ttl)
 
 
@@ -103,9 +105,9 @@ def _client(etcd: EtcdConfig, world: World) -> Etcd:
 
 def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:
     """
-    Make what asks an etcd; nothing is dialled yet.
+    Make a client of etcd; nothing is dialled yet.
 
-    It begins with any of the endpoints, so that those who watch are spread over all of them.
+    It begins with a random endpoint, so that the watches of all clients are spread.
     """
     return Etcd(
         reactor,
@@ -113,17 +115,17 @@ def make_client(etcd: EtcdConfig, tls: ClientTls | None, reactor: Any) -> Etcd:
         tls=tls,
         user=etcd.user,
         password=lambda: _password(etcd),
-        # So that a lease outlives a request that is not answered.
+        # A lease must outlive a request that times out.
         timeout=min(TIMEOUT, etcd.lease_ttl / 3),
     )
 
 
 def _password(etcd: EtcdConfig) -> str:
     """
-    Find the password.
+    Read the password.
 
     @raise OSError: if its file can't be read.
-    @raise ValueError: if there is none.
+    @raise ValueError: if it is empty.
     """
     if etcd.password_env:
         found = os.environ.get(etcd.password_env, "")

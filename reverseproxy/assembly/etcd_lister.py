@@ -1,7 +1,7 @@
 """
-The server lister C{etcd}: the servers of a fleet, as these have registered.
+The server lister C{etcd}: the servers of a fleet by their records in etcd.
 
-An agent reads no more of the store than the records of servers, and writes nothing.
+An agent reads only the records of servers, and writes nothing.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ log = Logger()
 _SERVERS: Final = "servers/"
 
 GATHER: Final = 0.5
-"""Seconds before all is read again when something has changed, at the most; other ones for each agent."""
+"""The most seconds from a change until the records are read again; random for each agent."""
 
 RENEW: Final = 120.0
-"""Seconds for which a watch is kept at the most, as one that is lost may be as silent."""
+"""The most seconds of one watch, as a lost one can't be told from one without changes."""
 
 SHORTEST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
-"""Seconds before a store that can't be reached is tried again."""
+"""The most seconds until an etcd that can't be reached is tried again."""
 
 
 class _Changed(EtcdError):
-    """Some record of a server is different."""
+    """A record of a server has changed."""
 
 
 @implementer(IServerLister)
 class EtcdLister:
-    """Reads the records of all servers, whenever one has changed; what can't be read changes nothing."""
+    """Reads the records of all servers whenever one has changed; an error leaves the list as it was."""
 
     def __init__(self, etcd: Etcd, prefix: str, cluster: str, reactor: Any, random: Random) -> None:
         """
-        @param prefix: of the fleet.
-        @param cluster: of the agent, for logs.
+        @param prefix: the prefix of the fleet's keys.
+        @param cluster: the agent's cluster, for logs.
         """
         self._etcd = etcd
         self._prefix = f"{prefix}{_SERVERS}"
@@ -106,7 +106,7 @@ class EtcdLister:
                 continue
             except EtcdError as error:
                 if self._stopped:
-                    return  # as a request may call it when it is cancelled
+                    return  # a cancelled request may call this
                 self._complain(str(error))
             await deferLater(self._reactor, self._backoff.failed())
 
@@ -120,7 +120,7 @@ class EtcdLister:
             )
 
     def _addresses(self, records: Mapping[str, bytes]) -> list[str]:
-        """Where agents dial the servers that take some."""
+        """Return the addresses for agents of all servers that have one."""
         found: list[str] = []
         for key, value in sorted(records.items()):
             try:
@@ -138,9 +138,9 @@ class EtcdLister:
 
     async def _until_changed(self, revision: int) -> None:
         """
-        Wait until there may be something new.
+        Wait until a record may have changed.
 
-        @raise EtcdError: if nothing would be told of it any more.
+        @raise EtcdError: if the watch is lost.
         """
 
         def told(message: WatchMessage) -> None:

@@ -1,4 +1,4 @@
-"""From the C{fleet} of a configuration to this server's part in it."""
+"""Build this server's part of a fleet, from C{fleet}."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _PLACE: Final = DOCUMENT / "fleet" / "peers"
 
 MakeDirectory = Callable[[FleetConfig, Callable[[], ServerRecord], World, bool], IDirectory]
 """
-Makes what keeps the directory: given the configuration, what says who this server is once it
-is bound, the world, and whether this process publishes.
+Makes the directory of a fleet: given the configuration, a function that returns this server's
+record once it is bound, the world, and whether this process publishes that record.
 """
 
 
@@ -45,10 +45,11 @@ def build_fleet(
     world: World, findings: Diagnostics, config: FleetConfig, make_directory: MakeDirectory | None
 ) -> Fleet:
     """
-    Make this server's part in a fleet; nothing is bound, dialled or published yet.
+    Build this server's part of a fleet; nothing is bound, dialled or published yet.
 
-    @param make_directory: L{None} for what the configuration says.
-    @raise ConfigError: if that can't be.
+    @param findings: gets the problems of TLS and access logs.
+    @param make_directory: L{None} for the configured etcd.
+    @raise ConfigError: if the directory can't be made.
     """
     peers = config.peers
     if peers is None:
@@ -124,7 +125,7 @@ def build_fleet(
 
 def _tls(context: TlsContextConfig) -> tuple[ServerTls, PeerTls]:
     """
-    Make what links from other servers, and those to them, are secured by.
+    Make the TLS of links from other servers, and of links to them.
 
     @raise ConfigError: if files can't be used.
     """
@@ -133,7 +134,7 @@ def _tls(context: TlsContextConfig) -> tuple[ServerTls, PeerTls]:
 
 
 def _access_logs(world: World, findings: Diagnostics, peers: PeersConfig) -> list[AccessLog]:
-    """Open the access logs of what other servers forward."""
+    """Open the access logs of requests that other servers forward."""
     number = 0 if world.worker is None else world.worker.number + 1
     logs = []
     for index, each in enumerate(peers.access_logs):
@@ -148,7 +149,7 @@ def _access_logs(world: World, findings: Diagnostics, peers: PeersConfig) -> lis
 
 
 def _address(peers: PeersConfig, listener: Listener) -> str:
-    """Where others dial: with the port that was found, where the configuration leaves it open."""
+    """Return the address for other servers, with the bound port if the configured one is 0."""
     host, _, port = peers.advertised.rpartition(":")
     if port == "0" and listener.bound is not None:
         port = listener.bound.rpartition(":")[2]
@@ -166,11 +167,11 @@ def _prove(pins: dict[str, str], plaintext: bool, transport: Any, claimed: str) 
 
 def _objection(world: World, record: HostRecord) -> str:
     """
-    Say what the configuration of this server has against an agent of another one.
+    Return why this server sends no requests to an agent of another one; empty if it does.
 
-    Whom all tunnel listeners of this server would refuse by it is sent nothing, whoever has let it in.
-    Whom operators keep out may not join; who has joined before is for its own server to let go of, which
-    hears the same as this one.
+    The reason is that all tunnel listeners of this server would refuse the agent by their
+    configuration.  Exclusions by operators are not considered: the other server gets these, too,
+    and closes the agent's connections.
     """
     identity = record.identity or AgentIdentity()
     objections = [
@@ -189,22 +190,22 @@ def _has_brought(server: TunnelServer, identity: AgentIdentity, cluster: str) ->
 
 def _objection_to_routes(world: World, record: RouteRecord) -> str:
     """
-    Say what the configuration of this server has against routes that an agent has brought to another one.
+    Return why this server does not serve routes that an agent has brought to another one; empty if it does.
 
-    What its token or certificate allows is decided by the server that it has joined, and by each that
-    would send requests there.
+    What the agent's token or certificate allows is checked by the server that it has joined, and by
+    each server that would forward requests.
     """
     server = world.tunnels.get(record.listener)
     if server is None or server.routes is None:
-        return ""  # which is found out, and said, by who would make them
+        return ""  # the caller finds and logs that
     identity = record.identity or AgentIdentity()
     if identity.name and not server.admission.judges(identity.policy, record.cluster):
-        # Or whoever can write to the store could have anything, by a policy that he makes up.
+        # Otherwise anyone who can write to etcd could make up a policy, and be granted any route.
         return f"{identity.principal} has been let in by a policy that nothing judges here"
     allowance = server.admission.allowance_of(identity.policy, identity.name)
     return server.routes.objection(identity, allowance, record.domains, record.port)
 
 
 def _standing(world: World) -> Hashable:
-    """What is another thing whenever L{_objection} may be."""
+    """Return a value that changes whenever the result of L{_objection} may."""
     return sum(server.revocations.reviews for server in world.tunnels.values())

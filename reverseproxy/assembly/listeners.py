@@ -1,4 +1,4 @@
-"""From the listeners of a configuration to those that serve."""
+"""Build the listeners of a configuration."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
 @dataclass(frozen=True, slots=True)
 class ListenerParts:
     """
-    A listener as one configuration has it.
+    A listener, and the configuration that it was built from.
 
-    @ivar config: its part of that.
-    @ivar build: makes the protocols of connections; L{None} if no filter serves.
-    @ivar tls: towards clients; L{None} for plaintext.
-    @ivar logs: the access logs that are open, each with its part of the configuration.
+    @ivar config: its configuration.
+    @ivar build: builds the protocols of connections; L{None} if no filter serves them.
+    @ivar tls: the TLS to clients; L{None} for plaintext.
+    @ivar logs: the open access logs, each with its configuration.
     @ivar counts: whether requests are counted.
     """
 
@@ -59,34 +59,34 @@ class ListenerParts:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What all network filters of a listener share."""
+    """What the network filters of a listener share."""
 
     access_log: Callable[[AccessRecord], None] | None
     filters: FilterChain | None
 
 
 def is_tunnel(config: ListenerConfig) -> bool:
-    """Whether agents connect to a listener."""
+    """Return whether a listener has a tunnel filter."""
     return any(isinstance(each.config, TunnelConfig) for each in config.filter_chain.filters)
 
 
 def binding_of(config: ListenerConfig) -> tuple[bool, str, bool, str] | None:
-    """Say what a listener binds: the same for the same; L{None} for nothing."""
+    """Return what a listener binds, for comparison; L{None} if it binds nothing."""
     if not config.bind_port:
         return None
     unix = config.network == "unix" or is_unix(config.address)
     address = config.address.removeprefix("unix:") if unix else config.address
-    # Where the kernel chooses a port, each listener has another one.
+    # With port 0, each listener has a port of its own.
     own = config.name if not unix and address.endswith(":0") else ""
     return unix, address, config.reuseport, own
 
 
 LISTENERS: Final = DOCUMENT / "servers" / 0 / "listeners"
-"""Where listeners stand in a document."""
+"""The place of the listeners in the document."""
 
 
 class ListenerBuilder:
-    """Builds the listeners of one configuration, or what has changed of them."""
+    """Builds the listeners of one configuration, or changes those that are there."""
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class ListenerBuilder:
         clusters: Mapping[str, ClusterConfig] | None = None,
     ) -> None:
         """
-        @param clusters: the configuration's, by name.
         @param router: finds a router by its name.
-        @param counts: whether requests are to be counted.
-        @param dry: whether no log file is to be made.
+        @param counts: whether to count requests.
+        @param dry: whether to create no log files.
+        @param clusters: the configured clusters, by name.
         """
         self._dry = dry
         self._world = world
@@ -110,14 +110,14 @@ class ListenerBuilder:
         self._counts = counts
         self._clusters = clusters or {}
         self.opened: list[AccessLog] = []
-        """Access logs that were not open before."""
+        """The access logs that were opened for this configuration."""
 
     def build(self, index: int, config: ListenerConfig, old: ListenerParts | None = None) -> ListenerParts:
         """
-        Build a listener, or what it is to be.
+        Build a listener, or prepare its change.
 
-        @param index: its place in the document.
-        @param old: what it is; L{None} for a new one.
+        @param index: its index in the document.
+        @param old: the present listener; L{None} for a new one.
         """
         if old is not None and old.config == config and old.counts == self._counts:
             return old
@@ -156,7 +156,7 @@ class ListenerBuilder:
         shared: _Shared,
         start: int,
     ) -> BuildProtocol | None:
-        """Find the first filter that serves; C{start} is the number of the first one to look at."""
+        """Build the protocols of the first filter, from the index C{start} on, that serves connections."""
         for number, each in list(enumerate(config.filter_chain.filters))[start:]:
             fallback = None
             if isinstance(each.config, ProxyConfig) and each.config.falls_back:
@@ -171,7 +171,7 @@ class ListenerBuilder:
     def _logs(
         self, config: ListenerConfig, path: Place, old: ListenerParts | None
     ) -> tuple[tuple[AccessLogConfig, AccessLog], ...]:
-        """Open the access logs of a listener; those that are open stay so."""
+        """Open the access logs of a listener; unchanged ones stay open."""
         world = self._world
         known = [] if old is None else list(old.logs)
         logs = []
@@ -202,7 +202,7 @@ class ListenerBuilder:
         return tuple(logs)
 
     def _tally(self, listener: str) -> RequestTally | None:
-        """What counts a listener's requests, if anybody may ask."""
+        """Return the counters of a listener's requests, if these are counted."""
         tallies = self._world.tallies
         return tallies.setdefault(listener, RequestTally(listener)) if self._counts else None
 
@@ -214,10 +214,10 @@ class ListenerBuilder:
         fallback: BuildProtocol | None,
     ) -> BuildProtocol | None:
         """
-        Make what builds a listener's protocols, if the filter is one that serves.
+        Return what builds a listener's protocols; L{None} if the filter serves no connections.
 
-        @param fallback: what the filters after it build, where this one leaves
-            connections to them.
+        @param fallback: what the next serving filter builds, for a filter that passes on
+            connections of unknown protocols.
         """
         match each.config:
             case ProxyConfig() as proxy:

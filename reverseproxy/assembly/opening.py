@@ -1,4 +1,4 @@
-"""Listeners that let clients in once there is somebody to serve them."""
+"""Listeners that accept clients only once their required clusters have hosts: C{open_when_ready}."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from reverseproxy.logs import Throttle
 log = Logger()
 
 LOOK: Final = 0.05
-"""Seconds between two looks at the clusters that are required."""
+"""Seconds between two looks at the required clusters."""
 
 TELL: Final = 60.0
-"""Seconds between two lines about what is waited for."""
+"""Seconds between two log lines about clusters without hosts."""
 
 AGAIN: Final = 10.0
-"""Seconds between two attempts to listen, should the kernel refuse."""
+"""Seconds between two attempts to listen, if the kernel refuses."""
 
 
 class Opening:
     """
-    Opens what is held: see C{open_when_ready} of listeners.
+    Opens listeners with C{open_when_ready}.
 
-    What has been opened stays so, whatever becomes of the clusters, as requests wait
-    for a host that comes back.
+    An opened listener stays open, even if clusters lose their hosts, as requests wait for
+    a host to return.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._again: dict[Listener, float] = {}  # when to try again what could not be opened
+        self._again: dict[Listener, float] = {}  # when to retry those that could not be opened
         self._complaints = Throttle(world.reactor, 1 / TELL, 1)
         self._loop = LoopingCall(self._look)
         self._loop.clock = world.reactor
 
     def start(self) -> None:
-        """Look from now on, as long as there is something that is held."""
+        """Start looking, as long as there are closed listeners."""
         if self._held() and not self._loop.running:
             self._loop.start(LOOK)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._loop.running:
             self._loop.stop()
 

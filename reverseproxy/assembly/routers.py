@@ -1,4 +1,4 @@
-"""From the routers of a configuration to those that decide."""
+"""Build the routers of a configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Routers:
     """
     The routers of one configuration.
 
-    Those that are in use take over what these are.
+    The routers in use stay, and take over the tables of these on the commit.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Routers:
     ) -> None:
         """
         @param configs: by name, each with its place in the document.
-        @param old: those that are in use.
+        @param old: the routers in use.
         """
         self._world = world
         self.configs = {name: config for name, (_, config) in configs.items()}
@@ -47,18 +47,18 @@ class Routers:
 
     def find(self, name: str) -> Router:
         """
-        Find the one that is in use under a name, or will be.
+        Return the router in use, or to be used, under a name.
 
-        If there is none in the configuration, all requests are answered with 404, as in
-        MOSN; or it could not be built, which is noted already.
+        If there is none in the configuration, return one that answers all requests with 404, as in
+        MOSN.  The same if it could not be built, for which there is an error already.
         """
         return self._world.routers.get(name) or self._new.setdefault(name, _nothing(name))
 
     def commit(self, wanted: Collection[str]) -> None:
         """
-        Let them be in use.
+        Take these routers into use.
 
-        @param wanted: the names by which listeners look for routers.
+        @param wanted: the names of routers that listeners refer to.
         """
         used = self._world.routers
         for name in list(used):

@@ -1,8 +1,8 @@
 """
-What is in use of a process, and how it goes from one configuration to the next.
+The configuration in use, and its replacement by another one.
 
-That takes two steps.  L{RunningConfig.prepare} finds out everything that could go wrong:
-it builds what is new, and binds it.  L{RunningConfig.commit} can't fail any more.
+A replacement has two phases.  L{RunningConfig.prepare} does everything that can fail: it
+builds what is new, and binds it.  L{RunningConfig.commit} can't fail.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ log = Logger()
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """
-    Another configuration, of which nothing can fail any more.
+    A configuration that is ready to be committed.
 
-    @ivar admin: what the admin API will be; L{None} if it stays, or there is none.
+    @ivar admin: the new admin API, or its change; L{None} if it stays, or there is none.
     """
 
     loaded: Loaded
@@ -58,12 +58,12 @@ class Prepared:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What should be known of it."""
+        """Its warnings, from loading and from building."""
         found = self.assembly.findings
         return (*self.loaded.warnings, *found.warnings, *found.missing)
 
     def discard(self) -> None:
-        """It is not wanted: let go of what is new."""
+        """Release what is new, as it is not committed."""
         self.assembly.discard()
         if isinstance(self.admin, AdminChange):
             self.admin.discard()
@@ -71,7 +71,7 @@ class Prepared:
             self.admin.listener.stop_accepting()
 
     def report(self, file: str, generation: int) -> Report:
-        """Say what will have changed."""
+        """Return a report of the changes."""
         return Report(
             file,
             generation,
@@ -84,17 +84,16 @@ class Prepared:
 
 class RunningConfig:
     """
-    What is in use.
+    The configuration in use, and the objects that run it.
 
-    @ivar assembly: the parts of the present configuration.
-    @ivar inspector: answers questions about them.
+    @ivar assembly: the objects of the present configuration.
+    @ivar inspector: answers the questions of the admin API about them.
     @ivar admin: the admin API of this process; L{None} if there is none.
-    @ivar agents: those that are enabled, in order; always the same list.
-    @ivar bound: whether addresses are, or may be.
-    @ivar running: whether what is new is to be started.
-    @ivar stopping: whether the process is about to end.
-    @ivar taken: called when another configuration has been taken into use, with the old
-        one and the new one.
+    @ivar agents: the enabled agents, in order; always the same list object.
+    @ivar bound: whether the addresses are bound, or may be.
+    @ivar running: whether the service is started, so that new parts are started at once.
+    @ivar stopping: whether the process is stopping.
+    @ivar taken: called with the old and the new configuration after each commit.
     """
 
     taken: Callable[[Config, Config], object] = staticmethod(lambda old, new: None)
@@ -125,11 +124,11 @@ class RunningConfig:
 
     @property
     def config(self) -> Config:
-        """The configuration that is in use."""
+        """The configuration in use."""
         return self.assembly.config
 
     def _inspector(self) -> Inspector:
-        """Make what answers questions about this process."""
+        """Make the inspector of this process."""
         world = self.world
         index = AgentIndex(world.exclusions, wall_time, world.reactor.seconds)
         if world.fleet is not None and world.fleet.directory is not None:
@@ -153,7 +152,7 @@ class RunningConfig:
         return Inspector(parts)
 
     def _certificates(self) -> list[dict[str, Any]]:
-        """What is in use and has an end."""
+        """Return the certificates in use, with their validity."""
         return [
             {"use": place, "name": item.name, "not_before": item.begins, "not_after": item.ends}
             for place, item in self.world.reloader.dated
@@ -169,19 +168,20 @@ class RunningConfig:
                 tell_of_expiry(findings, server.tls)
         return server
 
-    # from one configuration to the next
+    # replacing the configuration
 
     def _unread(self) -> Loaded:
-        """Read the configuration where there is nothing to read."""
+        """Fail to read a configuration that is in no file."""
         raise ConfigError(Problem.at(Place(self.world.file), "it is in no file that could be read again"))
 
     def prepare(self, loaded: Loaded, dry: bool = False, bind: bool = True) -> Prepared:
         """
-        Get ready to go on with another configuration.
+        Prepare another configuration.
 
-        @param dry: only to see whether it can be used.
-        @param bind: whether to bind what is not bound; else that is to be done, and can't fail.
-        @raise ConfigError: if it can't be; nothing has changed.
+        @param dry: whether to only check that it can be used.
+        @param bind: whether to bind new addresses; otherwise the caller does, with sockets that are
+            bound already.
+        @raise ConfigError: if it can't be used; nothing has changed then.
         """
         world = self.world
         if self.stopping:
@@ -207,7 +207,7 @@ class RunningConfig:
         return prepared
 
     def commit(self, prepared: Prepared) -> None:
-        """Go on with another configuration, which has been prepared in this turn of the reactor."""
+        """Take a configuration into use that was prepared in this turn of the reactor."""
         admin = self.admin
         if isinstance(prepared.admin, AdminChange):
             prepared.admin.commit()
@@ -216,7 +216,7 @@ class RunningConfig:
             if self.running:
                 prepared.admin.startService()
         elif admin is not None:
-            # Its address is free at once; connections go once it has answered who has asked for that.
+            # Its address is free at once; connections are closed after the response to the reload request.
             self.admin = None
             admin.listener.stop_accepting()
             self.world.reactor.callLater(1.0, admin.stopService)
@@ -235,9 +235,9 @@ class RunningConfig:
 
     def take(self, loaded: Loaded, generation: int) -> Report:
         """
-        Go on with another configuration.
+        Prepare and commit another configuration.
 
-        @param generation: its number, if it is another one.
+        @param generation: its generation, if it has any changes.
         @raise ConfigError: if it can't be used; nothing has changed then.
         """
         prepared = self.prepare(loaded)
@@ -247,16 +247,16 @@ class RunningConfig:
 
     def reload(self) -> Deferred[Report]:
         """
-        Read the configuration and certificates again, and go on with them if nothing is wrong.
+        Read the configuration and certificates again, and take them into use if they are valid.
 
-        @return: what has come of it; never fails.
+        @return: the report; never fails.
         """
         self.world.reloader.poll()
         return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:
         """
-        Say what would come of another configuration.
+        Return the report of another configuration without taking it into use.
 
         @raise ConfigError: if it can't be used.
         """
@@ -265,7 +265,7 @@ class RunningConfig:
         return prepared.report(self.world.file, self.reloading.generation)
 
     def _adopt(self, assembly: Assembly) -> None:
-        """Put what was built into use."""
+        """Take an assembly into use."""
         old, world = self.assembly, self.world
         new = [assembly.clusters[name].cluster for name in assembly.new_clusters]
         self.assembly = assembly
@@ -273,7 +273,7 @@ class RunningConfig:
             self._watch(cluster)
         assembly.commit()
         if assembly.counts != old.counts:
-            for cluster in world.clusters:  # those that agents have brought, too
+            for cluster in world.clusters:  # including those that agents have brought
                 self._watch(cluster)
         parts = self.inspector.parts
         parts.config = assembly.config
@@ -290,7 +290,7 @@ class RunningConfig:
         world.reloader.watch(watched)
 
     def _watch(self, cluster: Cluster) -> None:
-        """Keep what happens to the hosts of a cluster, if anybody may ask, from those on that are there."""
+        """Record changes of a cluster's hosts for the admin API, if there is one."""
         parts = self.inspector.parts
         cluster.on_change = partial(note_change, parts, cluster.name) if self.assembly.counts else None
         for host in cluster.hosts.values():
@@ -300,7 +300,7 @@ class RunningConfig:
                 parts.agent_index.left(host)
 
     def _start(self, successions: Iterable[tuple[Agent | None, Agent | None]]) -> None:
-        """Start what is new, and let what it takes the place of end."""
+        """Start what is new, and stop what it replaces."""
         set_limit(self.config.server.max_unfinished_size)
         set_share(self.config.server.tls_handshake_share)
         if self.assembly.counts:
@@ -320,13 +320,13 @@ class RunningConfig:
                 succession.begin().addCallback(partial(self._succeeded, succession))
 
     def start(self) -> None:
-        """What is in use begins to serve, and what is new will from now on."""
+        """Start serving; new parts are started at once from now on."""
         self.running = True
         self._opening.start()
         self._doors.start()
 
     def stop(self) -> None:
-        """Look at nothing any more."""
+        """Stop the periodic checks."""
         self._opening.stop()
         self._doors.stop()
 
@@ -336,19 +336,19 @@ class RunningConfig:
     def _succeeded(self, succession: Succession, _: None) -> None:
         self._successions.discard(succession)
 
-    # ending
+    # removed parts
 
     @property
     def departing(self) -> Sequence[Listener]:
-        """Listeners that are no more, but have connections."""
+        """Removed listeners that still have connections."""
         return list(self._departing)
 
     @property
     def leaving(self) -> Sequence[Agent]:
-        """Agents that others take the place of, or nobody, and that are not gone yet."""
+        """Replaced or removed agents that have not stopped yet."""
         return [each.old for each in self._successions]
 
     def hurry(self) -> None:
-        """Wait no longer for agents to take the place of others."""
+        """Stop replaced agents now, rather than wait for their replacements."""
         for each in list(self._successions):
             each.hurry()

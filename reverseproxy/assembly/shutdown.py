@@ -1,17 +1,17 @@
 """
-How a process stops, so that nothing that was planned fails.
+The order of a graceful shutdown, so that no request in progress fails.
 
 The order, and why:
 
-1. Tunnel listeners take no more connections, and agents are told at once: they
-   dial whoever takes over, and serve here until they are not needed any more.
-2. Clients' listeners take no more connections, and what is under way on them is
-   finished; it may go through the tunnels.
-3. Agents of this process leave their servers: at the same time, where clients'
-   requests can't need them, or else after them.
-4. What is left of the tunnels is closed.
+1. Tunnel listeners accept no more connections, and agents are notified at once: they dial
+   the process that takes over, and serve here until they are not needed any more.
+2. Clients' listeners accept no more connections, and requests in progress on them are
+   finished; these may use the tunnels.
+3. Agents of this process leave their servers: at the same time if clients' requests
+   can't need them, otherwise after these.
+4. The remaining tunnels are closed.
 
-Each has a limit, and what outlives it is ended as its protocol has it, and
+Each step has a timeout, after which connections are closed as their protocol does, and
 counted in the log.
 """
 
@@ -35,34 +35,34 @@ from reverseproxy.tunnel.server.filter import TunnelServer
 log = Logger()
 
 LOOK: Final = 0.1
-"""Seconds between two looks for connections of agents that are not needed any more."""
+"""Seconds between two looks for agents' connections that are not needed any more."""
 
 QUIET: Final = 1.0
 """
-Seconds in which clients may send what they had begun to send before they were
-told; for that, agents that can't be told keep one connection for each cluster.
+Seconds for requests that clients had begun to send before they were notified; meanwhile
+agents that can't be notified keep one connection for each cluster.
 """
 
 TELL: Final = 5.0
-"""Seconds between two lines about what is waited for."""
+"""Seconds between two log lines about the connections that are waited for."""
 
 
 class IWorkerStop(Protocol):
-    """What the worker of several has to do with its stop."""
+    """The part of a worker in its shutdown, where there are several."""
 
     @property
     def alone(self) -> bool:
-        """Whether it stops, and the others do not."""
+        """Whether only this worker stops."""
 
     def stopping(self) -> None:
-        """This worker stops, for whatever reason."""
+        """Take note that this worker stops."""
 
     def drained(self) -> Deferred[None]:
-        """Say that this worker's clients are served; fires when the others' are, too."""
+        """Report that this worker's clients are served; fires when those of the others are, too."""
 
 
 class Shutdown:
-    """One stop of one process."""
+    """The shutdown of a process."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Shutdown:
         succeeded: bool = False,
     ) -> None:
         """
-        @param seconds: for what is under way, to begin with; ends of agents have times of their own.
-        @param listeners: all.
-        @param servers: those of them that are for agents, with their filters.
-        @param succeeded: whether another process has taken this one's place, and listens already.
+        @param seconds: the timeout of requests in progress; agents have timeouts of their own.
+        @param listeners: all listeners.
+        @param servers: the tunnel listeners among them, with their filters.
+        @param succeeded: whether another process has taken over, and listens already.
         """
         self._reactor = reactor
         self._seconds = seconds
@@ -94,7 +94,7 @@ class Shutdown:
         self._cut_short = False
 
     async def run(self) -> None:
-        """Stop everything; what is left then may be aborted."""
+        """Run all steps; the remaining connections may be aborted then."""
         log.info("stopping: requests under way may take up to {seconds:g} s", seconds=self._seconds)
         self._began = self._told_at = self._reactor.seconds()
         worker = self._worker
@@ -131,10 +131,10 @@ class Shutdown:
 
     async def _part(self) -> None:
         """
-        Let clients that keep their connections have one more answer, which says that it is the last.
+        Give clients with persistent connections one more response, which announces the close.
 
-        One that is closed while it is idle may be about to send a request, which
-        would fail for no reason: somebody else is there already who would answer it.
+        A client whose idle connection is closed may be about to send a request on it, which would
+        fail needlessly: the process that has taken over would serve it.
         """
         for listener in self._clients:
             listener.stop_accepting()
@@ -148,7 +148,7 @@ class Shutdown:
             await deferLater(self._reactor, LOOK)
 
     def cut_short(self) -> None:
-        """Wait no longer for what is under way."""
+        """Stop waiting for requests in progress."""
         self._cut_short = True
         for agent in self._agents:
             agent.stopService()
@@ -166,7 +166,7 @@ class Shutdown:
             self._tell(now)
 
     def _tell(self, now: float) -> None:
-        """Say what is waited for."""
+        """Log the connections that are waited for."""
         for listener in self._clients:
             if listener.connections:
                 log.info(

@@ -1,4 +1,4 @@
-"""One agent takes the place of another: the new one is there before the old one goes."""
+"""Replace an agent by another one: the new one serves before the old one stops."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from reverseproxy.tunnel.agent.agent import Agent
 log = Logger()
 
 LOOKS: Final = 0.1
-"""Seconds between two looks whether the new one serves."""
+"""Seconds between two looks whether the new agent serves."""
 
 PATIENCE: Final = 20.0
-"""Seconds that the old one stays for the new one, which may never be let in."""
+"""The most seconds that the old agent waits for the new one, which may be refused."""
 
 
 class Succession:
     """
-    An agent that leaves.
+    The replacement or removal of an agent.
 
-    It drains when all connections of the one that takes its place serve, or after
-    L{PATIENCE}; at once if there is none.
+    The agent drains when all connections of its replacement serve, or after L{PATIENCE}; at
+    once if there is no replacement.
 
-    @ivar old: that agent.
+    @ivar old: the agent that stops.
     """
 
     def __init__(self, old: Agent, new: Agent | None, clock: IReactorTime) -> None:
@@ -44,9 +44,9 @@ class Succession:
 
     def begin(self) -> Deferred[None]:
         """
-        Begin.
+        Start it.
 
-        @return: fires when the old one has left.
+        @return: fires when the old agent has stopped.
         """
         if self._new is None:
             self.hurry()
@@ -69,7 +69,7 @@ class Succession:
             self.hurry()
 
     def hurry(self) -> Deferred[None]:
-        """Leave now, but finish what is under way."""
+        """Stop the old agent now, but finish its requests in progress."""
         if self._leaving is None:
             self._stop()
             self._leaving = self.old.drain().addCallback(self._left)

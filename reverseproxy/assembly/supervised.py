@@ -1,4 +1,4 @@
-"""Another configuration for a supervisor and all of its workers."""
+"""Replace the configuration of a supervisor and all its workers."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Sockets = dict[str, list[socket.socket]]
 
 class Supervised:
     """
-    Changes the configuration of workers.
+    Replaces the configuration of all workers, or of none.
 
-    The supervisor has built what they run, without running it: with that it finds out
-    what is wrong with another configuration before any of them is told of it.
+    The supervisor has built the same objects, without running them: with these it finds what is
+    wrong with a configuration before any worker gets it.
     """
 
     def __init__(self, supervisor: Supervisor, built: RunningConfig, reactor: Any, file: str) -> None:
         self.reloading = Reloader(file, lambda: built.reloading.read(), self.take)
-        # Events are told by workers, and each knows of it then.
+        # Events are served by the workers, each of which records this one.
         self.reloading.failed = lambda report: supervisor.ask("reload_failed", report.failure)
         self._supervisor = supervisor
         self._built = built
@@ -59,7 +59,7 @@ class Supervised:
 
     def take(self, loaded: Loaded, generation: int) -> Deferred[Report]:
         """
-        Let all workers go on with another configuration, or none.
+        Take another configuration into use in all workers, or in none.
 
         @return: fails with L{ConfigError}; nothing has changed then.
         """
@@ -100,9 +100,10 @@ class Supervised:
 
     def _open(self, old: Config, new: Config) -> tuple[dict[str, str], Sockets]:
         """
-        Bind the addresses that are not bound yet.
+        Bind the new addresses.
 
-        @return: the listeners that have those of others from now on, and the new sockets by listener.
+        @return: the listeners that take over the sockets of others, by name, and the new sockets by
+            listener.
         @raise ConfigError: naming each address that can't be bound.
         """
         before = {each.name: binding_of(each) for each in old.server.listeners}
@@ -154,7 +155,7 @@ class Supervised:
 
 
 def _close(opened: Sockets) -> None:
-    """Give up what has been bound."""
+    """Close sockets that were bound for a configuration that is not used."""
     for each in _flat(opened):
         if each.family == socket.AF_UNIX:
             with suppress(OSError):

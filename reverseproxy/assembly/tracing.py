@@ -1,4 +1,4 @@
-"""Traces, if the configuration wants them, and what they take is there."""
+"""Build tracing, if it is configured and its libraries are installed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def build_tracing(
     options: TracingOptions, reactor: Any, module: str = "reverseproxy.tracing.otel"
 ) -> ITracing:
     """
-    Make what makes traces; nothing is sent yet.
+    Make the tracing driver; nothing is sent yet.
 
-    @param module: what makes it.
-    @raise ConfigError: if that is not installed.
+    @param module: the name of the module that makes it.
+    @raise ConfigError: if OpenTelemetry is not installed.
     """
     try:
         found = import_module(module)

@@ -1,4 +1,4 @@
-"""What all configurations of one process have in common, one after the other."""
+"""The state of a process that outlives its configurations."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 class FleetResources:
     """
-    What this process's part in a fleet uses.
+    The resources of this process's part of a fleet.
 
-    @ivar make_directory: makes what keeps the directory of a fleet; L{None} for what the configuration says.
-    @ivar tls: for links from other servers, and to them; L{None} for plaintext.
-    @ivar store_tls: for what keeps the directory; L{None} for plaintext.
-    @ivar desk: decides who gets routes that agents bring; L{None} for each server by itself.
-    @ivar logs: access logs of what other servers forward.
+    @ivar make_directory: makes the directory of a fleet; L{None} for the configured etcd.
+    @ivar tls: the TLS of links from other servers, and of links to them; L{None} for plaintext.
+    @ivar store_tls: the TLS to etcd; L{None} for plaintext.
+    @ivar desk: decides which agent gets a route; L{None} if each server decides by itself.
+    @ivar logs: the access logs of requests that other servers forward.
     """
 
     def __init__(self) -> None:
@@ -50,29 +50,28 @@ class FleetResources:
 
 class World:
     """
-    What stays while configurations change.
+    The state of a process that stays when its configuration is replaced.
 
-    @ivar file: where configurations come from, for messages.
-    @ivar dry: whether it is only to be seen if things can be built: no log file is made.
-    @ivar worker: which one of several workers this is; L{None} for the only
-        process that there is.
-    @ivar clusters: who can serve.
+    @ivar reactor: the reactor.
+    @ivar random: the random numbers of load balancing and of jitter.
+    @ivar file: the configuration file, for messages.
+    @ivar dry: whether to only check what can be built: no log file is created.
+    @ivar worker: this worker of several; L{None} for a single process.
+    @ivar clusters: all clusters.
     @ivar listeners: by name.
-    @ivar routers: by name; those of L{routing<reverseproxy.routing>} that are in use,
-        and take over what new ones have.
-    @ivar tallies: counts of requests, by listener.
+    @ivar routers: the routers in use, by name, which take over the tables of new ones.
+    @ivar tallies: the counters of requests, by listener.
     @ivar tunnels: the tunnel servers, by listener.
-    @ivar exclusions: whom an operator keeps out.
-    @ivar reloader: keeps up with the files of certificates.
-    @ivar limiter: decides about accepted connections.
-    @ivar counted: whether requests and changes are counted, whether or not there is an admin API.
-    @ivar siblings: the other workers; L{None} without any.
-    @ivar fleet: the other servers; L{None} where there are none.
-    @ivar fleet_resources: what this process's part among them uses.
-    @ivar tracing: makes traces; L{None} without any.  It is the first configuration that
-        says so.
-    @ivar seed: a name of this process, which several workers have together.
-    @ivar watch: told of each cluster that comes while the process runs.
+    @ivar exclusions: the agents that operators have excluded.
+    @ivar reloader: reloads changed files of certificates.
+    @ivar limiter: limits accepted connections.
+    @ivar counted: whether requests and changes are counted even without an admin API.
+    @ivar siblings: the other workers; L{None} for a single process.
+    @ivar fleet: this server's part of a fleet; L{None} without one.
+    @ivar fleet_resources: the resources of that part.
+    @ivar tracing: the tracing driver of the first configuration; L{None} without tracing.
+    @ivar seed: a random name of this server, which all workers share.
+    @ivar watch: called with each cluster that is added while the process runs.
     """
 
     siblings: Siblings | None = None
@@ -100,12 +99,12 @@ class World:
 
     @property
     def fleet_view(self) -> FleetView | None:
-        """What load balancers have to know of other servers; L{None} where there are none."""
+        """What load balancers need to know of other servers; L{None} without a fleet."""
         return None if self.fleet is None else self.fleet.view
 
     @property
     def workers(self) -> int:
-        """How many processes share the work."""
+        """The number of processes that share the work."""
         return 1 if self.worker is None else self.worker.workers
 
 
