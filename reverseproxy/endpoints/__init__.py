@@ -1,10 +1,9 @@
 """
-Tunnels as Twisted has them: endpoints.
+Tunnels as Twisted endpoints.
 
-A program that listens at an endpoint listens through a tunnel server with
-L{TunnelServerEndpoint}: it has no port, and no file.  One that connects to an
-endpoint reaches whoever serves a cluster of this process with
-L{ClusterEndpoint}.  Both have strings, for
+With L{TunnelServerEndpoint} a program listens through tunnel servers: it binds no
+port, and needs no configuration file.  With L{ClusterEndpoint} it connects to a host of
+a cluster of this process.  Both have strings, for
 L{serverFromString<twisted.internet.endpoints.serverFromString>} and
 L{clientFromString<twisted.internet.endpoints.clientFromString>}; see
 C{docs/endpoints.rst}.

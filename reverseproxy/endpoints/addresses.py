@@ -1,4 +1,4 @@
-"""Where one is who is at neither an address nor a port."""
+"""The addresses of tunnel endpoints."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zope.interface import implementer
 @dataclass(frozen=True, slots=True)
 class TunnelAddress:
     """
-    Where a program listens that listens through a tunnel.
+    The address of a program that listens through tunnel servers.
 
     @ivar servers: the tunnel servers, each C{host:port} or C{unix:/path}.
-    @ivar cluster: of which cluster of theirs it is a host.
-    @ivar name: what it calls itself; may be empty.
+    @ivar cluster: the servers' cluster of which the program is a host.
+    @ivar name: the name of the program as an agent; may be empty.
     """
 
     servers: tuple[str, ...]
@@ -34,7 +34,7 @@ class TunnelAddress:
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
     """
-    Whom a program connects to that connects to a cluster.
+    The address of a cluster of this process, to connect to.
 
     @ivar cluster: its name.
     """

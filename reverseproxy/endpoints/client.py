@@ -1,9 +1,9 @@
 """
 Connecting to a cluster of this process.
 
-The connection goes to a host that the cluster's balancer picks: through a
-tunnel, if an agent has brought it.  It counts as one of C{tcp_proxy} does, and
-is tried with another host if the first one can't be reached.
+The cluster's balancer picks the host; an agent's host is reached through its tunnel.
+The connection counts for the cluster's limits as one of C{tcp_proxy} does, and another
+host is tried if the first one can't be reached.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ MAX_ATTEMPTS = 3
 
 class _OneConnection(LentFactory):
     """
-    Builds a protocol for a host that was taken, and gives the host back after it.
+    Builds the protocol of a connection to a host, and gives the host back to its cluster at the end.
 
-    @ivar built: the program's protocol, once there is one.
-    @ivar refused: whether the program's factory has refused to build one.
+    @ivar built: the program's protocol; L{None} before it is built.
+    @ivar refused: whether the program's factory has built none.
     """
 
     def __init__(self, factory: IProtocolFactory, cluster: Cluster, host: Host) -> None:
@@ -47,14 +47,14 @@ class _OneConnection(LentFactory):
         host.connection_opened()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Build it."""
+        """Build the protocol."""
         made: LentConnection | None = super().buildProtocol(addr)
         self.refused = made is None
         self.built = None if made is None else made.inner
         return made
 
     def give_back(self) -> None:
-        """The connection is lost, or has not come about."""
+        """Give the host back: the connection is lost, or could not be made."""
         host, self._host = self._host, None
         if host is not None:
             host.connection_closed()
@@ -64,19 +64,19 @@ class _OneConnection(LentFactory):
 @implementer(IStreamClientEndpoint)
 class ClusterEndpoint:
     """
-    Where to connect: a cluster of a L{ReverseProxy<reverseproxy.ReverseProxy>} that runs in this process.
+    An endpoint that connects to a cluster of a L{ReverseProxy<reverseproxy.ReverseProxy>} in this process.
 
-    @ivar address: the cluster, for people.
+    @ivar address: the cluster.
     """
 
     def __init__(
         self, cluster: str, timeout: float | None = None, directory: ClusterDirectory = RUNNING
     ) -> None:
         """
-        @param cluster: its name; it need not be there yet.
-        @param timeout: seconds to wait for a host that has room; L{None} for
+        @param cluster: its name; it need not exist yet.
+        @param timeout: seconds to wait for a host with room; L{None} for
             C{connect_timeout} of the cluster.
-        @param directory: where to look for it.
+        @param directory: the clusters of this process.
         """
         self.address = ClusterAddress(cluster)
         self._timeout = timeout
@@ -108,7 +108,7 @@ class ClusterEndpoint:
             except Exception as error:
                 one.give_back()
                 if one.built is not None or one.refused:
-                    raise  # it was the program's protocol that has failed
+                    raise  # the program's factory or protocol has failed
                 cluster.report(host, Outcome.UNREACHABLE)
                 cluster.exclude_agent(host, context)
                 if attempt >= most:
@@ -122,7 +122,7 @@ class ClusterEndpoint:
 
     async def _take(self, context: PickContext) -> tuple[Cluster, Host]:
         """
-        Take a host.
+        Take a host of the cluster.
 
         @raise ConnectError: if there is none.
         """

@@ -1,13 +1,11 @@
 """
-Connections that are lent to protocols that know nothing of this project.
+Connections for protocols of the embedding program.
 
-What such a protocol does with a connection is its own matter; ours is to know
-whether it has one still, and when it has lost it.  So two objects stand between:
-to the connection, L{LentConnection} is the protocol; to the protocol,
-L{LentTransport} is the transport.  One object for both, as
-L{ProtocolWrapper<twisted.protocols.policies.ProtocolWrapper>} is, would provide the
-interfaces of a protocol to whoever looks at the transport, and wrappers of
-Twisted's own do.
+Two objects stand between a connection and such a protocol, so that we know when it is
+lost: for the connection, L{LentConnection} is the protocol; for the protocol,
+L{LentTransport} is the transport.  A single object for both, such as
+L{ProtocolWrapper<twisted.protocols.policies.ProtocolWrapper>}, would provide the
+interfaces of a protocol where Twisted's own wrappers look at the transport.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from reverseproxy.transport.fronts import build_protocol
 
 
 class LentTransport:
-    """A connection as the protocol sees it, that it is lent to."""
+    """The transport of the program's protocol."""
 
     def __init__(self, connection: LentConnection, transport: Any) -> None:
         self._connection = connection
@@ -36,7 +34,7 @@ class LentTransport:
 
     @property
     def protocol(self) -> Any:
-        """Who has the connection; whoever has it may give it to another protocol by this, as with TCP."""
+        """The protocol of the connection; may be set, to switch to another one, as with TCP."""
         return self._connection.inner
 
     @protocol.setter
@@ -44,16 +42,17 @@ class LentTransport:
         self._connection.inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        """All else is the connection's."""
+        """Return any other attribute of the connection's transport."""
         return getattr(self._transport, name)
 
 
 @implementer(IHalfCloseableProtocol, IDrainable)
 class LentConnection(Protocol):
     """
-    One connection that is lent.
+    The outer protocol of one connection.
 
-    @ivar inner: who has it; L{None} once it is lost.
+    @ivar factory: the factory that has built it.
+    @ivar inner: the program's protocol; L{None} once the connection is lost.
     """
 
     def __init__(self, factory: LentFactory, inner: IProtocol) -> None:
@@ -61,13 +60,13 @@ class LentConnection(Protocol):
         self.inner: Any = inner
 
     def logPrefix(self) -> str:
-        """Whose lines of the log are of this connection."""
+        """Return the name of the program's protocol, for logs."""
         return type(self.inner).__name__
 
     # IProtocol
 
     def connectionMade(self) -> None:
-        """Give it to the protocol."""
+        """Connect the program's protocol."""
         self.inner.makeConnection(LentTransport(self, self.transport))
 
     def dataReceived(self, data: bytes) -> None:
@@ -75,7 +74,7 @@ class LentConnection(Protocol):
         self.inner.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol, and then whoever has lent the connection."""
+        """Pass the event to the program's protocol, then call L{LentFactory.returned}."""
         self.connected = 0
         inner, self.inner = self.inner, None
         try:
@@ -90,13 +89,13 @@ class LentConnection(Protocol):
         """
         Whether something is under way.
 
-        A protocol that can't say so is taken to be busy as long as it is connected.
+        A protocol that does not provide L{IDrainable} counts as busy while it is connected.
         """
         inner = IDrainable(self.inner, None)
         return bool(self.connected) if inner is None else bool(inner.busy)
 
     def drain(self) -> None:
-        """See L{IDrainable}: who can't be told goes on until either end has finished."""
+        """See L{IDrainable}: a protocol that does not provide it goes on until either end closes."""
         inner = IDrainable(self.inner, None)
         if inner is not None:
             inner.drain()
@@ -104,7 +103,7 @@ class LentConnection(Protocol):
     # IHalfCloseableProtocol
 
     def readConnectionLost(self) -> None:
-        """The peer sends no more: as with TCP, the connection closes unless the protocol can half-close."""
+        """Close the connection as with TCP, unless the protocol provides L{IHalfCloseableProtocol}."""
         inner = IHalfCloseableProtocol(self.inner, None)
         if inner is None:
             assert self.transport is not None
@@ -113,7 +112,7 @@ class LentConnection(Protocol):
             inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """We send no more, as the protocol wanted."""
+        """Pass the event on, if the protocol provides L{IHalfCloseableProtocol}."""
         inner = IHalfCloseableProtocol(self.inner, None)
         if inner is not None:
             inner.writeConnectionLost()
@@ -121,7 +120,7 @@ class LentConnection(Protocol):
 
 class LentFactory(Factory):
     """
-    Lends connections to what another factory builds.
+    Builds connections for the protocols of another factory.
 
     @ivar returned: called with each connection that is lost.
     """
@@ -146,7 +145,7 @@ class LentFactory(Factory):
         """
         Build a protocol.
 
-        @return: L{None} if the other factory wants no connection.
+        @return: L{None} if the other factory builds none.
         """
         inner = build_protocol(self._factory, addr)
         return None if inner is None else LentConnection(self, inner)

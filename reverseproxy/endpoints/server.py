@@ -1,9 +1,9 @@
 """
-Listening through a tunnel server.
+Listening through tunnel servers.
 
-Behind such a port is an agent as any other: it finds the servers, keeps
-connections to all of them, redials and drains.  Only what comes through them is
-not proxied, but given to a Twisted factory.
+Such a port has an agent: it finds the servers, keeps connections to all of them,
+redials and drains.  But the connections that come through them are not proxied: they
+go to a Twisted factory.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from reverseproxy.problems import Place, Problem
 log = Logger()
 
 _PLACE: Final = ("extends", 0, "config")
-"""Where an agent's settings stand in the document that is made of them."""
+"""The place of the agent's settings in the configuration document that is made of them."""
 
 _LISTENER = "tunnel endpoint"
-"""Of the listener and the cluster that an agent has to have, and that nobody uses."""
+"""The name of the listener and the cluster that the document needs, and that are not used."""
 
 
 class _Unwanted(Protocol):
-    """Closes a connection that the program's factory has no protocol for."""
+    """Closes a connection, as the program's factory has built no protocol."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -52,7 +52,7 @@ class _Unwanted(Protocol):
 
 @implementer(IConnectionSink)
 class FactorySink:
-    """Gives what comes through tunnels to a factory, as a listening port does."""
+    """Builds the protocols of connections through tunnels with a factory, as a listening port does."""
 
     def __init__(self, name: str, factory: IProtocolFactory) -> None:
         self.name = name
@@ -66,9 +66,9 @@ class FactorySink:
 @implementer(IListeningPort)
 class TunnelPort:
     """
-    A factory that listens through tunnels.
+    A port that listens through tunnel servers.
 
-    @ivar factory: the program's.
+    @ivar factory: the program's factory.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class TunnelPort:
 
     @property
     def serving(self) -> int:
-        """How many connections to tunnel servers there are that may bring something."""
+        """The number of connections to tunnel servers that are ready."""
         return 0 if self._app is None else sum(agent.serving for agent in self._app.agents)
 
     @property
     def unserved(self) -> list[str]:
-        """The tunnel servers to which there is none."""
+        """The tunnel servers without a connection."""
         if self._app is None:
             return list(self._address.servers)
         return [server for agent in self._app.agents for server in agent.unserved]
 
     def startListening(self) -> None:  # noqa: N802 - Twisted's name
         """
-        Dial the servers, and keep dialling them: that none can be reached is no failure.
+        Dial the servers, again and again: it is no failure if none can be reached.
 
-        @raise CannotListenError: if that can't begin, such as without a file that is needed.
+        @raise CannotListenError: if it listens already, or a file of its settings can't be read.
         """
         if self._app is not None:
             raise CannotListenError("tunnel", self._address, OSError("it listens already"))
@@ -105,18 +105,18 @@ class TunnelPort:
         except ConfigError as error:
             raise CannotListenError("tunnel", self._address, error) from error
         (agent,) = app.agents
-        # Nobody proxies here who could say that a request has not been passed on.
+        # There is no proxy here that could say that a request has not been passed on.
         agent.plan = replace(
             agent.plan, sink=FactorySink(str(self._address), self.factory), service=None, raw=False
         )
         self._app = app
         self.factory.doStart()
         app.startService()
-        RUNNING.remove(app.clusters)  # which are nobody's to connect to
+        RUNNING.remove(app.clusters)  # the one cluster there is not used
 
     def stopListening(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
         """
-        Leave the servers: they are told to send nothing more, and what is under way finishes.
+        Stop gracefully: tell the servers to send nothing more, and let what is under way finish.
 
         @return: fires when the last connection is closed, after C{drain} seconds at the latest.
         """
@@ -149,18 +149,17 @@ class TunnelPort:
 @implementer(IStreamServerEndpoint)
 class TunnelServerEndpoint:
     """
-    Where to listen: a cluster of one or several tunnel servers.
+    An endpoint that listens as a host of a cluster of one or several tunnel servers.
 
-    @ivar address: what a port of it has as its address.
+    @ivar address: the address of its ports.
     """
 
     def __init__(self, reactor: Any, settings: Mapping[str, Any], random: Random | None = None) -> None:
         """
-        @param settings: what C{config} of a C{tunnel_agent} holds in a configuration;
-            C{cluster} and C{server_list} are all that is needed.  C{hosting_listener}
-            has no meaning here.
-        @param random: for the waits before trying again.
-        @raise ConfigError: with everything that is wrong with them.
+        @param settings: the C{config} of a C{tunnel_agent}; C{cluster} and C{server_list}
+            are required.  C{hosting_listener} has no meaning here.
+        @param random: for the jitter of reconnecting.
+        @raise ConfigError: with all problems of the settings.
         """
         self._reactor = reactor
         self._random = random or SystemRandom()
@@ -173,7 +172,7 @@ class TunnelServerEndpoint:
             log.warn("tunnel: {problem}", problem=str(_place(warning)))
         (config,) = loaded.config.agents
         self.address = TunnelAddress(tuple(config.server_list), config.cluster, config.host_name)
-        self._make()  # what is wrong with files, too, is said now
+        self._make()  # reports problems of files, too
 
     def _make(self) -> ReverseProxy:
         try:
@@ -186,15 +185,15 @@ class TunnelServerEndpoint:
         """
         Listen.
 
-        @return: fires at once with a L{TunnelPort}, which keeps connections to the servers
-            from now on, as soon and as long as they can be reached.
+        @return: fires at once with a L{TunnelPort}, which connects to the servers when they
+            can be reached.
         """
         port = TunnelPort(self._make, self.address, protocolFactory)
         return execute(port.startListening).addCallback(lambda _: port)
 
 
 def _document(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that an agent stands in."""
+    """Return a configuration document with one agent."""
     listener = {
         "name": _LISTENER,
         "address": "127.0.0.1:0",

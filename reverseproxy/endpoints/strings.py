@@ -1,5 +1,5 @@
 """
-From the strings of endpoints to endpoints: pure, up to making these.
+Parsing the strings of endpoints.
 
 C{tunnel:HOST:PORT:cluster=NAME}, or with keys alone; see C{docs/endpoints.rst}.
 """
@@ -44,11 +44,11 @@ _KEYS: Final = (*_OTHERS, *_TEXTS, *_NUMBERS, *_TLS, *_CREDENTIALS)
 
 def server_settings(args: Sequence[str], kwargs: Mapping[str, str]) -> dict[str, Any]:
     """
-    Make the settings of an agent of what stands behind C{tunnel:}.
+    Return the settings of an agent, given the arguments of C{tunnel:}.
 
-    @param args: what has no key.
-    @param kwargs: what has one.
-    @raise ValueError: with the first thing that is wrong.
+    @param args: the arguments without a key.
+    @param kwargs: the arguments with a key.
+    @raise ValueError: with the first problem.
     """
     given = _named(args, kwargs)
     for key in given:
@@ -75,7 +75,7 @@ def server_settings(args: Sequence[str], kwargs: Mapping[str, str]) -> dict[str,
 
 
 def _named(args: Sequence[str], kwargs: Mapping[str, str]) -> dict[str, str]:
-    """Give names to what has none: the server's host and port, and the word C{tls}."""
+    """Return all arguments by key: without one are the server's host and port, and the word C{tls}."""
     given = dict(kwargs)
     for key, value in zip(("host", "port"), [each for each in args if each != "tls"], strict=False):
         if key in given:
@@ -89,7 +89,7 @@ def _named(args: Sequence[str], kwargs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _servers(given: Mapping[str, str]) -> list[str]:
-    """Whom to dial."""
+    """Return the addresses of the servers."""
     ways = [key for key in ("host", "path", "servers") if key in given]
     if len(ways) != 1:
         found = f", not {' and '.join(ways)}" if ways else ""
@@ -104,7 +104,7 @@ def _servers(given: Mapping[str, str]) -> list[str]:
 
 
 def _credential(given: Mapping[str, str]) -> dict[str, Any]:
-    """How to prove who we are."""
+    """Return the settings of the agent's credential."""
     found = {theirs: given[ours] for ours, theirs in _CREDENTIALS.items() if ours in given}
     if len(found) > 1:
         raise ValueError(f"tunnel: say one of {', '.join(_CREDENTIALS)}")

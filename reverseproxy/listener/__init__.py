@@ -1,8 +1,8 @@
 """
-Listeners: a port, or an agent, feeds one; its filter builds the protocols.
+Listeners: connections come from a port or from an agent; a filter builds their protocols.
 
-A listener with C{bind_port} false binds nothing, and serves the connections
-that an agent hands in.
+A listener with C{bind_port} false binds no address, and serves the connections that
+an agent hands in.
 """
 
 from __future__ import annotations

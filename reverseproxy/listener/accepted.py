@@ -1,4 +1,4 @@
-"""Connections that a listener has accepted, each from its first byte to its last."""
+"""Connections that a listener has accepted."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ log = Logger(__package__)
 @implementer(IHandshakeListener)
 class AcceptedConnection(Handover):
     """
-    An accepted connection, until it is known who it comes from.
+    An accepted connection: the outer protocol, which the filter's protocol is built behind.
 
-    Over TLS that is once the handshake is complete, as the peer's certificate
-    goes into L{ConnectionInfo}.
+    The filter's protocol is built when the peer is known: over TLS when the handshake is
+    complete, as the peer's certificate goes into L{ConnectionInfo}.
 
-    @ivar address: whom the connection is counted with.
-    @ivar vouched_for: whether somebody else counts it.
+    @ivar address: the address that limits count the connection for.
+    @ivar vouched_for: whether another part limits it, such as a tunnel's quotas.
     """
 
     def __init__(
@@ -58,21 +58,22 @@ class AcceptedConnection(Handover):
         proxied: ProxiedAddress | None = None,
     ) -> None:
         """
-        @param listener: what builds its protocol.
-        @param connections: those of the listener, of which it becomes one.
-        @param proxied: who is at the ends, if somebody before us says so.
+        @param listener: builds the inner protocol.
+        @param connections: the listener's open connections.
+        @param secure: whether it has TLS.
+        @param proxied: the addresses in a PROXY protocol header, if there was one.
         """
         super().__init__()
         self._listener = listener
         self._connections = connections
         self._proxied = proxied
         self._secure = secure
-        self._leaves: Callable[[], None] | None = None  # what to do as soon as it has begun
+        self._leaves: Callable[[], None] | None = None  # to be called once there is an inner protocol
         self.address = ""
         self.vouched_for = False
 
     def connectionMade(self) -> None:
-        """Begin, or be refused."""
+        """Check the limits, and build the inner protocol unless TLS comes first."""
         self.address = address_key(getattr(self._peer, "host", ""))
         if not self._connections.admit(self):
             self.transport.abortConnection()
@@ -86,36 +87,36 @@ class AcceptedConnection(Handover):
 
     @property
     def expendable(self) -> bool:
-        """Whether nothing is lost with it."""
+        """Whether nothing is lost if it is closed."""
         inner = IExpendable(self.inner, None)
         return self.inner is None or (inner is not None and bool(inner.expendable))
 
     @property
     def descriptor(self) -> int:
-        """Its number; -1 if it has none."""
+        """Its file descriptor; -1 if it has none."""
         return descriptor_of(self.transport)
 
     def make_room(self) -> None:
-        """End, for another connection."""
+        """Close, as there are too many connections."""
         self.transport.abortConnection()
 
     def vouched(self) -> None:
-        """Somebody knows who the peer is, and has limits of its own."""
+        """Leave the listener's limits, as the peer has been authenticated and others apply."""
         self.vouched_for = True
         self._connections.vouch(self)
 
     def handshakeCompleted(self) -> None:
-        """The peer is known now."""
+        """Build the inner protocol: the peer is known."""
         self._begin()
 
     @property
     def _peer(self) -> Any:
-        """Where the client is."""
+        """The client's address."""
         return self.transport.getPeer() if self._proxied is None else self._proxied.source
 
     @property
     def _host(self) -> Any:
-        """Where it has connected to."""
+        """The address that the client has connected to."""
         return self.transport.getHost() if self._proxied is None else self._proxied.destination
 
     def _begin(self) -> None:
@@ -146,9 +147,9 @@ class AcceptedConnection(Handover):
 
     def part(self) -> None:
         """
-        Close when the client's next request is answered, if the protocol can say so; else as L{drain}.
+        Close after the client's next request, if the protocol can; otherwise L{drain}.
 
-        As nothing is closed at an arbitrary moment, no request is lost that is on its way.
+        A connection that is not closed at an arbitrary moment loses no request that is on its way.
         """
         if self.inner is None:
             self._leave_later(self.part)
@@ -158,7 +159,7 @@ class AcceptedConnection(Handover):
             self.drain()
 
     def _leave_later(self, leave: Callable[[], None]) -> None:
-        """Its TLS handshake is under way, behind which there is a request: it has a moment for that."""
+        """Give a connection in its TLS handshake a moment for the request that follows."""
         if self._leaves is None:
             self._connections.clock.callLater(QUIET, self._too_late)
         self._leaves = leave
@@ -168,7 +169,7 @@ class AcceptedConnection(Handover):
             self.transport.loseConnection()
 
     def drain(self) -> None:
-        """Let what is under way finish; a protocol that can't drain is closed."""
+        """Let what is under way finish; close the connection if its protocol can't drain."""
         if self.inner is None:
             self._leave_later(self.drain)
             return
@@ -187,7 +188,7 @@ class AcceptedConnection(Handover):
         return doing(self.inner)
 
     def end(self, reason: str) -> None:
-        """End what is under way as its protocol has it."""
+        """End what is under way, in the protocol's way."""
         try:
             if self.inner is None:
                 self.transport.loseConnection()
@@ -198,30 +199,30 @@ class AcceptedConnection(Handover):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Be forgotten."""
+        """Pass the event on, and leave the listener's connections."""
         try:
             super().connectionLost(reason)
         except Exception:
             self._failed()
-        # Last: who waits for this may close what the protocol above has just used.
+        # Last: whoever waits for it may close what the inner protocol has just used.
         self._connections.forget(self)
 
 
 class AdoptedConnection(AcceptedConnection):
-    """A connection that another worker has accepted, and knows who it comes from."""
+    """A connection that another worker has accepted, whose inner protocol is there already."""
 
     def __init__(self, listener: Listener, connections: Connections, protocol: IProtocol) -> None:
         super().__init__(listener, connections, secure=False)
         self._protocol = protocol
 
     def connectionMade(self) -> None:
-        """Begin, or be refused."""
+        """Connect the inner protocol."""
         self._connections.add(self)
         self.hand_over(self._protocol)
 
 
 class AcceptedFactory(ServerFactory):
-    """Builds the connections of a listener, with TLS or without."""
+    """The factory of a listener's connections, with TLS or without."""
 
     noisy = False
 
@@ -231,11 +232,11 @@ class AcceptedFactory(ServerFactory):
         self._secure = secure
 
     def logPrefix(self) -> str:
-        """Name the listener."""
+        """Return the listener's name, for logs."""
         return f"listener {self._listener.name}"
 
     def buildProtocol(self, addr: IAddress | None) -> AcceptedConnection:
-        """Build the protocol of one connection."""
+        """Build the outer protocol of one connection."""
         return AcceptedConnection(
             self._listener,
             self._connections,

@@ -1,4 +1,4 @@
-"""The connections that a listener has accepted: how many there may be, and how they end."""
+"""The open connections of a listener: their limits, draining and aborting."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ log = Logger(__package__)
 
 END_TIME: Final = 2.0
 """
-Seconds that connections have which are ended at the limit of a drain: to send what is left, and for a
-close frame to be answered.  What is open then is aborted.
+Seconds for connections whose sessions were ended at the time limit of a drain: to send what is buffered,
+and for the reply to a close frame.  Connections that are still open then are aborted.
 """
 
 
@@ -35,9 +35,9 @@ class Connections:
     """
     The open connections of one listener.
 
-    @ivar clock: tells the time.
-    @ivar ending: why what outlives the time for it is ended.
-    @ivar abort_silent: closes those that have shown nothing yet, and are not among these.
+    @ivar clock: the time.
+    @ivar ending: the reason given to sessions that are ended at the time limit of a drain.
+    @ivar abort_silent: aborts connections without any data yet, which are not among these.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class Connections:
     ) -> None:
         """
         @param listener: the listener's name.
-        @param limiter: decides about connections.
-        @param pause: makes the listener accept nothing, until what it gives is called.
+        @param limiter: limits the connections of the process.
+        @param clock: see the attribute.
+        @param pause: pauses accepting, and returns a function that resumes it.
         """
         self._listener = listener
         self._limiter = limiter
@@ -66,14 +67,14 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    # who may stay
+    # limits
 
     def limit(self, most: int, of_one: int) -> None:
         """
-        Have as many connections at the most, beginning with those that there are.
+        Set the limits, which count open connections, too.
 
-        @param most: all of them together; 0 for any number.
-        @param of_one: those of one address; 0 for any number.
+        @param most: the number of all connections; 0 for any number.
+        @param of_one: the number of one address's; 0 for any number.
         """
         if self._limits:
             [limit] = self._limits
@@ -86,7 +87,7 @@ class Connections:
                     limit.add(connection.address, connection)
 
     def admit(self, connection: AcceptedConnection) -> bool:
-        """Decide about a new connection; one that was accepted earlier may have to go."""
+        """Return whether a new connection is within the limits; an older one may be closed for it."""
         self._limiter.relieve(connection, self._listener, self._pause)
         if not self._limiter.enter(self._listener, connection.address, connection, self._limits):
             return False
@@ -94,15 +95,15 @@ class Connections:
         return True
 
     def add(self, connection: AcceptedConnection) -> None:
-        """Take in a connection that somebody else has decided about."""
+        """Add a connection without checking limits."""
         self._open.add(connection)
 
     def vouch(self, connection: AcceptedConnection) -> None:
-        """Somebody else limits this connection from now on."""
+        """Count a connection in no limit any more, as others apply to it."""
         self._limiter.leave(connection.address, connection, self._limits)
 
     def forget(self, connection: AcceptedConnection) -> None:
-        """A connection is closed."""
+        """Remove a connection that is lost."""
         self._open.discard(connection)
         self._limiter.leave(connection.address, connection, self._limits)
         if not self._open:
@@ -110,13 +111,13 @@ class Connections:
             for emptied in waiting:
                 emptied.callback(None)
 
-    # how they end
+    # closing
 
     def part(self) -> int:
         """
-        Close each of them when nothing of it is lost.
+        Close each connection at a moment when nothing is lost.
 
-        @return: how many there are.
+        @return: the number of connections.
         """
         connections = list(self._open)
         for connection in connections:
@@ -125,10 +126,10 @@ class Connections:
 
     def drain(self, seconds: float) -> Deferred[None]:
         """
-        Let all of them finish.
+        Let all connections finish.
 
-        @param seconds: after this time, what is still open is ended as its protocol has it, and aborted
-            L{END_TIME} later.
+        @param seconds: after which their sessions are ended, in their protocol's way; connections that
+            are still open L{END_TIME} later are aborted.
         @return: fires when none is open.
         """
         for connection in list(self._open):
@@ -153,7 +154,7 @@ class Connections:
         return self.emptied().addCallback(done)
 
     def _end(self, seconds: float) -> None:
-        """The time for what is under way is over."""
+        """End all sessions: the time limit has passed."""
         log.warn(
             "listener {listener}: {connections} outlived the {seconds:g} s for what is under way, ended now:"
             " {doing}",
@@ -170,7 +171,7 @@ class Connections:
 
     @property
     def doing(self) -> str:
-        """What is under way on all connections, for the log: how many of what."""
+        """What is under way on all connections, with numbers, for the log."""
         return how_many(connection.doing or "idle connection" for connection in self._open)
 
     def emptied(self) -> Deferred[None]:
@@ -182,11 +183,11 @@ class Connections:
         return emptied
 
     def abort(self) -> None:
-        """Close all connections now, and warn of it, as something may be under way on them."""
+        """Abort all connections, and log a warning, as something may be under way on them."""
         self._abort(log.warn, "aborts")
 
     def close(self) -> None:
-        """Close all connections now, as the listener stops."""
+        """Abort all connections, as the listener stops."""
         self._abort(log.info, "closes")
 
     def _abort(self, write: Callable[..., None], what: str) -> None:

@@ -1,4 +1,4 @@
-"""What builds the protocols of accepted connections: PROXY protocol, TLS, plaintext."""
+"""The factories in front of a listener's connections: PROXY protocol, TLS, plaintext."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ TLS_HANDSHAKE_TIMEOUT = 15.0
 
 class InspectingFactory(ServerFactory):
     """
-    Remembers the connections that have not shown yet whether they speak TLS.
+    Tracks the connections that have not shown yet whether they use TLS.
 
-    @ivar silent: those, and some that have.
+    @ivar silent: these connections, and some that have.
     """
 
     noisy = False
@@ -58,16 +58,16 @@ class InspectingFactory(ServerFactory):
         return protocol
 
     def abort(self) -> None:
-        """Close the connections that have sent nothing."""
+        """Abort the connections that have sent nothing."""
         for protocol in list(self.silent):
             transport = protocol.transport
-            # Once it is decided, or lost, the connection has another protocol, or none.
+            # Once that is decided, or the connection is lost, it has another protocol, or none.
             if getattr(transport, "protocol", None) is protocol:
                 transport.abortConnection()
 
 
 class ListenerEntrance:
-    """Makes what builds the protocols of a listener's connections, from the first byte on."""
+    """Makes the factory of a listener's connections, as its configuration says."""
 
     def __init__(self, listener: Listener, connections: Connections, reactor: Any) -> None:
         self._listener = listener
@@ -77,7 +77,7 @@ class ListenerEntrance:
         self._inspecting: list[InspectingFactory] = []
 
     def make(self) -> IProtocolFactory:
-        """Go by what the listener's configuration says now."""
+        """Make the factory for the listener's current configuration."""
         factory = self._make_inside()
         headers = self._listener.config.proxy_protocol
         if headers is None:
@@ -118,10 +118,10 @@ class ListenerEntrance:
         return inspecting
 
     def stop(self) -> None:
-        """Say what is still to be said of bad peers."""
+        """Write the log lines about bad peers that are still held back."""
         self._complaints.stop()
 
     def abort_silent(self) -> None:
-        """Close the connections that have sent nothing."""
+        """Abort the connections that have sent nothing."""
         for inspecting in self._inspecting:
             inspecting.abort()

@@ -1,4 +1,4 @@
-"""A listener: a port, or an agent, feeds it; its filter builds the protocols."""
+"""A listener: connections come from a port or from an agent; a filter builds their protocols."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ from reverseproxy.transport.fronts import build_protocol
 log = Logger(__package__)
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
-"""What a listener's filter is to it: one protocol for each connection."""
+"""A filter, as its listener has it: builds the protocol of a connection."""
 
 Listen = Callable[[IProtocolFactory], IListeningPort]
-"""Listens in a way of its own."""
+"""Listens for a factory, in place of binding the configured address."""
 
 PARTING = 2.0
-"""Seconds that clients of a listener that is no more have for another request."""
+"""Seconds in which connections of a removed listener still serve another request."""
 
 
 class PortFactory(ServerFactory):
     """
-    What a port has for a factory: the listener behind it may change, and so may what that one builds.
+    The factory of a port: its listener may be replaced, and so may the listener's factory.
 
-    @ivar listener: whom connections are for.
+    @ivar listener: the listener that the port's connections go to.
     """
 
     noisy = False
@@ -71,9 +71,11 @@ class PortFactory(ServerFactory):
 @dataclass(frozen=True, slots=True)
 class BoundPort:
     """
-    An address that connections are accepted at.
+    A bound address.
 
-    @ivar address: as it is bound.
+    @ivar port: the listening port.
+    @ivar door: the port's factory.
+    @ivar address: the address, with the port number that the kernel has chosen.
     """
 
     port: IListeningPort
@@ -82,7 +84,7 @@ class BoundPort:
 
 
 class Refuser(Protocol):
-    """Closes a connection that no filter would serve."""
+    """Closes a connection, as the listener has no filter that serves."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -94,14 +96,15 @@ class Listener(Service):
     """
     One listener of the configuration.
 
-    @ivar bound: the address it is bound to, once it is; differs from the
-        configuration's for port 0.
-    @ivar accepted: how many connections it has taken, and how many agents have brought
-        (streams, or whole ones).
-    @ivar tls: TLS towards clients; L{None} for plaintext.
-    @ivar inside: builds the protocols of accepted connections.
-    @ivar elsewhere: decides, by its address, whether a connection that is accepted is for
-        another process, and makes what gives it away; L{None} if all are for this one.
+    @ivar bound: the address that it is bound to; differs from the configuration's for
+        port 0; L{None} before it is bound.
+    @ivar accepted: the number of connections accepted, or handed in by agents (streams
+        included).
+    @ivar tls: TLS for clients; L{None} for plaintext.
+    @ivar inside: the factory of accepted connections.
+    @ivar elsewhere: decides, by its address, whether an accepted connection is for
+        another process, and returns the protocol that passes it on; L{None} if all
+        connections are for this one.
     """
 
     bound: str | None = None
@@ -119,12 +122,13 @@ class Listener(Service):
         mode: int = 0o666,
     ) -> None:
         """
-        @param build: the filter; L{None} if the configuration names none that
-            serves, in which case connections are closed.
-        @param listen: takes the place of binding the address, if somebody else
-            has done that.
-        @param limiter: decides about connections; what this process may have by itself if
-            not given.
+        @param config: the listener's configuration.
+        @param build: the filter; L{None} if the configuration has none that serves, in
+            which case connections are closed.
+        @param tls: see the attribute.
+        @param listen: listens at an address that is bound already, in place of binding.
+        @param limiter: limits the connections of the process; one for this listener
+            alone if not given.
         @param mode: the permissions of a Unix socket.
         """
         self.name = config.name
@@ -143,30 +147,30 @@ class Listener(Service):
 
     @property
     def connections(self) -> int:
-        """How many accepted connections are open."""
+        """The number of open connections."""
         return len(self._open)
 
     @property
     def build(self) -> BuildProtocol | None:
-        """What builds the protocols of connections now."""
+        """The current filter."""
         return self._build
 
     @property
     def listening(self) -> bool:
-        """Whether it takes connections at its address now."""
+        """Whether it accepts connections at its address."""
         return self._port is not None and not self.held
 
     @property
     def held(self) -> bool:
-        """Whether its address is bound, and not listened at yet: see C{open_when_ready} of listeners."""
+        """Whether its address is bound, but not listening yet: see C{open_when_ready} of listeners."""
         port = None if self._port is None else self._port.port
         return isinstance(port, SharedPort) and port.held
 
     def open(self) -> bool:
         """
-        Listen at the address that was held until now.
+        Listen at the address that is bound, but not listening yet.
 
-        @return: whether that could be done; an error in the log says why not.
+        @return: whether that was possible; if not, the reason is logged.
         """
         port = None if self._port is None else self._port.port
         assert isinstance(port, SharedPort)
@@ -180,15 +184,15 @@ class Listener(Service):
 
     def adopt(self, protocol: IProtocol) -> IProtocol:
         """
-        Take in a connection that another worker has accepted on this listener.
+        Take over a connection that another worker has accepted on this listener.
 
-        @param protocol: what it has become there.
-        @return: what is to be connected.
+        @param protocol: the protocol of the connection.
+        @return: the protocol to be connected.
         """
         return AdoptedConnection(self, self._open, protocol)
 
     def _pause(self) -> Callable[[], object]:
-        """Accept nothing; what came meanwhile waits in the kernel."""
+        """Pause accepting, and return a function that resumes it."""
         bound = self._port
         if bound is None:
             return lambda: None
@@ -206,7 +210,7 @@ class Listener(Service):
     def build_protocol(self, info: ConnectionInfo) -> IProtocol:
         """See L{IConnectionSink}."""
         if info.reverse:
-            self.accepted += 1  # no port has taken it
+            self.accepted += 1  # not accepted by a port
         if self._build is None:
             log.warn("{listener}: {peer} closed: no filter serves here", listener=self.name, peer=info.remote)
             return Refuser()
@@ -216,7 +220,7 @@ class Listener(Service):
 
     def startService(self) -> None:
         """
-        Bind, if that has not been done.
+        Bind the address, unless it is bound.
 
         @raise ListenerFailed: see L{privilegedStartService}.
         """
@@ -225,7 +229,7 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind, while we may still be root.
+        Bind the address, while the process may still be root.
 
         @raise ListenerFailed: if the address can't be bound.
         """
@@ -237,10 +241,10 @@ class Listener(Service):
         self, config: ListenerConfig, secure: bool, listen: Listen | None = None, mode: int | None = None
     ) -> BoundPort:
         """
-        Bind the address of a configuration, perhaps beside the one that is bound.
+        Bind the address of a configuration, in addition to the current one.
 
-        @param secure: whether it is going to be for TLS.
-        @param listen: takes the place of that, if somebody else has done it.
+        @param secure: whether it is for TLS, for the log.
+        @param listen: listens at an address that is bound already, in place of binding.
         @param mode: the permissions of a Unix socket; the listener's if not given.
         @raise ListenerFailed: if it can't be bound.
         """
@@ -255,33 +259,33 @@ class Listener(Service):
         except (CannotListenError, OSError) as error:
             raise not_bound(config, error) from error
         address = format_address(port.getHost())
-        # If it has been bound by somebody else, that one has said so.
+        # An address that was bound elsewhere has been logged there.
         write = log.info if listen is None else log.debug
         say_bound(write, config, address, secure, isinstance(port, SharedPort) and port.held)
         return BoundPort(port, door, address)
 
     def take_port(self, port: BoundPort) -> None:
-        """Have an address that is bound, by this listener or by another one."""
+        """Use a bound address, of this listener or of another one."""
         port.door.listener = self
         self._port = port
         self.bound = port.address
 
     def give_port(self) -> BoundPort | None:
-        """Give away the address, which stays bound; L{None} if there is none."""
+        """Give up the address, which stays bound, and return it; L{None} if there is none."""
         port, self._port = self._port, None
         return port
 
-    # leaving it to somebody else
+    # handing over to another process
 
     def bequeath(self) -> ListenerSockets | None:
-        """Give the sockets to the process that takes the place of this one; L{None} if there are none."""
+        """Return the sockets for the process that replaces this one; L{None} if there are none."""
         port = None if self._port is None else self._port.port
         if not isinstance(port, SharedPort):
             return None
         return ListenerSockets(self.name, INHERITED.pass_on(self.config.address), port.bequeath())
 
     def leave_address(self) -> None:
-        """Another process listens at the address from now on."""
+        """Leave the address to another process, which listens there from now on."""
         port = None if self._port is None else self._port.port
         if isinstance(port, SharedPort):
             port.leave()
@@ -290,7 +294,7 @@ class Listener(Service):
 
     def stop_accepting(self, take: bool = False) -> Deferred[None]:
         """
-        Take no more connections; those that are open go on.
+        Stop accepting connections; open ones go on.
 
         @param take: see L{close_port}.
         """
@@ -299,9 +303,10 @@ class Listener(Service):
 
     def close_port(self, bound: BoundPort, take: bool = False) -> Deferred[None]:
         """
-        Listen no more at an address.
+        Stop listening at an address.
 
-        @param take: whether to accept the connections that wait there, as nobody else will.
+        @param take: whether to accept the connections in the kernel's queue, as no other
+            process will.
         """
         log.info(
             "listener {listener} no longer listening on {address}", listener=self.name, address=bound.address
@@ -314,13 +319,12 @@ class Listener(Service):
 
     def change(self, config: ListenerConfig, build: BuildProtocol | None, tls: ServerTls | None) -> int:
         """
-        Go on with another configuration.
+        Apply another configuration, except for the address; see L{bind}.
 
-        The address is another matter; see L{bind}.  Connections go on with what is new where
-        their protocols can; else they are closed when what is under way is over, and
-        only new ones have it.
+        Open connections take over the new settings if their protocols can; otherwise they
+        are closed when what is under way has ended.
 
-        @return: how many connections will be closed for that.
+        @return: the number of connections that are going to be closed.
         """
         inspects = self.config.inspector
         self.config = config
@@ -338,9 +342,9 @@ class Listener(Service):
 
     def leave(self, seconds: float) -> None:
         """
-        Take no more connections, and close those that are open when what is under way is over.
+        Stop accepting connections, and close open ones when what is under way has ended.
 
-        @param seconds: after this time, what is still open is aborted.
+        @param seconds: after which connections that are still open are aborted.
         """
         self._open.ending = "its listener is no more"
         self.stop_accepting(take=True)
@@ -349,18 +353,18 @@ class Listener(Service):
 
     def part(self) -> int:
         """
-        Close the connections that there are, each when nothing of it is lost.
+        Close each open connection at a moment when nothing is lost.
 
-        @return: how many there are.
+        @return: the number of open connections.
         """
         return self._open.part()
 
     def drain(self, seconds: float) -> Deferred[None]:
         """
-        Take no more connections, and let those that are open finish.
+        Stop accepting connections, and let open ones finish.
 
-        @param seconds: after this time, what is still open is ended as its protocol has it, and aborted
-            L{END_TIME} later.
+        @param seconds: after which the sessions of open connections are ended, in their protocol's way;
+            connections that are still open L{END_TIME} later are aborted.
         @return: fires when no connection is open.
         """
         stopped = self.stop_accepting()
@@ -368,7 +372,7 @@ class Listener(Service):
 
     @property
     def doing(self) -> str:
-        """What is under way on all connections, for the log: how many of what."""
+        """What is under way on all connections, with numbers, for the log."""
         return self._open.doing
 
     def emptied(self) -> Deferred[None]:
@@ -376,7 +380,7 @@ class Listener(Service):
         return self._open.emptied()
 
     def abort(self) -> None:
-        """Close all connections now, and warn of it, as something may be under way on them."""
+        """Abort all connections, and log a warning, as something may be under way on them."""
         self._open.abort()
 
     def stopService(self) -> Deferred[None]:

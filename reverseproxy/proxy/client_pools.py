@@ -1,11 +1,10 @@
 """
-Connections to a host that name their client in a header of PROXY protocol.
+Connection pools for hosts that get a PROXY protocol header.
 
-A connection belongs to one client then: what one has used can't be used by
-another, as the host takes all that comes over it for the first one's.  So
-there is a pool for each pair of addresses that can stand in a header, whoever has
-them; a client that keeps its connection finds its own connection to the host
-again, if it asks soon.
+Such a connection belongs to one client, as the host takes all requests on it for that
+client's.  So there is a pool for each header, that is, for each pair of addresses; a
+client that keeps its connection reuses its own connection to the host, if its next
+request comes soon.
 """
 
 from __future__ import annotations
@@ -27,20 +26,22 @@ from reverseproxy.proxy.pools import IUpstreamPool, make_pool
 from reverseproxy.wire.proxy_protocol import encode_header
 
 IDLE: Final = 5.0
-"""Seconds that a connection waits for another request of its client, if the cluster does not say less."""
+"""Seconds after which an idle connection is closed; the cluster's C{idle_timeout}, if that is less."""
 
 MOST: Final = 4096
-"""Clients whose connections to one host are kept, whatever is going on."""
+"""Clients whose pools are kept for one host."""
 
-_ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - in a header, where the address is not known
+_ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - in a header, for an unknown address
 
 
 def header_of(version: str, info: ConnectionInfo, forwarded: str | None = None) -> bytes:
     """
-    Write the header that names the client of a connection.
+    Return the header that names the client of a connection.
 
-    @param forwarded: C{X-Forwarded-For} of the request, if it is to be believed: the client
-        is the first one in it, whose port is not known.
+    @param version: of the protocol: C{v1} or C{v2}.
+    @param info: the connection.
+    @param forwarded: C{X-Forwarded-For} of the request, if it is trusted: the client
+        is the first address in it, with an unknown port.
     """
     source, destination = info.remote, info.local
     if forwarded:
@@ -56,7 +57,7 @@ def header_of(version: str, info: ConnectionInfo, forwarded: str | None = None) 
 
 
 def _of_the_same_kind(address: str, version: int) -> str:
-    """What stands for our own address beside a client that has come to another one of ours."""
+    """Return our own address, or the unspecified one if it is of another version than the client's."""
     try:
         if ip_address(host_of(address)).version == version:
             return address
@@ -68,20 +69,20 @@ def _of_the_same_kind(address: str, version: int) -> str:
 
 @implementer(IHostPool)
 class ClientPools:
-    """The pools of one host and one protocol, by header."""
+    """The pools of one host and protocol, by header."""
 
     def __init__(self, protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> None:
         self._protocol = protocol
         self._host = host
         self._clock = clock
         self._idle_timeout = min(idle_timeout or IDLE, IDLE)
-        self._pools: OrderedDict[bytes, Any] = OrderedDict()  # the one that was used last is the last
+        self._pools: OrderedDict[bytes, Any] = OrderedDict()  # the most recently used one is the last
 
     def __len__(self) -> int:
         return len(self._pools)
 
     def of(self, header: bytes) -> IUpstreamPool:
-        """Find the pool of a client, or make it."""
+        """Return the pool of a client; make it if there is none."""
         host = self._host
         pool: Any = self._pools.get(header)
         if pool is None:
@@ -96,18 +97,18 @@ class ClientPools:
         return cast(IUpstreamPool, pool)
 
     def _trim(self) -> None:
-        """Forget clients that have no connection, and of the others those that have not asked for longest."""
+        """Drop pools without connections, and the least recently used ones beyond L{MOST}."""
         while self._pools:
             header, pool = next(iter(self._pools.items()))
             if pool.connections and len(self._pools) <= MOST:
                 return
             if len(self._pools) == 1:
-                return  # it is the one that is about to be used
+                return  # it is about to be used
             del self._pools[header]
             pool.drain()
 
     def _make_room(self, header: bytes) -> None:
-        """Close what other clients may want to use again, until another connection can be made."""
+        """Close idle connections of other clients, until another connection may be made."""
         for other, pool in list(self._pools.items()):
             if self._host.may_connect():
                 return
@@ -132,7 +133,7 @@ class ClientPools:
 def client_pool_of(
     protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None, header: bytes
 ) -> IUpstreamPool:
-    """Find the pool of a host for one client."""
+    """Return the pool of a host for one client; make it if there is none."""
     key = f"{protocol} by client"
     pools = host.pools.get(key)
     if pools is None:

@@ -1,4 +1,4 @@
-"""What connections of clients have in common: an account, and an end for the sake of others."""
+"""What connections of clients have in common: bounded memory, and closing those that exceed it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = Logger()
 
 
 class ISettings(Protocol):
-    """What of a listener's settings counts here."""
+    """The part of a listener's settings that is used here."""
 
     @property
     def listener(self) -> str:
@@ -26,21 +26,21 @@ class ISettings(Protocol):
 
     @property
     def complaints(self) -> Throttle:
-        """Bounds the lines about its clients."""
+        """Limits the rate of log lines about its clients."""
 
 
 def account_of(info: ConnectionInfo, end: Callable[[str], object]) -> BufferAccount:
     """
-    Open the account of a client's connection, or of an agent's.
+    Open the memory account of a client's connection, or of an agent's.
 
-    @param end: called with the reason if the connection has to go for others.
+    @param end: called with the reason if the connection has to be closed to free memory.
     """
     books = TRUSTED if info.reverse else UNTRUSTED
     return books.account(address_key(info.remote_ip), end)
 
 
 def say_cut_off(settings: ISettings, info: ConnectionInfo, reason: str) -> None:
-    """Log that a client is cut off, as long as there are not too many such lines."""
+    """Log that a client's connection is aborted, within the rate limit for such lines."""
     complaints = settings.complaints
     if complaints.allow():
         log.warn(

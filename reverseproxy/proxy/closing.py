@@ -1,11 +1,11 @@
 """
-Connections that are closing, and peers that have not taken everything yet.
+Closing connections whose peers have not received everything yet.
 
-A connection that is closed has something to send, perhaps, and then waits for
-its peer to close too.  Neither may last for ever.  But a peer that takes what
-is left for it, however slowly, must get all of it: the end of a download is
-often what waits in this process and its kernel when everything else about it is
-over, and to abort a connection destroys that.
+A connection that is being closed may have data to send, and then waits for its peer
+to close, too.  Both take a bounded time.  But a peer that receives the remaining data,
+however slowly, must get all of it: the end of a download is often still in the buffers
+of this process and its kernel when the request is over, and aborting the connection
+would discard that.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from reverseproxy.transport.backlog import backlog_of
 log = Logger()
 
 LINGER: Final = 5.0
-"""Seconds that a peer has to close a connection, once it has taken everything."""
+"""Seconds that a peer has to close a connection, once it has received everything."""
 
 STALL: Final = 300.0
-"""Seconds in which a peer must take something of what is left for it."""
+"""Seconds within which a peer must receive some of the remaining data."""
 
 
 FRESH: Final = 2.0
-"""A client that has connected, or asked for something, so few seconds ago may be about to ask for more."""
+"""Seconds after a client has connected, or sent a request, in which it is likely to send another one."""
 
 QUIET: Final = 1.0
 """
-Seconds that such a client has for that, where its connection is not needed any more.
+Seconds that a draining connection waits for a request of such a client.
 
-Else a request that is on its way when the connection is closed would fail for no
-reason that its client knows of.
+Otherwise a request that is on its way when the connection is closed would fail, and
+its client would not know why.
 """
 
 
 def note_loss(complaints: Throttle, listener: str, peer: str, reason: str) -> None:
     """
-    Log that a peer has not got everything.
+    Log that a peer has not received everything.
 
-    @param complaints: bounds the lines.
+    @param complaints: limits the rate of lines.
     """
     if complaints.allow():
         log.info(
@@ -74,13 +74,13 @@ def note_loss(complaints: Throttle, listener: str, peer: str, reason: str) -> No
 
 
 def doing(protocol: Any) -> str:
-    """What a protocol has under way, in a word or two; see L{IEndable}."""
+    """Return what a protocol has under way, in a word or two; see L{IEndable}."""
     endable = IEndable(protocol, None)
     return str(endable.doing) if endable is not None else "connection"
 
 
 def end_session(protocol: Any, reason: str) -> None:
-    """End what a protocol has under way, whatever it is; see L{IEndable}."""
+    """End what a protocol has under way, see L{IEndable}; close the connection if it can't."""
     if IEndable.providedBy(protocol):
         protocol.end(reason)
     elif protocol is not None:
@@ -89,13 +89,13 @@ def end_session(protocol: Any, reason: str) -> None:
 
 class CloseLimits(NamedTuple):
     """
-    How a connection may end.
+    How long closing a connection may take.
 
-    @ivar linger: seconds that its peer has once it has taken everything.
-    @ivar stall: seconds in which it must take something; infinity for any time.
-    @ivar excused: whether it does not matter how long that takes, as the peer
-        is a proxy that decides for whoever is behind it.
-    @ivar told: called with the reason if something is lost.
+    @ivar linger: seconds that the peer has to close, once it has received everything.
+    @ivar stall: seconds within which it must receive some data; infinity for any time.
+    @ivar excused: whether C{stall} does not apply, as the peer is a proxy with
+        timeouts of its own for the peers behind it.
+    @ivar told: called with the reason if data is lost.
     """
 
     linger: float = LINGER
@@ -106,19 +106,19 @@ class CloseLimits(NamedTuple):
 
 class UnreceivedBytes:
     """
-    What is left for the peer of a connection that is closing.
+    The remaining data of a connection that is being closed.
 
-    @ivar left: bytes, at the last look.
-    @ivar period: seconds from one look to the next.
+    @ivar left: the number of bytes, at the last check.
+    @ivar period: seconds between checks.
     """
 
     __slots__ = ("_close_limits", "_looks", "_pace", "_transport", "left", "period")
 
     def __init__(self, close_limits: CloseLimits, transport: Any) -> None:
         """
-        Have the first look.
+        Make the first check.
 
-        @param transport: of the connection.
+        @param transport: the connection's.
         """
         self.period = min(close_limits.linger, close_limits.stall)
         self._close_limits = close_limits
@@ -135,14 +135,14 @@ class UnreceivedBytes:
 
     def look(self) -> float:
         """
-        See how it goes, after another L{period}.
+        Check again, after another L{period}.
 
-        @return: seconds until the next look; 0.0 if the connection is to end now.
+        @return: seconds until the next check; 0.0 if the connection is to be aborted now.
         """
         waits = backlog_of(self._transport)
         before, self.left = self.left, waits.size
         if not waits.size:
-            # It may want to answer to what it has taken just now.
+            # It may be about to respond to what it has just received.
             return self.period if before else 0.0
         if self._pace.look(waits.mark) < self._looks:
             return self.period
@@ -154,7 +154,7 @@ class UnreceivedBytes:
 
 
 class DelayedClose:
-    """Aborts a connection that is closing, when it is time."""
+    """Aborts a connection that is being closed when L{CloseLimits} are exceeded."""
 
     __slots__ = ("_call", "_clock", "_last", "_transport")
 
@@ -173,7 +173,7 @@ class DelayedClose:
             self._transport.abortConnection()
 
     def stop(self) -> None:
-        """The connection is lost."""
+        """Cancel the timer, as the connection is lost."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

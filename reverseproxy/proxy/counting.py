@@ -1,4 +1,4 @@
-"""What is counted of requests that a host has not answered completely."""
+"""Counting requests and sessions that have failed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _OF_HOSTS: Final = (
     | ResponseFlag.UH
     | ResponseFlag.UO
 )
-"""What a host, or its agent, has to do with; not what clients and filters do."""
+"""The flags that count for the agent: failures of its host, not of clients or filters."""
 
 
 def note_failure(tally: RequestTally, ended: IEnded, flags: int, reason: str) -> None:
     """
-    Count a request, or a session.
+    Count a failed request or session.
 
-    @param flags: why; see L{reverseproxy.proxy.flags}.
-    @param reason: the same for people.
+    @param flags: the reason; see L{reverseproxy.proxy.flags}.
+    @param reason: the same in words.
     """
     host = ended.host if flags & _OF_HOSTS else None
     tally.fail(ended.rule, None if host is None else host.figures, int(flags), reason, wall_time())

@@ -1,15 +1,14 @@
 """
-Which protocol a connection speaks, by its first bytes: for C{Auto} and lists.
+Protocol detection by the first bytes of a connection: for C{Auto} and lists.
 
-A L{Detector} holds a connection until its first bytes tell, and hands it over to
-the protocol that they belong to, with all that was read.  What belongs to none
-is closed, or goes to the next filter (C{fallback_for_unknown_protocol}).  What is
-at least text gets its answer from HTTP/1, if that is one of the protocols: whoever
-has mistyped a request wants to know.
+A L{Detector} has a connection until its first bytes show the protocol, and hands it
+over to that protocol, with all that was read.  A connection of an unknown protocol is
+closed, or goes to the next filter (C{fallback_for_unknown_protocol}).  If the bytes are
+text, HTTP/1 answers them if it is one of the protocols, as that tells what is wrong
+with a mistyped request.
 
-The first bytes are an HTTP method, whatever it is, HTTP/2's preface, and what RPC
-protocols begin with, which MOSN goes by, too (docs/mosn.rst 4.3).  A client that has agreed on HTTP/2
-over TLS is taken at its word.
+Detected are any HTTP method, the preface of HTTP/2, and the magic bytes of RPC
+protocols, as in MOSN (docs/mosn.rst 4.3).  ALPN decides for HTTP/2 over TLS.
 """
 
 from __future__ import annotations
@@ -47,18 +46,18 @@ from reverseproxy.wire.http.fields import MAX_METHOD, TOKEN
 log = Logger()
 
 DETECT_LIMIT: Final = 256
-"""Bytes by which a protocol must show; what has shown none by then has none."""
+"""Bytes after which a connection without a detected protocol counts as unknown."""
 
 DETECT_TIMEOUT: Final = 15.0
-"""Seconds from the first byte on in which a protocol must show."""
+"""Seconds from the first byte on within which the protocol must be detected."""
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-# A word in capitals, and a space: MOSN, too, takes that for a method, whatever it is a method of.
+# A word in capitals, and a space: any method, as in MOSN.
 _WORD: Final = re.compile(rb"[A-Z]{1,20} ")
 
-# Other protocols begin with a word as well.  One in which there is more than letters, or smaller ones,
-# is a method if a target for a reverse proxy follows.
+# Other protocols begin with a word as well.  A word with other characters or small letters is a method
+# only if a request target for a reverse proxy follows.
 _METHOD: Final = re.compile(TOKEN + rb"{1,%d} (?i:/|\*|https?:)" % MAX_METHOD)
 _METHOD_SO_FAR: Final = re.compile(
     TOKEN + rb"{1,%d}(?: (?:h(?:t(?:t(?:ps?)?)?)?)?)?" % MAX_METHOD, re.IGNORECASE
@@ -69,7 +68,7 @@ _TEXT: Final = re.compile(rb"[\t\r\n -~]+")
 
 def detect_http1(data: bytes) -> bool | None:
     """
-    Tell whether this is the beginning of HTTP/1: a method, a space, and a target.
+    Return whether this is the beginning of HTTP/1: a method, a space, and a target.
 
     There may be empty lines in front of it (RFC 9112 2.2).
     """
@@ -82,7 +81,7 @@ def detect_http1(data: bytes) -> bool | None:
 
 
 def detect_http2(data: bytes) -> bool | None:
-    """Tell whether this is the beginning of HTTP/2: its preface."""
+    """Return whether this is the beginning of HTTP/2: its preface."""
     if len(data) < len(_PREFACE):
         return None if _PREFACE.startswith(data) else False
     return data.startswith(_PREFACE)
@@ -91,12 +90,12 @@ def detect_http2(data: bytes) -> bool | None:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """
-    A protocol that a connection may speak.
+    A protocol that a connection may have.
 
-    @ivar name: what the configuration calls it.
-    @ivar detect: tells by the first bytes, of which there is one at least;
-        L{None} if more are needed.
-    @ivar build: makes the protocol for a connection.
+    @ivar name: its name in the configuration.
+    @ivar detect: returns, given the first bytes, at least one, whether they are this
+        protocol's; L{None} if more are needed.
+    @ivar build: builds the protocol of a connection.
     """
 
     name: str
@@ -107,12 +106,13 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
     """
-    What all connections of one C{proxy} filter share.
+    The settings that all connections of one C{proxy} filter share.
 
     @ivar listener: the listener's name, for logs.
-    @ivar candidates: the protocols; the first one that takes a connection has it.
+    @ivar candidates: the protocols, in the order in which they are tried.
+    @ivar clock: the time.
     @ivar idle_timeout: seconds for the first byte; L{None} for any time.
-    @ivar fallback: makes the protocol for connections that no candidate takes;
+    @ivar fallback: builds the protocol of connections of an unknown protocol;
         L{None} to close them.
     """
 
@@ -125,7 +125,7 @@ class DetectorSettings:
 
 @implementer(IDrainable, IEndable, IExpendable, IPartable)
 class Detector(Handover):
-    """One connection; see the module's text."""
+    """One connection, until its protocol is detected, and the proxy of that protocol from then on."""
 
     def __init__(self, settings: DetectorSettings, info: ConnectionInfo) -> None:
         self._settings = settings
@@ -139,7 +139,7 @@ class Detector(Handover):
 
     @property
     def busy(self) -> bool:
-        """Whether the first bytes have come, and then what the protocol says."""
+        """Whether data has come, until the protocol is detected; then whether that is busy."""
         inner = self.inner
         if inner is None:
             return bool(self._data)
@@ -192,14 +192,14 @@ class Detector(Handover):
     # the connection
 
     def connectionMade(self) -> None:
-        """Wait for the first byte."""
+        """Start the timeout for the first byte."""
         self._began = self._settings.clock.seconds()
         timeout = self._settings.idle_timeout
         if timeout is not None:
             self._set_timer(timeout, "")
 
     def dataReceived(self, data: bytes) -> None:
-        """Look whether the protocol shows."""
+        """Try to detect the protocol."""
         if not self._data:
             self._set_timer(DETECT_TIMEOUT, f"its protocol did not show within {DETECT_TIMEOUT:g} s")
             agreed = self._agreed() if self._info.secure else None
@@ -226,7 +226,7 @@ class Detector(Handover):
                 self._close(f"it speaks none of {known}, but begins with {self._data[:16].hex(' ')}")
 
     def _agreed(self) -> Candidate | None:
-        """Look for what was agreed on by ALPN, if that says all."""
+        """Return the protocol that was negotiated by ALPN, if that decides."""
         if negotiated_protocol(self.transport) != "h2":
             return None
         return self._candidate("Http2")
@@ -253,7 +253,7 @@ class Detector(Handover):
                 peer=self._info.remote,
                 reason=reason,
             )
-            # What it sent and will send nobody reads.
+            # Nothing that it has sent or will send is read.
             self.transport.abortConnection()
         else:
             self.transport.loseConnection()
@@ -268,13 +268,13 @@ class Detector(Handover):
         self._timer = None
 
     def readConnectionLost(self) -> None:
-        """The client sends no more: if its protocol is not clear by now, it never will be."""
+        """Close the connection if no protocol was detected, as the client sends no more."""
         if self.inner is None:
             self._stop_timer()
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is lost."""
+        """Cancel the timer, and pass the event on."""
         self._stop_timer()
         super().connectionLost(reason)
 

@@ -1,9 +1,8 @@
 """
-The lines of a log about requests that fail on our side: one for each.
+The log of requests that fail on our side: one line for each.
 
-A line says which request that is, what becomes of it and why, and what an
-operator may do about it.  Anybody who can reach a listener can cause such lines,
-so that there is a bound for each listener.
+A line has the request, its result, the reason, and what an operator can do about it.
+Any client can cause such lines, so their rate is limited for each listener.
 """
 
 from __future__ import annotations
@@ -34,21 +33,19 @@ class Failed(NamedTuple):
     """
     A request that failed.
 
-    @ivar request: what it is: method and path without its query, which may hold
-        secrets; service and operation in RPC.
+    @ivar request: method and path without its query, which may hold secrets; service
+        and operation in RPC.
     @ivar peer: the client's address.
-    @ivar status: what the client gets, in terms of HTTP; 0 for nothing.
+    @ivar status: the client's response as an HTTP status; 0 without one.
     @ivar reason: a sentence.
-    @ivar flags: the same as L{ResponseFlag}.
-    @ivar cluster: where it was to go; empty if that is not known.
-    @ivar host: the last host that was taken for it; empty for none.
-    @ivar remedy: what to do; empty for what the flags say.
-    @ivar number: what the client may quote to whoever reads the log; empty for
-        none.
-    @ivar request_id: what the request calls itself (C{X-Request-Id}), if it does.
-    @ivar trace_id: its trace, if there is one.
-    @ivar broken: whether it gets something else, as an answer had begun, which is
-        broken off.
+    @ivar flags: the reason as L{ResponseFlag}s.
+    @ivar cluster: the route's cluster; empty without one.
+    @ivar host: the last host that was tried; empty for none.
+    @ivar remedy: advice for the operator; empty for that of the flags.
+    @ivar number: an error number that the client was told, too; empty for none.
+    @ivar request_id: the C{X-Request-Id} of the request, if it has one.
+    @ivar trace_id: its trace; empty for none.
+    @ivar broken: whether a response had begun, and was reset.
     """
 
     request: str
@@ -66,7 +63,7 @@ class Failed(NamedTuple):
 
     @property
     def whereabouts(self) -> str:
-        """All that tells it from others, in parentheses."""
+        """The names and ids of the request, in parentheses."""
         known = (
             ("cluster", self.cluster),
             ("host", self.host),
@@ -79,7 +76,7 @@ class Failed(NamedTuple):
 
 
 class FailureLog:
-    """Writes the lines for one listener."""
+    """The log of one listener's failed requests."""
 
     def __init__(self, listener: str, clock: IReactorTime) -> None:
         self._listener = listener
@@ -87,7 +84,7 @@ class FailureLog:
 
     def note(self, failed: Failed, level: Any = LogLevel.warn) -> None:
         """
-        Write a line, if there is room for it.
+        Write a line, within the rate limit.
 
         @param level: one of L{LogLevel}.
         """

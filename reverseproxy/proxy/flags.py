@@ -1,13 +1,12 @@
 """
-Why a request did not end with the whole answer of a host: codes that people and machines can count.
+Response flags: why a request did not end with the complete response of a host.
 
-The codes, and the long words, are those of Envoy's access logs
-(C{%RESPONSE_FLAGS%} and C{%RESPONSE_FLAGS_LONG%}), as that is what dashboards
-and people know.  Where an exchange of ours can fail in a way that Envoy's can't,
-the nearest one is used; C{docs/access-logs.rst} says what each stands for here.
+The short and long names are those of Envoy's access logs (C{%RESPONSE_FLAGS%} and
+C{%RESPONSE_FLAGS_LONG%}), which dashboards and people know.  For failures that Envoy
+does not have, the nearest flag is used; C{docs/access-logs.rst} explains each.
 
-A request may have several: C{UF,URX} is one that no host could be reached for,
-in as many attempts as it may have.
+A request may have several: C{UF,URX} means that no host could be reached, in as many
+attempts as the route allows.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from twisted.python.failure import Failure
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, NoHostCame, QueueFull, QueueTimeout
 
 NO_FLAGS: Final = 0
-"""What a request has that a host has answered completely."""
+"""The flags of a request that a host has answered completely."""
 
 
 class ResponseFlag(IntFlag):
-    """One reason; see the module's text."""
+    """One reason; see C{docs/access-logs.rst}."""
 
     UH = 1 << 0
     UF = 1 << 1
@@ -64,7 +63,7 @@ class ResponseFlag(IntFlag):
 
 
 class _Meaning(NamedTuple):
-    """What is said of a flag."""
+    """The long name of a flag, and advice for operators."""
 
     long: str
     remedy: str
@@ -134,29 +133,29 @@ _BY_CAUSE: Final = (
     *(flag for flag in _MEANINGS if flag not in (*_CAUSES, ResponseFlag.URX)),
     ResponseFlag.URX,
 )
-"""The flags, those first that say most of what to do."""
+"""The flags, those with the most specific advice first."""
 
 
 @lru_cache(1024)
 def short_names(flags: int) -> str:
-    """Write flags as C{UF,URX}; nothing for L{NO_FLAGS}."""
+    """Format flags as C{UF,URX}; empty for L{NO_FLAGS}."""
     return ",".join(str(flag.name) for flag in _MEANINGS if flags & flag)
 
 
 @lru_cache(1024)
 def long_names(flags: int) -> str:
-    """Write flags as C{UpstreamConnectionFailure,UpstreamRetryLimitExceeded}."""
+    """Format flags as C{UpstreamConnectionFailure,UpstreamRetryLimitExceeded}."""
     return ",".join(meaning.long for flag, meaning in _MEANINGS.items() if flags & flag)
 
 
 @lru_cache(1024)
 def what_to_do(flags: int) -> str:
-    """Say how an operator may help, in a few words; nothing if there is nothing to do here."""
+    """Return advice for operators, in a few words; empty for none."""
     return next((_MEANINGS[flag].remedy for flag in _BY_CAUSE if flags & flag), "")
 
 
 def flag_of(error: BaseException | None) -> int:
-    """Say what stands for an error that kept a request from a host; nothing for one that we don't know."""
+    """Return the flags of an error because of which a request got no host; none for an unknown error."""
     if isinstance(error, NoHealthyHost | NoHostCame):
         return ResponseFlag.UH
     if isinstance(error, QueueFull | QueueTimeout):
@@ -170,9 +169,9 @@ def flag_of(error: BaseException | None) -> int:
 
 def session_flags(reason: Failure, lost: int) -> int:
     """
-    Say what stands for the end of one side of a session of bytes; nothing, where that side has closed it.
+    Return the flags of the loss of one end of a session; none if that end closed it.
 
-    @param lost: what stands for a connection that broke off.
+    @param lost: the flag of a connection that broke off.
     """
     if reason.check(ConnectionDone) is not None:
         return NO_FLAGS
@@ -180,5 +179,5 @@ def session_flags(reason: Failure, lost: int) -> int:
 
 
 def who_ended(reason: Failure) -> int:
-    """Say what stands for the end of a client's connection, which it has ended, or we have aborted."""
+    """Return the flag of the loss of a client's connection: closed by the client, or aborted by us."""
     return ResponseFlag.LR if reason.check(ConnectionAborted) is not None else ResponseFlag.DC

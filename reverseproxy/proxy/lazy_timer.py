@@ -1,13 +1,13 @@
 """
-A timer that is not moved each time that its deadline is, and that is patient.
+A timer that is not rescheduled each time its deadline is moved, and that is lenient.
 
-A deadline that is put off with each request costs nothing but a number: the
-timer fires at the one that was set first, and whoever has it looks whether it
-is over, and sets it again if not.
+Moving a deadline with each request costs nothing but storing a number: the timer
+fires at the deadline that was set first, and its owner checks whether the current one
+has passed, and sets the timer again if not.
 
-If it fires late, it is this process that had no turn: what has come from
-others meanwhile waits to be read, and puts the deadline off once it is.  So it
-waits as much more as it was late, as L{reverseproxy.net.lenient_timeouts} has it.
+If the timer fires late, this process was not running: what peers have sent meanwhile
+has not been read yet, and moves the deadline once it is.  So the timer waits as much
+longer as it was late; see L{reverseproxy.net.lenient_timeouts}.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class LazyTimer:
     """
     The timer of one connection.
 
-    @ivar fires_at: when it fires; infinity if it does not, minus infinity when it
-        never will any more.
+    @ivar fires_at: when it fires, in the clock's seconds; infinity if it is not set,
+        minus infinity once it is stopped.
     """
 
     __slots__ = ("_call", "_clock", "_excuses", "_seconds", "_told", "fires_at")
@@ -44,7 +44,7 @@ class LazyTimer:
         self._excuses = 0
 
     def look_at(self, when: float) -> None:
-        """Fire at a time of the clock, at the latest."""
+        """Fire at this time of the clock, or earlier if it is set already."""
         if when < self.fires_at:
             self._set(max(0.0, when - self._clock.seconds()), when)
 
@@ -70,7 +70,7 @@ class LazyTimer:
             self._told()
 
     def stop(self) -> None:
-        """Fire never more; whoever has it is let go of."""
+        """Stop for good, and drop the reference to the owner."""
         self.fires_at = -inf
         self._told = None
         call, self._call = self._call, None

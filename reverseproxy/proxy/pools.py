@@ -1,12 +1,11 @@
 """
-The connection pools of hosts, by the protocol that is spoken to them.
+The connection pools of hosts, by protocol.
 
-All exchanges of a protocol share the pool of a host, whatever listener they
-come from.  So what a filter is told goes with its exchanges, and not into the
-pool, which would have it from whoever happened to make it.
+All exchanges of a protocol share the pool of a host, whatever their listener.  So
+settings of a filter belong to its exchanges, and not to the pool.
 
-HTTP's protocols register how to make their pools, as an exchange finds out late
-which one is spoken to the hosts; they are the same for the whole process.
+The versions of HTTP register factories of their pools, as the route of an exchange
+says which one its hosts have.
 """
 
 from __future__ import annotations
@@ -25,17 +24,16 @@ if TYPE_CHECKING:
 
 class IUpstreamPool(Protocol):
     """
-    What an exchange needs of a pool, besides what L{IHostPool} demands.
+    The part of a pool that an exchange uses.
 
-    What a pool gives serves one exchange: a connection, or a stream of a
-    connection that serves many.
+    An exchange gets a connection, or a place on a connection that is shared.
     """
 
     def take(self) -> Any:
-        """Give what is there at once; L{None} if there is nothing."""
+        """Return a connection that is there; L{None} if there is none."""
 
     def connect(self) -> Deferred[Any]:
-        """Make a new connection, and give it, or a stream on it."""
+        """Make a new connection, or wait for one that is being made."""
 
     def drain(self) -> None:
         """See L{IHostPool.drain}."""
@@ -51,19 +49,19 @@ _MAKERS: dict[str, MakePool] = {}
 
 def register_pool(protocol: str, make: MakePool) -> None:
     """
-    Say how pools of a protocol are made, once for the process.
+    Register the factory of a protocol's pools, once in the process.
 
-    @param protocol: as routes name it, such as C{"Http1"}.
-    @param make: given the host, the clock and the seconds after which an idle
-        connection is closed, if it is.
-    @raise ValueError: if somebody else has said so.
+    @param protocol: its name in routes, such as C{"Http1"}.
+    @param make: makes a pool, given the host, the clock and the idle timeout in
+        seconds.
+    @raise ValueError: if there is another one for this protocol.
     """
     if _MAKERS.setdefault(protocol, make) is not make:
         raise ValueError(f"there are pools of {protocol} already")
 
 
 def is_pooled(protocol: str) -> bool:
-    """Whether hosts can be spoken to in a protocol by HTTP's exchanges."""
+    """Return whether there are pools of this protocol for HTTP's exchanges."""
     return protocol in _MAKERS
 
 
@@ -71,16 +69,16 @@ def make_pool(protocol: str, host: Host, clock: IReactorTime, idle_timeout: floa
     """
     Make a pool of a host.
 
-    @raise KeyError: if nobody has registered the protocol.
+    @raise KeyError: if the protocol is not registered.
     """
     return _MAKERS[protocol](host, clock, idle_timeout)
 
 
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:
     """
-    Find the pool of a host, or make it.
+    Return the pool of a host; make it if there is none.
 
-    @raise KeyError: if nobody has registered the protocol.
+    @raise KeyError: if the protocol is not registered.
     """
     pool = host.pools.get(protocol)
     if pool is None:

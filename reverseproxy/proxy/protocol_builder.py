@@ -1,11 +1,10 @@
 """
-What builds the protocols of a listener's connections, and can change while they are open.
+Builders of the protocols of a listener's connections, with settings that can be replaced.
 
-All connections of one filter share its settings.  These are never changed while a
-request looks at them, but when the configuration does, they take over what new
-ones have: so what is new counts from the next request on, on every connection, and
-none need be closed.  What a connection was made with, such as the limits of its
-parser, stays until it ends.
+All connections of one filter share its settings.  When the configuration changes, the
+values of the new settings are copied into the old ones, between requests: so they
+apply to the next request on every connection, and no connection need be closed.  What
+a connection was made with, such as the limits of its parser, stays until it is closed.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from reverseproxy.interfaces import ConnectionInfo
 
 def take_over(old: Any, new: Any, leaving: Collection[str] = ()) -> None:
     """
-    Give settings, a dataclass, the values of others of its kind.
+    Copy the values of settings, a dataclass, into others of the same class.
 
-    @param leaving: fields that stay as they are.
+    @param leaving: fields that keep their values.
     """
     for each in fields(old):
         if each.name not in leaving:
-            object.__setattr__(old, each.name, getattr(new, each.name))  # for everybody else it is frozen
+            object.__setattr__(old, each.name, getattr(new, each.name))  # frozen, except for this
 
 
 class ProtocolBuilder:
     """
     Builds protocols of one kind.
 
-    @ivar kind: what clients speak; L{take_over} works among those with the same.
-    @ivar parts: what builds the protocols of some of the connections, once it is known which.
+    @ivar kind: the clients' protocol; L{take_over} needs two of the same kind.
+    @ivar parts: the builders of the protocols that a detector chooses among.
     """
 
     def __init__(
@@ -50,8 +49,9 @@ class ProtocolBuilder:
         own: Collection[str] = (),
     ) -> None:
         """
+        @param protocol: makes a protocol of settings and a connection's facts.
         @param accepted: the settings of accepted connections; a dataclass.
-        @param reverse: those of connections that an agent hands in.
+        @param reverse: the settings of connections that an agent hands in.
         @param own: fields of the settings that hold the parts.
         """
         self.kind = kind
@@ -66,7 +66,7 @@ class ProtocolBuilder:
         return self._protocol(self._reverse if info.reverse else self._accepted, info)
 
     def _fits(self, newer: object) -> bool:
-        """Whether what it builds is of the same kind."""
+        """Return whether the other builder is of the same kind, with the same parts."""
         return (
             isinstance(newer, ProtocolBuilder)
             and newer.kind == self.kind
@@ -79,9 +79,9 @@ class ProtocolBuilder:
 
     def take_over(self, newer: object) -> bool:
         """
-        Go on as another one would, for the connections that there are as well.
+        Take over the settings of another builder, for open connections as well.
 
-        @return: whether that could be done; if not, nothing has changed.
+        @return: whether that was possible; if not, nothing has changed.
         """
         if not self._fits(newer):
             return False

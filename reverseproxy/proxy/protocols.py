@@ -1,8 +1,8 @@
 """
-From a C{proxy} filter to what speaks its protocols.
+The protocols of a C{proxy} filter.
 
-Each protocol that clients may speak is a L{Candidate}; where there are several,
-a L{Detector} chooses among them for each connection.
+Each protocol that clients may have is a L{Candidate}; if there are several, a
+L{Detector} chooses among them for each connection.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing
 
 BuildProtocol = Callable[[ConnectionInfo], IProtocol]
-"""What a filter is to its listener: one protocol for each connection."""
+"""A filter, as its listener has it: builds the protocol of a connection."""
 
 IDLE_TIMEOUT: Final = 90.0
 """Seconds after which an idle client connection is closed by default (docs/mosn.rst 3.4)."""
 
 SESSION_IDLE: Final = 3600.0
-"""Seconds without a byte after which what joins two connections is closed by default."""
+"""Seconds without data after which a relayed session is closed by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,16 @@ class ProxyPlan:
     What all protocols of one C{proxy} filter share.
 
     @ivar listener: the listener's name, for logs.
-    @ivar config: the filter.
-    @ivar router: decides on each request.
-    @ivar clusters: where routes lead to.
-    @ivar filters: what each request goes through; L{None} for nothing.
-    @ivar idle_timeout: the listener's; L{None} if it does not say.
-    @ivar access_log: called at the end of each request.
-    @ivar tally: counts the requests; L{None} if nobody asks.
-    @ivar tracing: makes spans of them; L{None} if they are not traced.
-    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
+    @ivar config: the filter's configuration.
+    @ivar router: finds routes.
+    @ivar clusters: the routes' clusters, by name.
+    @ivar clock: the time.
+    @ivar filters: the request filters; L{None} for none.
+    @ivar idle_timeout: the listener's, in seconds; L{None} if it has none configured.
+    @ivar access_log: called with the record of each request; L{None} for no log.
+    @ivar tally: counts requests; L{None} without metrics.
+    @ivar tracing: makes spans of requests; L{None} without tracing.
+    @ivar random: returns numbers from 0 to 1, less than 1, for sampling.
     """
 
     listener: str
@@ -98,14 +99,14 @@ def with_idle_timeout(
     own: Collection[str] = (),
 ) -> ProtocolBuilder:
     """
-    Give client connections an idle timeout by default, and reverse ones none.
+    Make a builder that gives client connections an idle timeout by default, and reverse ones none.
 
-    An idle reverse connection is what a tunnel is for; MOSN closes and redials
-    it every 90 s (docs/mosn.rst 3.4).
+    Reverse connections are meant to be idle until there is a request; MOSN closes and
+    redials them every 90 s (docs/mosn.rst 3.4).
 
-    @param kind: see L{ProtocolBuilder}, as for C{parts} and C{own}.
-    @param settings: with an C{idle_timeout}; L{None} if the listener does not
-        say, 0 for never.
+    @param kind: see L{ProtocolBuilder}; the same for C{parts} and C{own}.
+    @param settings: with an C{idle_timeout}; L{None} if the listener has none
+        configured, 0 for never.
     """
     reverse = replace(settings, idle_timeout=settings.idle_timeout or None)
     timeout = IDLE_TIMEOUT if settings.idle_timeout is None else reverse.idle_timeout
@@ -114,18 +115,18 @@ def with_idle_timeout(
 
 def session_idle(own: float | None, listener: float | None) -> float | None:
     """
-    Find how long a session of bytes may carry nothing.
+    Return the idle timeout of relayed sessions.
 
-    @param own: what is said of such sessions; L{None} for nothing, 0 for any time.
-    @param listener: the same for the listener's connections, as MOSN has it.
-    @return: L{None} for any time.
+    @param own: the one configured for them; L{None} for none, 0 for any time.
+    @param listener: the one configured for the listener's connections, as in MOSN.
+    @return: seconds; L{None} for any time.
     """
     said = listener if own is None else own
     return SESSION_IDLE if said is None else said or None
 
 
 def _common(plan: ProxyPlan) -> dict[str, Any]:
-    """What the settings of all protocols have."""
+    """Return the settings that all protocols have."""
     return {
         "listener": plan.listener,
         "router": plan.router,
@@ -166,7 +167,7 @@ def _http2(plan: ProxyPlan) -> Candidate:
 
 
 _HTTP: Final[dict[str, Callable[[ProxyPlan], Candidate]]] = {"Http2": _http2, "Http1": _http1}
-"""Protocols that are no x-protocols, in the order in which C{Auto} tries them."""
+"""The versions of HTTP, in the order in which C{Auto} tries them."""
 
 
 def _rpc(plan: ProxyPlan, name: str) -> Candidate:
@@ -199,10 +200,10 @@ def _candidate(plan: ProxyPlan, name: str) -> Candidate:
 
 def build_proxy(plan: ProxyPlan, fallback: BuildProtocol | None = None) -> BuildProtocol:
     """
-    Make what builds a listener's protocols.
+    Make the builder of a listener's protocols.
 
-    @param fallback: takes the connections that speak none of several protocols.
-    @raise ConfigError: for each protocol that there is not.
+    @param fallback: builds the protocol of connections of an unknown protocol.
+    @raise ConfigError: with each protocol that is unknown.
     """
     names = plan.config.protocols
     if "Auto" in names:

@@ -1,10 +1,10 @@
 """
 Heartbeats on reverse connections before their first request.
 
-What a reverse connection speaks is decided by the first request on it, so that
-nothing can be sent before.  But where all that leads to a cluster speaks the
-same RPC protocol, it is known beforehand: then each host that joins is prepared
-for it at once, and is found out if it is dead.
+The first request on a reverse connection decides about its protocol, so nothing can
+be sent before.  But if all routes to a cluster are for one RPC protocol, it is known
+beforehand: then each host that joins gets a pool at once, with heartbeats that show
+whether its connection is alive.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ log = Logger()
 @implementer(IClusterTask)
 class Readiness:
     """
-    Prepares the reverse hosts of one cluster for an RPC protocol.
+    Makes pools for an RPC protocol on the reverse hosts of one cluster.
 
-    @ivar dialect: that protocol.
+    @ivar dialect: the protocol.
     """
 
     def __init__(self, dialect: Dialect, clock: IReactorTime) -> None:
@@ -51,13 +51,13 @@ class Readiness:
         self._clock = clock
 
     def start(self) -> None:
-        """See L{IClusterTask}; reverse hosts join later."""
+        """See L{IClusterTask}: there are no reverse hosts yet."""
 
     def stop(self) -> None:
         """See L{IClusterTask}."""
 
     def joined(self, host: Host) -> None:
-        """See L{IClusterTask}; a host of another worker is prepared there."""
+        """See L{IClusterTask}; a host of another worker gets its pool there."""
         if host.is_reverse and not host.is_remote:
             idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
             pool = make_rpc_pool(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
@@ -72,9 +72,9 @@ class Readiness:
 
 def sole_dialects(config: Config) -> dict[str, Dialect]:
     """
-    Find the clusters that are spoken to in one RPC protocol only, always with the same options.
+    Find the clusters all routes to which are for one RPC protocol with the same options.
 
-    @return: their names, and the protocols.
+    @return: the protocols, by the clusters' names.
     """
     rpc = xprotocol_names()
     named: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -87,7 +87,7 @@ def sole_dialects(config: Config) -> dict[str, Dialect]:
     found: dict[str, Dialect] = {}
     for cluster, key in sole_protocols(config).items():
         if key in named:
-            # Options that can't be used are told of where the filter is built.
+            # Invalid options are reported when the filter is built.
             with suppress(ValueError):
                 found[cluster] = dialect_of(*named[key])
     return found
@@ -101,10 +101,10 @@ def _key(config: ProxyConfig, protocol: str) -> str:
 
 def sole_protocols(config: Config) -> dict[str, str]:
     """
-    Find the clusters that are spoken to in one protocol only.
+    Find the clusters all routes to which are for one protocol.
 
-    @return: their names, and the protocols as routes name them, for RPC those
-        of L{Dialect.key}; C{"tcp"} for tcp_proxy.
+    @return: the protocols by the clusters' names: as routes name them, for RPC
+        L{Dialect.key}; C{"tcp"} for tcp_proxy.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
     routers = config.routers
@@ -129,7 +129,7 @@ def sole_protocols(config: Config) -> dict[str, str]:
 
 def destinations(config: Config, listener: str) -> set[str]:
     """
-    Find the clusters that what comes to a listener may go to.
+    Find the clusters that a listener's requests and sessions may go to.
 
     @return: their names; the empty one is among them if it may be any.
     """
@@ -152,7 +152,7 @@ def _rules(router: RouterConfig) -> Iterator[RouterRuleConfig]:
 
 def _destinations(rule: RouterRuleConfig, mirrors: bool = True) -> Iterator[tuple[str, str]]:
     """
-    Clusters that requests may go to, and in which protocol.
+    Iterate over the clusters of a rule, with the protocols of their hosts.
 
     The cluster is empty if it may be any, the protocol if it is the client's.
     """

@@ -1,10 +1,9 @@
 """
-Two connections joined: what one receives, the other sends.
+A relay of two connections: what one receives, the other sends.
 
-This is the seam between protocols and transports.  A relay needs of a transport
-only what L{twisted.internet.interfaces.ITransport}, C{IPushProducer},
-C{IConsumer} and C{loseWriteConnection} promise, so that a faster transport can
-take the place of Twisted's without a change here or in a protocol.
+A relay uses only L{twisted.internet.interfaces.ITransport}, C{IPushProducer},
+C{IConsumer} and C{loseWriteConnection} of a transport, so that a faster transport can
+replace Twisted's without a change here or in a protocol.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from reverseproxy.transport.backlog import backlog_of
 from reverseproxy.wire.http.websocket import FrameTracker
 
 LONG_BODY = 131072
-"""Bytes of an HTTP body that are worth to be passed on without a look at them."""
+"""Bytes of an HTTP body from which on it is spliced to the other connection."""
 
 BODY_TAIL = 16384
-"""Bytes at the end of such a body that are looked at, as it is not one write that ends it."""
+"""Bytes at the end of such a body that are read here, as splicing can't end the message."""
 
 EARLY_LIMIT = 65536
-"""Bytes that an end keeps before it is coupled; reading pauses beyond them."""
+"""Bytes that an end buffers before it is coupled; beyond them, reading is paused."""
 
 
 def lose_connection(transport: Any) -> None:
     """
     Close a connection once its buffered bytes are out.
 
-    This may wait for ever on a peer that does not read, so begin a L{DelayedClose}
+    This may wait for ever for a peer that does not read, so start a L{DelayedClose}
     first: the connection may be lost before this returns.
     """
     transport.unregisterProducer()  # TLS transports don't close while they have a producer
@@ -52,17 +51,17 @@ class RelayEnd(Rebindable):
     """
     One end of a relay.
 
-    Until it is coupled it keeps what it receives, up to L{EARLY_LIMIT} bytes
-    and one read, and then stops reading.  An end-of-file on one side is passed
+    Until it is coupled it buffers what it receives, up to L{EARLY_LIMIT} bytes
+    and one read, and then pauses reading.  An end-of-file on one side is passed
     on as a half-close, after everything that came before it; a lost connection
     closes the other side.
 
     @ivar received: bytes received so far on this end.
     @ivar on_close: called once with the reason when this end's connection is lost.
-    @ivar close_limits: how its connection may end.
-    @ivar unsaid: a last frame for the other end, should this one end between two frames and without one.
-    @ivar frames: where the frames end that come on this end, where they are those of WebSocket.  Somebody
-        has to look at what comes then, so that it is not passed on unseen.
+    @ivar close_limits: how long closing its connection may take.
+    @ivar unsaid: a close frame for the other end, to be sent if this end is lost between two frames and
+        has sent none.
+    @ivar frames: tracks the WebSocket frames that this end receives, if it does; such data is not spliced.
     """
 
     transport: Any
@@ -90,23 +89,23 @@ class RelayEnd(Rebindable):
 
     @property
     def lost(self) -> bool:
-        """Whether this end's connection is gone."""
+        """Whether this end's connection is lost."""
         return self._lost
 
     @property
     def closing(self) -> bool:
-        """Whether we close this end's connection."""
+        """Whether this end's connection is being closed by us."""
         return self._delayed_close is not None
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep what arrives before this end is coupled."""
+        """Buffer what is received before this end is coupled."""
         self.received += len(data)
         self._early.append(data)
         if self.received > EARLY_LIMIT:
             self.transport.pauseProducing()
 
     def _forward(self, data: bytes) -> None:
-        # Takes the place of dataReceived once coupled: this runs for every read.
+        # Replaces dataReceived once coupled: this runs for every read.
         self.received += len(data)
         self._write(data)
 
@@ -121,12 +120,12 @@ class RelayEnd(Rebindable):
         self._pass_unseen()
 
     def _pass_unseen(self) -> None:
-        """Let what comes go to the other end without a look at it, where that can be."""
+        """Splice what is received to the other end, if possible."""
         if self.frames is None and self._peer is not None and not self._lost:
             self.splice_to(self._peer.transport, sys.maxsize, self._passed_on)
 
     def _follow(self, data: bytes) -> None:
-        """Do as L{_forward} does, and see where frames end."""
+        """Forward as L{_forward} does, and track frames."""
         self.received += len(data)
         self._put(data)
 
@@ -143,11 +142,11 @@ class RelayEnd(Rebindable):
 
     def say_last(self, frame: bytes) -> bool:
         """
-        Send a last frame to the other end, as soon as the one that is under way has ended.
+        Send a close frame to the other end, as soon as the current frame has ended.
 
-        What comes on this end behind it is dropped.
+        What this end receives after that is dropped.
 
-        @return: whether that can be, as this end carries frames, and none of them was the last one.
+        @return: whether it is sent: this end has frames, and no close frame has been sent.
         """
         frames = self.frames
         if frames is None or frames.closed or self._peer is None or self._read_closed or self._lost:
@@ -162,19 +161,19 @@ class RelayEnd(Rebindable):
             self._write(self._last_frame)
 
     def _say_what_is_unsaid(self) -> None:
-        """This end is over, perhaps without a last frame."""
+        """Send L{unsaid}, if this end has sent no close frame."""
         if self.unsaid and not self._said_last:
             self.say_last(self.unsaid)
 
     def _producer(self) -> Any:
-        """Say whom the other end's transport is to pause."""
+        """Return the producer that the other end's transport pauses."""
         return self.transport
 
     def wait_for_another(self, early: list[bytes]) -> None:
         """
-        Have nothing more to do with the other end, which is lost, and wait to be coupled again.
+        Uncouple from the other end, which is lost, and wait to be coupled again.
 
-        @param early: what has been received, and is meant for the next other end.
+        @param early: what has been received, for the next other end.
         """
         self._peer = None
         self._early = early
@@ -185,7 +184,7 @@ class RelayEnd(Rebindable):
         self.received += size
 
     def readConnectionLost(self) -> None:
-        """The peer of this connection has sent everything."""
+        """Half-close the other end, as the peer has sent everything."""
         self._say_what_is_unsaid()
         self._read_closed = True
         if self._peer is not None:
@@ -193,7 +192,7 @@ class RelayEnd(Rebindable):
         self._close_if_finished()
 
     def writeConnectionLost(self) -> None:
-        """Everything we had to send is sent, and our half is closed."""
+        """Close the connection if the peer has closed its half, too."""
         self._write_closed = True
         self._close_if_finished()
 
@@ -207,13 +206,13 @@ class RelayEnd(Rebindable):
             self.close()
 
     def close(self) -> None:
-        """Close this end's connection when what is buffered for it has been sent, and taken."""
+        """Close this end's connection when what is buffered for it has been sent and received."""
         if not self._lost and self._delayed_close is None:
             self._delayed_close = DelayedClose(self._clock, self.transport, self.close_limits)
             lose_connection(self.transport)
 
     def end_sending(self) -> None:
-        """Send no more on this end's connection, and hear to its end what comes, where that can be."""
+        """Half-close this end's connection, and go on receiving; close it if it has no half-close."""
         if self._lost or self._write_closed or self._delayed_close is not None:
             return
         if hasattr(self.transport, "loseWriteConnection"):
@@ -222,7 +221,7 @@ class RelayEnd(Rebindable):
             self.close()
 
     def cut(self) -> None:
-        """Close this end's connection; at once if its peer takes nothing of what is buffered for it."""
+        """Close this end's connection; abort it if data is buffered for its peer."""
         if backlog_of(self.transport).size:
             self.abort()
         else:
@@ -249,10 +248,10 @@ class RelayEnd(Rebindable):
 
 def couple(left: RelayEnd, right: RelayEnd) -> None:
     """
-    Join two connected ends in both directions, with back-pressure.
+    Couple two connected ends in both directions, with backpressure.
 
-    What either end received before is passed on first; an end-of-file or a loss
-    that either end met before takes effect now.
+    What either end has received before is forwarded first; an end-of-file or a loss
+    of either connection takes effect now.
     """
     if left.lost or right.lost:
         left.close()

@@ -1,9 +1,8 @@
 """
-Sessions of bytes: two connections that were joined, and whether they still carry anything.
+The idle timeout of relayed sessions: those of C{tcp_proxy} and upgraded requests.
 
-What C{tcp_proxy} joins is one, and so is what an upgraded request has become.
-A session may be quiet for long, but not for ever, as nobody may be there any
-more who could end it.
+A session may be idle for long, but not for ever, as its peers may be gone without
+having closed it.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from reverseproxy.transport.backlog import backlog_of
 
 class SessionWatch:
     """
-    Finds out when a session has carried nothing for too long.
+    The idle timeout of one session.
 
-    A byte counts when it comes, and again when the other side takes it.
+    Data counts when it is received, and again when the other side receives it.
     """
 
     __slots__ = ("_call", "_clock", "_ends", "_excused", "_expired", "_pace", "_period")
@@ -39,11 +38,10 @@ class SessionWatch:
     ) -> None:
         """
         @param ends: the client's and the host's.
-        @param idle: seconds, less than infinity.
-        @param expired: called once, when that is over.
-        @param excused: asked, while nothing moves, whether that is somebody
-            else's to judge; given whether something waits for the client, and
-            for the host.
+        @param idle: the timeout in seconds, less than infinity.
+        @param expired: called once, when the timeout has passed.
+        @param excused: returns whether the timeout is suspended, given whether data is
+            buffered for the client, and for the host.
         """
         self._clock = clock
         self._ends = ends
@@ -65,7 +63,7 @@ class SessionWatch:
             self._call = LenientTimeout(self._clock, self._period, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Cancel the timeout."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -1,4 +1,4 @@
-"""What the connections of one C{proxy} filter have in common, whatever protocol with requests they speak."""
+"""The settings that all connections of one C{proxy} filter share, whatever their protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing
 
 LOG_RATE: Final = 10.0
-"""Lines about the clients of one listener, in each second."""
+"""Log lines about the clients of one listener, per second."""
 
 LOG_BURST: Final = 50
 """How many of them may come at once."""
@@ -32,29 +32,30 @@ LOG_BURST: Final = 50
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
     """
-    See the module's text.
+    The settings of one C{proxy} filter.
 
     @ivar listener: the listener's name, for logs.
-    @ivar router: decides on each request.
-    @ivar clusters: where routes lead to.
-    @ivar filters: what each request goes through; L{None} for nothing.
-    @ivar idle_timeout: seconds after which a connection is closed on which
-        nothing is under way; L{None} for never.
-    @ivar access_log: called with each exchange that has ended.
-    @ivar tally: counts the exchanges; L{None} if nobody asks.
-    @ivar tracing: makes spans of them; L{None} if they are not traced.
-    @ivar abort_on_half_close: whether a client that sends no more is taken for one that is gone.
-    @ivar random: numbers from 0 to 1, less than 1, that sampling goes by.
-    @ivar stream_idle: seconds without a byte in which something should come, or be
-        taken, after which a request is broken off, or its connection, if its route
-        does not say; infinity for never.
-    @ivar request_time: seconds for all of a request to come; infinity for any time.
-    @ivar timeout_to_end: whether a route's timeout bounds the whole response, if
-        the route does not say.
-    @ivar protocols_differ: whether it is one of several protocols that clients may speak,
-        so that each client chooses what hosts are spoken to in.
-    @ivar trust: whom to believe what requests say of themselves.
-    @ivar complaints: bounds the lines about clients that break the rules.
+    @ivar router: finds routes.
+    @ivar clusters: the routes' clusters, by name.
+    @ivar clock: the time.
+    @ivar filters: the request filters; L{None} for none.
+    @ivar idle_timeout: seconds after which a connection without requests under way
+        is closed; L{None} for never.
+    @ivar access_log: called with the record of each exchange; L{None} for no log.
+    @ivar tally: counts exchanges; L{None} without metrics.
+    @ivar tracing: makes spans of exchanges; L{None} without tracing.
+    @ivar abort_on_half_close: whether requests are cancelled when the client closes its half.
+    @ivar random: returns numbers from 0 to 1, less than 1, for sampling.
+    @ivar stream_idle: seconds without progress in either direction after which a
+        request is reset, or its connection closed, if its route has no timeout for
+        that; infinity for never.
+    @ivar request_time: seconds for a request to be received; infinity for any time.
+    @ivar timeout_to_end: whether a route's timeout is for the whole response, if the
+        route does not say.
+    @ivar protocols_differ: whether the filter has several protocols, so that each client
+        decides about the protocol of its hosts.
+    @ivar trust: the clients whose forwarding headers are trusted.
+    @ivar complaints: limits the rate of log lines about clients.
     """
 
     listener: str

@@ -1,13 +1,13 @@
 """
-What a client of an RPC protocol is to receive: answers, in whatever order they come.
+The output buffer of an RPC client's connection: responses, in whatever order they come.
 
-What is made while a read is handled goes out in one piece at the end of it, and
-no more than the transport takes.  Answers for a client that does not take them
-are kept up to L{OUT_LIMIT} bytes; beyond that the connections that bring more of
-them are not read either.  As these carry answers for others too, a client has
-L{STALL} seconds then to take half of them, and is cut off else.  A reverse
-connection is not: there the client is a tunnel server, whose own clients share
-it.
+What is written while a read is handled is sent in one piece at the end of it, and
+no more than the transport takes.  Responses for a client that does not read are
+buffered up to L{OUT_LIMIT} bytes; beyond that, reading is paused on the connections
+to hosts that bring more of them.  As these carry responses for other clients too,
+the client then has L{STALL} seconds to read half of its buffer before its connection
+is closed.  A reverse connection is not closed for that: there the client is a tunnel
+server, whose own clients share the connection.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.settings import RpcSettings
 
 OUT_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of answers that are kept for a client that does not take them."""
+"""Bytes of responses that are buffered for a client that does not read."""
 
 WRITE_SIZE: Final = 65536
-"""Bytes that are given to the transport at once, when it has asked for more."""
+"""Bytes that are written to the transport at once when it resumes us."""
 
 STALL: Final = 15.0
-"""Seconds that a client may keep others from their answers."""
+"""Seconds that a client may block connections to hosts that it shares with other clients."""
 
 
 class IReader(Protocol):
-    """What brings answers, and can be told to stop: a connection to a host."""
+    """A source of responses that can be paused: a connection to a host."""
 
     def pause(self, who: object) -> None:
-        """Read no more until everybody who has called this has called L{resume}."""
+        """Pause reading until each caller of this has called L{resume}."""
 
     def resume(self, who: object) -> None:
-        """Read again, as far as somebody is concerned."""
+        """End the pause of one caller."""
 
 
 class IAnswered(Protocol):
-    """Whom the answers tell how it goes: a client's connection."""
+    """The part of a client's connection that gets events of its output buffer."""
 
     def answers_flushed(self) -> None:
-        """What was made while a read was handled is given to the transport, as far as that takes it."""
+        """Handle that what was written while a read was handled was passed to the transport."""
 
     def answers_full(self, full: bool) -> None:
-        """The transport holds enough, or has caught up."""
+        """Handle that the transport's buffer is full, or is not any more."""
 
     def answers_stalled(self, reason: str) -> None:
-        """The client does not take its answers, for longer than it may."""
+        """Handle that the client has not read its responses for too long."""
 
 
 @implementer(IPushProducer)
 class Answers:
     """
-    The answers for one client.
+    The responses for one client.
 
-    @ivar full: whether the transport holds as much as it should.
-    @ivar size: bytes that wait here.
+    @ivar full: whether the transport's buffer is full.
+    @ivar size: the number of bytes buffered here.
     """
 
     __slots__ = (
@@ -87,15 +87,14 @@ class Answers:
 
     def __init__(self, settings: RpcSettings, client: IAnswered, patient: bool) -> None:
         """
-        @param patient: whether it does not matter that the client keeps others from
-            their answers.
+        @param patient: whether the client may block connections to hosts for any time.
         """
         self.full = False
         self.size = 0
         self._settings = settings
         self._client = client
         self._patient = patient
-        self._transport: Any = None  # L{None} before there is one, and when nothing is sent any more
+        self._transport: Any = None  # L{None} before it is connected, and once it is closed
         self._out: deque[bytes | bytearray] = deque()
         self._held_up: set[IReader] = set()
         self._pace = Pace()
@@ -103,20 +102,20 @@ class Answers:
         self._write_timer: IDelayedCall | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything waits here."""
+        """Whether anything is buffered here."""
         return bool(self._out)
 
     def open(self, transport: Any) -> None:
-        """Send to this transport."""
+        """Set the transport, and become its producer."""
         self._transport = transport
         transport.registerProducer(self, True)
 
     def add(self, data: bytes | bytearray, batch: Batch | None, host: IReader | None) -> None:
         """
-        Send an answer, or anything else that a client is to get.
+        Write a response, or any other frame.
 
-        @param batch: where to wait to be flushed; L{None} to send at once.
-        @param host: what has brought it; L{None} for an answer of our own.
+        @param batch: collects what is to be flushed later; L{None} to write at once.
+        @param host: the connection that it came from; L{None} for a response of our own.
         """
         if self._transport is None:
             return
@@ -144,7 +143,7 @@ class Answers:
         self._client.answers_flushed()
 
     def _write_some(self) -> None:
-        """Give the transport what it takes."""
+        """Write until the transport's buffer is full."""
         out = self._out
         while out and not self.full:
             some = [out.popleft()]
@@ -158,10 +157,10 @@ class Answers:
         if self._held_up and self.size <= OUT_LIMIT // 2:
             self._let_go()
 
-    # who has to wait for the client
+    # backpressure
 
     def _hold_up(self, host: IReader) -> None:
-        """There is too much to send already: what brings more is not read."""
+        """Pause reading on a connection to a host, as too much is buffered."""
         if host not in self._held_up:
             self._held_up.add(host)
             host.pause(self)
@@ -181,7 +180,7 @@ class Answers:
         self._client.answers_stalled("it keeps others from their answers, as it does not take its own")
 
     def _look(self) -> None:
-        """See whether the client takes anything of what waits for it."""
+        """Check whether the client has received more of the output since the last look."""
         self._write_timer = None
         idle = self._settings.stream_idle
         if self._pace.look(backlog_of(self._transport).mark) < LOOKS:
@@ -190,10 +189,10 @@ class Answers:
             reason = f"it has taken nothing for {format_duration(idle)}; see stream_idle_timeout"
             self._client.answers_stalled(reason)
 
-    # IPushProducer: we are the producer of what the client is to receive
+    # IPushProducer
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """Stop writing: the transport's buffer is full."""
         self.full = True
         if self._transport is None:
             return
@@ -203,14 +202,14 @@ class Answers:
         self._client.answers_full(True)
 
     def resumeProducing(self) -> None:
-        """The transport wants more."""
+        """Write more."""
         self.full = False
         self._stop_looking()
         self._write_some()
         self._client.answers_full(self.full)
 
     def stopProducing(self) -> None:
-        """The connection is lost; the client's C{connectionLost} says so as well."""
+        """Do nothing: C{connectionLost} follows."""
 
     def _stop_looking(self) -> None:
         timer, self._write_timer = self._write_timer, None
@@ -218,7 +217,7 @@ class Answers:
             timer.cancel()
 
     def close(self) -> None:
-        """Send nothing more: what waits here is dropped."""
+        """Write nothing more, and drop what is buffered."""
         self._transport = None
         self._out.clear()
         self.size = 0

@@ -1,12 +1,12 @@
 """
 The upstream side of RPC protocols: one connection to a host carries many requests.
 
-An L{RpcClient} numbers the requests that it sends (L{InFlight}) and knows by its
-number which exchange a response is for.  What it does not know, such as the
-response to a request whose time was over, it drops.
+An L{RpcClient} gives each request an id (L{InFlight}) and finds the exchange of a
+response by it.  It drops responses with unknown ids, such as those that come after
+the request's timeout.
 
-It also finds out whether the connection is alive (L{Heartbeats}), and closes it
-when it has been idle for long.
+L{Heartbeats} find out whether the connection is alive; its pool closes it when it
+has been idle for too long.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ log = Logger()
 
 
 class RpcClientStage(IntEnum):
-    """How near its end a connection is."""
+    """The state of a connection, in its order."""
 
     OPEN = 0
     """It takes requests."""
 
     LEAVING = 1
-    """It takes no more, and is closed when those under way are answered."""
+    """It takes no more requests, and is closed when those under way are answered."""
 
     ENDING = 2
     """It is being closed, or was given back: nothing is read or written."""
 
     LOST = 3
-    """It is gone."""
+    """The connection is lost."""
 
 
 OPEN, LEAVING, ENDING, LOST = RpcClientStage
@@ -69,12 +69,12 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
     """
     One connection to a host.
 
-    @ivar outgoing: what the host is to receive.
-    @ivar in_flight: what is under way.
+    @ivar outgoing: the output buffer.
+    @ivar in_flight: the requests and heartbeats under way.
     @ivar heartbeats: find out whether the connection is alive.
-    @ivar stage: how near its end it is.
-    @ivar dropped: how many responses came that nobody waited for.
-    @ivar sent: how many requests it has carried.
+    @ivar stage: the state of the connection.
+    @ivar dropped: the number of responses that no exchange waited for.
+    @ivar sent: the number of requests sent so far.
     """
 
     reused = False  # no matter here
@@ -110,16 +110,16 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             self.heartbeats.begin()
         pool.add(self)
 
-    # what is known of it
+    # state
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests."""
+        """Whether the connection takes no more requests."""
         return self.stage is not OPEN
 
     @property
     def full(self) -> bool:
-        """Whether the transport holds as many requests as it should."""
+        """Whether the transport's buffer is full."""
         return self.outgoing.full
 
     @property
@@ -138,12 +138,12 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
 
     @property
     def max_frame(self) -> int:
-        """The largest frame in bytes that is taken; see L{admit}."""
+        """The largest frame in bytes that is accepted; see L{admit}."""
         return self._decoder.max_frame
 
     @property
     def speaks(self) -> str:
-        """What is spoken on the connection, with options that count, as pools are called."""
+        """The protocol with those of its options that matter to the host: the key of the pool."""
         pool = self._pool
         return next((key for key, each in pool.host.pools.items() if each is pool), pool.protocol.name)
 
@@ -153,11 +153,10 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         """
         Send a request.
 
-        @param exchange: who gets the response; L{None} if there is none.
-        @param frame: is given the next number as its id.
-        @param batch: where to put this connection, to be flushed; L{None} to
-            write at once.
-        @return: the number, for L{forget}.
+        @param exchange: gets the response; L{None} for a one-way request.
+        @param frame: the request; its id is replaced.
+        @param batch: collects what is to be flushed later; L{None} to write at once.
+        @return: the id, for L{forget}.
         """
         number = self.in_flight.next_id()
         frame.set_id(number)
@@ -177,23 +176,23 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
 
     def admit(self, max_frame: int) -> None:
         """
-        Take frames of this size from now on, if that is more than before.
+        Accept frames of this size from now on, if that is more than before.
 
-        Those who share the connection may differ in what they take: each of
-        them refuses by itself what is too large for it.
+        Listeners that share the connection may have different limits: each
+        exchange refuses by itself what is too large for it.
         """
         self._pool.admit(max_frame)
 
     def widen(self, max_frame: int) -> None:
-        """What the pool takes has changed."""
+        """Accept frames of this size from now on."""
         self._decoder.max_frame = max_frame
 
     def arriving(self, number: int) -> tuple[int, int] | None:
-        """Look whether the response to a request is coming; see L{RpcFrameDecoder.begun}."""
+        """Return how much of a response has come, if it has begun; see L{RpcFrameDecoder.begun}."""
         return self._decoder.begun(number)
 
     def forget(self, number: int) -> None:
-        """Nobody waits for the response to this request any more."""
+        """Drop the response to this request when it comes."""
         if self.in_flight.requests.pop(number, None) is not None:
             self._one_less()
 
@@ -206,12 +205,12 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             self.close("the last request is answered")
 
     def finish(self, reusable: bool) -> None:
-        """An exchange that got this connection has no use for it any more; others have."""
+        """Do nothing: the connection is shared, and an exchange has nothing to give back."""
 
     # what comes
 
     def dataReceived(self, data: bytes) -> None:
-        """Give responses to the exchanges that wait for them."""
+        """Give each response to its exchange."""
         if self.stage >= ENDING:
             return
         self._last_read = self._pool.clock.seconds()
@@ -246,13 +245,13 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             self.abort(str(error), ResponseFlag.UPE)
 
     def _hear(self, frames: list[Frame]) -> None:
-        """Look at what comes before an answer with success."""
+        """Note which protocol the host speaks, until it has answered with success once."""
         status = self._pool.protocol.http_status
         self._served = any(frame.kind is Kind.RESPONSE and status(frame) < 400 for frame in frames)
         self._pool.heard(self._served)
 
     def _unusual(self, frame: Frame, batch: Batch) -> None:
-        """Handle what is no response that somebody waits for."""
+        """Handle a frame that is no response to a request under way."""
         if self.stage >= ENDING:
             return
         protocol, kind = self._pool.protocol, frame.kind
@@ -269,7 +268,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         elif kind is Kind.GOAWAY:
             self._go_away()
         elif kind is Kind.REQUEST:
-            # Hosts may call their clients; which of ours it means nobody can tell.
+            # Hosts may call their clients; the frame does not say which of ours it is for.
             self.outgoing.reply(protocol.reply(frame, 404), batch)
 
     def _go_away(self) -> None:
@@ -285,13 +284,13 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             self.close("the host said goaway")
 
     def pause(self, who: object) -> None:
-        """Read no more until everybody who has called this has called L{resume}."""
+        """Pause reading until each caller of this has called L{resume}."""
         if not self._pausers and self.stage < ENDING:
             self.transport.pauseProducing()
         self._pausers.add(who)
 
     def resume(self, who: object) -> None:
-        """Read again, as far as somebody is concerned; no matter if he had not paused."""
+        """End the pause of one caller; does nothing if it has not paused."""
         if who in self._pausers:
             self._pausers.remove(who)
             if not self._pausers and self.stage < ENDING:
@@ -331,10 +330,10 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         self.abort("no heartbeat is answered")
 
     def _look(self) -> None:
-        """Send a heartbeat if nothing has come for long, and look again when that may be so."""
+        """Send a heartbeat if the host has been silent for long, and set the timer for the next check."""
         now = self._pool.clock.seconds()
         if self._pausers:
-            self._last_read = now  # it is us who do not read
+            self._last_read = now  # reading is paused on our side
         left = self._last_read + HEARTBEAT_IDLE - now
         if left <= 0:
             self.heartbeats.send()
@@ -365,7 +364,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
 
     def abort(self, reason: str, flags: int = ResponseFlag.UC) -> None:
         """
-        Close the connection now; what is under way on it fails.
+        Close the connection now; the requests under way on it fail.
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
@@ -374,7 +373,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         self._cause = reason, flags
         self._end()
         if self._pool.exclusive:
-            # The host goes with it, and must not be picked any more from now on.
+            # The host has no other connection, and must not be picked any more from now on.
             self._pool.host.close(reason)
         self.transport.abortConnection()
 
@@ -393,7 +392,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         return True
 
     def _end(self) -> None:
-        """Nothing is read or written from now on."""
+        """Stop reading and writing."""
         self.stage = ENDING
         self._timer.stop()
         self._decoder.close()
@@ -403,14 +402,14 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         self.heartbeats.stop()
 
     def readConnectionLost(self) -> None:
-        """The host sends no more: nothing under way can be answered."""
+        """Close the connection: the host sends no more, so nothing under way can be answered."""
         self.abort("the host closed its side")
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed, which we never do alone."""
+        """Do nothing: only the whole connection is ever closed."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is lost."""
+        """Fail the requests under way."""
         if self.stage is LOST:
             return
         if self.stage < ENDING:

@@ -1,4 +1,4 @@
-"""Many deadlines, few timers: for connections with thousands of requests under way."""
+"""Deadlines for thousands of requests on one connection, with few timers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _FINEST: Final = 2.0**-7
 
 class Deadlines(Generic[_T]):
     """
-    Calls back for what is not discarded in time.
+    Deadlines of items: a callback is called for each item that is not discarded in time.
 
     Deadlines are rounded up, by a 64th of the time at the most and 8 ms at the
-    least, so that what ends at about the same time shares one entry; adding and
-    discarding take a constant time.
+    least, so that deadlines at about the same time share one entry; adding and
+    discarding take constant time.
     """
 
     __slots__ = ("_clock", "_entries", "_expire", "_timer", "_times")
 
     def __init__(self, clock: IReactorTime, expire: Callable[[_T], None]) -> None:
         """
-        @param expire: called with each item whose time is over.
+        @param expire: called with each item whose deadline has passed.
         """
         self._clock = clock
         self._expire = expire
@@ -41,8 +41,8 @@ class Deadlines(Generic[_T]):
         """
         Set a deadline.
 
-        @param seconds: how long it is from now, more than 0.
-        @return: for L{discard}.
+        @param seconds: from now, more than 0.
+        @return: a key for L{discard}.
         """
         grain = max(_FINEST, ldexp(1.0, frexp(seconds)[1] - 7))
         time = ceil((self._clock.seconds() + seconds) / grain) * grain
@@ -57,16 +57,16 @@ class Deadlines(Generic[_T]):
 
     def discard(self, item: _T, time: float) -> None:
         """
-        Take a deadline back.
+        Cancel a deadline.
 
-        @param time: what L{add} returned; it may be over.
+        @param time: what L{add} returned; the deadline may have passed.
         """
         entry = self._entries.get(time)
         if entry is not None:
             entry.discard(item)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Cancel all deadlines."""
         for entry in self._entries.values():
             entry.clear()
         self._entries.clear()

@@ -1,4 +1,4 @@
-"""What becomes of each RPC request, in lines of C{DEBUG}; see L{reverseproxy.proxy.http.decisions}."""
+"""Lines of level C{DEBUG} about decisions on RPC requests; see L{reverseproxy.proxy.http.decisions}."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = Logger()
 
 
 class ToldRpcExchange(RpcExchange):
-    """An exchange that says what it decides."""
+    """An exchange that logs its decisions."""
 
     __slots__ = ()
 
@@ -78,4 +78,4 @@ class ToldRpcExchange(RpcExchange):
 
 
 rpc_exchange_class: Final[Choice[RpcExchange]] = Choice(RpcExchange, ToldRpcExchange)
-"""Which kind of exchange is made now."""
+"""The class of new exchanges: it depends on whether lines of level C{DEBUG} are logged."""

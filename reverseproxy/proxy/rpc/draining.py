@@ -1,19 +1,20 @@
 """
-When the connection of an RPC client may be closed that is to be closed.
+Draining the connection of an RPC client: when it may be closed.
 
-    SERVING: it is not to be
-    LEAVING: as soon as nothing is under way, and the client is about to ask for nothing more
-    REFUSING: the same, and requests that still come are refused
-    CLOSING: nothing that comes counts any more
-    LOST: it is gone
+    SERVING: the connection is not draining
+    LEAVING: it is closed as soon as no request is under way, and none is likely to be on its way
+    REFUSING: the same, and further requests are refused
+    CLOSING: the connection is being closed; what is received is dropped
+    LOST: the connection is lost
 
-A request that is on its way when the connection is closed fails for no reason
-that its client knows of.  So a client that has been told to go away is left when
-nothing has come for a moment, as it has heard of that by then.  One that can't be
-told is left when neither a request nor an answer has come for a moment: one that
-asks for one thing after the other does so right behind an answer.  If it had been
-silent for longer before, there is nothing to wait for; nor is there once requests
-are refused, but for those that follow the last answers.
+A request that is on its way when the connection is closed fails, and its client
+does not know why.  So if the client has been sent GOAWAY, the connection is closed
+when nothing has been received for L{QUIET} seconds: the client has heard of it by
+then.  If the protocol has no GOAWAY, it is closed when neither a request has been
+received nor a response been sent for so long, as a client that sends one request
+after the other sends the next one right after a response.  If the client had been
+silent for longer before, the connection is closed at once; so it is when requests
+are refused, except right after the last response.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from reverseproxy.proxy.closing import FRESH, QUIET
 
 DRAIN_GRACE: Final = 5.0
-"""Seconds in which a connection that is left still takes requests, if it is not idle for a moment."""
+"""Seconds in which a draining connection still takes requests; after that they are refused."""
 
 
 class DrainStage(IntEnum):
-    """How near its end a connection is; see the module's text."""
+    """The state of a connection, in its order; see the module's text."""
 
     SERVING = 0
     LEAVING = 1
@@ -57,44 +58,44 @@ SERVING, LEAVING, REFUSING, CLOSING, LOST = DrainStage
 
 class ConnectionDrain:
     """
-    What is known of that, for one connection.
+    The draining of one connection.
 
-    @ivar stage: how near its end it is.
-    @ivar eof: whether the client sends no more.
+    @ivar stage: the state of the connection.
+    @ivar eof: whether the client has closed its half of the connection.
     """
 
     __slots__ = ("_clock", "_look", "_quiet_since", "_quiet_timer", "_refuse_timer", "_told", "eof", "stage")
 
     def __init__(self, clock: IReactorTime, look: Callable[[], object]) -> None:
         """
-        @param look: called when it may be time to close the connection; to ask L{is_due}.
+        @param look: called when it may be time to close the connection: L{is_due} says so.
         """
         self.stage = SERVING
         self.eof = False
         self._clock = clock
         self._look = look
-        self._told = False  # the client knows
-        self._quiet_since = -inf  # as far as answers say
+        self._told = False  # the client was sent GOAWAY
+        self._quiet_since = -inf  # when the last response was sent, if that counts
         self._quiet_timer: IDelayedCall | None = None
         self._refuse_timer: IDelayedCall | None = None
 
     @property
     def over(self) -> bool:
-        """Whether nothing that comes counts any more."""
+        """Whether the connection is being closed, or is lost."""
         return self.stage >= CLOSING
 
     @property
     def wanted(self) -> bool:
-        """Whether the connection is to be closed as soon as it may be."""
+        """Whether the connection is to be closed as soon as possible."""
         return self.eof or self.stage > SERVING
 
     def begin(self, told: bool, bounded: bool, heard_at: float) -> None:
         """
-        The connection is to be closed.
+        Begin to drain.
 
-        @param told: whether the client knows.
-        @param heard_at: when something has come the last time.
-        @param bounded: whether requests are refused that come in more than L{DRAIN_GRACE} seconds.
+        @param told: whether the client was sent GOAWAY.
+        @param bounded: whether requests are refused after L{DRAIN_GRACE} seconds.
+        @param heard_at: when something was received the last time.
         """
         self.stage = LEAVING
         self._told = told
@@ -105,22 +106,22 @@ class ConnectionDrain:
             self._refuse_timer = self._clock.callLater(DRAIN_GRACE, self._grace_is_over)
 
     def hurry(self) -> None:
-        """The connection is to be closed at once, when nothing is under way."""
+        """Refuse further requests, and do not wait for any."""
         self.stage = max(self.stage, REFUSING)
         self._quiet_since = -inf
 
     def answered(self) -> None:
-        """The last answer that was under way is given: a client that is not told may ask for more now."""
+        """Note that the last response under way was sent: without GOAWAY, another request may follow it."""
         if not self._told:
             self._quiet_since = self._clock.seconds()
 
     def is_due(self, heard_at: float) -> bool:
         """
-        Say whether the connection is to be closed now that nothing is under way.
+        Return whether the connection is to be closed now, while no request is under way.
 
-        If a request may still come, this is asked again when it has not.
+        If not, but soon, C{look} is called again then.
 
-        @param heard_at: when something has come the last time.
+        @param heard_at: when something was received the last time.
         """
         if self.over or not self.wanted:
             return False
@@ -145,7 +146,7 @@ class ConnectionDrain:
 
     def end(self, stage: DrainStage) -> None:
         """
-        The connection is being closed, or is lost.
+        Stop all timers: the connection is being closed, or is lost.
 
         @param stage: which of these.
         """

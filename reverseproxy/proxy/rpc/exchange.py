@@ -1,10 +1,10 @@
 """
-One RPC request and its response, on their way through the proxy.
+One RPC request and its response.
 
-An exchange belongs to one connection of a client's and lasts until the response
-has come, or it is known that there will be none.  As with HTTP
-(L{reverseproxy.proxy.http.exchange}), it is made of parts that know only what is
-before them.
+An exchange belongs to one client connection, and ends when the response has been
+passed on, or the request has failed.  As with HTTP
+(L{reverseproxy.proxy.http.exchange}), it is made of layers, each of which uses only
+the ones below it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 
 class RpcExchange(RpcRouteFinding):
     """
-    See the module's text.
+    A request, from its frame to its response.
 
-    @ivar response: what the host answered.
-    @ivar sent: bytes of the answer.
+    @ivar response: the host's response; L{None} without one.
+    @ivar sent: bytes of the response to the client.
     """
 
     __slots__ = ("response", "sent")
@@ -39,7 +39,7 @@ class RpcExchange(RpcRouteFinding):
 
     def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
         RpcSending.__init__(self, downstream, frame, now)
-        # The parts behind that do not each have their own: this runs for every request.
+        # The attributes of all layers: this runs for every request.
         self._begun = now
         self.deadline = self.try_deadline = self._sent_at = 0.0
         self._facts = self._passage = self._route = self._watch = self.response = self.rule = None
@@ -81,12 +81,12 @@ class RpcExchange(RpcRouteFinding):
         self._finish()
 
     def _refuse_large(self, size: int) -> None:
-        """Refuse a response that others, on the same connection, would take."""
+        """Refuse a response that is too large for this listener, but not for others on the connection."""
         reason = f"a response of {size} bytes is more than max_frame_size, which is {self._max_response}"
         self.fail(TERMINATED, reason, ResponseFlag.UPE, "raise max_frame_size, if the host is right")
 
     def _change(self, frame: Frame) -> None:
-        """Change a response's headers as the route demands; one that can't be read is left alone."""
+        """Change a response's headers as the route says; headers that can't be read stay as they are."""
         route, facts = self._route, self._facts
         assert route is not None
         assert facts is not None
@@ -119,7 +119,7 @@ class RpcExchange(RpcRouteFinding):
 
     def cancel(self, reason: str, flags: int) -> None:
         """
-        The client is gone: whatever is under way for it is dropped.
+        End the exchange without a response, as the client's connection is lost.
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
@@ -140,13 +140,13 @@ class RpcExchange(RpcRouteFinding):
         downstream.exchange_done(self)
 
     def _say_unsent(self) -> bytes:
-        """Make the answer for a server of ours, if the request was not sent on; else nothing."""
+        """Return the response that tells another server that the request was not sent on; else nothing."""
         downstream = self.downstream
         unsent = self._unsent_for(downstream.info.service)
         return b"" if unsent is None else downstream.protocol.reply_unsent(self.frame, unsent)
 
     def _end(self) -> None:
-        """Let go of everything upstream."""
+        """Release the host and the connection to it."""
         client = self._client
         if client is not None:
             self._leave(client)
@@ -154,22 +154,22 @@ class RpcExchange(RpcRouteFinding):
             self._stop_try()
         self._give_up()
 
-    # what is told of it
+    # observability
 
     def end_trace(self) -> None:
-        """The exchange is over."""
+        """End the exchange's spans, if it is traced."""
         if self._trace is not None:
             end_trace(self._trace, self)
 
     def record(self) -> AccessRecord:
-        """Describe an exchange that has ended, for the access log."""
+        """Return the access log's record of an exchange that has ended."""
         return record(self)
 
     def count(self, tally: RequestTally, now: float) -> None:
         """
         Count an exchange that has ended.
 
-        @param now: the time.
+        @param now: the clock's seconds.
         """
         tally.end(self, now)
         if self.flags:

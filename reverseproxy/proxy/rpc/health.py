@@ -1,8 +1,8 @@
 """
 Health checks by heartbeats of RPC protocols.
 
-A reverse host is asked over its connection, beside the requests that are under
-way there.  Any other host is connected to for the question.
+A reverse host is sent a heartbeat on its connection, beside the requests that are
+under way there.  To any other host, a connection is made for each heartbeat.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _NUMBER: Final = 1
 """The id of the only frame on a connection."""
 
 _MAX_ANSWER: Final = 65536
-"""The largest frame in bytes that an answer to a heartbeat may be."""
+"""The largest reply to a heartbeat in bytes."""
 
 
 class _Probe(Probe):
-    """One heartbeat, and its answer."""
+    """A connection for one heartbeat and its reply."""
 
     def __init__(self, protocol: XProtocol) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class _Probe(Probe):
         self._decoder = RpcFrameDecoder(protocol, _MAX_ANSWER)
 
     def connectionMade(self) -> None:
-        """Ask."""
+        """Send the heartbeat."""
         self.transport.write(self._protocol.heartbeat(_NUMBER))
 
     def dataReceived(self, data: bytes) -> None:
-        """Look for the answer; hosts may have questions of their own."""
+        """Find the reply among the frames, and reply to the host's own heartbeats."""
         for frame in self._decoder.feed(data):
             if frame.kind in (Kind.HEARTBEAT_ACK, Kind.RESPONSE) and frame.id == _NUMBER:
                 self.end(None)
@@ -62,18 +62,18 @@ class _Probe(Probe):
             self.end(self._decoder.error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Without an answer, if it has not come yet."""
+        """Fail, if the reply has not come yet."""
         self.end(HostGone(f"no answer to a heartbeat: {loss(reason)}"))
 
     def end(self, error: Exception | None) -> None:
-        """Say what came of it, once."""
+        """Report the result, once."""
         if not self._over:
             super().end(error)
 
 
 @implementer(IHealthChecker)
 class RpcChecker:
-    """A host is well if it answers heartbeats."""
+    """Health checks by heartbeats: a host is healthy if it replies."""
 
     def __init__(self, protocol: XProtocol, clock: IReactorTime) -> None:
         """
@@ -86,7 +86,7 @@ class RpcChecker:
         """
         See L{IHealthChecker}.
 
-        A reverse host that speaks something else can't be asked, nor one whose
+        A reverse host that speaks another protocol can't be checked, nor one whose
         only connection another worker has.
         """
         if not host.exclusive and not host.committed_protocol:
@@ -116,7 +116,7 @@ def _verdict(probe: _Probe, connected: IProtocol) -> Deferred[None]:
 
 
 def rpc_checkers(clock: IReactorTime) -> Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]]:
-    """Say how to make the checkers of the RPC protocols that are built in."""
+    """Return the factories of the checkers of the built-in RPC protocols, by protocol."""
 
     def make(name: str, config: HealthCheckConfig) -> IHealthChecker:
         return RpcChecker(find_xprotocol(name), clock)

@@ -1,9 +1,9 @@
 """
-Whether a connection to a host is alive: heartbeats, and who waits for their answers.
+Heartbeats: finding out whether a connection to a host is alive.
 
-When nothing has come for a while a heartbeat is sent, and the connection is closed
-after several that nobody has answered (docs/mosn.rst 3.4).  A cluster may want them
-at other times, too (C{keepalive}).
+When nothing has been received for a while a heartbeat is sent, and the connection is
+closed after several without a reply (docs/mosn.rst 3.4).  With C{keepalive} of a
+cluster they are sent at fixed intervals as well.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.connection_pool import Keepalive
 
 HEARTBEAT_IDLE: Final = 15.0
-"""Seconds in which nothing has come, after which a heartbeat is sent (docs/mosn.rst 3.4)."""
+"""Seconds without any data from the host after which a heartbeat is sent (docs/mosn.rst 3.4)."""
 
 HEARTBEAT_FAILURES: Final = 6
-"""Heartbeats in a row without an answer, after which a connection is closed (docs/mosn.rst 3.4)."""
+"""Heartbeats in a row without a reply after which the connection is closed (docs/mosn.rst 3.4)."""
 
 MOST_WAITING: Final = 32
-"""Heartbeats that may wait for an answer; more of them would find out nothing else."""
+"""Heartbeats that may be under way at once on one connection."""
 
 
 class Heartbeat(Protocol):
-    """A heartbeat that waits for its answer."""
+    """A heartbeat under way."""
 
     def answered(self) -> None:
-        """The connection is alive."""
+        """Handle the reply."""
 
     def lost(self) -> None:
-        """There is nothing to wait for any more."""
+        """Stop waiting: the connection is lost."""
 
 
 class _Beat:
-    """One that has a time for its answer."""
+    """A heartbeat with a timeout."""
 
     __slots__ = ("_timer",)
 
@@ -60,7 +60,7 @@ class _Beat:
 
 
 class _Question:
-    """One whose answer somebody waits for."""
+    """A heartbeat with a L{Deferred} for its reply."""
 
     __slots__ = ("_verdict",)
 
@@ -77,28 +77,28 @@ class _Question:
 
 
 class IBeating(Protocol):
-    """What heartbeats need of their connection."""
+    """The part of a connection that heartbeats use."""
 
     def send_heartbeat(self, number: int) -> None:
-        """Send one with this id."""
+        """Send a heartbeat with this id."""
 
     @property
     def taken(self) -> Hashable:
-        """What the host has taken of what was sent: different if that was more; see L{Backlog.mark}."""
+        """A value that changes whenever the host has received more of the output; see L{Backlog.mark}."""
 
     @property
     def unread(self) -> bool:
-        """Whether it is us who do not read."""
+        """Whether reading is paused on our side."""
 
     def dead(self, failures: int) -> None:
-        """So many heartbeats in a row were not answered."""
+        """Handle so many heartbeats in a row without a reply."""
 
 
 class Heartbeats:
     """
     The heartbeats of one connection.
 
-    @ivar failures: how many in a row were not answered.
+    @ivar failures: the number of heartbeats in a row without a reply.
     """
 
     __slots__ = ("_clock", "_connection", "_in_flight", "_keepalive", "_schedule", "_taken", "failures")
@@ -107,18 +107,18 @@ class Heartbeats:
         self, clock: IReactorTime, keepalive: Keepalive, in_flight: InFlight, connection: IBeating
     ) -> None:
         """
-        @param in_flight: has their ids.
+        @param in_flight: the requests and heartbeats under way, by id.
         """
         self.failures = 0
         self._clock = clock
         self._keepalive = keepalive
         self._in_flight = in_flight
         self._connection = connection
-        self._taken: Hashable = None  # when the last one was sent
+        self._taken: Hashable = None  # the connection's value when the last heartbeat was sent
         self._schedule: IDelayedCall | None = None
 
     def begin(self) -> None:
-        """Send them now and then, if the cluster wants that."""
+        """Begin to send heartbeats at the cluster's interval, if it has one."""
         if self._keepalive.interval > 0:
             self._schedule = self._clock.callLater(self._keepalive.interval, self._scheduled)
 
@@ -127,7 +127,7 @@ class Heartbeats:
         self.send()
 
     def send(self) -> None:
-        """Send one now, unless very many have no answer yet."""
+        """Send a heartbeat now, unless L{MOST_WAITING} are under way."""
         if len(self._in_flight.heartbeats) >= MOST_WAITING:
             return
         number = self._in_flight.next_id()
@@ -137,21 +137,20 @@ class Heartbeats:
         self._connection.send_heartbeat(number)
 
     def _too_late(self, number: int) -> None:
-        """Nobody has answered it in time."""
+        """Count a heartbeat without a reply in time."""
         del self._in_flight.heartbeats[number]
         if self._connection.unread or self._connection.taken != self._taken:
-            return  # it waits behind answers that we do not read, or requests that are on their way
+            return  # it may be stuck behind responses that we do not read, or requests that are being sent
         self.failures += 1
         if self.failures >= HEARTBEAT_FAILURES:
             self._connection.dead(self.failures)
 
     def ask(self) -> Deferred[None]:
         """
-        Ask whether the host is well, whatever else is under way.
+        Send a heartbeat, and wait for the reply.
 
-        @return: fires when the host has answered, and fails when the connection
-            is lost.  May be cancelled; if it is us who do not read, that is no
-            failure.
+        @return: fires with the reply, and fails when the connection is lost.  May be
+            cancelled: if reading is paused on our side, it then fires with success.
         """
         number = self._in_flight.next_id()
         verdict: Deferred[None] = Deferred(partial(self._not_asking, number))
@@ -165,7 +164,7 @@ class Heartbeats:
             verdict.callback(None)
 
     def stop(self) -> None:
-        """The connection ends: nobody waits for answers any more."""
+        """Stop: the connection is closed."""
         schedule, self._schedule = self._schedule, None
         if schedule is not None:
             schedule.cancel()

@@ -1,10 +1,9 @@
 """
-Which requests are under way on a connection to a host, by the ids that they have there.
+The requests under way on a connection to a host, by the ids that they have there.
 
-They are numbered from 1 as MOSN does (docs/mosn.rst 6.5), and from 1 again behind
-the largest id that the protocol has.  An id that somebody still waits with is not
-given again; one that nobody waits with any more is, but only when all others have
-been, so that a late response hardly ever meets another request.
+Ids count from 1 as MOSN's do (docs/mosn.rst 6.5), and start again after the largest
+id of the protocol.  An id in use is skipped; one that is free again is reused only
+after all others, so that a late response hardly ever meets another request.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ if TYPE_CHECKING:
 
 class InFlight:
     """
-    See the module's text.
+    The requests and heartbeats under way on one connection, by id.
 
-    @ivar requests: who waits for the response to which request.
-    @ivar heartbeats: the same for heartbeats.
+    @ivar requests: the exchanges that wait for a response.
+    @ivar heartbeats: the heartbeats that wait for a reply.
     """
 
     __slots__ = ("_last", "_max_id", "heartbeats", "requests")
 
     def __init__(self, max_id: int) -> None:
         """
-        @param max_id: the largest id; more than there can be requests under way.
+        @param max_id: the largest id; more than the number of requests that can be under way.
         """
         self.requests: dict[int, IRpcExchange] = {}
         self.heartbeats: dict[int, Heartbeat] = {}
@@ -38,7 +37,7 @@ class InFlight:
         self._last = 0
 
     def next_id(self) -> int:
-        """Find the id of the next frame."""
+        """Return the id for the next frame."""
         number = self._last
         while True:
             number = number + 1 if number < self._max_id else 1
@@ -47,7 +46,7 @@ class InFlight:
                 return number
 
     def take_all(self) -> list[IRpcExchange]:
-        """Forget all requests: there will be no responses."""
+        """Remove all requests, and return their exchanges."""
         exchanges = list(self.requests.values())
         self.requests.clear()
         return exchanges

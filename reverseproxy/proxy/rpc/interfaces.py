@@ -1,4 +1,4 @@
-"""What exchanges, clients' connections and hosts' connections of RPC protocols are to each other."""
+"""Interfaces between the exchanges, the clients' connections and the hosts' connections of RPC protocols."""
 
 from __future__ import annotations
 
@@ -19,48 +19,50 @@ if TYPE_CHECKING:
 
 
 class IFlushed(Protocol):
-    """A connection that collects what is to be written to it."""
+    """An output buffer that is flushed at the end of a read."""
 
     def flush(self) -> None:
-        """Write it."""
+        """Write what is buffered to the transport."""
 
 
 Batch = list[IFlushed]
-"""Connections to flush once what was read has been handled."""
+"""Output buffers to flush when a read has been handled."""
 
 
 class IRpcExchange(Protocol):
-    """What a connection to a host needs of an exchange."""
+    """The part of an exchange that a connection to a host uses."""
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
-        """The response has come; the exchange is not known any more."""
+        """Handle the response; the connection has forgotten the exchange."""
 
     def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
         """
-        The connection is lost; there will be no response.
+        Handle the loss of the connection before the response.
 
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
-        @param unsent: whether nothing of the request has got anywhere.
+        @param unsent: whether the agent has passed on nothing of the request.
         """
 
 
 class IRpcDownstream(Protocol):
-    """What a connection to a host needs of the connections that its requests come from."""
+    """The part of a client's connection that a connection to a host uses."""
 
     def upstream_taken(self, outgoing: Outgoing) -> None:
-        """A host has caught up that read more slowly than requests came; or there is nothing to wait for."""
+        """Handle that the output buffer of a host's connection is not full any more, or is gone."""
 
 
 class IRpcOwner(IRpcDownstream, Protocol):
     """
-    What an exchange needs of the connection that it belongs to.
+    The part of a client's connection that its exchanges use.
 
-    @ivar batch: where connections wait to be flushed, while what was read from
-        this one is handled.
-    @ivar answers: what the client is to receive.
-    @ivar believed: whether to believe what requests say of themselves.
-    @ivar deadlines: end exchanges after some time.
-    @ivar try_deadlines: end their attempts.
+    @ivar settings: the filter's.
+    @ivar info: the client's addresses and identity.
+    @ivar protocol: the protocol of the connection.
+    @ivar batch: collects output buffers to flush, while a read is handled; L{None} otherwise.
+    @ivar answers: the output buffer of the connection.
+    @ivar believed: whether headers about the client and about timeouts are trusted.
+    @ivar deadlines: the deadlines of exchanges.
+    @ivar try_deadlines: the deadlines of their attempts.
     """
 
     settings: RpcSettings
@@ -73,7 +75,7 @@ class IRpcOwner(IRpcDownstream, Protocol):
     try_deadlines: Deadlines[RpcTimed]
 
     def block(self, outgoing: Outgoing) -> None:
-        """A connection to a host is full: read no more until it is not."""
+        """Pause reading until this output buffer is not full any more."""
 
     def exchange_done(self, exchange: RpcExchange) -> None:
-        """The exchange is over."""
+        """Remove an exchange that has ended."""

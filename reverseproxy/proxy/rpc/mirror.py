@@ -1,7 +1,7 @@
 """
 Copies of RPC requests, for C{request_mirror_policies}.
 
-Whatever becomes of one is no concern of the client's.
+The result of a copy does not matter to the client.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MIRROR_TIMEOUT: Final = 60.0
 
 
 class RpcCopy(Attempts):
-    """One copy."""
+    """One copy of a request."""
 
     __slots__ = ("_client", "_frame", "_number", "_settings", "_timer")
 
@@ -58,7 +58,7 @@ class RpcCopy(Attempts):
         if client.max_frame < self._settings.max_frame:
             client.admit(self._settings.max_frame)
         if client.full:
-            self._end()  # it is not worth waiting
+            self._end()  # a copy does not wait
             return
         oneway = self._frame.kind is Kind.ONEWAY
         self._client = client
@@ -71,7 +71,7 @@ class RpcCopy(Attempts):
         """See L{Attempts.fail}."""
         self._end()
 
-    # what the connection to the host tells
+    # IRpcExchange
 
     def upstream_response(self, frame: Frame, batch: Batch) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcExchange}."""

@@ -1,10 +1,11 @@
 """
-What a host is to receive: the requests of many clients.
+The output buffer of a connection to a host: the requests of many clients.
 
-What is written while a read is handled goes out in one piece at the end of it.
-When the transport holds enough, those are not read whose requests it holds.  The
-host itself is read on, as it may wait for just that before it takes more; so what
-it is answered then is bounded, and dropped beyond L{REPLY_LIMIT}.
+What is written while a read is handled is sent in one piece at the end of it.
+When the transport's buffer is full, reading from the clients whose requests are in
+it is paused.  Reading from the host goes on, as it may send its responses before it
+reads more requests; so replies to the host's own heartbeats and requests are bounded
+then, and dropped beyond L{REPLY_LIMIT} bytes.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from reverseproxy.proxy.rpc.interfaces import Batch, IRpcDownstream
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 
 REPLY_LIMIT: Final = 65536
-"""Bytes of answers to what a host asks that may wait until it takes what it gets."""
+"""Bytes of replies to a host's own frames that are buffered while it does not read."""
 
 
 @implementer(IPushProducer)
 class Outgoing:
     """
-    What goes out on one connection.
+    The output of one connection.
 
-    @ivar full: whether the transport holds as much as it should.
-    @ivar written: bytes of all so far.
+    @ivar full: whether the transport's buffer is full.
+    @ivar written: the number of bytes written so far.
     """
 
     __slots__ = ("_blocked", "_out", "_replies", "_transport", "full", "written")
@@ -37,21 +38,21 @@ class Outgoing:
     def __init__(self) -> None:
         self.full = False
         self.written = 0
-        self._transport: Any = None  # L{None} before there is one, and when nothing is sent any more
+        self._transport: Any = None  # L{None} before it is connected, and once it is closed
         self._out: list[bytes | bytearray] = []
-        self._replies = 0  # bytes of these that came while the transport held enough
+        self._replies = 0  # bytes of replies since the transport's buffer is full
         self._blocked: set[IRpcDownstream] = set()
 
     def open(self, transport: Any) -> None:
-        """Send to this transport."""
+        """Set the transport, and become its producer."""
         self._transport = transport
         transport.registerProducer(self, True)
 
     def add(self, data: bytes | bytearray, batch: Batch | None) -> None:
         """
-        Send something.
+        Write a frame.
 
-        @param batch: where to wait to be flushed; L{None} to send at once.
+        @param batch: collects what is to be flushed later; L{None} to write at once.
         """
         self.written += len(data)
         if batch is None:
@@ -63,7 +64,7 @@ class Outgoing:
         self._out.append(data)
 
     def reply(self, data: bytes, batch: Batch | None) -> None:
-        """Answer what the host has asked, unless it takes nothing of that."""
+        """Write a reply to a frame of the host's own, unless too many are buffered already."""
         if self.full:
             self._replies += len(data)
             if self._replies > REPLY_LIMIT:
@@ -78,20 +79,20 @@ class Outgoing:
 
     @property
     def waits(self) -> Backlog:
-        """What the transport has, that the host has not taken; see L{reverseproxy.transport.backlog}."""
+        """What the host has not received of the output; see L{reverseproxy.transport.backlog}."""
         return NOTHING if self._transport is None else backlog_of(self._transport)
 
     def backlog(self, position: int) -> Backlog:
         """
-        Find what the host has not taken of all up to one request.
+        Return what the host has not received of the output up to the end of one request.
 
-        @param position: what L{written} was behind it.
+        @param position: the value of L{written} right after the request.
         """
         left = position - (self.written - self.waits.size - sum(map(len, self._out)))
         return NOTHING if left <= 0 else Backlog(left, left)
 
     def block(self, downstream: IRpcDownstream) -> None:
-        """Tell somebody when L{full} is over."""
+        """Call a client's C{upstream_taken} when L{full} is over."""
         self._blocked.add(downstream)
 
     def _let_go(self) -> None:
@@ -100,26 +101,26 @@ class Outgoing:
             downstream.upstream_taken(self)
 
     def close(self) -> None:
-        """Send nothing more; who waits for it need not, as soon as the connection is lost."""
+        """Write nothing more; blocked clients are released when the connection is lost."""
         self._transport = None
 
     def lost(self) -> None:
-        """The connection is lost: whoever waits for it, or would, need not."""
+        """Release the blocked clients: the connection is lost."""
         self._out = []
         self.full = False
         self._let_go()
 
-    # IPushProducer: we are the producer of what the host is to receive
+    # IPushProducer
 
     def pauseProducing(self) -> None:
-        """The transport holds enough."""
+        """Note that the transport's buffer is full."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """The transport wants more."""
+        """Let the blocked clients go on."""
         self.full = False
         self._replies = 0
         self._let_go()
 
     def stopProducing(self) -> None:
-        """The connection is lost; the client's C{connectionLost} says so as well."""
+        """Do nothing: C{connectionLost} follows."""

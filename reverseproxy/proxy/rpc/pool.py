@@ -26,9 +26,8 @@ class RpcPool(SharedPool[RpcClient]):
     """
     The connections of one host, for one protocol.
 
-    There is one, as in MOSN, or as many as the cluster's C{max_connections}
-    says; requests take turns on them.  A reverse host has its own one only, and
-    can carry many requests at once from now on.
+    There is one, as in MOSN, or as many as the cluster's C{max_connections}, used
+    in rotation.  A reverse host has only one, which carries many requests at once.
 
     @ivar protocol: the protocol.
     @ivar max_frame: the largest frame in bytes that a host may send: the most
@@ -53,7 +52,7 @@ class RpcPool(SharedPool[RpcClient]):
         return RpcClient(self)
 
     def take(self) -> RpcClient | None:
-        """Choose a connection that has room, if there is one; its next turn comes after all others'."""
+        """Return the least recently used connection that has room, if there is one."""
         clients = self._open
         if not clients:
             return None
@@ -68,7 +67,7 @@ class RpcPool(SharedPool[RpcClient]):
         return None
 
     def admit(self, max_frame: int) -> None:
-        """Take frames of this size, if that is more than before."""
+        """Accept frames of this size, if that is more than before."""
         if max_frame > self.max_frame:
             self.max_frame = max_frame
             for client in self._all:
@@ -79,9 +78,9 @@ def make_rpc_pool(
     key: str, protocol: XProtocol, host: Host, clock: IReactorTime, idle_timeout: float | None
 ) -> RpcPool:
     """
-    Find the pool of a host, or make it.
+    Return the pool of a host; make it if there is none.
 
-    @param key: the same for all that share it; see L{reverseproxy.proxy.rpc.protocols.Dialect}.
+    @param key: the key of the pool; see L{reverseproxy.proxy.rpc.protocols.Dialect}.
     """
     pool = host.pools.get(key)
     if pool is None:

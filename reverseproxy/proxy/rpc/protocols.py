@@ -32,11 +32,11 @@ _BUILT_IN: Final[dict[str, Callable[[Mapping[str, Any]], XProtocol]]] = {
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """
-    An RPC protocol as the options of one C{proxy} filter have it.
+    An RPC protocol with the options of one C{proxy} filter.
 
-    @ivar key: the same for all that may share connections to hosts: the
-        protocol's name, with the options that may have a say in how frames are
-        read and made.
+    @ivar key: filters with the same key share connections to hosts: the protocol's
+        name, with the options that may change how frames are read and made.
+    @ivar protocol: the protocol.
     @ivar max_frame: the largest request and the largest response in bytes.
     """
 
@@ -47,10 +47,10 @@ class Dialect:
 
 def dialect_of(name: str, options: Mapping[str, Any]) -> Dialect:
     """
-    Make a protocol as a filter wants it.
+    Make a protocol with the options of a filter.
 
-    @param options: of the filter, with C{max_frame_size}.
-    @raise ValueError: if there is none of this name, or the options can't be used.
+    @param options: the filter's, with C{max_frame_size}.
+    @raise ValueError: if the protocol is unknown, or an option is invalid.
     """
     own = dict(options)
     max_frame = own.pop("max_frame_size")
@@ -67,7 +67,7 @@ def key_of(name: str, options: Mapping[str, Any]) -> str:
 
 
 def xprotocol_names() -> tuple[str, ...]:
-    """Look for all that there are."""
+    """Return the names of all RPC protocols, built in and of plug-ins."""
     return tuple(dict.fromkeys([*_BUILT_IN, *(plugin.name for plugin in getPlugins(IXProtocolPlugin))]))
 
 
@@ -75,8 +75,8 @@ def find_xprotocol(name: str, options: Mapping[str, Any] | None = None) -> XProt
     """
     Make a protocol.
 
-    @param options: what the configuration says of it.
-    @raise ValueError: if there is none of this name, or C{options} can't be used.
+    @param options: its options in the configuration.
+    @raise ValueError: if the protocol is unknown, or an option is invalid.
     """
     make = _BUILT_IN.get(name)
     if make is not None:

@@ -1,4 +1,4 @@
-"""What is told of an RPC exchange: spans, variables, lines of logs."""
+"""Spans, variables and log records of RPC exchanges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def lookup(frame: Frame | None) -> Callable[[str], str | None] | None:
-    """Look headers up in a frame; of those that can't be read there are none."""
+    """Return a function that looks up a frame's headers; headers that can't be read are absent."""
     if frame is None:
         return None
 
@@ -34,7 +34,7 @@ def lookup(frame: Frame | None) -> Callable[[str], str | None] | None:
 
 
 def begin_trace(tracing: ITracing, exchange: RpcRouteFinding) -> IRequestTrace | None:
-    """Make spans of what becomes of a request."""
+    """Begin the spans of a request, if it is sampled."""
     downstream, header = exchange.downstream, lookup(exchange.frame)
     assert header is not None
     name = downstream.protocol.name
@@ -53,7 +53,7 @@ def begin_trace(tracing: ITracing, exchange: RpcRouteFinding) -> IRequestTrace |
 
 
 def end_trace(trace: IRequestTrace, exchange: RpcExchange) -> None:
-    """Say how it has ended."""
+    """End the spans of a request."""
     rule, frame = exchange.rule, exchange.frame
     attributes: dict[str, str | int | float | bool] = {"reverseproxy.bytes_sent": exchange.sent}
     name = exchange.downstream.protocol.name
@@ -76,7 +76,7 @@ def end_trace(trace: IRequestTrace, exchange: RpcExchange) -> None:
 
 
 def variable(exchange: RpcRouteFinding, name: str) -> str | None:
-    """Find what a variable of MOSN's is at present; see L{RouteInput.variables}."""
+    """Return the value of a variable of MOSN's; see L{RouteInput.variables}."""
     downstream = exchange.downstream
     match name:
         case "x-mosn-rpc-service":
@@ -99,7 +99,7 @@ def variable(exchange: RpcRouteFinding, name: str) -> str | None:
 
 
 def failed(exchange: RpcExchange, status: int, reason: str, remedy: str) -> Failed:
-    """Describe a request that fails on our side, for the log."""
+    """Return the log's record of a request that fails on our side."""
     downstream, host, cluster = exchange.downstream, exchange.host, exchange.cluster
     return Failed(
         f"{downstream.protocol.name} {exchange.name or 'request'}",
@@ -116,7 +116,7 @@ def failed(exchange: RpcExchange, status: int, reason: str, remedy: str) -> Fail
 
 
 def record(exchange: RpcExchange) -> AccessRecord:
-    """Describe an exchange that has ended, for the access log."""
+    """Return the access log's record of an exchange that has ended."""
     frame, downstream = exchange.frame, exchange.downstream
     try:
         asked = RequestDetails(service=frame.service, operation=frame.method, headers=frame.header)

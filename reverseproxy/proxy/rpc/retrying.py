@@ -1,9 +1,8 @@
 """
-What becomes of an attempt to have an RPC request answered: an answer, or another attempt.
+The result of an attempt at an RPC request: a response, or another attempt.
 
-RPC has no methods that are known to be safe to repeat.  So a request that a
-host may have acted upon is sent again only if the route's C{retry_policy} says
-C{retry_on}: who writes that knows the service.
+RPC has no methods that are known to be idempotent.  So a request that a host may
+have acted upon is sent again only if the route's C{retry_policy} has C{retry_on}.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ TERMINATED: Final = 500
 
 
 class RpcRetrying(RpcTimed):
-    """The part of an exchange that has one host after the other."""
+    """The layer of an exchange that decides about retries."""
 
     __slots__ = ("_sent_at",)
 
-    _sent_at: float  # when the attempt has begun, if somebody wants to know
+    _sent_at: float  # when the attempt began, if it is timed
 
     def _time_attempt(self) -> None:
         self._sent_at = self._clock.seconds()
@@ -44,10 +43,10 @@ class RpcRetrying(RpcTimed):
 
     def _heed(self, frame: Frame) -> bool:
         """
-        See what an answer means for its host, and for the request.
+        Judge the host by a response, and see whether the response is for the client.
 
-        @return: whether it is to be forgotten, as the request is sent again, or was
-            answered otherwise.
+        @return: whether the response is to be dropped, as the request is sent again,
+            or has been answered otherwise.
         """
         host, cluster, downstream = self.host, self.cluster, self.downstream
         assert host is not None
@@ -63,12 +62,12 @@ class RpcRetrying(RpcTimed):
         return False
 
     def _judge(self, host: Host, frame: Frame) -> None:
-        """See whether an agent answers for a service that is gone."""
+        """See whether the response is an agent's own, as it can't reach its service."""
         cluster = self.cluster
         assert cluster is not None
         status = self.downstream.protocol.gateway_status(frame)
         if status == TOO_LATE and self._times.asked:
-            return  # that is as long as it was to take
+            return  # the client had set this timeout
         if status and not self._is_at_fault():
             self._note_excusable_error(host)
         elif status or cluster.members.gateways.rows:
@@ -76,9 +75,9 @@ class RpcRetrying(RpcTimed):
 
     def _heed_status(self, status: int) -> bool:
         """
-        See what an answer's status means.
+        Report a response's status to the cluster, and see whether the route retries it.
 
-        @return: whether the answer is to be forgotten, as the request is sent again.
+        @return: whether the response is to be dropped, as the request is sent again.
         """
         if status != TOO_LATE or not self._times.asked:
             self._report(Outcome.of_status(status))
@@ -98,14 +97,14 @@ class RpcRetrying(RpcTimed):
     # no answer
 
     def _go_on_unsent(self, why: Unsent) -> None:
-        """Go to another agent, as one has not sent the request on, or say so."""
+        """Try another agent, as this one has not sent the request on, or fail with that."""
         host = self.host
         assert host is not None
         if self._has_others(host, why) and self._may_try_again(Cause.UNREACHABLE, True, True):
             self._next_attempt(True)
             return
         if not self._doubtful:
-            self.ending.unsent = why  # for a server of ours before us
+            self.ending.unsent = why  # for a server that has forwarded the request to us
         self.fail(502, "the agent could not send the request on", ResponseFlag.UF)
 
     def upstream_lost(self, reason: str, flags: int, unsent: bool = False) -> None:
@@ -118,7 +117,7 @@ class RpcRetrying(RpcTimed):
             return
         foreign = self._is_foreign()
         if foreign and flags & ResponseFlag.UPE:
-            self._go_on_unsent(Unsent.REQUEST)  # it has taken the request for something else
+            self._go_on_unsent(Unsent.REQUEST)  # the host speaks another protocol
             return
         if not foreign:
             self._report(Outcome.RESET)
@@ -126,7 +125,7 @@ class RpcRetrying(RpcTimed):
             self.fail(TERMINATED, f"the host's connection was lost: {reason}", flags)
 
     def try_timed_out(self) -> None:
-        """The time for one attempt is over."""
+        """See L{RpcTimed.try_timed_out}."""
         self.try_deadline = 0.0
         client = self._client
         if client is None:
@@ -145,12 +144,12 @@ class RpcRetrying(RpcTimed):
             self.fail(TOO_LATE, reason, ResponseFlag.UT, key)
 
     def _leave(self, client: RpcClient) -> None:
-        """Wait for no answer on a connection any more."""
+        """Stop waiting for a response on a connection."""
         self._client = None
         client.forget(self._number)
 
     def _again(self, cause: Cause) -> bool:
-        """Send the request again, to another host, if the route says that this may be."""
+        """Send the request again, to another host, if the route allows it."""
         host = self.host
         assert host is not None
         if not self._may_try_again(cause, False, True):

@@ -1,5 +1,5 @@
 """
-What an RPC request is for: its route, by way of the filters, and what that demands.
+Routing of RPC requests: filters, the route, and what the route says.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ UNDECODABLE: Final = 0
 """The status of a request whose headers can't be read (docs/mosn.rst 4.5)."""
 
 _FOREIGN: Final = MOSN | FORWARDED
-"""The marks of headers that a stranger may not set; what only looks like them means nothing here."""
+"""The marks of headers that an untrusted client may not set."""
 
 _INITIALS: Final = "xXfF"
-"""How these begin."""
+"""The first characters of these headers."""
 
 
 class RpcRouteFinding(RpcRetrying):
     """
-    The part of an exchange that decides what to do.
+    The layer of an exchange that finds its route.
 
-    @ivar rule: what the router has said of it.
+    @ivar rule: the router's result; L{None} if no route matches.
     """
 
     __slots__ = ("_facts", "_passage", "rule")
 
     rule: RouteResult | None
-    _facts: RouteInput | None  # kept where the response is to be changed
+    _facts: RouteInput | None  # if the route changes response headers
     _passage: Passage | None  # through the listener's filters of requests
 
     # what a subclass does
 
     def _answer(self, status: int) -> None:
-        """Answer without a host."""
+        """Answer with a status of our own."""
         raise NotImplementedError
 
-    # what the request is for
+    # the route
 
     @property
     def now(self) -> float:
-        """The time."""
+        """The time, in the clock's seconds."""
         return self._clock.seconds()
 
     def begin(self) -> None:
-        """Find a route, and a host."""
+        """Find the route, and send the request to a host."""
         try:
             self._find_route()
         except RpcHeaderError as error:
@@ -83,7 +83,7 @@ class RpcRouteFinding(RpcRetrying):
             self._answer_for(result)
 
     def _drop_fields(self) -> None:
-        """Take out the headers that a stranger may not set."""
+        """Remove the headers that an untrusted client may not set."""
         frame = self.frame
         for name in frame.names():
             if name[:1] in _INITIALS and mark_of(name.lower().encode("utf-8", "surrogateescape")) & _FOREIGN:
@@ -93,7 +93,7 @@ class RpcRouteFinding(RpcRetrying):
                 return
 
     def _answer_for(self, result: RouteResult | None) -> None:
-        """Answer a request that goes to no host."""
+        """Answer a request that no cluster is for."""
         self.rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status)
@@ -108,7 +108,7 @@ class RpcRouteFinding(RpcRetrying):
     # filters
 
     def _pass_filters(self) -> None:
-        """Go through the filters of requests, as far as they let it."""
+        """Apply the filters up to one that delays, answers or ends."""
         self._pending = None
         passage = self._passage
         assert passage is not None
@@ -132,17 +132,17 @@ class RpcRouteFinding(RpcRetrying):
             self.fail(UNDECODABLE, str(error), ResponseFlag.DPE)
 
     def _remove_headers(self, names: set[str]) -> None:
-        """Send a request on without some of its headers."""
+        """Remove headers, by lower-case name."""
         removed = {name.encode("ascii") for name in names}
         fields = self.frame.fields()
         if fields is not None:
             self.frame.set_fields([field for field in fields if field[0].lower() not in removed])
 
-    # where it goes
+    # what the route says
 
     def _follow(self, route: ClusterRoute, facts: RouteInput) -> None:
         """
-        Do what a route says.
+        Send the request to a route's cluster.
 
         @param facts: what the route was found by.
         """
@@ -166,7 +166,7 @@ class RpcRouteFinding(RpcRetrying):
         self._acquire()
 
     def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
-        """Do what few routes, and few balancers, demand."""
+        """Apply what few routes have: header changes, mirrors, hashes and labels for the balancer."""
         downstream, passage, frame = self.downstream, self._passage, self.frame
         self._set_balancing(route, facts, downstream.info.remote_ip, lb_type)
         if passage is not None and passage.request.labels:
@@ -182,7 +182,7 @@ class RpcRouteFinding(RpcRetrying):
             self._mirror(cluster_name)
 
     def _mirror(self, cluster_name: str) -> None:
-        """Send a copy to another cluster as well."""
+        """Send a copy to another cluster."""
         downstream = self.downstream
         try:
             cluster = downstream.settings.clusters.get(cluster_name)

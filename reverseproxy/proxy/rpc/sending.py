@@ -1,8 +1,8 @@
 """
-An RPC request on its way from the client to a host.
+Sending an RPC request to a host.
 
-What is passed on are whole frames, changed in nothing but their ids, unless the
-route changes headers.
+Whole frames are passed on, with another id, and with other headers if the route
+changes them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _ANY_TIME = Timeouts(0.0, 0.0)
 
 class RpcSending(EndReporting):
     """
-    The part of an exchange that has the request.
+    The layer of an exchange that has the request.
 
-    @ivar downstream: the connection that the exchange belongs to.
+    @ivar downstream: the client's connection.
     @ivar frame: the request.
-    @ivar id: its id, as the client sent it.
+    @ivar id: its id on the client's connection.
     @ivar received: its size in bytes.
-    @ivar started: when it came.
-    @ivar status: how it ended, in terms of HTTP; 0 if without an answer.
-    @ivar notes: what the access log asks; L{None} before the request is sent, and
-        where there is none.
+    @ivar started: when it was received, in the clock's seconds.
+    @ivar status: the result as an HTTP status; 0 without a response.
+    @ivar notes: facts for the access log; L{None} before the request is sent, and
+        without an access log.
     """
 
     __slots__ = (
@@ -69,8 +69,8 @@ class RpcSending(EndReporting):
     status: int
     _client: RpcClient | None
     _number: int  # the request's id on the host's connection
-    _position: int  # where on that connection its last byte is
-    _times: Timeouts  # how long it may take
+    _position: int  # how many bytes of output that connection had after the request
+    _times: Timeouts  # of the request and its attempts
 
     def __init__(self, downstream: IRpcOwner, frame: Frame, now: float) -> None:
         settings = downstream.settings
@@ -91,25 +91,22 @@ class RpcSending(EndReporting):
         Answer with an error of our own.
 
         @param reason: a sentence for the access log.
-        @param flags: the same as codes; see L{reverseproxy.proxy.flags}.
-        @param remedy: what to do about it, for the log; empty for what the flags
-            say.
+        @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
+        @param remedy: advice for the log; empty for that of the flags.
         """
         raise NotImplementedError
 
     def _time_attempt(self) -> None:
-        """Note when an attempt begins, whose time somebody wants to know."""
+        """Note when an attempt begins whose duration is measured or bounded."""
         raise NotImplementedError
 
     def _finish(self) -> None:
-        """There is nothing to wait for any more."""
+        """End the exchange: it is complete."""
         raise NotImplementedError
-
-    # what is known of it
 
     @property
     def name(self) -> str:
-        """What the request is for: service and operation, as far as it says so."""
+        """Service and operation of the request, as far as it has them."""
         frame = self.frame
         try:
             return ".".join(part for part in (frame.service, frame.method) if part)
@@ -131,7 +128,7 @@ class RpcSending(EndReporting):
 
     @property
     def _max_response(self) -> int:
-        """The most bytes of a response; an agent's may have been lengthened by it."""
+        """The largest response in bytes; an agent may add some to its host's."""
         limit = self.downstream.settings.max_frame
         return limit + HEAD_ROOM if self.host is not None and self.host.is_reverse else limit
 
@@ -144,7 +141,7 @@ class RpcSending(EndReporting):
             self.notes = AccessNotes(self._clock.seconds(), client.local_address, client.connection_number)
         if self._trace is not None:
             self._with_trace(self._trace)
-        whole: Any = self  # subclasses have what reads the response
+        whole: Any = self  # a subclass handles the response
         oneway = self.frame.kind is Kind.ONEWAY
         self._client = client
         self._number = client.send(None if oneway else whole, self.frame, downstream.batch)
@@ -159,7 +156,7 @@ class RpcSending(EndReporting):
             self._time_attempt()
 
     def _with_trace(self, trace: IRequestTrace) -> None:
-        """Have the host go on with the trace, where the protocol has headers for that."""
+        """Add the trace's headers, if the protocol has headers."""
         added = self._begin_attempt(trace)
         try:
             fields = self.frame.fields()
@@ -167,4 +164,4 @@ class RpcSending(EndReporting):
                 kept = [field for field in fields if field[0].lower() not in TRACE_FIELDS]
                 self.frame.set_fields(kept + added)
         except RpcHeaderError:
-            pass  # they can't be read, or there is no room for more: it goes on as it is
+            pass  # the headers can't be read, or there is no room for more: they stay as they are

@@ -1,12 +1,11 @@
 """
 The downstream side of RPC protocols: one client connection, many requests at once.
 
-L{RpcProxy} takes frames off the connection and gives each request to an
-L{RpcExchange}.  Answers go back as they come, in whatever order
-(L{reverseproxy.proxy.rpc.answers}).
+L{RpcProxy} decodes frames and makes an L{RpcExchange} for each request.  Responses
+are sent as they come, in whatever order (L{reverseproxy.proxy.rpc.answers}).
 
-What waits is bounded in both directions: no more is read from a client that does
-not take its answers, or has too much under way (L{UnderWay}).
+Buffers are bounded in both directions: reading is paused from a client that does
+not read its responses, or has too much under way (L{UnderWay}).
 """
 
 from __future__ import annotations
@@ -51,16 +50,13 @@ from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 log = Logger()
 
 LINGER_BYTES: Final = 16 * 1024 * 1024
-"""Bytes that are read and dropped behind the last answer, lest it be lost with a reset."""
+"""Bytes that are read and dropped after the last response, so that no reset destroys it."""
 
 
 @implementer(IDrainable, IEndable, IExpendable, IHalfCloseableProtocol)
 class RpcProxy(Rebindable, AccountedProtocol):
     """
-    One client connection.
-
-    @ivar answers: see L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}, as for the
-        others.
+    One client connection; for the attributes see L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}.
     """
 
     transport: Any
@@ -101,15 +97,15 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     @property
     def expendable(self) -> bool:
-        """See L{IExpendable}."""
+        """See L{IExpendable}: whether nothing is under way."""
         return not self._under_way.exchanges and not self.answers
 
     def drain(self) -> None:
         """
         See L{IDrainable}.
 
-        A client that takes a hint is told to use another connection; when any is
-        left, L{reverseproxy.proxy.rpc.draining} says.
+        The client is sent GOAWAY, if the protocol has it; see
+        L{reverseproxy.proxy.rpc.draining} for when the connection is closed.
         """
         if self._draining.stage is not SERVING:
             return
@@ -136,23 +132,23 @@ class RpcProxy(Rebindable, AccountedProtocol):
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        """Close, if that is what we wait for, and everything is answered."""
+        """Close the connection if it is draining, and everything is answered."""
         draining = self._draining
         if self.batch is not None or self.busy or (self.info.reverse and not draining.eof):
             return
         if draining.is_due(self._silence.heard_at):
             self._close()
 
-    # what comes
+    # reading
 
     def connectionMade(self) -> None:
-        """Wait for the first request."""
+        """Start the idle timeout."""
         self.answers.open(self.transport)
         self._silence.heard_at = self.settings.clock.seconds()
         self._look_at_silence()
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Decode frames, and handle each."""
         draining = self._draining
         if draining.stage >= CLOSING:
             self._unwanted += len(data)
@@ -177,7 +173,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
                         exchange.begin()
                 elif frame.kind is Kind.HEARTBEAT:
                     self._answer_heartbeat(frame, batch)
-                # A client that wants to go closes; responses to what we have not asked are dropped.
+                # Clients need no GOAWAY to leave; a response to no request of ours is dropped.
         finally:
             self.batch = None
             for flushed in batch:
@@ -203,7 +199,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
             self.answers.add(answer, batch, None)
 
     def _broken(self, reason: str) -> None:
-        """Nothing that comes can be understood any more."""
+        """Close the connection, as the client does not speak the protocol."""
         if self._draining.over:
             return
         REFUSALS["rpc"] += 1
@@ -219,10 +215,10 @@ class RpcProxy(Rebindable, AccountedProtocol):
             )
         self._abort(f"the client sent what is no {self.protocol.name}", ResponseFlag.DPE)
 
-    # how much may come
+    # bounded memory and backpressure
 
     def _count(self) -> None:
-        """Enter what we keep of this client in the books."""
+        """Account for the memory that this client takes."""
         if not self._draining.over:
             self.count(self._decoder.unfinished + self._under_way.held + self.answers.size)
 
@@ -231,11 +227,11 @@ class RpcProxy(Rebindable, AccountedProtocol):
         return account_of(self.info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
+        """Close the connection, as the process keeps too much for clients."""
         self._cut_off(reason, "too much was kept for clients that do not finish", ResponseFlag.OM)
 
     def update_reading(self) -> None:
-        """Read on, or pause, as what is under way demands."""
+        """Resume or pause reading, by what is under way."""
         draining = self._draining
         if draining.eof or draining.stage >= CLOSING:
             return
@@ -248,7 +244,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
             else:
                 self.transport.pauseProducing()
 
-    # what exchanges, and connections to hosts, tell us
+    # IRpcOwner
 
     def block(self, outgoing: Outgoing) -> None:
         """See L{reverseproxy.proxy.rpc.interfaces.IRpcOwner}."""
@@ -286,7 +282,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 
-    # what the answers tell us
+    # IAnswered
 
     def answers_flushed(self) -> None:
         """See L{reverseproxy.proxy.rpc.answers.IAnswered}."""
@@ -310,10 +306,10 @@ class RpcProxy(Rebindable, AccountedProtocol):
         """See L{reverseproxy.proxy.rpc.answers.IAnswered}."""
         self._cut_off(reason, "the client reads too slowly", ResponseFlag.SI)
 
-    # time
+    # timeouts
 
     def _look_at_silence(self) -> None:
-        """Look whether the client has been silent for too long, and again when it could be."""
+        """Check the read timeouts, and set the timer for the next check."""
         settings = self.settings
         if self._draining.over:
             return
@@ -338,19 +334,19 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     @property
     def _close_limits(self) -> CloseLimits:
-        """How this connection may end."""
+        """How long closing the connection may take."""
         settings = self.settings
         told = partial(note_loss, settings.complaints, settings.listener, self.info.remote)
         return CloseLimits(stall=settings.stream_idle, excused=self.info.reverse, told=told)
 
-    # the end
+    # closing
 
     def _cut_off(self, reason: str, flag: str, flags: int) -> None:
         say_cut_off(self.settings, self.info, reason)
         self._abort(flag, flags)
 
     def _close(self) -> None:
-        """Close after what was written; what the client may have sent still is dropped."""
+        """Close after what was written; what the client still sends is dropped."""
         draining, transport = self._draining, self.transport
         if draining.over:
             return
@@ -367,21 +363,21 @@ class RpcProxy(Rebindable, AccountedProtocol):
             transport.loseConnection()
 
     def _abort(self, reason: str, flags: int) -> None:
-        """Close now, and drop everything."""
+        """Close now; the requests under way are cancelled."""
         if self._draining.stage < LOST:
             self._stop(CLOSING)
             self._cancel_all(reason, flags)
             self.transport.abortConnection()
 
     def _stop(self, stage: DrainStage) -> None:
-        """Nothing that comes counts any more."""
+        """Stop reading requests."""
         self._draining.end(stage)
         self._timer.stop()
         self._decoder.close()
         self.count_no_more()
 
     def readConnectionLost(self) -> None:
-        """The client sends no more; what it has asked for is answered."""
+        """Close the connection when everything is answered, as the client sends no more."""
         draining = self._draining
         if draining.over:
             self.transport.loseConnection()
@@ -397,10 +393,10 @@ class RpcProxy(Rebindable, AccountedProtocol):
                 watch_for_reset(self.transport)
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed, as we wanted it."""
+        """Do nothing: we have closed our half."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is lost."""
+        """Cancel the requests under way."""
         self._stop(LOST)
         if self._delayed_close is not None:
             self._delayed_close.stop()

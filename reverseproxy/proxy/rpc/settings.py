@@ -1,4 +1,4 @@
-"""What the connections of one C{proxy} filter have in common that speak an RPC protocol."""
+"""The settings that all RPC connections of one C{proxy} filter share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from reverseproxy.wire.rpc.xprotocol import MAX_FRAME, XProtocol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcSettings(ProxySettings):
     """
-    See the module's text.
+    The settings of a filter for one RPC protocol.
 
-    @ivar protocol: what clients speak.
-    @ivar pool_key: see L{reverseproxy.proxy.rpc.protocols.Dialect.key}; if empty,
-        the protocol's name.
+    @ivar protocol: the clients' protocol.
+    @ivar pool_key: the key of pools of connections to hosts, see
+        L{reverseproxy.proxy.rpc.protocols.Dialect.key}; if empty, the protocol's name.
     @ivar max_frame: the largest request, and the largest response, in bytes.
-    @ivar failures: has lines about requests that fail on our side.
+    @ivar failures: logs requests that fail on our side.
     """
 
     protocol: XProtocol

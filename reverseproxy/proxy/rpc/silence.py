@@ -1,9 +1,9 @@
 """
-How long the client of an RPC protocol may say nothing, between frames and in the midst of one.
+Read timeouts of an RPC client's connection, between frames and in the middle of one.
 
-Between frames that is how long a connection may be idle, which does not count
-while a request is under way, or while it is us who do not read.  In a frame, some
-of it must come now and then, and all of it in some time.
+Between frames it is the idle timeout, which does not run while a request is under
+way, or while reading is paused on our side.  In the middle of a frame, more data must
+come within the stream idle timeout, and the whole frame within the request timeout.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 class Overdue(Enum):
-    """What a client has not done in time."""
+    """A timeout of a client's connection."""
 
     ASK = auto()
-    """Anything: the connection is idle."""
+    """The connection is idle."""
 
     TAKE = auto()
-    """Taken the answers that it has got, although it has asked for nothing more for long."""
+    """The connection is idle, and the client has not read its last responses."""
 
     GO_ON = auto()
-    """Sent more of a frame that it has begun."""
+    """No more data of a frame has come."""
 
     FINISH = auto()
-    """Sent all of a frame that it has begun."""
+    """Not all of a frame has come."""
 
 
 class Silence:
     """
-    What is known of one client's silence.
+    The read timeouts of one connection.
 
-    @ivar heard_at: when something has come the last time, by the clock.
+    @ivar heard_at: when something was received the last time, in the clock's seconds.
     """
 
     __slots__ = ("_began_at", "_last", "_settings", "heard_at")
@@ -49,14 +49,14 @@ class Silence:
     def __init__(self, settings: RpcSettings) -> None:
         self.heard_at = 0.0
         self._settings = settings
-        self._began_at: float | None = None  # when the first of a frame came that is not complete
+        self._began_at: float | None = None  # when the first bytes came of a frame that is not complete
         self._last: UnreceivedBytes | None = None  # of what was written when nothing is under way
 
     def in_frame(self, now: float, another: bool) -> float:
         """
-        Something has come, the last of it a part of a frame.
+        Note that something was received that ends in the middle of a frame.
 
-        @param another: whether it is another frame than the one before.
+        @param another: whether it is another frame than at the last call.
         @return: when to look, at the latest.
         """
         if another or self._began_at is None:
@@ -64,11 +64,11 @@ class Silence:
         return min(self.heard_at + self._settings.stream_idle, self._began_at + self._settings.request_time)
 
     def between_frames(self) -> None:
-        """Something has come, the last of it the end of a frame."""
+        """Note that something was received that ends with a frame."""
         self._began_at = None
 
     def excuse(self, now: float) -> None:
-        """It was us who did not read, until now."""
+        """Restart the timeouts, as reading was paused on our side until now."""
         self.heard_at = now
         if self._began_at is not None:
             self._began_at = now
@@ -77,13 +77,13 @@ class Silence:
         self, now: float, waits: bool, reading: bool, close_limits: CloseLimits, transport: Any
     ) -> float | Overdue:
         """
-        See how it goes.
+        Check the timeouts.
 
-        @param waits: whether the client waits for something.
-        @param reading: whether what it sends is read.
-        @param close_limits: how its connection may end.
-        @param transport: has what it has not taken.
-        @return: seconds until the next look, infinity for none; or what is over.
+        @param waits: whether a request is under way.
+        @param reading: whether the connection is read, or paused.
+        @param close_limits: how the connection may be closed.
+        @param transport: the connection's.
+        @return: seconds until the next look, infinity for none; or the timeout that has passed.
         """
         settings, began_at = self._settings, self._began_at
         timeout = settings.idle_timeout if began_at is None else settings.stream_idle
@@ -105,9 +105,9 @@ class Silence:
 
     def _still_taking(self, timeout: float, close_limits: CloseLimits, transport: Any) -> float:
         """
-        Look whether the client still takes what it was answered, while nothing is under way.
+        Check whether an idle client still receives its last responses.
 
-        @return: seconds until the next look; 0.0 if there is no reason for one.
+        @return: seconds until the next look; 0.0 if it does not.
         """
         last = self._last
         if last is None:

@@ -1,7 +1,7 @@
 """
-How long an RPC request may take, and what happens when that is over.
+Timeouts of RPC requests and their attempts.
 
-What decides about it is in L{reverseproxy.proxy.http.deadlines}.
+The rules are in L{reverseproxy.proxy.http.deadlines}.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.client import RpcClient
 
 LARGE: Final = 65536
-"""Bytes of a request that may take long to be sent."""
+"""The size in bytes from which on sending a request may take long."""
 
 TOO_LATE: Final = 504
 
@@ -39,37 +39,37 @@ _SHORTEST: Final = 0.001
 
 class RpcTimed(RpcSending):
     """
-    The part of an exchange that looks at the time.
+    The layer of an exchange that has its timeouts.
 
-    @ivar deadline: what L{IRpcOwner.deadlines} has to remember; 0.0 for nothing.
-    @ivar try_deadline: the same of an attempt.
+    @ivar deadline: the key of its deadline in C{IRpcOwner.deadlines}; 0.0 without one.
+    @ivar try_deadline: the same for its attempt.
     """
 
     __slots__ = ("_begun", "_route", "_watch", "deadline", "try_deadline")
 
     deadline: float
     try_deadline: float
-    _begun: float  # when the route's time began: with the request, or when its filters were done with it
+    _begun: float  # when the route's timeout began: with the request, or after the filters
     _route: ClusterRoute | None
-    _watch: FrameWatch | None  # once it has taken so long that somebody looks
+    _watch: FrameWatch | None  # since the first check of a timeout
 
     # what a subclass does
 
     def try_timed_out(self) -> None:
-        """The time for one attempt is over."""
+        """Handle that an attempt's timeout has passed."""
         raise NotImplementedError
 
-    # what sets the times
+    # setting timeouts
 
     def _set_limits(self, route: ClusterRoute) -> None:
-        """Begin to count the time that the request and its attempts may take."""
+        """Set the timeouts of the request and its attempts."""
         downstream, frame = self.downstream, self.frame
         believed = downstream.believed
         times = timeouts(route, frame.header if believed else None, frame.timeout, believed)
         self._route, self._times = route, times
         total = times.total
         if self.received > LARGE and self._is_bound_by_route:
-            total /= LOOKS  # to see when it is sent
+            total /= LOOKS  # to check whether it has been sent
         if total > 0:
             self._set_deadline(total)
 
@@ -80,13 +80,13 @@ class RpcTimed(RpcSending):
         self.try_deadline = self.downstream.try_deadlines.add(self, seconds)
 
     def _stop_try(self) -> None:
-        """An attempt is over."""
+        """Cancel the deadline of an attempt."""
         self.downstream.try_deadlines.discard(self, self.try_deadline)
         self.try_deadline = 0.0
 
     @property
     def _is_bound_by_route(self) -> bool:
-        """Whether it is the route that says how long it may take, rather than the request itself."""
+        """Whether the timeout is the route's, rather than the request's own."""
         times, route = self._times, self._route
         return route is not None and not times.total_asked and times.total == route.timeout
 
@@ -98,7 +98,7 @@ class RpcTimed(RpcSending):
             to_the_end = settings.timeout_to_end
         return TimeLimits(route.timeout or inf, idle, to_the_end)
 
-    # what there is to see
+    # progress
 
     def _watched(self) -> FrameWatch:
         if self._watch is None:
@@ -107,10 +107,10 @@ class RpcTimed(RpcSending):
 
     def _state(self, client: RpcClient | None) -> ExchangeState:
         """
-        See how it goes.
+        Return the progress of the exchange.
 
         Not all protocols tell whose response a frame is before it is complete:
-        then it may be ours, but the one behind it is not.
+        then it may be this exchange's, but the next one is not.
         """
         unsent, arriving = NOTHING, None
         if client is not None:
@@ -127,14 +127,14 @@ class RpcTimed(RpcSending):
             unsent.size > 0 and host is not None and host.is_reverse,
         )
 
-    # the time is over
+    # timeouts that have passed
 
     def timed_out(self) -> None:
         """
-        The time for the exchange is over, unless it begins later or something moves.
+        Fail the exchange, unless its timeout begins later or it makes progress.
 
-        What a frame or a header of it says is how long its client waits, whatever
-        happens meanwhile.  What the route says is until the response begins.
+        A timeout in a frame or in a header of it is how long the client waits,
+        whatever happens meanwhile.  The route's is for the response to begin.
         """
         self.deadline = 0.0
         reason, key = "the response did not come in time", "it is the request's own timeout"
@@ -158,10 +158,10 @@ class RpcTimed(RpcSending):
 
     def _time_left(self, client: RpcClient, began: float) -> float:
         """
-        Look how long an attempt may go on.
+        Return how long an attempt may still take.
 
-        @param began: when it has begun.
-        @return: seconds; not more than 0 if its time is over.
+        @param began: when it began.
+        @return: seconds; 0 or less if its timeout has passed.
         """
         now = self._clock.seconds()
         return self._watched().attempt_ends(now, self._times.attempt, began, self._state(client)) - now

@@ -1,8 +1,8 @@
 """
-What is under way of one client of RPC, and when it is too much for more to be read.
+The requests under way of one RPC client, and their limits.
 
-No more is read from a client that has too many requests under way, or too many
-bytes of them, or whose requests a host does not take.
+Reading from a client is paused while it has too many requests under way, or too many
+bytes of them, or while a host does not read its requests.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ HELD_LIMIT: Final = 32 * 1024 * 1024
 
 class UnderWay:
     """
-    See the module's text.
+    The requests under way of one client.
 
     @ivar exchanges: the requests, in their order.
-    @ivar held: bytes of them.
-    @ivar blocking: the connections to hosts that take none of the client's requests for now.
+    @ivar held: the number of their bytes.
+    @ivar blocking: the connections to hosts whose output buffers are full of the client's requests.
     """
 
     __slots__ = ("_books", "blocking", "exchanges", "held")
 
     def __init__(self, books: BufferBudget) -> None:
         """
-        @param books: bound what is kept of all clients together.
+        @param books: limits the bytes of all clients together.
         """
         self.exchanges: dict[RpcExchange, None] = {}
         self.held = 0
@@ -45,17 +45,17 @@ class UnderWay:
         self._books = books
 
     def add(self, exchange: RpcExchange) -> None:
-        """A request has come."""
+        """Add a request."""
         self.exchanges[exchange] = None
         self.held += exchange.received
 
     def remove(self, exchange: RpcExchange) -> None:
-        """A request is over."""
+        """Remove a request."""
         self.exchanges.pop(exchange, None)
         self.held -= exchange.received
 
     def take_all(self) -> list[RpcExchange]:
-        """Forget all requests, as the client is gone."""
+        """Remove and return all requests."""
         exchanges = list(self.exchanges)
         self.exchanges.clear()
         self.blocking.clear()
@@ -64,7 +64,7 @@ class UnderWay:
 
     @property
     def full(self) -> bool:
-        """Whether no more should be read."""
+        """Whether reading should be paused."""
         held = self.held
         return bool(
             self.blocking

@@ -1,12 +1,11 @@
 """
-Sessions of C{tcp_proxy} that go to another host, as an agent has passed nothing on.
+Failover of C{tcp_proxy} sessions to another host, if an agent has passed nothing on.
 
-What the client has sent so far is kept until the first byte of the host's has
-come, as long as it is little; it is all that another host needs.
+The client's data is kept until the first data of the host comes, up to
+L{REPLAY_LIMIT} bytes, and replayed to another host.
 
 An agent says that it has passed nothing on by the way in which it resets a stream,
-and on a connection that is lent as a whole by a mark
-(L{reverseproxy.wire.mosn.marks}).
+and on a connection without streams by a mark (L{reverseproxy.wire.mosn.marks}).
 """
 
 from __future__ import annotations
@@ -25,38 +24,38 @@ from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.wire.mosn.marks import CARRIED, NOT_CARRIED
 
 REPLAY_LIMIT: Final = 65536
-"""Bytes of a client that are kept for another host at the most."""
+"""Bytes of a client that are kept for another host."""
 
 MAX_FAILOVERS: Final = 16
-"""How often a session may be given to another host."""
+"""How often one session may fail over."""
 
 
 class IFailoverSession(Protocol):
-    """Who has a session."""
+    """A session that may fail over."""
 
     def answered(self) -> None:
-        """The host has sent something, or has ended its half: no other one will do."""
+        """Drop the kept data: the host has sent data, or has closed its half."""
 
     def given_back(self) -> bool:
         """
-        The agent has passed nothing on.
+        Fail over, as the agent has passed nothing on.
 
-        @return: whether the session goes on elsewhere.
+        @return: whether the session goes on with another host.
         """
 
     def nothing_passed(self, sure: bool = False) -> bool:
         """
-        The host is gone.
+        Handle the loss of the host's connection.
 
-        @param sure: whether its agent has passed nothing on, either.
-        @return: whether a server was told that nothing has been passed on, and the
-            session is over.
+        @param sure: whether its agent is known to have passed nothing on.
+        @return: whether the session was refused to the server that has forwarded it,
+            and is over.
         """
 
 
 @implementer(IPushProducer)
 class PauseOnlyProducer:
-    """Pauses a client for a host, but does not close it when the host is lost."""
+    """A producer that pauses and resumes a client, but does not close it when the host is lost."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -70,26 +69,27 @@ class PauseOnlyProducer:
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Who has the session closes the client, if it is to be."""
+        """Do nothing: the session closes the client, unless it fails over."""
 
 
 class FailoverEnd(RelayEnd):
     """
-    The end of a session at a host whose agent says what it has not passed on, or of one that we say so of.
+    The host's end of a session that may fail over here, or at the server that has forwarded it.
     """
 
     _begun = False
 
     def __init__(self, clock: IReactorTime, owner: IFailoverSession, marked: bool = False) -> None:
         """
-        @param marked: whether what the host sends goes out behind a mark.
+        @param owner: the session.
+        @param marked: whether the host's data is sent to the client behind a mark.
         """
         super().__init__(clock)
         self._owner = owner
         self._marked = marked
 
     def _begin(self) -> bytes:
-        """Get ready for the host's first bytes: what goes out before them."""
+        """Handle the host's first data: return the mark that precedes it."""
         self._begun = True
         self._owner.answered()
         return CARRIED if self._marked else b""
@@ -100,7 +100,7 @@ class FailoverEnd(RelayEnd):
         super()._join(peer)
 
     def _forward(self, data: bytes) -> None:
-        # The first bytes only, which have to be seen.
+        # For the first data only.
         mark = b"" if self._begun else self._begin()
         self.rebind(super()._forward)
         self.received += len(data)
@@ -113,10 +113,10 @@ class FailoverEnd(RelayEnd):
 
     def readConnectionLost(self) -> None:
         """
-        The host sends no more.
+        Handle that the host has closed its half.
 
-        On a connection that has no other use, that is the end of a session in which
-        nothing has happened; elsewhere it may still receive.
+        On a connection with marks, a session without any data is over then; otherwise
+        the host may still receive.
         """
         if self._marked and self._owner.nothing_passed():
             self.abort()
@@ -125,7 +125,7 @@ class FailoverEnd(RelayEnd):
         super().readConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The host's connection is lost, and the client's with it, unless the session goes on."""
+        """Close the client's connection as well, unless the session fails over."""
         refused = reason.check(StreamRefused) is not None and not self._begun
         if refused and not self.closing and self._owner.given_back():
             self._lost = True
@@ -138,10 +138,10 @@ class FailoverEnd(RelayEnd):
 
 def disown(transport: Any, marked: bool = False) -> bool:
     """
-    End a stream of a tunnel, or a connection with marks, and say that nothing of it was passed on.
+    Refuse a stream of a tunnel, or a connection with marks: say that nothing of it was passed on.
 
-    @param marked: whether what goes out on the connection begins with a mark, and nothing has gone out.
-    @return: whether that could be said; all other connections are left alone.
+    @param marked: whether the connection has marks, and none has been sent.
+    @return: whether it was refused; other connections are left alone.
     """
     say = getattr(transport, "disown", None)
     if say is not None:

@@ -1,4 +1,4 @@
-"""An end of what passes between another process, a worker or a server, and an agent of this one."""
+"""An end of a relay between another worker or server and an agent of this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOSE_LIMITS: Final = CloseLimits(excused=True)
 
 
 class ForwardingEnd(RelayEnd):
-    """One of the two ends; where the agent refuses a stream, the other end's is refused, too."""
+    """One end of the relay; if the agent refuses its stream, the other end's is refused, too."""
 
     close_limits = _CLOSE_LIMITS
 

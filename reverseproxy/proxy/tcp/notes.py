@@ -1,4 +1,4 @@
-"""What is remembered of a TCP session, to be told when it is over."""
+"""The facts about a TCP session, for its records when it ends."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 class SessionNotes:
     """
-    How one session went.
+    The facts about one session.
 
-    It is told to tracing when it is over: only then is it known whether there was one at all, and what is
-    told of no session would have nothing above it.
+    Spans are made when the session is over, as a connection of an agent may turn out to
+    have carried none.
 
     @ivar started: when it began, in the clock's seconds.
-    @ivar failure: what went wrong first; empty if nothing has.
+    @ivar failure: the first failure; empty for none.
     @ivar flags: the same, as flags.
-    @ivar trouble: what has been in the way of connecting, so far.
-    @ivar waited: seconds that it has waited for hosts.
-    @ivar dialled: seconds that it took to connect to them.
-    @ivar served_by: the last host, also when that is over.
-    @ivar host_address: its address.
-    @ivar server: the server that has it, if that is another one.
-    @ivar agent: who has brought it.
-    @ivar connection: the number of the connection to it.
-    @ivar trace: its spans, once it has been told; L{None} if it is not traced.
+    @ivar trouble: the flags of failed attempts to connect, so far.
+    @ivar waited: seconds that it waited for hosts in the cluster's queue.
+    @ivar dialled: seconds that it took to connect to hosts.
+    @ivar served_by: the last host; kept when the session has ended.
+    @ivar host_address: the host's address.
+    @ivar server: the id of the server that has the host's agent; empty for this one.
+    @ivar agent: the identity of the host's agent.
+    @ivar connection: the number of the connection to the host.
+    @ivar trace: the spans, once they are made; L{None} without tracing.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class SessionNotes:
         self._steps: list[Callable[[IRequestTrace], object]] | None = None
 
     def keep_steps(self) -> None:
-        """Keep what becomes of it, for L{tell}: a few steps for each host that it is given to."""
+        """Keep the events of the session for its spans: a few for each attempt."""
         self._steps = []
 
     def _step(self, step: Callable[[IRequestTrace], object]) -> None:
@@ -83,7 +83,7 @@ class SessionNotes:
             self._steps.append(step)
 
     def connected(self, cluster: str) -> None:
-        """Note that its host is there, to which it goes from now on."""
+        """Note that the host is connected."""
         host = self.served_by
         if self._steps is None or host is None:
             return
@@ -97,7 +97,7 @@ class SessionNotes:
         self._step(lambda trace: trace.attempt(now, host.is_reverse, attributes))
 
     def go_to(self, host: Host) -> None:
-        """Note a host that it is given to."""
+        """Note the host of an attempt."""
         self.host_address = host.address
         self.connection = next_number()  # each session has its own
         self.server = host.server
@@ -105,14 +105,14 @@ class SessionNotes:
         self.served_by = host
 
     def waited_since(self, result: Any, since: float) -> Any:
-        """Note how long a wait was, whatever came of it."""
+        """Add the time since C{since} to L{waited}, and return the result."""
         now = self._clock.seconds()
         self.waited += now - since
         self._step(lambda trace: trace.waited(since, now))
         return result
 
     def dialled_since(self, result: Any, since: float) -> Any:
-        """Note how long connecting took, whatever came of it."""
+        """Add the time since C{since} to L{dialled}, and return the result."""
         now = self._clock.seconds()
         self.dialled += now - since
         self._step(lambda trace: trace.dialled(since, now))
@@ -131,11 +131,13 @@ class SessionNotes:
         used: bool,
     ) -> None:
         """
-        Tell of it, once, to whoever wants to know: tracing, counters, and the access log.
+        Write the session's records, once: spans, counters, and the access log.
 
-        @param cluster: where it went; empty for nowhere.
-        @param attempts: how many hosts it was given to.
-        @param used: whether anybody has sent anything; else only what went wrong is of interest.
+        @param cluster: the name of its cluster; empty for none.
+        @param received: bytes from the client.
+        @param sent: bytes from the host.
+        @param attempts: the number of hosts tried.
+        @param used: whether it is a session, rather than an agent's connection without data.
         """
         if settings.tracing is not None and used:
             self._trace(settings.tracing, info, settings.listener, received, sent)
@@ -151,7 +153,7 @@ class SessionNotes:
     def _trace(
         self, tracing: ITracing, info: ConnectionInfo, listener: str, received: int, sent: int
     ) -> None:
-        """Make spans of it, in a trace of its own, as no header could name another one."""
+        """Make the spans, in a new trace."""
         attributes: dict[str, str | int | float | bool] = {
             "network.transport": "tcp",
             "client.address": info.remote_ip,
@@ -171,10 +173,10 @@ class SessionNotes:
         self, info: ConnectionInfo, cluster: str, received: int, sent: int, attempts: int
     ) -> AccessRecord:
         """
-        Tell of it to an access log.
+        Return the access log's record.
 
-        @param info: whose session it is.
-        @param cluster: where it went; empty for nowhere.
+        @param info: the client's connection.
+        @param cluster: the name of the cluster; empty for none.
         """
         return AccessRecord(
             "tcp",

@@ -1,8 +1,8 @@
 """
-C{tcp_proxy}: a connection is joined to one host of a cluster, byte for byte.
+C{tcp_proxy}: a client's connection is relayed to one host of a cluster, byte for byte.
 
-A reverse connection of a plain peer carries one session, exclusively, and is
-used up by it; the agent dials a new one (docs/mosn.rst 3.3).
+A reverse connection without streams carries one session, and is closed with it; the
+agent dials a new one (docs/mosn.rst 3.3).
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ MAX_ATTEMPTS = 3
 
 class TcpRouter:
     """
-    Which cluster a connection goes to (docs/mosn.rst 4.3).
+    Routes of connections to clusters (docs/mosn.rst 4.3).
 
-    C{cluster} wins outright; else the first route whose four lists all hold the
-    connection, where an empty list holds none.
+    C{cluster} comes first; otherwise the first route all four lists of which match
+    the connection, where an empty list matches none.
     """
 
     def __init__(self, config: TcpProxyConfig) -> None:
@@ -91,7 +91,7 @@ class TcpRouter:
         ]
 
     def cluster_for(self, info: ConnectionInfo) -> str | None:
-        """Name the cluster, or L{None} where no route matches."""
+        """Return the name of the cluster; L{None} if no route matches."""
         if self._cluster:
             return self._cluster
         for cluster, sources, destinations, source_ports, destination_ports in self._routes:
@@ -112,11 +112,11 @@ class TcpProxySettings:
 
     @ivar idle_timeout: seconds without a byte in either direction after which
         a session is closed; L{None} for never.
-    @ivar stall: seconds in which a peer must take something of what is left for
-        it when a session has ended.
-    @ivar proxy_protocol: the version of the header with which sessions to hosts begin; empty for none.
-    @ivar tracing: makes spans of sessions; L{None} if they are not traced.
-    @ivar complaints: bounds the lines about sessions that could not be served.
+    @ivar stall: seconds within which a peer must receive some of the remaining data
+        when a session has ended.
+    @ivar proxy_protocol: the version of the PROXY header that is sent to hosts; empty for none.
+    @ivar tracing: makes spans of sessions; L{None} without tracing.
+    @ivar complaints: limits the rate of log lines about failed sessions.
     """
 
     listener: str
@@ -137,7 +137,7 @@ class TcpProxySettings:
 
 @implementer(IDrainable, IEndable)
 class TcpProxy(RelayEnd, AccountedProtocol):
-    """The downstream end of one session."""
+    """One session: the client's end of the relay."""
 
     def __init__(self, settings: TcpProxySettings, info: ConnectionInfo) -> None:
         super().__init__(settings.clock)
@@ -147,11 +147,11 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         self._host: Host | None = None
         self._upstream: RelayEnd | None = None
         self._pending: Deferred[Any] | None = None
-        # There is no route that could say by what to choose, so that it is the client's address.
+        # No route has a hash policy here: balancers hash the client's address.
         self._context = PickContext(hash_key=info.remote_ip.encode("ascii", "replace"))
         self._attempts = self._max_attempts = self._again = 0
-        self._kept: list[bytes] | None = None  # for another host
-        # Whether a server is to be told if nothing is passed on, and nothing has been.
+        self._kept: list[bytes] | None = None  # the client's first data, to be replayed to another host
+        # Whether another server has forwarded this session, and nothing of it has been passed on.
         self._untouched = info.service is not None
         self._watch: SessionWatch | None = None
         self.close_limits = CloseLimits(
@@ -166,12 +166,12 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         """
         Whether a session is under way.
 
-        On a reverse connection it begins with the first byte from the server.
+        On a reverse connection it begins with the first byte from the tunnel server.
         """
         return not self._info.reverse or self.received > 0
 
     def drain(self) -> None:
-        """See L{IDrainable}: a session ends when one of its ends says so."""
+        """See L{IDrainable}: a session goes on until one of its ends closes it."""
 
     # IEndable
 
@@ -181,7 +181,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         return "TCP session" if self.busy and not self.lost else ""
 
     def end(self, reason: str) -> None:
-        """See L{IEndable}: both ends are told that no more will come."""
+        """See L{IEndable}: both ends are half-closed."""
         self._notes.failure = self._notes.failure or reason
         self._notes.flags |= ResponseFlag.LR
         upstream = self._upstream
@@ -192,11 +192,11 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         upstream.end_sending()
 
     def _begin_with_bytes(self) -> None:
-        """Bytes are about to be received; on a reverse connection, a session begins with the first ones."""
+        """Note the beginning of a session on a reverse connection: its first bytes."""
         if not self.received and self._info.reverse:
             self._notes.started = self._clock.seconds()
 
-    # what comes before there is somebody to give it to
+    # data before there is a host
 
     def dataReceived(self, data: bytes) -> None:
         """See L{RelayEnd}."""
@@ -210,7 +210,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         return account_of(self._info, self._made_room)
 
     def _made_room(self, reason: str) -> None:
-        """This connection has to go for others."""
+        """Close the connection, as the process keeps too much for clients."""
         self._notes.flags |= ResponseFlag.OM
         self._notes.failure = reason
         self._cut("", reason)
@@ -267,7 +267,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
         self._notes.go_to(host)
-        # Counted once: a reverse host that fails has left its cluster by the time it has failed.
+        # Set once: a reverse host that fails has left its cluster by then.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
         if DEBUGGING.on:
@@ -307,7 +307,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         self._begin_with_bytes()
         if self._untouched:
             upstream = self._upstream
-            # Its end may be there, and not read yet.
+            # The host's FIN may have come, and not been read yet.
             ended = self._info.marked and upstream is not None and has_ended(upstream.transport)
             if ended and self.nothing_passed():
                 assert upstream is not None
@@ -385,9 +385,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         assert isinstance(end, RelayEnd)
         self._pending = None
         self._upstream = end
-        if (
-            self._host is not None and not self._host.is_reverse
-        ):  # whose tunnel has its own idea of how to tune it
+        if self._host is not None and not self._host.is_reverse:  # a tunnel sets its own socket options
             tune(end.transport)
         if self._cluster is not None and self._host is not None:
             self._cluster.report(self._host, Outcome.CONNECTED)
@@ -407,7 +405,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             self.nothing_passed()
         couple(self, end)
         if end.lost:
-            self._release()  # nothing more will be heard of it
+            self._release()  # on_close was not set in time
             return
         idle = self._settings.idle_timeout
         if idle is not None and not self.lost:
@@ -421,9 +419,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def _note_end(self, reason: Failure, lost: int) -> None:
         """
-        One side of the session is over.
+        Note why one end was lost.
 
-        @param lost: what stands for a connection that broke off.
+        @param lost: the flag for a connection that broke off.
         """
         flags = NO_FLAGS if self._notes.failure else session_flags(reason, lost)
         if flags:
@@ -433,17 +431,19 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def _excused(self, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
         """
-        Say whether it is somebody else's to judge that nothing moves.
+        Return whether the idle timeout is suspended.
 
-        What waits in a tunnel waits for somebody beyond it.  And a reverse
-        connection on which nothing has come yet is no session.
+        Data buffered for a tunnel waits for a peer behind it, whose idle timeout is not
+        ours.  And a reverse connection without data is no session yet.
 
-        @param is_reverse: whether the host's connection is one of a tunnel.
+        @param is_reverse: whether the host's connection belongs to a tunnel.
+        @param client_waits: whether data is buffered for the client.
+        @param host_waits: whether data is buffered for the host.
         """
         return (is_reverse and host_waits) or (self._info.reverse and (client_waits or not self.received))
 
     def _expired(self) -> None:
-        """Nothing has moved for too long."""
+        """Close the session: its idle timeout has passed."""
         assert self._upstream is not None
         self._notes.failure = "idle timeout"
         self._notes.flags |= ResponseFlag.SI
@@ -454,9 +454,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def _cut(self, peer: str, reason: str) -> None:
         """
-        Say why a session, or what was left of it, is cut off.
+        Log why a session, or the rest of it, is aborted.
 
-        @param peer: which end of it; empty for both.
+        @param peer: the address of the end that is aborted; empty for both.
         """
         if peer:
             reason = f"{peer} closes too slowly: {reason}"
@@ -493,7 +493,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         self.close()
 
     def _say(self, what: str) -> None:
-        """Write a line of C{DEBUG}: only to be called if there are such."""
+        """Log a line of level C{DEBUG}; to be called only if these are enabled."""
         log.debug(
             "{listener}: session of {peer}: {what}",
             listener=self._settings.listener,
@@ -508,10 +508,10 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             self._cluster.release(host)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the session and account for it."""
+        """End the session, and write its records."""
         if DEBUGGING.on:
             self._say(f"ended after {self._clock.seconds() - self._notes.started:.3f} s: {loss(reason)}")
-        # A connection of an agent that nobody has used, and with which nothing was wrong, is no session.
+        # An agent's connection without data and without a failure is no session.
         told = self.busy or bool(self._notes.failure)
         if self._upstream is None and not self._notes.failure:
             self._notes.failure = "the client has gone before there was a host for it"
