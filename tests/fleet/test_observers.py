@@ -148,4 +148,4 @@ class AccountTests(SynchronousTestCase):
         self.run_fleet(log=False)
         self.ask("/1")
         forwarder = self.world.fleet("a").forwarder
-        self.assertEqual(forwarder._built, {})
+        self.assertEqual(len(forwarder._protocols), 0)
