@@ -1,4 +1,4 @@
-"""Questions of the supervisor to its workers, and their answers."""
+"""Requests of the supervisor to its workers, and their responses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ANSWER_TIMEOUT: Final = 5.0
 """Seconds that a worker has to answer."""
 
 MAX_OPEN: Final = 1000
-"""Questions that may be open at once, lest a worker that hangs be asked for ever."""
+"""Concurrent questions, so that a worker that hangs does not collect them without a limit."""
 
 
 class WorkerAnswer(NamedTuple):
     """
-    What a worker has answered.
+    The answer of a worker.
 
     @ivar worker: its number, from 1.
     @ivar problem: why there is no answer; else empty.
@@ -41,11 +41,11 @@ class Asked(Protocol):
         """Its number, from 1."""
 
     def send(self, message: Message) -> None:
-        """Tell it something."""
+        """Send it a message."""
 
 
 class Inquiry:
-    """Asks workers, and waits for what they say."""
+    """Asks workers questions, and collects their answers."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class Inquiry:
         self, workers: Iterable[Asked], question: str, arguments: Mapping[str, Any]
     ) -> Deferred[list[WorkerAnswer]]:
         """
-        Ask some workers the same.
+        Ask several workers the same question.
 
         @return: their answers, in the order of the workers; never fails.
         """
@@ -90,12 +90,12 @@ class Inquiry:
         return waiting
 
     def answered(self, worker: int, message: Message) -> None:
-        """A worker has answered; what comes too late is dropped."""
+        """Deliver the answer of a worker; a late one is dropped."""
         waiting = self._open.pop((worker, message["number"]), None)
         if waiting is not None:
             waiting.callback(WorkerAnswer(worker, message.get("value"), message.get("problem", "")))
 
     def gone(self, worker: int) -> None:
-        """A worker has ended: it answers nothing more."""
+        """Fail the open questions to a worker that has ended."""
         for key in [key for key in self._open if key[0] == worker]:
             self._open.pop(key).callback(WorkerAnswer(worker, None, "the worker has ended"))

@@ -1,4 +1,4 @@
-"""The sockets that the supervisor has bound, which stay bound whatever happens to a worker."""
+"""Listening sockets that belong to the supervisor, so that they outlive workers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class BoundSockets:
     """
     The sockets of listeners.
 
-    @ivar by_listener: they, by the listener's name; one for each worker, where they can be several.
-    @ivar leave_files: whether files of Unix sockets stay, as another process serves there.
+    @ivar by_listener: sockets by the listener's name: one for each worker, or one for all.
+    @ivar leave_files: whether to keep the files of Unix sockets, as another process uses them.
     """
 
     def __init__(self, workers: int) -> None:
@@ -51,7 +51,7 @@ class BoundSockets:
 
     def open(self, config: ListenerConfig) -> list[socket.socket]:
         """
-        Bind the address of a listener, which is not among these then.
+        Bind the address of a listener, without adding it to L{by_listener}.
 
         @raise ListenerFailed: if it can't be bound.
         """
@@ -68,11 +68,11 @@ class BoundSockets:
         opened: Mapping[str, list[socket.socket]],
     ) -> dict[str, list[socket.socket]]:
         """
-        Have the sockets of other listeners.
+        Assign sockets to the listeners of another configuration.
 
-        @param moved: listeners that have the sockets of another one from now on, by name.
-        @param opened: the new sockets, by listener.
-        @return: what no listener has any more, to be given to L{drop}.
+        @param moved: names of listeners that take the sockets of another one, and its name.
+        @param opened: new sockets, by listener.
+        @return: sockets that no listener uses any more; pass them to L{drop}.
         """
         old, self.by_listener = self.by_listener, {}
         for config in listeners:
@@ -83,7 +83,7 @@ class BoundSockets:
         return {name: sockets for name, sockets in old.items() if id(sockets[0]) not in kept}
 
     def bequeath(self, listeners: Iterable[ListenerConfig]) -> list[ListenerSockets]:
-        """Give them to the process that takes the place of this one."""
+        """Return duplicates of the sockets for the process that takes over from this one."""
         addresses = {config.name: INHERITED.pass_on(config.address) for config in listeners}
         return [
             ListenerSockets(name, addresses.get(name, ""), tuple(each.dup() for each in sockets))
@@ -91,7 +91,7 @@ class BoundSockets:
         ]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close all sockets."""
         dropped, self.by_listener = self.by_listener, {}
         self.drop(dropped)
 

@@ -1,4 +1,4 @@
-"""Workers that run go on with another configuration, all of them or none."""
+"""Change the configuration of all running workers, or of none: a two-phase commit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reverseproxy.workers.turns import Turn
 
 
 class Changing:
-    """Tells workers of another configuration, and waits for what they say."""
+    """Lets workers prepare another configuration, and then commit or discard it."""
 
     def __init__(self, slots: Sequence[Slot], clock: IReactorTime) -> None:
         self._slots = slots
@@ -30,15 +30,15 @@ class Changing:
 
     @property
     def under_way(self) -> bool:
-        """Whether workers are told of another configuration at present."""
+        """Whether a change is under way."""
         return self._turn is not None
 
     def prepare(self, handed: Handed, opened: list[socket]) -> Deferred[list[Problem]]:
         """
-        Let all workers that are ready get ready to go on with another configuration.
+        Let all ready workers prepare another configuration.
 
         @param opened: the new sockets.
-        @return: what is wrong with it.
+        @return: fires with the problems that workers have found.
         """
         number = next(self._turns)
         there = [slot for slot in self._slots if slot.ready and slot.handover is not None]
@@ -55,7 +55,7 @@ class Changing:
         return turn.wait()
 
     def discard(self) -> None:
-        """The configuration that workers are ready for is not wanted."""
+        """Let workers discard the prepared configuration."""
         turn, self._turn = self._turn, None
         if turn is not None:
             for slot in self._slots:
@@ -63,10 +63,10 @@ class Changing:
 
     def commit(self) -> tuple[set[int], Deferred[list[Problem]]]:
         """
-        Let workers go on with the configuration that they are ready for.
+        Let workers use the prepared configuration.
 
-        @return: who they are, by name; and what fires when all of them have, with nothing, else with
-            those that have not.
+        @return: the names of these workers; and a Deferred that fires when all of them have done so,
+            with the problems of those that have not.
         """
         prepared = self._turn
         assert prepared is not None
@@ -81,11 +81,11 @@ class Changing:
         return result
 
     def said(self, worker: int, message: Message) -> None:
-        """A worker has said how far it is."""
+        """Record that a worker has prepared or committed."""
         if self._turn is not None:
             self._turn.prepared(worker, message)
 
     def gone(self, worker: int) -> None:
-        """A worker has ended."""
+        """Wait no longer for a worker that has ended."""
         if self._turn is not None:
             self._turn.gone(worker)

@@ -1,11 +1,10 @@
 """
-The channel between two workers: messages, in their order, and sockets along with them.
+The channel between two workers: ordered messages, each with at most one socket.
 
-It is a pair of connected sockets of the kind C{SOCK_SEQPACKET}: each message is
-one packet, a JSON object, and may have a descriptor with it.  So what is said
-behind a descriptor arrives behind it.  A packet that the other end has not read
-when it dies is gone with it, and so is the descriptor in it, which closes the
-connection: nobody holds one that nobody knows of.
+It is a pair of connected sockets of the kind C{SOCK_SEQPACKET}: each message is one
+packet, a JSON object, and may carry a descriptor, so that messages and descriptors keep
+their order.  If the other end dies, the kernel drops packets that it has not read, and
+closes the connections whose descriptors are in them.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ MAX_PACKET: Final = 160 * 1024
 """Bytes of a message: less than what the kernel lets a socket hold, which a packet has to fit into."""
 
 MAX_QUEUED: Final = 65536
-"""Messages that wait for a worker which does not read; more of them, and it is given up."""
+"""Queued messages to a worker that does not read; with more, the channel is closed."""
 
 PAUSE: Final = 0.01
-"""Seconds until a message is tried again for which the kernel has no room, other than in the channel."""
+"""Seconds until a message is sent again after a temporary error of the kernel; see L{_PASSING}."""
 
 _PASSING: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of sending that pass: too many descriptors are on their way and not read yet, or memory is short."""
+"""Temporary errors: too many descriptors are in flight, or memory is short."""
 
 _AT_ONCE: Final = 64
-"""Packets that are read in one go."""
+"""Packets that are read in one turn of the reactor."""
 
 _buffer = bytearray(MAX_PACKET + 1)  # one for all: a packet is decoded before the next one is read
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -59,18 +58,18 @@ class IChannel(Protocol):
         """
         Send a message.
 
-        @param handle: a socket to go along, as L{reverseproxy.transport.handing}
-            has it; it is not ours any more, whatever becomes of the message.
+        @param handle: a socket to send along, see L{reverseproxy.transport.handing}; it is
+            closed here, whether or not the message is sent.
         @raise WireError: if the message is too large.
         """
 
     def close(self) -> None:
-        """Say no more, and hear no more."""
+        """Close this end, without a call of C{lost}."""
 
 
 def encode(message: Message) -> bytes:
     """
-    Make a message's packet.
+    Encode a message as a packet.
 
     @raise WireError: if it has more than L{MAX_PACKET} bytes.
     """
@@ -82,9 +81,9 @@ def encode(message: Message) -> bytes:
 
 def decode(packet: bytes) -> Message:
     """
-    Take a message out of its packet.
+    Decode a packet.
 
-    @raise WireError: if it is none.
+    @raise WireError: if it is not a message.
     """
     try:
         message = json.loads(packet)
@@ -97,7 +96,7 @@ def decode(packet: bytes) -> Message:
 
 @implementer(IReadWriteDescriptor, ILoggingContext)
 class Channel:
-    """Our end of a channel."""
+    """One end of a channel."""
 
     def __init__(
         self,
@@ -107,9 +106,9 @@ class Channel:
         reactor: Any,
     ) -> None:
         """
-        @param connection: is ours from now on.
-        @param received: takes each message, and the socket that came with it, if any.
-        @param lost: called once with a reason when the other end is gone; not after L{close}.
+        @param connection: the socket, which this object closes.
+        @param received: called with each message, and with its socket or L{None}.
+        @param lost: called once with a reason when the channel is lost; not after L{close}.
         """
         connection.setblocking(False)
         self._socket = connection
@@ -121,7 +120,7 @@ class Channel:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to receive, unless it is closed already."""
+        """Start to receive, unless it is closed already."""
         if not self._closed:
             self._reactor.addReader(self)
 
@@ -150,7 +149,7 @@ class Channel:
         """
         Send a packet now.
 
-        @return: whether it was sent, or never will be; false if the other end has to read first.
+        @return: true if it was sent, or failed for good; false if it has to wait.
         """
         ancillary = []
         if handle is not None:
@@ -163,7 +162,7 @@ class Channel:
             if error.errno in _PASSING:
                 self._pause = self._reactor.callLater(PAUSE, self._resume)
                 return False
-            # Whether it is the message or the channel: what was to follow it would make no sense.
+            # The messages behind it may depend on it, so the channel ends.
             reason = str(error)
             self._reactor.callLater(0, self._end, reason)
         if handle is not None:
@@ -171,7 +170,7 @@ class Channel:
         return True
 
     def _await_room(self) -> None:
-        """Go on as soon as there is room in the channel; after a pause, if something else is missing."""
+        """Continue when the channel is writable, or after the pause."""
         if self._pause is None:
             self._reactor.addWriter(self)
         else:
@@ -215,7 +214,7 @@ class Channel:
         return "channel"
 
     def doRead(self) -> None:  # noqa: N802
-        """Take what has come."""
+        """Receive messages."""
         for _ in range(_AT_ONCE):
             if self._closed:
                 return
@@ -233,7 +232,7 @@ class Channel:
                 self._end("it has ended")
                 return
             try:
-                # What has come without its descriptor says so itself: this process can't have one more.
+                # Without a descriptor, the flag means that this process can't have one more.
                 cut = flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and handle is not None)
                 if cut:
                     raise WireError("a message from another worker is cut off")
@@ -246,7 +245,7 @@ class Channel:
             self._received(message, handle)
 
     def doWrite(self) -> None:  # noqa: N802
-        """Send what had to wait."""
+        """Send queued messages."""
         while self._queue and not self._closed:
             packet, handle = self._queue[0]
             if not self._send(packet, handle):
@@ -257,12 +256,12 @@ class Channel:
             self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends, or something has failed."""
+        """See L{IReadDescriptor}: the reactor stops, or a call has failed."""
         self._end(reason.getErrorMessage())
 
 
 def _handle_of(ancillary: list[tuple[int, int, bytes]]) -> socket.socket | None:
-    """Find the descriptor that came with a packet; if there are several, all but the first are closed."""
+    """Return the socket that came with a packet; close any others."""
     found: list[socket.socket] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

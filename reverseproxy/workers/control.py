@@ -34,7 +34,7 @@ processes nor on a disk.  Then there are messages, both ways:
                                         {"is": "kept_out"}, {"is": "let_in"}
                                         {"is": "there"}
                                         {"is": "ready"}
-                                        {"is": "draining"}   of itself, as somebody has told it
+                                        {"is": "draining"}   on its own, after a signal to it alone
                                         {"is": "drained"}    waits for "finish"
 
 When the channel is lost, the supervisor is gone, and the worker drains.
@@ -61,7 +61,7 @@ from reverseproxy.workers.messages import ControlMessageReader, Message, encode
 log = Logger()
 
 CONTROL_FD: Final = 3
-"""The worker's descriptor of the channel."""
+"""The number of the channel's descriptor in the worker."""
 
 _SIZE: Final = 8
 
@@ -69,21 +69,20 @@ _SIZE: Final = 8
 @dataclass(frozen=True)
 class Setup:
     """
-    Everything that a worker has to know.
+    Everything that a worker needs to start.
 
     @ivar number: its number, from 0.
     @ivar workers: how many there are.
-    @ivar loaded: the configuration: as the supervisor has read it, so that all
-        workers have the same one whenever they are started.
-    @ivar file: what to call it in messages.
+    @ivar loaded: the configuration as the supervisor has read it, so that all
+        workers have the same one.
+    @ivar file: the name of the configuration in messages.
     @ivar listening: the descriptors of the sockets of each listener, by its name.
-    @ivar link: the descriptor of the socket for siblings.
-    @ivar directory: where the siblings' sockets are.
-    @ivar watch: which sockets to accept from, to begin with.
-    @ivar handover: the descriptor of the socket for what comes while the worker runs; see
+    @ivar link: the descriptor of the socket on which siblings connect.
+    @ivar directory: the directory of the siblings' sockets.
+    @ivar watch: the numbers of the sockets to accept from at first.
+    @ivar handover: the descriptor of the socket that carries configurations and sockets later; see
         L{reverseproxy.workers.handover}.
-    @ivar settings: what the entry of the process wants to know; see
-        L{reverseproxy.tap}.
+    @ivar settings: for L{run_worker<reverseproxy.services.worker.run_worker>}.
     """
 
     number: int
@@ -99,16 +98,16 @@ class Setup:
 
 
 def dump_setup(setup: Setup) -> bytes:
-    """Make the bytes that a worker begins with."""
+    """Encode a setup."""
     body = pickle.dumps(setup)
     return len(body).to_bytes(_SIZE, "big") + body
 
 
 def receive_setup(channel: socket.socket) -> Setup:
     """
-    Wait for the setup; what comes behind it stays in the channel.
+    Read the setup, blocking; later data stays in the channel.
 
-    @raise WireError: if the supervisor is gone before.
+    @raise WireError: if the supervisor ends before.
     """
     channel.setblocking(True)
     size = int.from_bytes(_receive(channel, _SIZE), "big")
@@ -138,23 +137,23 @@ class Control(Protocol):
     def __init__(self, received: Callable[[Message], object], lost: Callable[[], object]) -> None:
         """
         @param received: takes each message.
-        @param lost: is told that the other end is gone.
+        @param lost: called when the channel is lost.
         """
         self._take = received
         self._gone = lost
         self._reader = ControlMessageReader()
 
     def send(self, message: Message) -> None:
-        """Send a message, if the other end is still there."""
+        """Send a message, if the channel is open."""
         if self.connected:
             self.transport.write(encode(message))
 
     def mute(self) -> None:
-        """Take no more messages: they would be of a process that is gone."""
+        """Ignore further messages, as the process has ended."""
         self._take = lambda message: None
 
     def dataReceived(self, data: bytes) -> None:
-        """Take messages."""
+        """Receive messages."""
         self._reader.feed(data)
         try:
             while (message := self._reader.next()) is not None:
@@ -164,6 +163,6 @@ class Control(Protocol):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The other end is gone."""
+        """Report that the channel is lost."""
         super().connectionLost(reason)
         self._gone()

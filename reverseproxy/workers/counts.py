@@ -1,4 +1,4 @@
-"""How many workers there are, and what each of them has to do; pure."""
+"""The number of workers, and the share of each of them; pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 from typing import Final
 
 MAX_WORKERS: Final = 64
-"""More of them have too many links to one another, for any machine that this may run on."""
+"""More would have too many links to one another."""
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
@@ -20,14 +20,13 @@ def cores() -> int:
 
 def parse_workers(value: int | str) -> int:
     """
-    Read the number of workers.
+    Parse the number of workers.
 
-    @param value: a number, a text that is one, or C{"auto"} for one for each
-        core.
-    @raise ValueError: if it is none, or not from 1 to L{MAX_WORKERS}.
+    @param value: a number, also as text, or C{"auto"} for one for each core.
+    @raise ValueError: if it is not from 1 to L{MAX_WORKERS}.
     """
     if value == 0:
-        return 1  # MOSN's way not to say anything
+        return 1  # the default in MOSN's files
 
     if value == "auto":
         return min(cores(), MAX_WORKERS)
@@ -39,10 +38,10 @@ def parse_workers(value: int | str) -> int:
 
 def share_of(total: int, workers: int, worker: int, offset: int = 0) -> int:
     """
-    Say how many of some things are one worker's, so that all have about as many.
+    Return one worker's share of a total, so that all have about the same.
 
     @param worker: its number, from 0.
-    @param offset: moves the surplus to other workers, so that several kinds of
-        things do not all leave the last ones without any.
+    @param offset: rotates the remainder, so that several totals don't all
+        leave the last workers with less.
     """
     return total // workers + ((worker - offset) % workers < total % workers)

@@ -1,18 +1,17 @@
 """
-Who has what: each worker knows of the hosts of all of them.
+The directory of hosts: each worker knows the hosts of all workers.
 
-A host gets a number from the worker that its agent has joined, and keeps it
-wherever it goes.  That worker tells the others of it, and these put it into their
-own clusters: as a L{RelayedHost} if its connection carries streams, and else as a
-L{ReverseHost} without a connection, which may come
-(L{reverseproxy.workers.moving}).  Whoever gives a connection away tells all others
-who has it now; as these messages may overtake one another, each says how often it has
-moved by then.
+The worker that an agent has joined gives its host a number, which the host keeps when it
+moves.  That worker announces the host, and the others add it to their clusters: as a
+L{RelayedHost} if its connection carries streams, else as a L{ReverseHost} without a
+connection, which may move there (L{reverseproxy.workers.moving}).  A worker that gives a
+connection away announces its new worker to all others; such messages may overtake one
+another, so each has the number of moves so far.
 
     {"join": facts}                                     a host is here
-    {"leave": "0.c2b1.7"}                               it is gone
-    {"moved": "0.c2b1.7", "to": 2, "moves": 5}          another worker has it
-    {"well": "0.c2b1.7", "is": false}                   what its agent says of its service
+    {"leave": "0.c2b1.7"}                               the host has left
+    {"moved": "0.c2b1.7", "to": 2, "moves": 5}          its connection has moved to worker 2
+    {"well": "0.c2b1.7", "is": false}                   its agent reports the health of its service
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ class Entry:
     """
     A host of one of the workers.
 
-    @ivar number: what all workers call it.
-    @ivar cluster: whose host it is.
-    @ivar host: what it is here.
+    @ivar number: its name in all workers.
+    @ivar cluster: its cluster.
+    @ivar host: the host object of this worker.
     @ivar at: the number of the worker that has its connection.
-    @ivar moves: how often the connection has gone from worker to worker.
-    @ivar committed: whether others know that it can't do so any more.
+    @ivar moves: how often the connection has moved.
+    @ivar committed: whether siblings know that it can't move any more.
     """
 
     __slots__ = ("at", "cluster", "committed", "host", "moves", "number")
@@ -70,7 +69,7 @@ class Entry:
         self.committed = False
 
     def facts(self) -> Message:
-        """What others have to know of it."""
+        """Return what siblings need to know of it, for a message."""
         host = self.host
         committed = is_committed(host)
         return {
@@ -91,7 +90,7 @@ class Entry:
 
 @implementer(IClusterTask)
 class _Announcer:
-    """Tells siblings which hosts one cluster has, and has no more."""
+    """Announces hosts that join and leave one cluster."""
 
     def __init__(self, directory: Directory, cluster: Cluster) -> None:
         self._directory = directory
@@ -116,17 +115,17 @@ class _Announcer:
 
 class Directory:
     """
-    The hosts of all workers, as one of them knows them.
+    The hosts of all workers, as one worker knows them.
 
-    @ivar links: the connections to the others.
-    @ivar clusters: where the hosts are.
+    @ivar links: the links to the siblings.
+    @ivar clusters: the clusters of this worker.
     @ivar servers: this worker's tunnel servers, by listener.
-    @ivar evictions: graceful closes of what others have.
-    @ivar entries: the hosts, by number.
-    @ivar by_host: the same, by host.
-    @ivar fetch: asks for the connection of a host that is away.
-    @ivar on_drop: called with each host that is gone.
-    @ivar on_add: called with each that is new.
+    @ivar evictions: graceful closes of connections of siblings.
+    @ivar entries: all hosts, by number.
+    @ivar by_host: the same, by host object.
+    @ivar fetch: requests the connection of a host from a sibling.
+    @ivar on_drop: called with each host that is removed.
+    @ivar on_add: called with each new entry.
     """
 
     fetch: Callable[[ReverseHost], Deferred[None]] | None = None
@@ -149,13 +148,13 @@ class Directory:
         self._prefix = f"{links.number}.{token_hex(4)}."
 
     def share(self, cluster: Cluster) -> None:
-        """Let the siblings know of a cluster's hosts, and hear of theirs."""
+        """Announce a cluster's hosts to the siblings, and ask for theirs."""
         cluster.add_task(_Announcer(self, cluster))
         cluster.service_health.on_report = self._said
         self.tell({"list": cluster.name})
 
     def listed(self, link: Link, message: Message) -> None:
-        """A sibling has a cluster that it did not have before."""
+        """Announce the hosts of a cluster that is new at a sibling."""
         self._list(link, message["list"])
 
     def _list(self, link: Link, cluster: str = "") -> None:
@@ -165,7 +164,7 @@ class Directory:
                 link.send({"join": entry.facts()})
 
     def settle(self, cluster: Cluster) -> None:
-        """The load balancer decides on certain hosts now: let it have those that are away, too."""
+        """Let a load balancer that decides on certain hosts pick those of siblings, too."""
         for host in list(cluster.hosts.values()):
             if host.exclusive and host.is_remote:
                 cluster.unreserve(host)
@@ -175,40 +174,40 @@ class Directory:
         """
         Send a message to all siblings.
 
-        @param but: the number of one that need not hear it.
+        @param but: the number of a sibling to leave out.
         """
         for link in self.links:
             if link.number != but:
                 link.send(message)
 
-    # what is where
+    # lookups
 
     def is_here(self, entry: Entry) -> bool:
         """Whether this worker has the connection."""
         return entry.at == self.links.number
 
     def here(self, cluster: Cluster) -> Iterator[Entry]:
-        """The hosts of a cluster whose connections this worker has, and could give away."""
+        """Iterate over the hosts of a cluster whose connections this worker has and could move."""
         for host in cluster.hosts.values():
             entry = self.by_host.get(host) if host.exclusive and not host.is_remote else None
             if entry is not None:
                 yield entry
 
     def find(self, number: str) -> Host | None:
-        """Find a host whose connection this worker has."""
+        """Return the host of a number, if this worker has its connection."""
         entry = self.entries.get(number)
         return entry.host if entry is not None and self.is_here(entry) else None
 
     def has_plain(self, link: Link, cluster: Cluster) -> bool:
-        """Whether a sibling has connections of a cluster that could come here."""
+        """Whether a sibling has connections of a cluster that can move."""
         return self._plain[cluster.name, link.number] > 0
 
     def count_here(self, cluster: Cluster) -> int:
-        """How many connections of a cluster this worker has that could go elsewhere."""
+        """Return how many connections of a cluster that can move this worker has."""
         return self._plain[cluster.name, self.links.number]
 
     def count_from(self, ip: str, at: int) -> int:
-        """How many connections from an IP address a worker has."""
+        """Return how many connections from an IP address a worker has."""
         return self._brought[ip, at]
 
     def _count(self, entry: Entry, change: int) -> None:
@@ -245,20 +244,20 @@ class Directory:
             self.on_drop(entry.host)
 
     def place(self, entry: Entry, at: int) -> None:
-        """Note who has a connection now."""
+        """Record which worker has a connection."""
         self._count(entry, -1)
         entry.at = at
         self._count(entry, 1)
 
     def given(self, entry: Entry, to: int) -> None:
-        """A connection that was here is another worker's from now on: remember that, and tell the others."""
+        """Record that a connection has moved to another worker, and announce it."""
         entry.moves += 1
         self.place(entry, to)
         self.evictions.given(entry.cluster.name, to)
         self.tell({"moved": entry.number, "to": to, "moves": entry.moves}, but=to)
 
     def lose(self, entry: Entry, reason: str) -> None:
-        """A connection was lost between two workers, so that nobody else says that it is."""
+        """Announce that a connection was lost on the way between two workers."""
         self.place(entry, self.links.number)
         self.tell({"leave": entry.number})
         entry.host.close(reason)
@@ -266,20 +265,20 @@ class Directory:
     # hosts of this worker
 
     def announce(self, cluster: Cluster, host: Host) -> None:
-        """A host has joined here."""
+        """Announce a host that has joined this worker."""
         entry = Entry(f"{self._prefix}{next(self._hosts)}", cluster, host, self.links.number)
         self._add(entry)
         self.tell({"join": entry.facts()})
 
     def commit(self, entry: Entry) -> None:
-        """Tell siblings of a host that it can't leave any more, as HTTP/2 has been spoken."""
+        """Announce that a host can't move any more, as HTTP/2 has been used on it."""
         if not entry.committed:
             entry.committed = True
             self._same_agent.add(entry)
             self.tell({"join": entry.facts()})
 
     def left(self, host: Host) -> None:
-        """A host has left its cluster."""
+        """Remove a host that has left its cluster, and announce that if it was here."""
         entry = self.by_host.get(host)
         if entry is not None:
             here = self.is_here(entry)
@@ -289,11 +288,11 @@ class Directory:
                 self._uncover(entry)
 
     def withdraw(self, entry: Entry) -> None:
-        """Let siblings begin nothing more with a host that is here."""
+        """Let siblings send no more requests to a host of this worker."""
         self.tell({"leave": entry.number})
 
     def _said(self, host: Host) -> None:
-        """An agent has said whether it can reach its service."""
+        """Announce the health of a service, as its agent has reported it."""
         entry = self.by_host.get(host)
         if entry is not None and self.is_here(entry):
             self.tell({"well": entry.number, "is": entry.cluster.service_health.is_up(host)})
@@ -301,17 +300,17 @@ class Directory:
     # hosts of siblings
 
     def came(self, link: Link) -> None:
-        """Tell a sibling of all that is here."""
+        """Announce all hosts of this worker to a sibling."""
         self._list(link)
 
     def went(self, link: Link, reason: str) -> None:
-        """A sibling is gone, with all that it had."""
+        """Close the hosts of a sibling that has ended."""
         for entry in [each for each in self.entries.values() if each.at == link.number]:
             entry.host.close(reason)
             self._drop(entry)
 
     def joined(self, link: Link, message: Message) -> None:
-        """A sibling has a host."""
+        """Add a host of a sibling, or update it."""
         facts = message["join"]
         number, name = facts["id"], facts["cluster"]
         if name not in self.clusters:
@@ -325,7 +324,7 @@ class Directory:
             self.place(entry, link.number)
             if entry.host.exclusive is (facts["kind"] == "plain"):
                 return
-            # HTTP/2 has been spoken to it, so that it does not come any more.
+            # HTTP/2 has been used on it, so it can't move any more.
             old = entry.host
             self._drop(entry)
             old.close("it can't leave its worker any more")
@@ -333,9 +332,9 @@ class Directory:
 
     def make(self, at: int, cluster: Cluster, facts: Message) -> Entry:
         """
-        Make a host of a sibling's, and put it into its cluster.
+        Make a host of a sibling, and add it to its cluster.
 
-        @param at: who has its connection.
+        @param at: the number of the worker that has its connection.
         @param facts: see L{Entry.facts}.
         """
         host: Host
@@ -367,7 +366,7 @@ class Directory:
         return entry
 
     def _enter(self, entry: Entry) -> None:
-        """Put a host into its cluster, unless there is one of this worker's with the same address."""
+        """Add a host to its cluster, unless this worker has one with the same address."""
         known = entry.cluster.hosts.get(entry.host.address)
         if known is None or known.is_remote:
             entry.cluster.add_host(entry.host)
@@ -375,7 +374,7 @@ class Directory:
             self._hidden.setdefault((entry.cluster.name, entry.host.address), []).append(entry)
 
     def _uncover(self, left: Entry) -> None:
-        """A host of this worker's has left, behind which there may be a sibling's with the same address."""
+        """Add a sibling's host that was hidden by a host of this worker with the same address."""
         for entry in self._hidden.pop((left.cluster.name, left.host.address), ()):
             self._clock.callLater(0, self._enter_uncovered, entry)
 
@@ -415,7 +414,7 @@ class Directory:
             self._drop(entry)
 
     def well(self, link: Link, message: Message) -> None:
-        """An agent has said whether it can reach its service."""
+        """Announce the health of a service, as its agent has reported it."""
         entry = self.entries.get(message["well"])
         if entry is not None:
             entry.cluster.service_health.report(entry.host, message["is"])

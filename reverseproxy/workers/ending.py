@@ -1,4 +1,4 @@
-"""The end of all workers, by force if they take too long."""
+"""The shutdown of all workers, with SIGKILL after a deadline."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = Logger("reverseproxy.workers.supervisor")
 
 class WorkersShutdown:
     """
-    Waits until no worker is left.
+    Waits until all workers have ended.
 
     @ivar done: fires then.
     """
 
     def __init__(self, slots: Sequence[Slot], clock: IReactorTime) -> None:
         """
-        @param slots: the places of workers, of which none is started any more.
+        @param slots: all workers; none is restarted from now on.
         """
         self.done: Deferred[None] = Deferred()
         self._slots = slots
@@ -35,23 +35,23 @@ class WorkersShutdown:
 
     @property
     def over(self) -> bool:
-        """Whether no worker is left."""
+        """Whether all workers have ended."""
         return all(slot.process is None for slot in self._slots)
 
     def within(self, seconds: float) -> None:
-        """Kill those that are left after so many seconds from now."""
+        """Kill those that are left after so many seconds."""
         self.wait_no_longer()
         if not self.over:
             self._deadline = self._clock.callLater(seconds, self._kill)
 
     def wait_no_longer(self) -> None:
-        """Kill nobody."""
+        """Cancel the deadline."""
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
 
     def _kill(self) -> None:
-        """Workers hang."""
+        """Kill workers that have not ended in time."""
         self._deadline = None
         for slot in self._slots:
             if slot.process is not None:

@@ -1,10 +1,9 @@
 """
-Whom operators keep out, in all workers alike.
+Bans of agents, the same in all workers.
 
-Whatever a worker hears of that, from an operator or from another server of the fleet, it
-tells the supervisor, which tells the others.  Decided in one worker, it is told by each of
-them to the servers that have linked to it.  A worker that is started anew gets all of it
-before it lets anybody in.
+A worker reports every change, from an operator or from another server of the fleet, to the
+supervisor, which forwards it to the other workers.  Each of them tells the servers that are
+connected to it.  A worker that is started later gets all bans before it accepts agents.
 
     supervisor                                      worker
                                                     {"is": "kept_out", "decided": true, "keep_out": [...]}
@@ -31,9 +30,9 @@ log = Logger()
 
 def report(exclusions: Exclusions, say: Callable[[Message], object]) -> None:
     """
-    Let a worker tell its supervisor whom it keeps out.
+    Let a worker report its bans to the supervisor.
 
-    @param say: tells the supervisor something.
+    @param say: sends the supervisor a message.
     """
 
     def changed(change: Exclusion | Lifted, decided: bool) -> None:
@@ -45,9 +44,9 @@ def report(exclusions: Exclusions, say: Callable[[Message], object]) -> None:
 
 def take(exclusions: Exclusions, message: Message) -> bool:
     """
-    Let a process know what a worker has heard.
+    Apply a change that another worker has reported.
 
-    @return: whether that is new.
+    @return: whether it is new.
     """
     try:
         return exclusions.take(_change(message, exclusions.seconds()), message["decided"])
@@ -63,24 +62,24 @@ def _change(message: Message, now: float) -> Exclusion | Lifted:
 
 
 class IWorkerChannel(Protocol):
-    """A worker's place."""
+    """Sends messages to one worker."""
 
     def send(self, message: Message) -> None:
-        """Tell it something, if there is a worker."""
+        """Send a message, if the worker runs."""
 
 
 class ExclusionDesk:
-    """The supervisor's part: knows what all workers have to know."""
+    """The supervisor's copy of all bans."""
 
     def __init__(self, places: Sequence[IWorkerChannel], clock: IReactorTime) -> None:
         """
-        @param places: those of all workers.
+        @param places: all workers.
         """
         self._places = places
         self._exclusions = Exclusions(clock.seconds)
 
     def started(self, place: IWorkerChannel) -> None:
-        """Tell a worker that has been started what there is, before it accepts anything."""
+        """Send all bans to a worker that has been started, before it accepts connections."""
         now = self._exclusions.seconds()
         for lifted in self._exclusions.lifted:
             place.send({"do": "let_in", "decided": False, **lifted.to_json(now)})
@@ -89,9 +88,10 @@ class ExclusionDesk:
 
     def received(self, place: IWorkerChannel, message: Message) -> None:
         """
-        Pass on what a worker has heard, or what was decided there.
+        Forward a change to the other workers.
 
-        What is no news was passed on before; but not that it was decided here, if it was heard first.
+        A known ban is forwarded again only if it is the decision of an operator of this server,
+        which the others may have heard of as another server's before.
         """
         if not take(self._exclusions, message) and not message["decided"]:
             return

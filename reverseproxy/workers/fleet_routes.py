@@ -1,9 +1,8 @@
 """
-Routes that agents bring to a server of a fleet that has workers: what the supervisor says to the first one.
+Messages between the supervisor and the first worker about routes that agents bring, in a fleet.
 
-The first worker writes into the directory for all of them, so that it is the one to say
-whether the fleet lets an agent have its routes, and which routes agents have brought to
-other servers.
+The first worker writes into the fleet's directory for all workers.  So it decides whether the
+fleet grants a claim, and reports claims that were granted at other servers.
 
     supervisor                                      first worker
     {"do": "fleet_ask", "serial": 3, ...}           whether the fleet grants a claim
@@ -30,22 +29,22 @@ from reverseproxy.workers.messages import Message
 
 
 class IFirstWorker(Protocol):
-    """A worker's place; see L{reverseproxy.workers.route_desk.Place}."""
+    """The first worker, as far as it is used here."""
 
     @property
     def ready(self) -> bool:
         """Whether it accepts connections."""
 
     def send(self, message: Message) -> None:
-        """Tell it something."""
+        """Send it a message."""
 
 
 class FleetRoutes:
-    """Speaks to the first worker, as far as there is a fleet."""
+    """Sends messages to the first worker, if the server belongs to a fleet."""
 
     def __init__(self, places: Sequence[IFirstWorker], wanted: bool) -> None:
         """
-        @param places: those of all workers.
+        @param places: all workers.
         @param wanted: whether the server belongs to a fleet.
         """
         self.wanted = wanted
@@ -53,10 +52,10 @@ class FleetRoutes:
 
     def ask(self, serial: int, claim: Mapping[str, Any]) -> str:
         """
-        Ask whether a claim may be had.
+        Ask the fleet to grant a claim.
 
-        @param claim: what the worker has said that would grant it.
-        @return: why nobody can be asked; empty if somebody is.
+        @param claim: the message of the worker that would grant it.
+        @return: why it can't be asked; empty if it is.
         """
         first = self._places[0]
         if not first.ready:
@@ -69,21 +68,21 @@ class FleetRoutes:
 
     def withdraw(self, cluster: str, serial: int) -> None:
         """
-        What the fleet has granted can't be had.
+        Return a grant to the fleet, as the claim could not be made.
 
-        @param serial: of the question; what a later one was granted stays.
+        @param serial: of the question; later grants stay.
         """
         self._places[0].send({"do": "fleet_withdraw", "cluster": cluster, "serial": serial})
 
     def count(self, facts: Mapping[str, Any], held: int, grace: float) -> None:
-        """Say how many connections hold a claim that all workers have."""
+        """Report how many connections hold a claim that all workers have."""
         if self.wanted:
             which = {name: facts[name] for name in ("listener", "cluster")}
             self._places[0].send({"do": "fleet_count", **which, "held": held, "grace": grace})
 
     def adopt(self, claims: Iterable[tuple[Mapping[str, Any], int, float]]) -> None:
         """
-        Tell a first worker that is new what there is.
+        Send all claims to a first worker that has been started.
 
         @param claims: each with how many connections hold it, and its grace time.
         """
@@ -92,6 +91,6 @@ class FleetRoutes:
             self._places[0].send({"do": "fleet_adopt", "claims": told})
 
     def brought(self, message: Mapping[str, Any], problem: str) -> None:
-        """Say what has come of routes of another server."""
+        """Report whether a claim of another server could be made here."""
         told = {name: message[name] for name in ("listener", "cluster")}
         self._places[0].send({"do": "fleet_brought", **told, "problem": problem})

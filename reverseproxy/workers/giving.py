@@ -1,12 +1,12 @@
 """
-Connections that leave for another worker.
+Move connections to other workers.
 
     {"give": facts, "papers": ..., ...} + descriptor    here is a connection
 
-What is given is a connection that nobody uses: its protocol lets go of it
+Only an idle connection moves: its protocol detaches from it
 (L{IDetachable<reverseproxy.cluster.handover.IDetachable>}), and its socket goes to the other
-process (L{reverseproxy.transport.handing}).  One that is in use gets no further request, and
-goes as soon as it has none.
+process (L{reverseproxy.transport.handing}).  A busy one gets no further request, and moves
+when it is idle.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from reverseproxy.workers.links import Link
 from reverseproxy.workers.tls_relays import TlsRelays
 
 MOST_EARLY: Final = 65536
-"""Bytes that have come before the first use; a connection with more of them stays."""
+"""Bytes received before the first request; a connection with more of them does not move."""
 
 
 class Giver:
     """
-    Gives connections of this worker to others, each as soon as nobody uses it.
+    Moves connections of this worker to others, each as soon as it is idle.
 
-    @ivar leaving: the hosts that are to go, and where.
+    @ivar leaving: hosts whose connections are to move, and the links to their new workers.
     """
 
     def __init__(self, directory: Directory, relays: TlsRelays, clock: Any) -> None:
@@ -44,11 +44,11 @@ class Giver:
         self._clock = clock
 
     def share(self, cluster: Cluster) -> None:
-        """Let hosts of a cluster go."""
+        """Let hosts of a cluster move."""
         cluster.on_idle = self._idle
 
     def give(self, host: Host, link: Link) -> None:
-        """Give a host to a sibling, as soon as nobody uses it."""
+        """Move a host's connection to a sibling, as soon as it is idle."""
         cluster = host.cluster
         if cluster is None or host in self.leaving:
             return
@@ -57,16 +57,16 @@ class Giver:
         self._try(host)
 
     def dropped(self, host: Host) -> None:
-        """A host is gone, and so goes nowhere."""
+        """Forget a host that is gone."""
         self.leaving.pop(host, None)
 
     def went(self, link: Link) -> None:
-        """A sibling is gone: what was to go there stays."""
+        """Keep the connections that were to move to a sibling which has ended."""
         for host in [host for host, to in self.leaving.items() if to is link]:
             self._keep(host)
 
     def _idle(self, host: Host) -> None:
-        """Nobody uses a host that is reserved."""
+        """Move a reserved host that has become idle."""
         if host in self.leaving:
             self._try(host)
 
@@ -79,22 +79,22 @@ class Giver:
             self._keep(host)
         elif not host.take_back() or not self._hand_over(entry, host, link):
             if again:
-                # A protocol may still be about to finish what has just ended.
+                # The protocol may still be finishing the last request.
                 self._clock.callLater(0, self._try, host, False)
             else:
                 self._keep(host)
 
     def _keep(self, host: Host) -> None:
-        """A host can't be given, after all."""
+        """Use a host here again, as it can't move."""
         self.leaving.pop(host, None)
         if host.cluster is not None:
             host.cluster.unreserve(host)
 
     def _hand_over(self, entry: Entry, host: ReverseHost, link: Link) -> bool:
         """
-        Give a host away that nobody uses.
+        Move an idle host's connection.
 
-        @return: whether it was; else nothing is changed.
+        @return: whether it was moved; if not, nothing has changed.
         """
         holding: JoinedConnection | None = getattr(host.holder, "holding", None)
         state = ConnectionState.of(host)

@@ -1,10 +1,9 @@
 """
-A configuration, and sockets, from the supervisor to workers that run.
+Send configurations and sockets from the supervisor to running workers.
 
-They go through a pair of connected sockets of their own, as what carries messages
-carries no descriptors.  The configuration is in a file in memory, so that neither
-its size nor a disk matters.  Who is sent something is told so by a message, which
-comes when all of it is there.
+They have a socket pair of their own, as the channel for messages carries no descriptors.
+The configuration is in a memory file (C{memfd_create}), so that it may have any size and
+needs no disk.  A message on the channel announces it when all of it has been sent.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from reverseproxy.config.loader import Loaded
 from reverseproxy.errors import WireError
 
 _AT_ONCE: Final = 64
-"""Descriptors in one go, of which the kernel takes 253."""
+"""Descriptors in one message, of which the kernel allows 253."""
 
 
 @dataclass(frozen=True)
 class Handed:
     """
-    What goes over.
+    A configuration for a running worker.
 
-    @ivar moved: listeners that have the sockets of another one from now on, by name.
-    @ivar opened: how many new sockets a listener has, by name, in the order in which they come.
+    @ivar moved: names of listeners that take the sockets of another one, and its name.
+    @ivar opened: how many new sockets each listener has, by name, in the order of the sockets.
     """
 
     loaded: Loaded
@@ -41,11 +40,11 @@ class Handed:
 
 def send(channel: socket.socket, handed: Handed, sockets: Sequence[socket.socket]) -> int:
     """
-    Hand a configuration over.
+    Send a configuration.
 
     @param sockets: the new ones.
-    @return: how many descriptors have been sent, which L{receive} wants to know.
-    @raise OSError: if the worker is gone, or does not take them.
+    @return: how many descriptors were sent, for L{receive}.
+    @raise OSError: if the worker has ended, or does not read.
     """
     file = os.memfd_create("configuration", os.MFD_CLOEXEC)
     try:
@@ -65,29 +64,29 @@ def _send(channel: socket.socket, descriptors: Sequence[int]) -> None:
 
 def send_sockets(channel: socket.socket, sockets: Sequence[socket.socket]) -> None:
     """
-    Hand sockets over, and nothing else.
+    Send sockets only.
 
-    @raise OSError: if the worker is gone, or does not take them.
+    @raise OSError: if the worker has ended, or does not read.
     """
     _send(channel, [each.fileno() for each in sockets])
 
 
 def receive_sockets(channel: socket.socket, count: int) -> list[socket.socket]:
     """
-    Take what L{send_sockets} has sent.
+    Receive what L{send_sockets} has sent.
 
-    @param count: how many there are.
-    @raise WireError: if they are not there.
+    @param count: how many sockets were sent.
+    @raise WireError: if they have not arrived.
     """
     return [socket.socket(fileno=each) for each in _receive(channel, count)]
 
 
 def receive(channel: socket.socket, count: int) -> tuple[Handed, list[socket.socket]]:
     """
-    Take what was sent.
+    Receive what L{send} has sent.
 
-    @param count: how many descriptors there are.
-    @raise WireError: if they are not there.
+    @param count: how many descriptors were sent.
+    @raise WireError: if they have not arrived.
     """
     descriptors = _receive(channel, count)
     with open(descriptors[0], "rb") as stream:

@@ -1,11 +1,10 @@
 """
 Connections between workers.
 
-Each worker listens on a Unix socket in a directory that is the supervisor's.
-Of any two workers the one with the lower number dials, again and again, so that
-a worker that was started anew is linked again.  What it dials is the channel
-(L{reverseproxy.workers.channel}); with its first message goes one end of a pair
-of sockets, over which streams go (L{reverseproxy.mux.session}).
+Each worker listens on a Unix socket in a directory that the supervisor has made.  Of any
+two workers the one with the lower number dials, and retries, so that a restarted worker is
+linked again.  This connection is the channel (L{reverseproxy.workers.channel}); its first
+message carries one end of a socket pair for streams (L{reverseproxy.mux.session}).
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ from reverseproxy.workers.relaying import RelayStream
 log = Logger()
 
 KIND: Final = socket.SOCK_SEQPACKET
-"""The kind of the sockets by which workers reach one another."""
+"""The type of the sockets between workers."""
 
 VERSION: Final = 2
-"""The version of what workers say to one another; they are restarted together, if it changes."""
+"""The version of the messages between workers; a new one needs a restart of all."""
 
 HELLO_TIMEOUT: Final = 10.0
-"""Seconds for a sibling to say who it is, once it can."""
+"""Seconds for a sibling to send its hello."""
 
 FIRST_PAUSE: Final = 0.05
-"""Seconds before a sibling is dialled again, which grow as long as it does not answer."""
+"""Seconds before the first retry of a dial."""
 
 LONGEST_PAUSE: Final = 2.0
-"""The most that they come to."""
+"""Seconds between two retries at the most."""
 
 LIMITS: Final = MuxLimits(
     SMALL_WINDOW,
@@ -58,39 +57,39 @@ LIMITS: Final = MuxLimits(
     max_resets=1_000_000,
     tells=True,
 )
-"""A sibling is trusted, and carries as many requests as we do."""
+"""Limits between siblings, which trust one another and carry each other's requests."""
 
 PING_INTERVAL: Final = 10.0
 PING_TIMEOUT: Final = 20.0
-"""A worker that is busy with something is not gone: if it was, the link would be lost by itself."""
+"""Generous, as the kernel closes the link of a worker that dies; a busy worker is not dead."""
 
 
 def socket_path(directory: str, number: int) -> str:
-    """Where a worker listens for its siblings."""
+    """Return the path of the socket on which a worker accepts its siblings."""
     return os.path.join(directory, f"{number}.sock")
 
 
 class IBusiness(Protocol):
-    """What workers have to do with each other."""
+    """Receives the events of all links."""
 
     def received(self, link: Link, message: Message, handle: Any) -> None:
-        """Take a message of a sibling, and the socket that came with it, if any."""
+        """Handle a message of a sibling, with its socket or L{None}."""
 
     def opened(self, link: Link, stream: RelayStream, message: Message) -> None:
-        """Take over a stream of a sibling."""
+        """Handle a stream that a sibling has opened."""
 
     def came(self, link: Link) -> None:
-        """A link can be used from now on."""
+        """A link is up."""
 
     def went(self, link: Link, reason: str) -> None:
-        """A link can't be used any more."""
+        """A link that was up is lost."""
 
 
 class Link:
     """
     A connection to a sibling.
 
-    @ivar number: the sibling's; -1 until it has said it.
+    @ivar number: the sibling's number; -1 until its hello.
     @ivar session: its streams.
     @ivar up: whether both have said hello.
     @ivar draining: whether the sibling is about to end.
@@ -98,7 +97,7 @@ class Link:
 
     def __init__(self, links: Links, dialled: int | None) -> None:
         """
-        @param dialled: whom we have dialled, if it was us.
+        @param dialled: the number of the sibling, if this worker has dialled; else L{None}.
         """
         self.number = -1 if dialled is None else dialled
         self.session = MuxSession(
@@ -122,7 +121,7 @@ class Link:
         return f"<Link to worker {self.number}>"
 
     def begin(self, channel: IChannel) -> None:
-        """Take the channel, and say hello, if it is us who have dialled."""
+        """Use a channel, and send the hello first if this worker has dialled."""
         self._channel = channel
         self._links.all.add(self)
         self._deadline = self._links.clock.callLater(HELLO_TIMEOUT, self.abort, "no hello")
@@ -148,7 +147,7 @@ class Link:
         Send a message; it is dropped if the link is lost.
 
         @param handle: see L{IChannel.send}.
-        @return: whether it was not too large, so that it arrives as long as the link lasts.
+        @return: false if it is too large; otherwise it arrives as long as the link lasts.
         """
         if self._channel is not None and not self._over:
             try:
@@ -161,7 +160,7 @@ class Link:
         return True
 
     def received(self, message: Message, handle: Any = None) -> None:
-        """Take a message of the channel; one that makes no sense ends the link."""
+        """Handle a message of the channel; an invalid one ends the link."""
         try:
             if self.up:
                 self._links.business.received(self, message, handle)
@@ -211,7 +210,7 @@ class Link:
         self._deadline = None
 
     def abort(self, reason: str) -> None:
-        """Give the link up."""
+        """End the link."""
         if self._over:
             return
         self._over = True
@@ -233,7 +232,7 @@ class Link:
 
 @implementer(IReadDescriptor, ILoggingContext)
 class _Acceptor:
-    """Takes the channels that siblings dial."""
+    """Accepts the channels that siblings dial."""
 
     def __init__(
         self, listening: socket.socket, accepted: Callable[[socket.socket], object], clock: Any
@@ -253,7 +252,7 @@ class _Acceptor:
         try:
             connection, _ = self._socket.accept()
         except OSError:
-            # Who has dialled is gone, or there is no descriptor: looked at again after a while.
+            # The sibling has ended, or there is no descriptor left: try again later.
             self._clock.removeReader(self)
             self._pause = self._clock.callLater(FIRST_PAUSE, self._resume)
             return
@@ -271,7 +270,7 @@ class _Acceptor:
 
 
 class _Dialler:
-    """Keeps a channel to one sibling."""
+    """Dials one sibling, and retries."""
 
     def __init__(self, path: str, connected: Callable[[socket.socket], object], clock: Any) -> None:
         self._path = path
@@ -282,7 +281,7 @@ class _Dialler:
         self._stopped = False
 
     def dial(self) -> None:
-        """Reach the sibling, now or later."""
+        """Dial now; retry if that fails."""
         self._timer = None
         try:
             connection = socket.socket(socket.AF_UNIX, KIND)
@@ -306,13 +305,13 @@ class _Dialler:
         self._connected(connection)
 
     def again(self) -> None:
-        """Dial again after a while."""
+        """Dial again after a pause."""
         if not self._stopped and self._timer is None:
             self._timer = self._clock.callLater(self._pause, self.dial)
             self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
 
     def succeeded(self) -> None:
-        """The sibling has said hello."""
+        """Reset the pause, as the sibling has sent its hello."""
         self._pause = FIRST_PAUSE
 
     def stop(self) -> None:
@@ -328,9 +327,9 @@ class Links:
     @ivar number: this worker's number, from 0.
     @ivar count: how many workers there are.
     @ivar clock: the reactor.
-    @ivar business: what they are for.
-    @ivar all: all links, those too that have not said hello.
-    @ivar up: those that have, by the sibling's number.
+    @ivar business: receives their events.
+    @ivar all: all links, also before the hello.
+    @ivar up: links after the hello, by the sibling's number.
     """
 
     def __init__(self, number: int, count: int, clock: Any, business: IBusiness) -> None:
@@ -349,7 +348,7 @@ class Links:
         return iter(list(self.up.values()))
 
     def somebody(self) -> Link | None:
-        """Find a sibling that stays, each in turn; L{None} if there is none."""
+        """Return the next sibling, round robin, that is not draining; L{None} if there is none."""
         staying = [link for link in self if not link.draining]
         if not staying:
             return None
@@ -358,10 +357,10 @@ class Links:
 
     def start(self, directory: str, listening: socket.socket) -> None:
         """
-        Link to all siblings, as soon as they are there.
+        Link to all siblings, and retry until they are up.
 
-        @param directory: where their sockets are.
-        @param listening: our own.
+        @param directory: the directory of their sockets.
+        @param listening: the socket of this worker.
         """
         self._acceptor = _Acceptor(listening, partial(self._open, None), self.clock)
         self.clock.addReader(self._acceptor)
@@ -377,7 +376,7 @@ class Links:
         channel.start()
 
     def came(self, link: Link) -> None:
-        """A link can be used from now on; it takes the place of an older one."""
+        """Use a link that is up, in place of an older one to the same sibling."""
         if not 0 <= link.number < self.count or link.number == self.number or self._stopped:
             link.up = False
             link.abort("there is no such worker")
@@ -407,13 +406,13 @@ class Links:
         self.business.went(link, reason)
 
     def dial_again(self, link: Link) -> None:
-        """A link that we have dialled is over."""
+        """Retry after the end of a link that this worker had dialled."""
         dialler = self._diallers.get(link.number)
         if dialler is not None:
             dialler.again()
 
     def stop(self) -> None:
-        """Give up all links."""
+        """End all links."""
         self._stopped = True
         for dialler in self._diallers.values():
             dialler.stop()

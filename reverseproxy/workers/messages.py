@@ -1,8 +1,8 @@
 """
-What the processes tell each other: JSON objects, each behind its length; pure.
+Messages between the supervisor and workers: JSON objects with a length prefix; pure.
 
-Both ends are ours, and of the same user.  What comes is checked all the same,
-so that a mistake shows where it is made.
+Both ends are processes of this project and of the same user; messages are checked
+nevertheless, so that a mistake shows where it is made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIZE: Final = 4
 
 def encode(message: Message) -> bytes:
     """
-    Make a message's bytes.
+    Encode a message.
 
     @raise WireError: if it has more than L{MAX_MESSAGE}.
     """
@@ -37,7 +37,7 @@ def encode(message: Message) -> bytes:
 
 
 class ControlMessageReader(FramedJsonReader):
-    """Takes messages out of a stream of bytes."""
+    """Parses messages from a stream of bytes."""
 
     prefix = _SIZE
     most = MAX_MESSAGE
@@ -51,6 +51,6 @@ class ControlMessageReader(FramedJsonReader):
         return f"a message from another process is no JSON object: {body[:24]!r}"
 
     def rest(self) -> bytes:
-        """Take out all that has come behind the last message."""
+        """Return and remove the bytes behind the last message."""
         data, self._data = bytes(self._data), bytearray()
         return data

@@ -1,9 +1,9 @@
 """
-Plain connections go to the worker whose requests wait longest, and stay there.
+Move connections without streams to the worker whose requests have waited longest.
 
-Which ones, and how many, is L{reverseproxy.workers.policy}'s to say, by what a worker's own
-requests wait for (L{reverseproxy.workers.wanting}) and what its siblings' do
-(L{reverseproxy.workers.wishes}).  How they go is L{reverseproxy.workers.giving}'s.
+L{reverseproxy.workers.policy} decides which ones, and how many, from the waiting times of
+this worker's requests (L{reverseproxy.workers.wanting}) and of its siblings'
+(L{reverseproxy.workers.wishes}); L{reverseproxy.workers.giving} moves them.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from reverseproxy.workers.wanting import Wanting
 from reverseproxy.workers.wishes import Wish, Wishes
 
 MOST_LOOKED_AT: Final = 1024
-"""Hosts that are looked at to find some that are free."""
+"""Hosts that are examined to find idle ones."""
 
 
 class Mover:
     """
-    Decides which connections of this worker go to others.
+    Decides which connections of this worker move to others.
 
-    @ivar draining: whether this worker is about to end, and keeps nothing that it does
-        not need.
+    @ivar draining: whether this worker is about to end, and so gives away all idle
+        connections.
     """
 
     draining = False
@@ -51,7 +51,7 @@ class Mover:
     # what others' requests wait for
 
     def wanted(self, link: Link, message: Message) -> None:
-        """A sibling's requests wait, or do not any more."""
+        """Record how many requests of a sibling wait, and move connections."""
         if message["want"] not in self._directory.clusters:
             return
         cluster = self._directory.clusters.get(message["want"])
@@ -64,14 +64,14 @@ class Mover:
         self._weigh(cluster)
 
     def _weigh(self, cluster: Cluster) -> None:
-        """Give what others need more than we do."""
+        """Move connections that siblings need more than this worker."""
         wishes = self._wishes[cluster]
         wishes.owe_nothing()
         for link, wish in wishes:
             self._give_free(cluster, link, wish)
         for link, wish in wishes:
             self._owe(cluster, link, wish)
-        # Nothing is asked at every request for which the answer would be no.
+        # No callback on every request, if it would never move anything.
         useful = self.draining or wishes.owed or any(self._could_spare(cluster, link) for link, _ in wishes)
         cluster.on_free = partial(self._on_free, cluster, wishes) if useful else None
 
@@ -88,7 +88,7 @@ class Mover:
         )
 
     def _give_free(self, cluster: Cluster, link: Link, wish: Wish) -> None:
-        """Give away a part of what nobody uses here."""
+        """Move a part of the idle connections."""
         if not self._pressing(cluster, link, wish):
             return
         free = self._free(cluster)
@@ -101,7 +101,7 @@ class Mover:
     def _free(self, cluster: Cluster) -> list[Entry]:
         found: list[Entry] = []
         if cluster.waiting and cluster.subsets is None and cluster.queued_demand():
-            return found  # whoever waits would have it
+            return found  # a waiting request takes it
         if self._directory.count_here(cluster):
             for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):
                 host = entry.host
@@ -117,7 +117,7 @@ class Mover:
         if self._directory.has_plain(link, cluster):
             age, own = wish.standing.least(now), self._wanting.standing(cluster)
         else:
-            # It can't serve any, whatever the reason for which ours wait.
+            # A sibling without connections can't serve any request at all.
             age, own = wish.age(now), max((now - want.since for want in cluster.queued_demand()), default=0.0)
         wish.owed = to_owe(age, own, wish.number, self._directory.count_here(cluster))
         if wish.owed:
@@ -125,14 +125,14 @@ class Mover:
 
     def _end_sharing(self, cluster: Cluster, link: Link, wants: list[QueuedDemand]) -> None:
         """
-        Let a host become free that carries many requests at once, and might never be.
+        Reserve a host that carries concurrent requests and might never be idle.
 
-        That is one at a time; and none, if there are others, which become free by themselves.
+        One at a time; and none, if there are hosts that become idle by themselves.
         """
         if link in self._giver.leaving.values():
             return
         best: Entry | None = None
-        # In one go: a look whether a host is usable may be what makes it leave.
+        # From a list: C{usable} may remove a host.
         for entry in list(islice(self._directory.here(cluster), MOST_LOOKED_AT)):
             host = entry.host
             if is_committed(host):
@@ -148,7 +148,7 @@ class Mover:
             self._giver.give(best.host, link)
 
     def _on_free(self, cluster: Cluster, wishes: Wishes, host: Host) -> bool:
-        """Take a host that has become free, if it is owed to somebody; see L{Cluster.on_free}."""
+        """Move a host that has become idle, if it is owed to a sibling; see L{Cluster.on_free}."""
         if cluster.waiting and not wishes.owed:
             return False
         entry = self._directory.by_host.get(host)
@@ -156,7 +156,7 @@ class Mover:
             return False
         here = self._directory.count_here(cluster)
         spare = not cluster.waiting and to_give(here - cluster.active, 1, here)
-        # Unless somebody is owed it, or nobody needs it here, it is ours.
+        # It stays, unless it is owed to a sibling or not needed here.
         for link, wish in wishes:
             if (wish.owed or (spare and self._pressing(cluster, link, wish))) and Wishes.grant(
                 cluster, host, wish
@@ -173,14 +173,14 @@ class Mover:
     # links, and the end
 
     def went(self, link: Link) -> None:
-        """A sibling is gone."""
+        """Forget a sibling that has ended."""
         for cluster, wishes in list(self._wishes.items()):
             if wishes.forget(link):
                 self._weigh(cluster)
         self._giver.went(link)
 
     def drain(self) -> None:
-        """Give all that nobody uses to those who stay; and whatever becomes free."""
+        """Move all idle connections to siblings that stay, and others when they are idle."""
         self.draining = True
         for cluster in self._directory.clusters:
             self._give_away(cluster)
@@ -188,7 +188,7 @@ class Mover:
             cluster.on_free = partial(self._on_free, cluster, wishes)
 
     def arrived(self, host: Host) -> None:
-        """A connection has come here."""
+        """Move on a connection that has arrived while this worker is ending."""
         if self.draining and host.cluster is not None:
             self._give_away(host.cluster)
 

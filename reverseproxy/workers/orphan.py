@@ -1,10 +1,10 @@
 """
-A worker whose supervisor is gone, at whatever moment, lets go of the ports.
+A worker whose supervisor has died releases the ports, in any state.
 
-One that runs sees the end of its channel.  One that is stopped (SIGSTOP), hangs, or
-has not begun yet does not, and would keep the ports from whoever starts the
-supervisor again.  So the kernel is asked to send a signal when the supervisor ends:
-SIGCONT wakes one that is stopped, and does nothing to one that runs.
+A running worker sees the end of its channel.  One that is stopped (SIGSTOP), hangs or is
+still starting does not, and would keep the ports bound when the supervisor is started again.
+So the kernel sends a signal when the supervisor ends (C{PR_SET_PDEATHSIG}): SIGCONT wakes a
+stopped worker, and does nothing to a running one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 
 GRACE: Final = 1.0
-"""Seconds that an orphan has to notice; one that has not by then hangs."""
+"""Seconds that an orphan has to notice; after that it counts as hanging."""
 
 
 def _send_with_parent(number: signal.Signals) -> None:
@@ -32,22 +32,22 @@ def _send_with_parent(number: signal.Signals) -> None:
 
 
 def end_with_parent() -> None:
-    """While there is nothing to lose yet: end at once with the process that has started this one."""
+    """Let the kernel kill this process when its parent ends; for the start, when there is nothing to lose."""
     _send_with_parent(signal.SIGKILL)
 
 
 def wake_with_parent(parent: int) -> Callable[[], None]:
     """
-    From now on: be awake when the parent ends, and be killed L{GRACE} seconds later.
+    Wake this process when its parent ends, and kill it L{GRACE} seconds later unless it has noticed.
 
-    To be called when the process has the user that it keeps, as the kernel forgets it else.
+    Call it after the last change of the user, which resets the kernel's setting.
 
-    @param parent: its number.
-    @return: to be called by whoever notices in time, who is not killed then.
+    @param parent: the parent's process id.
+    @return: to be called when the process has noticed; cancels the kill.
     """
 
     def woken(*_: object) -> None:
-        # This comes between two steps of whatever it is that does not end.
+        # Python runs this between two bytecodes of code that hangs.
         if os.getppid() != parent:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, GRACE)

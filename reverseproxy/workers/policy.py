@@ -1,21 +1,20 @@
 """
-Which worker a plain connection goes to: pure.
+Decide which worker a connection without streams moves to; pure.
 
-Each worker whose requests wait says so, and how long the oldest has waited.  One
-that has connections compares that with its own.  Nothing is held back meanwhile,
-nothing is asked back, and nobody counts who has given how many: whoever has given
-too much waits himself soon, and says so.
+Each worker with waiting requests announces how long the oldest has waited.  A worker that
+has connections compares that with its own requests.  No connection is held back meanwhile or
+demanded back, and nothing counts who gave how many: a worker that gave too many soon has
+waiting requests, and announces them.
 
-One connection at a time would be too slow for a worker that has none, and all of
-them at once would make the connections go to and fro: so what is owed is a part of
-what there is, by how much longer the other one has waited.
+One connection at a time would be too slow for a worker that has none, and all at once would
+make connections oscillate.  So the number is a fraction of the connections, by how much
+longer the other worker's requests have waited.
 
-A worker that was not given the processor for a moment has requests that have waited long,
-and no use for another connection, and one that has just read many answers has many free
-connections, and needs them all in the next moment.  So between two workers that both have
-connections counts what has lasted: the least that the oldest request has waited at any
-moment of the last L{LASTING} seconds (as CoDel, RFC 8289, tells a queue that stands from a
-burst), and whether any has waited in that time at all.
+A worker that was not scheduled for a moment has requests that have waited long, but needs no
+connection; and one that has just read many responses has many idle connections, but needs
+them at once.  So between two workers that both have connections, persistent waiting counts:
+the minimum of the oldest request's waiting time over the last L{LASTING} seconds (as CoDel,
+RFC 8289, tells a standing queue from a burst), and whether any request waited in that time.
 """
 
 from __future__ import annotations
@@ -26,47 +25,47 @@ from collections import deque
 from typing import Final
 
 TELL_EVERY: Final = 0.01
-"""Seconds between two messages of a worker whose requests wait."""
+"""Seconds between two announcements of a worker with waiting requests."""
 
 MARGIN: Final = 0.005
-"""Seconds that a request of another worker must have waited longer, at the least."""
+"""Seconds by which a request of another worker must have waited longer."""
 
 LASTING: Final = 0.05
-"""Seconds for which something has to have been so, between workers that both have connections."""
+"""Seconds over which waiting has to persist, between workers that both have connections."""
 
 _RATIO: Final = 1.25
-"""How many times as long, besides."""
+"""The factor by which it must have waited longer, in addition."""
 
 _SPARE: Final = 8
-"""Connections of which one has to be free, before any is given that nobody uses."""
+"""At least one in so many connections has to be idle before idle ones are moved."""
 
 _PART: Final = 4
-"""If another worker's requests wait for ever and ours do not, it is owed one in so many of what we have."""
+"""The largest part of the connections that is owed at once: one in so many."""
 
 
 class Standing:
-    """How long a worker's oldest request has waited in the last L{LASTING} seconds, at the least."""
+    """The minimum of the waiting time of a worker's oldest request over the last L{LASTING} seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
 
     def note(self, now: float, age: float) -> None:
         """
-        It has waited for so long.
+        Record a waiting time.
 
-        @param age: seconds; 0 if none waits.
+        @param age: seconds; 0 if no request waits.
         """
         samples = self._samples
-        # The last one before the time that counts says how it was when that began.
+        # The last sample before the window gives the value at its beginning.
         while len(samples) > 1 and samples[1][0] <= now - LASTING:
             samples.popleft()
         samples.append((now, age))
 
     def least(self, now: float) -> float:
         """
-        Say how long that was at the least.
+        Return the minimum.
 
-        @return: seconds; 0 if that is not known for so long yet.
+        @return: seconds; 0 if the samples don't cover the window yet.
         """
         if not self._samples or self._samples[0][0] > now - LASTING:
             return 0.0
@@ -75,38 +74,37 @@ class Standing:
 
 def may_spare(some: bool, rested: float) -> bool:
     """
-    Say whether what is free here may go to another worker, or is only so for a moment.
+    Say whether idle connections may move, or are idle only between two bursts.
 
-    Where requests come and go in bursts, what is free at one worker for a moment would
-    go to the other one, and come back in the next moment.
+    Otherwise connections would move back and forth with every burst.
 
-    @param some: whether that worker has connections of its own.
-    @param rested: seconds for which no request has been seen to wait here.
+    @param some: whether the other worker has connections of its own.
+    @param rested: seconds since a request last waited here.
     """
     return not some or rested > LASTING
 
 
 def is_pressing(age: float, some: bool, active: int) -> bool:
     """
-    Say whether to give at once what is free.
+    Say whether to move idle connections at once.
 
-    @param age: seconds that the oldest request of another worker has waited.
-    @param some: whether that worker has connections of its own.
-    @param active: how many requests are under way here.
+    @param age: seconds for which the oldest request of the other worker has waited.
+    @param some: whether the other worker has connections of its own.
+    @param active: requests under way here.
     """
     return not some or not active or age > MARGIN
 
 
 def to_give(free: int, waiting: int, connections: int) -> int:
     """
-    Say how many connections to give at once that nobody uses here.
+    Return how many idle connections to move at once.
 
-    None where hardly any are free: under load there always is one for a moment, and
-    it would go to and fro.
+    None if only few are idle: under load one always is for a moment, and it would move back
+    and forth.
 
-    @param free: how many there are.
-    @param waiting: how many requests of another worker wait.
-    @param connections: how many connections there are here, free or not.
+    @param free: idle connections here.
+    @param waiting: waiting requests of the other worker.
+    @param connections: all connections here, idle or not.
     """
     return min(waiting, (free + 1) // 2) if free * _SPARE > connections else 0
 

@@ -1,19 +1,18 @@
 """
-Hosts that can't come here: each turn with one of them is a stream through its worker.
+Use hosts of other workers whose connections can't move: through a stream to that worker.
 
-That is an agent's connection which carries many streams, and one on which HTTP/2
-has been spoken, which nobody else can go on with.  A stream to the worker that has
-it opens with a message, and what is meant for the host follows at once::
+These are connections with streams, and those on which HTTP/2 has been used, whose state is in
+their process.  A stream to the worker begins with a message, and data for the host follows at
+once::
 
     worker that asks                                  worker that has the connection
     {"turn": "0.c2b1.7"}, then bytes            -->   the agent's stream, byte for byte
     {"turn": ..., "protocol": "Http2"}, bytes   -->   requests of HTTP/2, which join its own
 
-A stream serves one request, if its protocol allows for that, so that none is there
-that the agent might close just as it is to be used.  As long as nothing has been
-passed on to the agent, the stream ends with the remark that it was not
-(L{reverseproxy.mux.stream.MuxStream.disown}), and what was wanted can be tried with
-another host, even if it is a POST.
+A stream serves one request, if its protocol allows that, so that no idle stream is left for
+the agent to close just as it is used again.  If the stream fails before data has been
+forwarded to the agent, its end says so (L{reverseproxy.mux.stream.MuxStream.disown}), and the
+request can be retried on another host, even a POST.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ log = Logger()
 
 
 class RelayStream(Handover):
-    """A stream that a sibling has opened, until it has said what for."""
+    """A stream that a sibling has opened, until its first message."""
 
     transport: Any
 
     def __init__(self, opened: Callable[[RelayStream, Message], object]) -> None:
         """
-        @param opened: takes the stream over, given its first message; for the
-            bytes behind it, see L{rest}.
+        @param opened: called with the stream and its first message; L{rest} has the
+            bytes behind it.
         """
         super().__init__()
         self._opened = opened
@@ -66,16 +65,16 @@ class RelayStream(Handover):
             self._opened(self, message)
 
     def rest(self) -> bytes:
-        """Take what has come behind the first message."""
+        """Return the bytes behind the first message."""
         return self._reader.rest()
 
     def refuse(self) -> None:
-        """End the stream, of which nothing was passed on."""
+        """End the stream, without having forwarded any data."""
         self.transport.disown()
 
 
 class _Turn(Handover):
-    """A stream, at the end that asks for it."""
+    """The requesting end of a stream."""
 
     def __init__(self, question: bytes, inner: IProtocol) -> None:
         super().__init__()
@@ -83,16 +82,16 @@ class _Turn(Handover):
         self._inner = inner
 
     def connectionMade(self) -> None:
-        """Say what it is for, and give it to who wants it."""
+        """Send the first message, and hand the stream to the protocol of the request."""
         self.transport.write(self._question)
         self.hand_over(self._inner)
 
 
 class RelayedHost(AgentHost):
     """
-    A host of a sibling that can't come here.
+    A host of a sibling whose connection can't move.
 
-    @ivar link: where the sibling is.
+    @ivar link: the link to the sibling.
     """
 
     __slots__ = ("_question", "link")
@@ -101,10 +100,10 @@ class RelayedHost(AgentHost):
         self, link: Link, facts: Message, on_gone: Callable[[Host, str], object], protocol: str = ""
     ) -> None:
         """
-        @param facts: what the sibling has announced.
-        @param on_gone: called once with this host and a reason, as soon as it
-            can take no further request.
-        @param protocol: the only one that can be spoken; empty for any.
+        @param facts: the announcement of the sibling.
+        @param on_gone: called once with this host and a reason, when it
+            takes no more requests.
+        @param protocol: the only protocol that it supports; empty for any.
         """
         super().__init__(on_gone, facts["address"], facts["hostname"], facts["weight"], facts["metadata"])
         self.link = link
@@ -116,19 +115,19 @@ class RelayedHost(AgentHost):
 
     @property
     def is_remote(self) -> bool:
-        """Another worker has it, for as long as it lives."""
+        """True: its connection stays at another worker."""
         return True
 
     @property
     def single_use(self) -> bool:
-        """Its stream goes through another worker, where it might be closed just as it is to be used again."""
+        """True, as an idle stream might be closed at the other worker just as it is used again."""
         return True
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Open a stream to it.
 
-        @return: fires at once; fails with L{HostGone} if the host, or its worker, is gone.
+        @return: fires at once; fails with L{HostGone} if the host or its worker is gone.
         """
         if self.closed or not self.link.session.usable:
             return fail(HostGone(f"{self.address} is gone"))
@@ -144,7 +143,7 @@ class RelayedHost(AgentHost):
         return opening.addCallback(lambda _: protocol)
 
     def usable(self) -> bool:
-        """Look whether another stream can be opened."""
+        """Say whether another stream can be opened."""
         return super().usable() and self.link.session.usable
 
     def close(self, reason: str) -> None:
@@ -155,20 +154,20 @@ class RelayedHost(AgentHost):
 
 
 class StreamRelay:
-    """Lets siblings have turns with this worker's hosts."""
+    """Connects streams of siblings to this worker's hosts."""
 
     def __init__(self, find: Callable[[str], Host | None], clock: IReactorTime) -> None:
         """
-        @param find: finds a host that is here, by its number.
+        @param find: returns a host of this worker by its number, or L{None}.
         """
         self._find = find
         self._clock = clock
 
     def opened(self, stream: RelayStream, message: Message) -> None:
         """
-        Take over a stream that asks for a turn.
+        Connect a stream to its host.
 
-        @raise WireError: if it makes no sense.
+        @raise WireError: if the message is invalid.
         """
         try:
             number, protocol = message["turn"], message.get("protocol", "")

@@ -1,4 +1,4 @@
-"""All workers replaced, one after the other, so that those that serve are never fewer than all but one."""
+"""Replace workers one after the other, so that at most one is missing at any time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Renewal:
     """
     Replaces workers in turn.
 
-    The next one is replaced once another one has taken the place of the one before.
+    The next one is replaced when the successor of the previous one is ready.
     """
 
     def __init__(self, replace: Callable[[int], bool]) -> None:
         """
-        @param replace: lets one worker finish, and starts another one in its place;
-            says whether that was possible.
+        @param replace: lets a worker finish, and starts its successor; returns false if
+            the worker is not ready.
         """
         self._replace = replace
         self._left: deque[int] = deque()
@@ -30,14 +30,14 @@ class Renewal:
 
     @property
     def under_way(self) -> bool:
-        """Whether there are any that wait for their turn, or have it."""
+        """Whether workers are being replaced, or are queued for it."""
         return bool(self._current or self._left)
 
     def add(self, numbers: Iterable[int]) -> list[int]:
         """
         Replace some workers.
 
-        @return: those that will be; those that wait for that already are not there twice.
+        @return: those that were not queued already.
         """
         wanted = [number for number in numbers if number not in self._left and number != self._current]
         self._left.extend(wanted)
@@ -46,7 +46,7 @@ class Renewal:
         return wanted
 
     def ready(self, number: int) -> None:
-        """A worker is ready to serve."""
+        """Replace the next one, if the successor of the present one is ready."""
         if number == self._current:
             self._next()
 
@@ -57,7 +57,7 @@ class Renewal:
             if self._replace(number):
                 self._current = number
             else:
-                # It is about to be started anew anyhow.
+                # It will be restarted anyway.
                 log.info("worker {number} is not ready, and so is not replaced", number=number)
         if before and not self._current:
             log.info("all workers that were to be replaced have been")

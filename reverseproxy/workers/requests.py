@@ -1,11 +1,10 @@
 """
-Requests of siblings for a host whose connection is in the midst of HTTP/2.
+Forward HTTP/2 requests of siblings to a host whose connection uses HTTP/2 already.
 
-Towards a sibling we are what an agent is towards a server: the sibling speaks
-HTTP/2 to us over a stream, and each of its requests goes on as one of the host's,
-in its turn among our own.  Nothing is decided about it here, nor added to it: that
-has been done.  A request that was not sent on is answered with a remark that says
-so (L{reverseproxy.wire.http.unsent}).
+To a sibling this worker is like an agent: the sibling sends HTTP/2 over a stream, and each
+request is forwarded on the host's connection, beside this worker's own.  Routes, filters and
+headers were applied by the sibling.  The response to a request that was not forwarded says so
+(L{reverseproxy.wire.http.unsent}).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
 
 PROTOCOL: Final = "Http2"
-"""What nobody else can go on with once it has been spoken."""
+"""The protocol whose state can't move to another process."""
 
 _NAME: Final = "workers"
 
@@ -43,7 +42,7 @@ _ROUTER: Final = {
         {
             "name": _NAME,
             "domains": ["*"],
-            # The worker that has the request has said how long it may take.
+            # The sibling applies the timeouts.
             "routers": [
                 {
                     "match": {"prefix": "/"},
@@ -70,12 +69,12 @@ _OPTIONS: Final = {
 
 
 def is_committed(host: Host) -> bool:
-    """Whether HTTP/2 has been spoken to a plain host, so that its connection has to stay."""
+    """Whether HTTP/2 has been used on a host without streams, so that its connection can't move."""
     return host.exclusive and (host.committed_protocol == PROTOCOL or PROTOCOL in host.pools)
 
 
 class _OneHost(NarrowedCluster):
-    """A cluster of which one host will do."""
+    """A view of a cluster with a single host."""
 
     def __init__(self, cluster: Cluster, host: Host) -> None:
         super().__init__(cluster)
@@ -98,7 +97,7 @@ class _OneHost(NarrowedCluster):
             return fail()
 
     def has_others(self, context: PickContext) -> bool:
-        """There are none."""
+        """False: there is a single host."""
         return False
 
 
@@ -111,7 +110,7 @@ def _cluster_of(host: Host) -> ICluster:
 
 @implementer(IService)
 class _Service:
-    """What a sibling is told of: that its request was not sent on says nothing of the agent's service."""
+    """Always healthy: a request that was not forwarded says nothing about the agent's service."""
 
     well = True
 
@@ -120,7 +119,7 @@ def serve_requests(host: Host, clock: IReactorTime) -> IProtocol:
     """
     Make the protocol of a stream over which a sibling sends requests.
 
-    @param host: where they go; one that L{is_committed}.
+    @param host: their destination; L{is_committed} has to be true for it.
     """
     settings = HttpSettings(
         listener=_NAME,
@@ -136,7 +135,7 @@ def serve_requests(host: Host, clock: IReactorTime) -> IProtocol:
 
 
 class _Made:
-    """What is made of the configuration above, once."""
+    """Models of the configuration above, made once."""
 
     router: Router | None = None
     options: Http2Options | None = None

@@ -1,4 +1,4 @@
-"""What a worker has to do with routes that agents bring: see L{reverseproxy.workers.route_desk}."""
+"""A worker's part in routes that agents bring; see L{reverseproxy.workers.route_desk}."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 log = Logger()
 
 DESK_TIMEOUT: Final = 12.0
-"""Seconds that the supervisor has to decide."""
+"""Seconds for the supervisor's decision."""
 
 
 class RouteClerk:
     """
-    Asks for claims, and makes what is needed for those of all workers.
+    Asks the supervisor for claims, and makes the routes of all granted ones.
 
     See L{IRouteArbiter<reverseproxy.tunnel.server.agent_routes.IRouteArbiter>}.
 
@@ -47,10 +47,10 @@ class RouteClerk:
         reactor: Any,
     ) -> None:
         """
-        @param send: tells the supervisor something.
-        @param number: this worker's, from 0.
-        @param workers: how many there are.
-        @param handover: where sockets come from.
+        @param send: sends the supervisor a message.
+        @param number: this worker's number, from 0.
+        @param workers: how many workers there are.
+        @param handover: carries sockets from the supervisor.
         """
         self.servers: Mapping[str, TunnelServer] = {}
         self._send = send
@@ -101,19 +101,19 @@ class RouteClerk:
 
     def _routes_of(self, listener: str) -> AgentRoutes:
         """
-        The routes of a listener.
+        Return the routes of a listener.
 
-        @raise KeyError: if there are none here.
+        @raise KeyError: if the listener has none.
         """
         server = self.servers.get(listener)
         if server is None or server.routes is None:
             raise KeyError(listener)
         return server.routes
 
-    # what the supervisor says
+    # messages of the supervisor
 
     def received(self, message: Message) -> None:
-        """Do what it says."""
+        """Handle a message."""
         match message["do"]:
             case "claimed":
                 self.claimed(message)
@@ -123,14 +123,14 @@ class RouteClerk:
                 self.take_away(message)
 
     def claimed(self, message: Message) -> None:
-        """It has decided."""
+        """Deliver a decision."""
         answer = self._asked.pop(message["number"], None)
         if answer is not None:
             problem = message.get("problem", "")
             answer.callback(Denied(Status(message["status"]), problem) if problem else None)
 
     def bring(self, message: Message) -> None:
-        """Make what a claim needs."""
+        """Make the routes of a claim, and report whether that worked."""
         denied = self._bring(message)
         answer: dict[str, Any] = {"is": "brought", "serial": message["serial"]}
         if denied is not None:
@@ -170,7 +170,7 @@ class RouteClerk:
         return denied
 
     def take_away(self, message: Message) -> None:
-        """A claim has ended, or could not be made by all."""
+        """Remove the routes of a claim that has ended, or that another worker could not make."""
         self._ports.pop(message["serial"], None)
         server = self.servers.get(message["listener"])
         if server is not None and server.routes is not None:
@@ -183,6 +183,6 @@ class RouteClerk:
             port.watch(numbers)
 
     def stop_accepting(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         for port in self._ports.values():
             port.stopListening()

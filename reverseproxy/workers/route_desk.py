@@ -1,11 +1,11 @@
 """
-Routes that agents bring, where several workers serve: the supervisor decides, one claim after the other.
+Decide on routes that agents bring, for all workers: the supervisor's part, one claim at a time.
 
-A worker that would grant a claim asks.  If there is none of that cluster yet, all workers
-make what it needs, and only when the last of them has done so is the agent accepted,
-so that no client ever meets a worker that does not know.  If one of them can't, as somebody
-else was first, all of them take it away again.  Ports are bound here, where they stay
-bound whatever happens to a worker.
+A worker that would grant a claim asks the supervisor.  If the cluster has no claim yet, all
+workers make its routes, and the agent is accepted when the last of them has done so: no
+client ever meets a worker without the routes.  If one worker can't make them, as they are
+taken, all of them remove them again.  The supervisor binds the ports, so that they outlive
+workers.
 
     worker                                supervisor
     {"is": "claim", "number": 7, ...}
@@ -15,10 +15,10 @@ bound whatever happens to a worker.
     {"is": "held", "serial": 3, "change": 1, "grace": 30.0}
                                           {"do": "take_away", "serial": 3, ...}  to all of them
 
-A worker that is started anew is told of all claims before it accepts anything.
+A restarted worker gets all claims before it accepts connections.
 
-In a fleet, the first worker is asked before anything is made, and claims end when it says
-so; see L{reverseproxy.workers.fleet_routes}.
+In a fleet, the first worker decides first, and also when claims end; see
+L{reverseproxy.workers.fleet_routes}.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from reverseproxy.workers.messages import Message
 log = Logger()
 
 TURN_TIMEOUT: Final = 8.0
-"""Seconds that workers have to make what a claim needs; one that hangs is killed before that."""
+"""Seconds that workers have to make the routes of a claim; a hanging worker is killed before that."""
 
 SHORTEST_GRACE: Final = 1.0
-"""Seconds that a claim stays at the least, as a connection may be on its way from one worker to another."""
+"""The least seconds that a claim outlives its last connection, which may be moving between workers."""
 
 MOST_WAITING: Final = 10_000
-"""Claims that may wait for their turn."""
+"""Claims that may be queued."""
 
 
 class IWorkerSlot(Protocol):
     """
-    A worker's place.
+    The slot of a worker.
 
     @ivar number: from 0.
-    @ivar control: the channel to it, another one for each process.
+    @ivar control: the channel to the worker; a new one for each process.
     @ivar handover: carries sockets to it.
     """
 
@@ -74,20 +74,21 @@ class IWorkerSlot(Protocol):
         """Whether it accepts connections."""
 
     def send(self, message: Message) -> None:
-        """Tell it something."""
+        """Send the worker a message."""
 
 
 @dataclass(eq=False, slots=True)
 class _Brought:
     """
-    A claim that all workers have, or are about to.
+    A claim that all workers have, or are about to have.
 
-    @ivar facts: what workers have to know of it.
-    @ivar sockets: those of its port, one for each worker; empty without a port.
-    @ivar grace: seconds that it stays without a connection.
-    @ivar told: the workers that have been told of it.
+    @ivar serial: its number.
+    @ivar facts: its data, for messages to workers.
+    @ivar sockets: the sockets of its port, one for each worker; empty without a port.
+    @ivar grace: seconds that it outlives its last connection.
+    @ivar told: the numbers of workers that have got it.
     @ivar holders: how many connections hold it, by worker.
-    @ivar ending: when it ends, while there is none.
+    @ivar ending: the timer of its end, while no connection holds it.
     """
 
     serial: int
@@ -105,11 +106,11 @@ class _Brought:
 
     @property
     def shortest_grace(self) -> float:
-        """Seconds that it stays without a connection, or so that one may move from worker to worker."""
+        """Seconds that it outlives its last connection; long enough for one to move between workers."""
         return max(self.grace, SHORTEST_GRACE)
 
     def close(self) -> None:
-        """Nothing more comes of it."""
+        """Close its sockets, and cancel its timer."""
         _cancel(self.ending)
         self.ending = None
         for each in self.sockets:
@@ -120,17 +121,19 @@ class _Brought:
 @dataclass(eq=False, slots=True)
 class _Turn:
     """
-    What is being decided.
+    The claim that is being decided.
 
-    @ivar place: who has asked.
-    @ivar control: its channel then.
-    @ivar number: of the question.
-    @ivar waiting: the workers that have not said yet whether they can.
-    @ivar problem: what was said against it first, with a status.
+    @ivar place: the worker that has asked.
+    @ivar control: its channel at that time.
+    @ivar number: the number of its question.
+    @ivar brought: the claim.
     @ivar message: the question.
-    @ivar asking: whether the fleet is asked first; nothing has been made then.
+    @ivar asking: whether the fleet is being asked; no route has been made then.
     @ivar granted: whether the fleet has granted it.
-    @ivar awaited: whether whoever has asked waits for an answer.
+    @ivar awaited: whether the asking worker waits for an answer.
+    @ivar waiting: the numbers of workers that have not answered.
+    @ivar problem: the first status and reason against it.
+    @ivar timer: the deadline.
     """
 
     place: IWorkerSlot
@@ -147,11 +150,11 @@ class _Turn:
 
 
 class RouteDesk:
-    """Decides about claims, and keeps those that there are."""
+    """Decides on claims, and keeps the granted ones."""
 
     def __init__(self, places: Sequence[IWorkerSlot], clock: IReactorTime, fleet: bool = False) -> None:
         """
-        @param places: those of all workers.
+        @param places: the slots of all workers.
         @param fleet: whether the server belongs to a fleet.
         """
         self._fleet = FleetRoutes(places, fleet)
@@ -168,7 +171,7 @@ class RouteDesk:
         return len(self._claims)
 
     def bequeath(self) -> Iterator[ListenerSockets]:
-        """Give the sockets to the process that takes the place of this one."""
+        """Return duplicates of the sockets for the process that takes over."""
         for brought in self._claims.values():
             if brought.sockets:
                 name = name_of_port(brought.facts["port"])
@@ -178,14 +181,14 @@ class RouteDesk:
 
     @property
     def claims(self) -> list[dict[str, Any]]:
-        """What L{inherit} takes in the process that takes the place of this one."""
+        """The claims, for L{inherit} in the process that takes over."""
         return [{**brought.facts, "grace": brought.grace} for brought in self._claims.values()]
 
     def inherit(self, claims: Iterable[Mapping[str, Any]]) -> None:
         """
-        Have what the process before this one had, for as long as agents may take to come back.
+        Restore the claims of the process that this one takes over, until agents reconnect.
 
-        No worker may have been started: each is told of it before it accepts anything.
+        Call it before any worker is started, so that each gets them before it accepts connections.
         """
         for claim in claims:
             facts = {name: claim[name] for name in ("listener", "cluster", "owner", "shown", "domains")}
@@ -206,7 +209,7 @@ class RouteDesk:
             self._look(brought)
 
     def stop(self) -> None:
-        """Decide nothing more, and listen no more."""
+        """Drop all claims, and close their sockets."""
         self._stopped = True
         turn, self._turn = self._turn, None
         if turn is not None:
@@ -218,10 +221,10 @@ class RouteDesk:
         self._claims.clear()
         self._by_serial.clear()
 
-    # what workers say
+    # messages of workers
 
     def received(self, place: IWorkerSlot, message: Message) -> None:
-        """Take a message of a worker's."""
+        """Handle a message of a worker."""
         match message["is"]:
             case "claim":
                 self.claim(place, message)
@@ -238,7 +241,7 @@ class RouteDesk:
                 self._fleet_takes_away((message["listener"], message["cluster"]))
 
     def _decided(self, message: Message) -> None:
-        """The fleet grants a claim, or not."""
+        """Handle the fleet's decision on a claim."""
         turn = self._turn
         problem = message.get("problem", "")
         if turn is None or not turn.asking or turn.brought.serial != message["serial"]:
@@ -260,15 +263,15 @@ class RouteDesk:
             self._finish(turn)
 
     def _granted_late(self, message: Message) -> None:
-        """The fleet grants what nobody waits for any more."""
+        """Handle a grant of the fleet that is too late."""
         brought = self._claims.get((message["listener"], message["cluster"]))
         if brought is None:
             self._fleet.withdraw(message["cluster"], message["serial"])
         else:
-            self._count(brought)  # all workers have it all the same, as it was brought to another server
+            self._count(brought)  # all workers have it meanwhile, as it was brought to another server
 
     def _fleet_takes_away(self, key: tuple[str, str]) -> None:
-        """Nobody has a claim any more: take it away, or don't go on with it."""
+        """Remove a claim that no agent holds any more, or cancel its decision."""
         brought = self._claims.get(key)
         if brought is not None:
             self._expire(brought)
@@ -284,7 +287,7 @@ class RouteDesk:
             self._finish(turn)
 
     def claim(self, place: IWorkerSlot, message: Message) -> None:
-        """A worker would grant a claim."""
+        """Queue a claim that a worker would grant."""
         if self._stopped or len(self._waiting) >= MOST_WAITING:
             problem = "the server stops" if self._stopped else "too many agents bring routes at once"
             self._answer(place, message, (Status.ROUTE_TAKEN.value, problem))
@@ -293,7 +296,7 @@ class RouteDesk:
         self._next()
 
     def brought(self, place: IWorkerSlot, message: Message) -> None:
-        """A worker has made what a claim needs, or could not."""
+        """Record whether a worker has made the routes of a claim."""
         problem = message.get("problem", "")
         turn = self._turn
         if turn is None or message["serial"] != turn.brought.serial:
@@ -309,7 +312,7 @@ class RouteDesk:
         self._done(turn, place.number)
 
     def held(self, place: IWorkerSlot, message: Message) -> None:
-        """A worker has one connection more, or less, that holds a claim."""
+        """Record that a worker has one connection more or less that holds a claim."""
         brought = self._by_serial.get(message["serial"])
         if brought is None:
             return
@@ -319,23 +322,23 @@ class RouteDesk:
             self._count(brought)
         self._look(brought)
 
-    # workers that come and go
+    # workers that start and end
 
     def started(self, place: IWorkerSlot) -> None:
-        """A worker has been started: the first one has to know what there is before it tells the fleet."""
+        """Send the first worker all claims when it starts, before it reports to the fleet."""
         if place.number == 0:
             self._fleet.adopt(
                 (each.facts, each.holders.total(), each.shortest_grace) for each in self._claims.values()
             )
 
     def ready(self, place: IWorkerSlot) -> None:
-        """A worker that is new is about to accept connections: tell it what there is."""
+        """Send a worker all claims that it does not have, before it accepts connections."""
         for brought in self._claims.values():
             if place.number not in brought.told:
                 self._tell(place, brought, again=True)
 
     def gone(self, place: IWorkerSlot) -> None:
-        """A worker has ended, with its connections."""
+        """Forget the connections of a worker that has ended."""
         for brought in list(self._claims.values()):
             brought.told.discard(place.number)
             del brought.holders[place.number]
@@ -365,7 +368,7 @@ class RouteDesk:
     def _begin(self, place: IWorkerSlot, message: Message) -> None:
         number = message["number"]
         if (message["listener"], message["cluster"]) in self._claims:
-            self._answer(place, message, None)  # it knows it by now, and judges by that
+            self._answer(place, message, None)  # the worker knows the claim meanwhile, and judges itself
             return
         facts = {name: message[name] for name in ("listener", "cluster", "owner", "shown", "domains")} | {
             "port": None,
@@ -374,7 +377,7 @@ class RouteDesk:
         }
         brought = _Brought(next(self._serials), facts, message["grace"])
         turn = self._turn = _Turn(place, place.control, number, brought, message)
-        self._by_serial[brought.serial] = brought  # as some may hold it before all have it
+        self._by_serial[brought.serial] = brought  # connections may hold it before all workers have it
         turn.timer = self._clock.callLater(TURN_TIMEOUT, self._late, turn)
         if not self._fleet.wanted or message["is"] == "fleet_bring":
             self._make(turn, message["ports"])
@@ -385,7 +388,7 @@ class RouteDesk:
             turn.asking = True
 
     def _make(self, turn: _Turn, ports: Sequence[tuple[int, str]]) -> None:
-        """Let all workers make what a claim needs."""
+        """Let all workers make the routes of a claim."""
         brought = turn.brought
         try:
             self._open(brought, ports)
@@ -402,9 +405,9 @@ class RouteDesk:
 
     def _open(self, brought: _Brought, ports: Sequence[tuple[int, str]]) -> None:
         """
-        Bind the first port that can be had.
+        Bind the first port that is available.
 
-        @raise ListenerFailed: if there is none.
+        @raise ListenerFailed: if none is.
         """
         problem: ListenerFailed | None = None
         for port, address in ports:
@@ -459,7 +462,7 @@ class RouteDesk:
         self._finish(turn)
 
     def _finish(self, turn: _Turn) -> None:
-        """All have answered, or will not."""
+        """Finish the decision: accept the claim, or remove it."""
         self._turn = None
         _cancel(turn.timer)
         brought = turn.brought
@@ -504,7 +507,7 @@ class RouteDesk:
         self._fleet.count(brought.facts, brought.holders.total(), brought.shortest_grace)
 
     def _look(self, brought: _Brought) -> None:
-        """See whether anybody holds a claim that all have."""
+        """Start or cancel the timer of a claim's end."""
         if self._claims.get(brought.key) is not brought or self._fleet.wanted:
             return  # in a fleet, others may hold it: the first worker says when it ends
         if brought.holders.total() > 0:

@@ -1,12 +1,12 @@
 """
-Connections of the same agent: one that is here stands for those that other workers have.
+Prefer this worker's own connection to an agent over those of other workers.
 
-Our own agents hold a connection to each worker (L{reverseproxy.workers.spreading}), over
-which streams begin.  A request takes the one of its own worker, and no way through another
-one.  So each worker has every agent once, whatever the number of workers, and weights mean
-what they mean with one process.
+Agents of this project keep a connection with streams to each worker
+(L{reverseproxy.workers.spreading}).  A request uses the connection of its own worker, without
+a detour through another one.  So each worker counts every agent once, and weights mean the
+same as with one process.
 
-Where all workers have to agree on a certain host, such as by a hash, none is passed over.
+If all workers have to agree on one host, as with a hash, none is skipped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _Key = tuple[str, str, str, str, str]
 
 def _key_of(entry: Entry) -> _Key | None:
     """
-    Say whose connection it is, as far as others can't pretend to be that agent.
+    Return a key of the agent that has brought a connection, which no other agent can forge.
 
-    An agent's id is in no log and is sent to its servers only, which see to it that nobody
-    gets it from them; whatever is proved has to be the same besides.
+    An agent's id is secret between the agent and its servers; the proved identity has to be the
+    same as well.
 
-    @return: L{None} if it is nobody's that is known, or serves one request at a time.
+    @return: L{None} if the agent has no id, or the connection serves one request at a time.
     """
     host = entry.host
     identity = host.identity
@@ -43,7 +43,7 @@ def _key_of(entry: Entry) -> _Key | None:
 
 
 class _Agent:
-    """The hosts that are one agent's: at this worker, and at others."""
+    """The hosts of one agent: at this worker, and at others."""
 
     def __init__(self) -> None:
         self.here: set[Entry] = set()
@@ -58,7 +58,7 @@ class SameAgent:
         self._keys: dict[Entry, _Key] = {}
 
     def add(self, entry: Entry) -> None:
-        """A worker has a host; to be called again when HTTP/2 has been spoken to it."""
+        """Add a host of some worker; call it again when the host is committed to HTTP/2."""
         key = _key_of(entry)
         if key is None or entry in self._keys:
             return
@@ -76,7 +76,7 @@ class SameAgent:
                 cluster.reserve(each.host)
 
     def drop(self, entry: Entry) -> None:
-        """A host is gone."""
+        """Remove a host."""
         key = self._keys.pop(entry, None)
         if key is None:
             return
@@ -91,7 +91,7 @@ class SameAgent:
             self._agents.pop(key, None)
 
     def settle(self, cluster: Cluster) -> None:
-        """The load balancer decides on certain hosts now: pass over none."""
+        """Skip no host any more, as the load balancer now decides on certain hosts."""
         for entry in list(self._keys):
             if entry.cluster is cluster and entry.host.is_remote:
                 cluster.unreserve(entry.host)

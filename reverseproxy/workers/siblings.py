@@ -1,4 +1,4 @@
-"""What workers do for each other: every one can use the hosts of all of them."""
+"""The cooperation of workers: each of them can use the hosts of all."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Siblings:
     """
     The other workers, as one worker sees them.
 
-    @ivar links: the connections to them.
-    @ivar directory: who has which host.
-    @ivar wanting: lets them hear what this worker's requests wait for.
-    @ivar mover: decides which connections go to them.
-    @ivar giver: gives connections away.
-    @ivar taker: takes connections, and asks for certain ones.
-    @ivar relays: connections over TLS that others have.
-    @ivar spreader: passes on connections that agents have just dialled.
+    @ivar links: the links to them.
+    @ivar directory: the hosts of all workers.
+    @ivar wanting: announces the waiting requests of this worker.
+    @ivar mover: decides which connections move to siblings.
+    @ivar giver: moves connections to siblings.
+    @ivar taker: receives connections, and requests certain ones.
+    @ivar relays: TLS connections of this worker that siblings use.
+    @ivar spreader: distributes new connections of agents.
     @ivar servers: this worker's tunnel servers, by listener.
     @ivar evict: lets siblings close connections; see C{Evictions.evict}.
     """
@@ -81,9 +81,9 @@ class Siblings:
 
     def serve(self, servers: Mapping[str, TunnelServer], listeners: Mapping[str, Listener]) -> None:
         """
-        Do this for certain tunnel servers of this worker, and for no others.
+        Set the tunnel servers of this worker.
 
-        @param listeners: theirs, by the same names.
+        @param listeners: their listeners, by the same names.
         """
         self.servers.clear()
         self.servers.update(servers)
@@ -92,7 +92,7 @@ class Siblings:
         self.spreader.serve(listeners)
 
     def share(self, cluster: Cluster) -> None:
-        """Let the siblings use what a cluster has, and the other way round."""
+        """Share the hosts of a cluster with the siblings."""
         self.directory.share(cluster)
         self.giver.share(cluster)
         self.wanting.share(cluster)
@@ -102,19 +102,19 @@ class Siblings:
         self.links.start(directory, listening)
 
     def stop(self) -> None:
-        """Have nothing more to do with them."""
+        """End all cooperation."""
         self.wanting.stop()
         self.taker.stop()
         self.links.stop()
         self.directory.evictions.stop()
 
     def drain(self) -> None:
-        """This worker is about to end, and others are not: give them what they can use."""
+        """Move connections to the siblings, as this worker ends and they don't."""
         self.directory.tell({"drain": True})
         self.mover.drain()
 
     def withdraw(self) -> None:
-        """Let siblings begin nothing more with this worker's hosts."""
+        """Let siblings send no more requests to this worker's hosts."""
         for entry in list(self.directory.entries.values()):
             if self.directory.is_here(entry):
                 self.directory.withdraw(entry)
@@ -151,7 +151,7 @@ class Siblings:
         self.directory.went(link, reason)
 
     def _dropped(self, host: Host) -> None:
-        """A host is gone: nobody gives it away, nor waits for it."""
+        """Cancel moves and requests of a host that is gone."""
         self.giver.dropped(host)
         self.taker.dropped(host)
 

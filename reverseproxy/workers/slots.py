@@ -1,4 +1,4 @@
-"""The places of workers: who has one at present, how far he is, and what is told to him."""
+"""Slots of workers: the present process of each, its state, and the channel to it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from reverseproxy.workers.control import Control
 from reverseproxy.workers.messages import Message
 
 FIRST_PAUSE: Final = 0.1
-"""Seconds before a worker is started again, which double each time it ends soon again."""
+"""Seconds before the first restart of a worker; they double with each early end in a row."""
 
 LONGEST_PAUSE: Final = 30.0
-"""The most that they come to."""
+"""Seconds before a restart at the most."""
 
 STABLE: Final = 60.0
-"""Seconds after which a worker that ends has not ended soon."""
+"""Seconds of running after which an end does not count as early."""
 
 
 class WorkerState(Enum):
     """
-    How far a worker is.
+    The state of a worker.
 
-    @cvar AWAY: it does not run; it will be started again, unless all are to end.
+    @cvar AWAY: it does not run; it will be restarted, unless all workers stop.
     @cvar STARTING: it runs, and is not ready yet.
     @cvar READY: it accepts connections.
-    @cvar LEAVING: it finishes what is under way, and then ends.
-    @cvar DRAINED: it has finished that, and waits for the others to do so.
+    @cvar LEAVING: it finishes its requests, and then ends.
+    @cvar DRAINED: it has finished its requests, and waits for the other workers.
     """
 
     AWAY = "away"
@@ -48,19 +48,19 @@ class WorkerState(Enum):
 
 class Slot:
     """
-    A worker's place, whoever has it at present.
+    The slot of a worker, for one process after the other.
 
     @ivar number: from 0.
-    @ivar state: how far the worker is.
-    @ivar control: the channel to the worker.
-    @ivar process: its process, while that runs.
-    @ivar pid: the number of that process, or of the last one.
-    @ivar failures: how often it has ended soon, in a row.
-    @ivar restarts: how often it was started anew.
-    @ivar started: when it was started the last time.
-    @ivar restart: starts it again.
+    @ivar state: the state of the worker.
+    @ivar control: the channel to the worker; L{None} if it does not run.
+    @ivar process: its process; L{None} if it does not run.
+    @ivar pid: the process id, also of the last process.
+    @ivar failures: how many early ends there were in a row.
+    @ivar restarts: how often it was restarted.
+    @ivar started: when it was last started, in seconds of the reactor's clock.
+    @ivar restart: the timer of the next restart.
     @ivar handover: carries configurations and sockets to it.
-    @ivar loaded: the configuration that it has been started with, or has been told to go on with.
+    @ivar loaded: the configuration that it uses, or was told to use.
     """
 
     def __init__(self, number: int) -> None:
@@ -78,7 +78,7 @@ class Slot:
 
     @property
     def name(self) -> int:
-        """Its number for people, who begin with 1."""
+        """Its number for people, from 1."""
         return self.number + 1
 
     @property
@@ -88,33 +88,33 @@ class Slot:
 
     @property
     def answers(self) -> bool:
-        """Whether the worker can be asked something, as it can while it has nothing to do any more."""
+        """Whether the worker answers questions."""
         return self.state in (WorkerState.READY, WorkerState.DRAINED)
 
     @property
     def needs_others(self) -> bool:
-        """Whether the worker may still need agents of others for what is under way."""
+        """Whether requests of the worker may still need agents of other workers."""
         return self.process is not None and self.state is not WorkerState.DRAINED
 
     def close_handover(self) -> None:
-        """Hand nothing over any more."""
+        """Close the socket for configurations and sockets."""
         handover, self.handover = self.handover, None
         if handover is not None:
             handover.close()
 
     def send(self, message: Message) -> None:
-        """Tell the worker something, if there is one."""
+        """Send the worker a message, if it runs."""
         if self.control is not None:
             self.control.send(message)
 
     def begin(self, now: float) -> None:
-        """A worker is about to be started here."""
+        """Record the start of a worker."""
         self.restart = None
         self.started = now
         self.state = WorkerState.STARTING
 
     def end(self, now: float) -> None:
-        """The worker has ended."""
+        """Record the end of the worker."""
         if self.control is not None:
             self.control.mute()
         self.process = self.control = None
@@ -125,24 +125,24 @@ class Slot:
 
     @property
     def pause(self) -> float:
-        """Seconds before it is to be started again."""
+        """Seconds before the next restart."""
         return float(min(FIRST_PAUSE * 2 ** min(max(self.failures - 1, 0), 30), LONGEST_PAUSE))
 
     def start_never(self) -> None:
-        """Start no worker here any more."""
+        """Cancel the next restart."""
         if self.restart is not None:
             self.restart.cancel()
             self.restart = None
 
     def kill(self) -> None:
-        """End the worker by force, if there is one."""
+        """Kill the worker, if it runs."""
         if self.process is not None:
             with suppress(ProcessExitedAlready):
                 self.process.signalProcess("KILL")
 
 
 def how_ended(reason: Failure) -> str:
-    """Say how a process has ended; empty for a good end."""
+    """Describe how a process has ended, for the log; empty for status 0."""
     number = getattr(reason.value, "signal", None)
     if number is not None:
         with suppress(ValueError):

@@ -1,20 +1,20 @@
 """
-Which worker serves a connection that an agent dials.
+Distribute new connections of agents over the workers.
 
-The kernel shares connections out by chance, so that of four connections of one agent
-two may well get to the same worker, and none to another one, whose requests then have
-to go through their siblings.  So a connection from an address that has more connections
-here than at another worker is passed on, as it has been accepted: before its first byte,
-and so before TLS, which could not move any more.
+The kernel distributes connections at random, so that two of an agent's four connections may
+get to the same worker, and none to another one, whose requests then need a detour through
+its siblings.  So a worker passes a new connection on, if its address has more connections
+here than at another worker: before its first byte, and so before TLS, which could not move
+any more.
 
     {"accepted": listener, "from": ["192.0.2.7", 51234]} + descriptor
 
-Agents of ours hear how many workers there are, and dial one connection after the other
-until they have as many; each of them gets to a worker that has none.  Others get what
-they have always got, more evenly.
+Agents of this project know the number of workers, and dial until they have as many
+connections; each of them gets to a worker that has none.  Connections of other agents are
+distributed more evenly.
 
-What has been passed on and has not joined yet is counted for some seconds, as connections
-that are dialled at one moment all seem to be the first.
+Connections that have not joined yet count for some seconds, so that several which are dialled
+at the same moment go to different workers.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ if TYPE_CHECKING:
 log = Logger()
 
 UNDER_WAY: Final = 5.0
-"""Seconds for which a connection counts that has been accepted and is no host yet."""
+"""Seconds for which an accepted connection counts before it has joined."""
 
 MOST_UNDER_WAY: Final = 4096
-"""How many of these are counted; the oldest make room."""
+"""How many of these are counted; with more, the oldest are forgotten."""
 
 
 class _PassedOn(Protocol):
-    """A connection that is another worker's."""
+    """Sends a new connection to another worker."""
 
     def __init__(self, link: Link, message: Message) -> None:
         self._link = link
         self._message = message
 
     def connectionMade(self) -> None:
-        """Give it away."""
+        """Send it."""
         transport: Any = self.transport
         handle = take_out(transport)
         if handle is None:
@@ -87,7 +87,7 @@ class Spreader:
         directory.on_add = self.joined
 
     def serve(self, listeners: Mapping[str, Listener]) -> None:
-        """Spread the connections of certain listeners, and of no others."""
+        """Set the listeners whose connections are distributed."""
         for listener in self.listeners.values():
             listener.elsewhere = None
         self.listeners = dict(listeners)
@@ -96,10 +96,10 @@ class Spreader:
 
     def elsewhere(self, listener: str, address: IAddress | None) -> Protocol | None:
         """
-        Decide about a connection that has been accepted here.
+        Decide which worker serves a connection that this worker has accepted.
 
-        @param address: where it comes from.
-        @return: what passes it on; L{None} if it stays.
+        @param address: the peer's.
+        @return: a protocol that passes it on; L{None} if it stays.
         """
         ip = getattr(address, "host", None)
         if ip is None:
@@ -113,9 +113,9 @@ class Spreader:
 
     def accepted(self, link: Link, message: Message, handle: Any) -> None:
         """
-        A sibling has accepted a connection that is ours.
+        Serve a connection that a sibling has accepted.
 
-        @param handle: L{None} if this process can't have one more: whoever has dialled it dials again.
+        @param handle: its socket; L{None} if this process has no descriptor left: the agent dials again.
         """
         if handle is None:
             return
@@ -141,7 +141,7 @@ class Spreader:
             )
 
     def joined(self, entry: Entry) -> None:
-        """A connection has become a host, here or at a sibling, and counts as that."""
+        """Count a connection as a host from now on, at this worker or at a sibling."""
         key = host_of(entry.host.address), entry.at
         if self._counts[key] > self._settled[key]:
             self._settled[key] += 1
@@ -161,7 +161,7 @@ class Spreader:
         return self._directory.count_from(ip, number) + self._counts[key] - self._settled[key]
 
     def _note(self, ip: str, number: int) -> None:
-        """Count a connection for some time, and those no more that were noted long ago."""
+        """Count a new connection for some time, and forget expired ones."""
         now = self._clock.seconds()
         under_way = self._under_way
         while under_way and (under_way[0][0] <= now or len(under_way) >= MOST_UNDER_WAY):

@@ -1,4 +1,4 @@
-"""Starts the processes of workers, and gives them what they need."""
+"""Start the processes of workers, with their sockets and their setup."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reverseproxy.workers.slots import Slot
 
 
 class _Process(ProcessProtocol):
-    """Tells of the end of a worker's process."""
+    """Reports the end of a worker's process."""
 
     def __init__(self, ended: Callable[[Failure], object]) -> None:
         self._ended = ended
@@ -38,10 +38,10 @@ class Starter:
     """
     Starts workers.
 
-    @ivar received: called with a place and a message of its worker.
-    @ivar ended: called with a place whose worker has ended, and how.
-    @ivar directory: where the sockets are by which workers reach one another; empty as
-        long as there are none.
+    @ivar received: called with a slot and a message of its worker.
+    @ivar ended: called with a slot whose worker has ended, and the reason.
+    @ivar directory: the directory of the sockets between workers; empty before
+        L{make_directory}.
     """
 
     received: Callable[[Slot, Message], object] = staticmethod(lambda slot, message: None)
@@ -56,11 +56,11 @@ class Starter:
         owner: tuple[int, int] | None,
     ) -> None:
         """
-        @param reactor: with processes.
-        @param command: what to run, with its arguments.
-        @param file: what to call the configuration in messages.
+        @param reactor: a reactor that can run processes.
+        @param command: the command of a worker, with its arguments.
+        @param file: the name of the configuration in messages.
         @param settings: see L{Setup}.
-        @param owner: the user and the group that workers will be, if that is somebody else.
+        @param owner: the user and the group of workers, if they differ from ours.
         """
         self.directory = ""
         self._reactor = reactor
@@ -71,7 +71,7 @@ class Starter:
         self._links: list[socket.socket] = []
 
     def make_directory(self, workers: int) -> None:
-        """Make the sockets by which workers reach one another, where nobody else does."""
+        """Make the sockets between workers, in a directory that only their user may enter."""
         self.directory = tempfile.mkdtemp(prefix="reverseproxy-")
         for number in range(workers):
             path = socket_path(self.directory, number)
@@ -86,7 +86,7 @@ class Starter:
             os.chown(self.directory, *self._owner)
 
     def clean_up(self) -> None:
-        """Remove what was made for all of them."""
+        """Close these sockets, and remove the directory."""
         for each in self._links:
             each.close()
         if self.directory:
@@ -100,11 +100,11 @@ class Starter:
         watch: Sequence[int],
     ) -> None:
         """
-        Run a worker.
+        Start a worker.
 
         @param listening: the sockets of listeners, by name.
-        @param watch: which of them it accepts from, by their numbers.
-        @raise OSError: if that can't be done.
+        @param watch: the numbers of the sockets that it accepts from.
+        @raise OSError: if it can't be started.
         """
         ours, theirs = socket.socketpair()
         slot.close_handover()

@@ -1,9 +1,8 @@
 """
-The process that runs the workers.
+The supervisor: the process that runs the workers.
 
-It binds all ports, so that these stay bound whatever happens to a worker;
-starts the workers, and starts one anew that ends without having been told to;
-and passes on what signals say.
+It binds all ports, so that they outlive workers; it starts the workers, restarts those that
+die, and forwards signals.
 """
 
 from __future__ import annotations
@@ -41,27 +40,27 @@ from reverseproxy.workers.vigil import Rounds
 log = Logger()
 
 START_ATTEMPTS: Final = 3
-"""How often a worker may fail in a row to start, while all are being started, before everything ends."""
+"""How often a worker may fail in a row at the first start, before the supervisor gives up."""
 
 ALONE: Final = 1.0
-"""Seconds in which the others finish what they have begun with the agents of a worker that stops alone."""
+"""Seconds for requests of other workers through the agents of a worker that stops alone."""
 
 RELOADING: Final = 60.0
-"""Seconds in which workers that were told to look for something new may be silent."""
+"""Seconds for which workers may not answer pings during a reload."""
 
 STOP_MARGIN: Final = 30.0
-"""Seconds that workers have to stop, beyond the times that the configuration gives them."""
+"""Seconds that workers have to stop, in addition to the configured times."""
 
 CUT_MARGIN: Final = 20.0
-"""Seconds that they have when they were asked a second time."""
+"""Seconds that they have after a second signal to stop."""
 
 
 class SupervisorPhase(Enum):
     """
-    How far a supervisor is, until it stops.
+    The phases of a supervisor before it stops.
 
     @cvar NEW: nothing is bound.
-    @cvar BEGUN: ports are bound, and workers started.
+    @cvar BEGUN: ports are bound, and workers are starting.
     @cvar SETTLED: all workers have been ready once.
     """
 
@@ -74,13 +73,12 @@ class Supervisor(Service):
     """
     Runs workers.
 
-    @ivar slots: their places.
-    @ivar admin: a service that answers for all of them, bound with their ports, and
-        stopped when they are; L{None} if there is none.
+    @ivar slots: the slots of the workers.
+    @ivar admin: the admin API for all workers; L{None} if there is none.
     @ivar on_settled: called once all workers have been ready.
-    @ivar holding: whether nothing is accepted before all workers are ready, as another
-        process does so meanwhile, which has the agents.
-    @ivar succeeded: whether another process has taken the place of this one.
+    @ivar holding: whether to accept nothing before all workers are ready, as the process that
+        this one takes over still serves.
+    @ivar succeeded: whether another process has taken over from this one.
     """
 
     on_settled: Callable[[], object] | None = None
@@ -101,14 +99,13 @@ class Supervisor(Service):
     ) -> None:
         """
         @param loaded: the configuration.
-        @param file: what to call it in messages.
-        @param workers: how many.
-        @param reactor: with processes; not one that has connections of its own.
-        @param command: what to run, with its arguments.
+        @param file: its name in messages.
+        @param workers: how many there are.
+        @param reactor: a reactor that can run processes, with Twisted's own transports.
+        @param command: the command of a worker, with its arguments.
         @param settings: see L{Setup}.
         @param give_up: called if workers can't be started.
-        @param owner: the user and the group that workers will be, if that is
-            somebody else.
+        @param owner: the user and the group of workers, if they differ from ours.
         """
         self.slots = [Slot(number) for number in range(workers)]
         self.loaded = loaded
@@ -129,15 +126,15 @@ class Supervisor(Service):
 
     @property
     def stopping(self) -> bool:
-        """Whether it has been told to stop."""
+        """Whether it is stopping."""
         return self._ending is not None
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[WorkerAnswer]]:
         """
-        Ask all workers; those that are not there, or not yet, are named as such.
+        Ask all workers a question; those that are not ready have a problem for an answer.
 
-        @param question: one that the workers' service knows how to answer.
-        @param arguments: what JSON has.
+        @param question: a question of L{Inspector<reverseproxy.admin.Inspector>}.
+        @param arguments: its arguments, as in JSON.
         @return: one answer for each worker, in their order; never fails.
         """
         there = [slot for slot in self.slots if slot.answers]
@@ -192,24 +189,24 @@ class Supervisor(Service):
         return self._bound.open(config)
 
     def bequeath(self) -> list[ListenerSockets]:
-        """Give the sockets that are listened on to the process that takes the place of this one."""
+        """Return duplicates of all listening sockets, for the process that takes over."""
         given = self._bound.bequeath(self.loaded.config.listening)
         given += self._desk.bequeath()
         admin = None if self.admin is None else self.admin.listener.bequeath()
         return given if admin is None else [*given, admin]
 
     def claims(self) -> list[dict[str, Any]]:
-        """Say which routes agents have brought, for the process that takes the place of this one."""
+        """Return the routes that agents have brought, for the process that takes over."""
         return self._desk.claims
 
     def succeed(self) -> None:
-        """Another process serves at the same addresses: agents dial it at once when this one stops."""
+        """Record that another process serves at the same addresses, so that agents dial it at once."""
         self.succeeded = self._bound.leave_files = True
         if self.admin is not None:
             self.admin.listener.leave_address()
 
     def _close(self) -> None:
-        """Listen no more."""
+        """Close all listening sockets."""
         self._desk.stop()
         self._bound.close()
 
@@ -217,12 +214,12 @@ class Supervisor(Service):
 
     def _start(self, slot: Slot) -> None:
         slot.begin(self._reactor.seconds())
-        # Where agents have brought routes, it has to know these first.
+        # If agents have brought routes, the worker has to know them before it accepts.
         watch = [] if len(self._desk) else self._watched_by(slot)
         try:
             self._starter.start(slot, self.loaded, self._bound.by_listener, watch)
         except OSError as error:
-            # Such as a limit of processes, or a user that may not run what we run.
+            # Such as a limit of processes, or a user without permission.
             slot.control = None
             slot.state = WorkerState.AWAY
             self._failed(slot, f"can't be run ({error})", False)
@@ -232,13 +229,13 @@ class Supervisor(Service):
             self._desk.started(slot)
 
     def _watched_by(self, slot: Slot) -> list[int]:
-        """Which sockets a worker accepts from: its own, and those of workers that are away."""
+        """Return the sockets that a worker accepts from: its own, and those of workers that don't run."""
         if self.holding:
             return []
         return [each.number for each in self.slots if each is slot or not each.ready]
 
     def _share_out(self) -> None:
-        """Tell workers which sockets to accept from, after one has come or gone."""
+        """Tell workers which sockets to accept from, after one has started or ended."""
         for slot in self.slots:
             slot.send({"do": "watch", "slots": self._watched_by(slot)})
 
@@ -253,7 +250,7 @@ class Supervisor(Service):
             slot.send({"do": "ping"})
 
     def _hangs(self, process: Hashable, seconds: float) -> None:
-        """A worker does not answer: when it is gone, everybody hears of it, and another one is started."""
+        """Kill a worker that does not answer; it is restarted like any that dies."""
         slot = self._slot_of(process)
         if slot is None:
             return
@@ -267,9 +264,9 @@ class Supervisor(Service):
 
     def replace(self, numbers: Iterable[int]) -> list[int]:
         """
-        Let workers finish what is under way, one after the other, and start others in their places.
+        Replace workers, one after the other: each finishes its requests, and a new one starts.
 
-        @param numbers: as people count them, from 1; those that there are not are ignored.
+        @param numbers: their numbers from 1; unknown ones are ignored.
         @return: those that will be replaced.
         """
         if self._ending is not None:
@@ -318,11 +315,11 @@ class Supervisor(Service):
                 slot.state = WorkerState.DRAINED
                 self._look_for_drained()
                 if self._ending is None:
-                    # If all are asked to stop at once, we may be the last to hear of it.
+                    # If all were signalled at once, the supervisor may be the last one.
                     self._reactor.callLater(ALONE, self._finish_alone, slot, slot.control)
 
     def _settle(self) -> None:
-        """See whether all workers have been ready once."""
+        """Enter the phase SETTLED, once all workers have been ready."""
         if self._phase is not SupervisorPhase.SETTLED and all(each.ready for each in self.slots):
             self._phase = SupervisorPhase.SETTLED
             self.holding = False
@@ -334,7 +331,7 @@ class Supervisor(Service):
             slot.send({"do": "finish"})
 
     def _look_for_drained(self) -> None:
-        """Let workers finish, once none of them needs the agents of another."""
+        """Let workers finish, once no worker needs the agents of another."""
         if self._ending is not None and not any(each.needs_others for each in self.slots):
             self._tell({"do": "finish"})
 
@@ -356,9 +353,9 @@ class Supervisor(Service):
 
     def _failed(self, slot: Slot, how: str, was_ready: bool) -> None:
         """
-        Start a worker again after a while, unless it seems that none can be started at all.
+        Restart a worker after a pause, or give up if workers can't be started at all.
 
-        @param how: it has ended; empty if it was told to.
+        @param how: how it has ended; empty if it was told to.
         """
         settled = self._phase is SupervisorPhase.SETTLED
         slot.failures += bool(how) or not settled
@@ -387,7 +384,7 @@ class Supervisor(Service):
             slot.send(message)
 
     def reload_certificates(self) -> None:
-        """Let workers look now whether certificates have changed."""
+        """Let workers reload changed certificates now."""
         self._rounds.excuse(RELOADING)
         self._tell({"do": "reload"})
 
@@ -406,13 +403,13 @@ class Supervisor(Service):
         self, loaded: Loaded, moved: Mapping[str, str], opened: Mapping[str, list[socket.socket]]
     ) -> Deferred[list[Problem]]:
         """
-        Let workers go on with the configuration that they are ready for.
+        Let workers use the prepared configuration.
 
-        Those that were not asked are replaced.
+        Workers that have not prepared it are replaced.
 
-        @param moved: listeners that have the sockets of another one from now on, by name.
+        @param moved: names of listeners that take the sockets of another one, and its name.
         @param opened: the new sockets, by listener.
-        @return: fires when all of them have gone on with it, with nothing; else with those that have not.
+        @return: fires when all of them use it, with the problems of those that don't.
         """
         dropped = self._bound.change(loaded.config.listening, moved, opened)
         ready, committing = self._changing.commit()
@@ -427,16 +424,16 @@ class Supervisor(Service):
         return committing
 
     def reopen_logs(self) -> None:
-        """Let workers open their logs anew."""
+        """Let workers reopen their logs."""
         self._tell({"do": "reopen"})
 
     # ending
 
     def stopService(self) -> Deferred[None]:
         """
-        Let all workers finish what is under way, then stop.
+        Let all workers finish their requests, then stop.
 
-        @return: fires when none is left.
+        @return: fires when all have ended.
         """
         Service.stopService(self)
         if self._ending is not None:
@@ -453,7 +450,7 @@ class Supervisor(Service):
         return ending.done
 
     def cut_short(self) -> None:
-        """While stopping, let workers wait no longer for what is under way."""
+        """While stopping, let workers abort their requests."""
         if self._ending is not None:
             log.warn("asked again to stop: what is still under way is cut off")
             self._tell({"do": "cut"})

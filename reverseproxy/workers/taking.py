@@ -1,11 +1,11 @@
 """
-Connections that come from another worker, and those that are asked for.
+Receive connections from other workers, and request certain ones.
 
     {"give": facts, "papers": ..., ...} + descriptor    here is a connection
-    {"fetch": "0.c2b1.7", "for": 1}                     this very connection is wanted
+    {"fetch": "0.c2b1.7", "for": 1}                     worker 1 requests this connection
 
-Where the load balancer decides on a certain host, such as by a hash, that one is fetched when it
-is to be connected.
+If the load balancer decides on a certain host, as with a hash, its connection is fetched when a
+request needs it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ log = Logger()
 
 class Taker:
     """
-    Takes connections that siblings give, and asks for certain ones.
+    Receives connections from siblings, and requests certain ones.
 
-    @ivar on_arrival: called with each host whose connection has come.
-    @ivar on_shortage: called when one was lost, as this process can't have one more.
+    @ivar on_arrival: called with each host whose connection has arrived.
+    @ivar on_shortage: called when a connection was lost for lack of descriptors.
     """
 
     on_arrival: Callable[[Host], object] = staticmethod(lambda host: None)
@@ -58,17 +58,17 @@ class Taker:
         directory.fetch = self.fetch
 
     def stop(self) -> None:
-        """Wait for nothing more."""
+        """Cancel all pending requests."""
         for fetch in list(self._fetches.values()):
             fetch.cancel()
 
-    # what is given
+    # connections that siblings move here
 
     def given(self, link: Link, message: Message, handle: Any) -> None:
         """
-        A sibling gives us a connection.
+        Take over a connection of a sibling.
 
-        @param handle: its socket; L{None} if this process can't have one more.
+        @param handle: its socket; L{None} if this process has no descriptor left.
         """
         facts = message["give"]
         join_record = JoinRecord.from_json(message["papers"])
@@ -81,7 +81,7 @@ class Taker:
             entry.moves = facts["moves"]
         host = None if entry is None else entry.host
         if server is None or entry is None or not isinstance(host, ReverseHost) or host.cluster is None:
-            # Nobody could use it here: its agent connects again.
+            # It is of no use here: its agent connects again.
             if handle is not None:
                 discard(handle)
             self._directory.tell({"leave": facts["id"]})
@@ -93,7 +93,7 @@ class Taker:
             return
         host.committed_protocol = message["committed_protocol"]
         if host.weight != join_record.accepted.weight:
-            # It has changed since the host was announced.
+            # The weight has changed since the host was announced.
             host.cluster.weigh(host, join_record.accepted.weight)
         state = ConnectionState.from_json(message["state"])
         if self._relays.come_back(entry, handle, state):
@@ -110,7 +110,7 @@ class Taker:
         self._arrived(entry, host)
 
     def _none_left(self, entry: Entry) -> None:
-        """A connection has come that this process could not take, and so it is lost."""
+        """Report a connection that was lost, as this process has no descriptor left."""
         log.warn(
             "cluster {cluster}: host {host}, whose connection another worker has given, is lost, as this"
             " process has as many files open as it may have (LimitNOFILE, ulimit -n)",
@@ -121,7 +121,7 @@ class Taker:
         self._directory.lose(entry, "its worker has no descriptor left")
 
     def _arrived(self, entry: Entry, host: ReverseHost) -> None:
-        """A connection has come."""
+        """Use a connection that has arrived."""
         self._directory.place(entry, self._links.number)
         cluster = entry.cluster
         if host.closed or host.cluster is None:
@@ -137,7 +137,7 @@ class Taker:
     # a certain host
 
     def fetch(self, host: ReverseHost) -> Deferred[None]:
-        """Ask for the connection of a certain host."""
+        """Request the connection of a certain host from the worker that has it."""
         entry = self._directory.by_host.get(host)
         link = None if entry is None else self._links.up.get(entry.at)
         if entry is None or (link is None and not self._directory.is_here(entry)):
@@ -160,7 +160,7 @@ class Taker:
         raise HostGone(f"{host.address} did not come within {timeout:g} s")
 
     def fetched(self, link: Link, message: Message) -> None:
-        """A sibling wants a certain connection, which may have gone on."""
+        """Move a certain connection to a sibling, or forward the request to the worker that has it."""
         entry = self._directory.entries.get(message["fetch"])
         if entry is None:
             return
@@ -172,13 +172,13 @@ class Taker:
         elif is_committed(entry.host):
             self._directory.commit(entry)
         elif asking is not None and entry.host in self._giver.leaving:
-            # Whoever gets it first is asked for it then, behind it.
+            # Forward the request to the worker that it moves to; it arrives behind the connection.
             self._giver.leaving[entry.host].send(message)
         elif asking is not None:
             self._giver.give(entry.host, asking)
 
     def dropped(self, host: Host) -> None:
-        """A host is gone: nobody need wait for it."""
+        """Fail the request for a host that is gone."""
         fetch = self._fetches.get(host)
         if fetch is not None:
             fetch.errback(HostGone(f"{host.address} is gone"))

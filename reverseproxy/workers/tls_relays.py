@@ -1,9 +1,9 @@
 """
-Connections over TLS whose host is another worker's at present.
+Relay TLS connections to the workers that use them.
 
-TLS can't leave its process.  What goes to the other worker is one end of a pair of sockets; at
-the other end the worker that has accepted the connection relays.  That end may go on to others,
-as any connection does, and comes home when this worker is given it.
+A TLS session can't leave its process.  So the other worker gets one end of a socket pair, and the
+worker that has accepted the connection relays at the other end.  That end may move on like any
+connection; when it comes back to this worker, the relay ends.
 
     {"retire": "0.c2b1.7"}    the worker that relays it ends: close it when it is idle
 """
@@ -46,14 +46,14 @@ class _Far(RelayEnd):
         return not (self._lost or self._read_closed or self._write_closed or self.closing)
 
     def uncouple(self) -> None:
-        """Have nothing more to do with the other end, and receive nothing for now."""
+        """Detach from the other end of the relay, and pause reading."""
         self._peer = None
         self.transport.unregisterProducer()
         self.transport.pauseProducing()
 
 
 class _Near(RelayEnd):
-    """Our end of the pair of sockets whose other end another worker has."""
+    """This worker's end of the socket pair."""
 
     close_limits = _CLOSE_LIMITS
 
@@ -62,26 +62,26 @@ class _Near(RelayEnd):
         self._relay = relay
 
     def readConnectionLost(self) -> None:
-        """The other worker sends no more, or all of it has come that it had sent before it gave it back."""
+        """Handle the end of the other worker's data; after a return, all of it has arrived."""
         if self._relay.returned:
             self._relay.all_sent()
         else:
             super().readConnectionLost()
 
     def part(self) -> None:
-        """Have nothing more to do with the agent's end, and close behind what came from there."""
+        """Detach from the agent's end, and close after its data."""
         self._peer = None
         self.transport.unregisterProducer()
         self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The other worker is gone, or we have parted."""
+        """Report that the socket pair is closed."""
         super().connectionLost(reason)
         self._relay.near_lost()
 
 
 class _Rest(Protocol):
-    """The other end of the pair, back again: what it still holds is for whoever is next."""
+    """The other end of the socket pair after its return: collects the data that is left in it."""
 
     transport: Any
 
@@ -90,30 +90,30 @@ class _Rest(Protocol):
         self._data: list[bytes] = []
 
     def connectionMade(self) -> None:
-        """End what the near end receives, behind all that was sent here."""
+        """Send FIN to the near end, after all data."""
         self.transport.loseWriteConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
+        """Collect data."""
         self._data.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """That is all."""
+        """Pass on the collected data."""
         self._relay.all_here(b"".join(self._data))
 
 
 class TlsRelay:
     """
-    A connection over TLS, whose host is another worker's at present.
+    A TLS connection that another worker uses.
 
-    @ivar entry: the host.
-    @ivar connection: who has the connection.
-    @ivar join_record: who has brought it.
-    @ivar server: what it has joined.
-    @ivar place: what it takes of the quotas.
+    @ivar entry: its host in the directory.
+    @ivar connection: its protocol.
+    @ivar join_record: the agent's identity, and how it joined.
+    @ivar server: the tunnel server that it has joined.
+    @ivar place: its share of the quotas.
     @ivar claimed: whether it has brought routes.
-    @ivar state: what has happened on it, once it has come back.
-    @ivar returned: whether the other worker has given it back.
+    @ivar state: its state after its return.
+    @ivar returned: whether the other worker has returned it.
     """
 
     returned = False
@@ -134,9 +134,9 @@ class TlsRelay:
 
     def begin(self, ours: Any) -> None:
         """
-        Relay from now on.
+        Start to relay.
 
-        @param ours: our end of a pair of sockets, of which the other worker is given the other one.
+        @param ours: this worker's end of the socket pair.
         """
         self.server.revocations.add(self)
         self.connection.hand_over(self._far)
@@ -147,7 +147,7 @@ class TlsRelay:
             return
         couple(self._near, self._far)
 
-    # IJoined: whether its TLS would be good enough now; who has it judges the rest
+    # IJoined: checks TLS only; the worker that uses the connection checks the rest
 
     def judge_again(self, credentials: bool) -> str:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
@@ -167,10 +167,10 @@ class TlsRelay:
 
     def come_back(self, handle: Any, state: ConnectionState) -> None:
         """
-        The connection is ours again, as soon as everything has come that is on its way.
+        Take the connection back, once all data in flight has arrived.
 
-        @param handle: the other worker's end.
-        @param state: what has happened at its end.
+        @param handle: the other worker's end of the socket pair.
+        @param state: the state that the other worker reports.
         """
         self.returned = True
         self.state = state
@@ -180,7 +180,7 @@ class TlsRelay:
             self.lost()
 
     def all_sent(self) -> None:
-        """Everything has gone to the agent that was meant for it."""
+        """Stop relaying, as all data for the agent has been sent."""
         if self._parted or self._over:
             return
         if self._far.intact:
@@ -188,12 +188,12 @@ class TlsRelay:
             self._far.uncouple()
             self._near.part()
         else:
-            # The agent has closed it, and the worker that has given it back has not heard of that.
+            # The agent has closed it, which the other worker did not know.
             self._near.close()
             self.lost()
 
     def all_here(self, rest: bytes) -> None:
-        """Everything has come back that the agent has sent."""
+        """Use the connection here, as all data of the agent has come back."""
         if self._over:
             return
         if not self._parted or not self._far.intact:
@@ -204,12 +204,12 @@ class TlsRelay:
         self._relays.home(self, rest)
 
     def near_lost(self) -> None:
-        """The pair of sockets is closed, or the connection is."""
+        """The socket pair is closed."""
         if not self._parted:
             self.lost()
 
     def lost(self) -> None:
-        """The connection is nobody's any more."""
+        """Abort the connection."""
         if not self._over:
             self._over = True
             self._far.abort()
@@ -218,10 +218,10 @@ class TlsRelay:
 
 class TlsRelays:
     """
-    The connections that this worker relays.
+    The TLS connections that this worker relays.
 
-    @ivar on_arrival: called with a host of this worker's whose connection has come home.
-    @ivar on_loss: called with a host whose connection was lost on its way home, and a reason.
+    @ivar on_arrival: called with a host whose connection has come back.
+    @ivar on_loss: called with a host whose connection was lost on its way back, and a reason.
     """
 
     on_arrival: Callable[[Entry, ReverseHost], object] = staticmethod(lambda entry, host: None)
@@ -237,9 +237,10 @@ class TlsRelays:
 
     def begin(self, entry: Entry, holding: JoinedConnection) -> Any:
         """
-        Relay a connection that another worker is given.
+        Relay a connection for another worker.
 
-        @return: its end; L{None}, and nothing is changed, if there is no descriptor left.
+        @return: the end of the socket pair for that worker; L{None} if there is no descriptor
+            left, and nothing has changed.
         """
         try:
             ours, theirs = make_pair(self._clock)
@@ -253,10 +254,11 @@ class TlsRelays:
 
     def come_back(self, entry: Entry, handle: Any, state: ConnectionState) -> bool:
         """
-        Take a connection back, if it is one of these.
+        Take a connection back, if this worker relays it.
 
-        @param handle: the other worker's end.
-        @param state: what has happened at its end.
+        @param handle: the other worker's end of the socket pair.
+        @param state: the state that the other worker reports.
+        @return: whether it is one of these.
         """
         relay = self._relays.get(entry.number)
         if relay is None:
@@ -266,9 +268,9 @@ class TlsRelays:
 
     def home(self, relay: TlsRelay, surplus: bytes) -> None:
         """
-        A connection has come back to the worker that has accepted it, which is this one.
+        Use a connection here again.
 
-        @param surplus: what has come on it, and nobody has had.
+        @param surplus: data of the agent that no worker has read.
         """
         entry = relay.entry
         self._relays.pop(entry.number, None)
@@ -286,7 +288,7 @@ class TlsRelays:
         self.on_arrival(entry, host)
 
     def lost(self, relay: TlsRelay) -> None:
-        """A connection is gone while another worker had it."""
+        """Forget a connection that was lost while another worker used it."""
         self._relays.pop(relay.entry.number, None)
         relay.server.revocations.discard(relay)
         relay.server.quotas.give_back(relay.place)
@@ -294,18 +296,18 @@ class TlsRelays:
             self.on_loss(relay.entry, "it was lost on its way")
 
     def recall(self, relay: TlsRelay) -> None:
-        """Let the worker that has a connection close it when it is idle."""
+        """Ask the worker that uses a connection to close it when it is idle."""
         link = self._directory.links.up.get(relay.entry.at)
         if link is not None:
             link.send({"retire": relay.entry.number})
 
     def retire(self, link: Link, message: Message) -> None:
-        """The worker through which a connection goes is about to end."""
+        """Close a connection when it is idle, as the worker that relays it ends."""
         host = self._directory.find(message["retire"])
         if host is not None and host.cluster is not None:
             host.cluster.remove_host(host, f"worker {link.number + 1}, which relays it, wants it closed")
 
     def withdraw(self) -> None:
-        """Let siblings begin nothing more with what goes through this worker."""
+        """Ask siblings to close all relayed connections when they are idle."""
         for relay in list(self._relays.values()):
             self.recall(relay)

@@ -1,8 +1,8 @@
 """
-All workers go on with another configuration, or none does.
+One phase of a change of configuration: all workers have prepared it, or committed it.
 
-First each of them gets ready, and says whether it could.  If all could, each is told
-to go on with it, which can't fail any more.
+First each worker prepares the configuration, and reports problems.  If there are none, each
+commits it, which can't fail any more.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.workers.messages import Message
 
 PATIENCE: Final = 60.0
-"""Seconds in which every worker has to be ready for another configuration."""
+"""Seconds that workers have for a phase."""
 
 
 class Turn:
     """
-    Waits until all workers are ready.
+    Waits for the answers of all workers.
 
-    @ivar number: tells this turn from others.
-    @ivar ready: the workers that have got ready.
+    @ivar number: the number of the change.
+    @ivar ready: the workers that have answered.
     """
 
     def __init__(self, number: int, workers: Iterable[int], clock: IReactorTime) -> None:
         """
-        @param workers: those that have been asked.
+        @param workers: the names of the workers that have been asked.
         """
         self.number = number
         self.ready: set[int] = set()
@@ -43,16 +43,16 @@ class Turn:
 
     def wait(self) -> Deferred[list[Problem]]:
         """
-        Wait for them.
+        Wait for all answers.
 
-        @return: what is wrong, each with its place in the document; nothing if all are ready.
+        @return: fires with the problems, each with its place in the document.
         """
         if not self._awaited:
             self._end()
         return self._done
 
     def prepared(self, worker: int, message: Message) -> None:
-        """A worker has said how far it is."""
+        """Record the answer of a worker."""
         if message.get("turn") != self.number or worker not in self._awaited:
             return
         for problem in map(Problem.from_message, message.get("problems", ())):
@@ -62,7 +62,7 @@ class Turn:
         self.gone(worker)
 
     def gone(self, worker: int) -> None:
-        """A worker is not waited for any more: it is ready, or another one takes its place."""
+        """Wait no longer for a worker that has answered or ended."""
         self._awaited.discard(worker)
         if not self._awaited:
             self._end()

@@ -1,15 +1,14 @@
 """
-Whether workers still run: a worker that hangs is worse than one that is gone.
+Detect workers that hang, and kill them.
 
-The kernel goes on giving it its share of clients, and the others go on sending
-it requests for its agents; nobody is told of anything.  So each worker is asked
-every second, over the channel, and one that does not answer is ended by force:
-then the kernel tells everybody, and another one takes its place.
+A hanging worker is worse than a dead one: the kernel goes on giving it clients, and its
+siblings go on sending it requests.  So the supervisor pings each worker every second over
+the channel, and kills one that does not answer; then the kernel closes its connections, and
+a new worker takes its place.
 
-Not everybody who is silent hangs.  On a machine that has much to do a worker may
-not have been given the processor: that is seen by the little that it has used of
-it meanwhile (Linux), and borne for longer.  And if it was the supervisor that
-stood still, such as on a machine that was suspended, everybody is asked anew.
+Not every silent worker hangs.  On a busy machine a worker may not have been scheduled, which
+shows in the CPU time that it has used meanwhile (Linux): it gets more time.  And if the
+supervisor itself was stopped, as on a suspended machine, all workers are pinged anew.
 """
 
 from __future__ import annotations
@@ -27,34 +26,34 @@ from twisted.logger import Logger
 log = Logger()
 
 LOOK: Final = 0.5
-"""Seconds from one look at all workers to the next."""
+"""Seconds between two checks of all workers."""
 
 ASK: Final = 1.0
-"""Seconds from an answer to the next question."""
+"""Seconds from an answer to the next ping."""
 
 PATIENCE: Final = 2.5
 """Seconds that a worker has for its answer."""
 
 STARVED: Final = 15.0
-"""The same for one that waits for the processor."""
+"""The same for a worker that waits for the CPU."""
 
 STARTING: Final = 120.0
-"""Seconds in which a worker has to be ready that was started."""
+"""Seconds that a worker has to start."""
 
 _LATE: Final = 3 * LOOK
-"""Seconds between two looks after which it was us who stood still."""
+"""With more seconds between two checks, the supervisor itself was stopped."""
 
 _WORKED: Final = 0.4
-"""The part of the time for which a worker that is not starved has had the processor, if it wanted it."""
+"""A runnable worker that had the CPU for a smaller part of the time is starved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
     """
-    What the kernel knows of a process.
+    The state of a process in the kernel.
 
-    @ivar state: a letter: C{R} runs, or wants to; C{S} sleeps; C{T} is stopped.
-    @ivar used: seconds of processor that it has used.
+    @ivar state: a letter: C{R} runnable, C{S} sleeping, C{T} stopped.
+    @ivar used: CPU time in seconds.
     """
 
     state: str
@@ -62,7 +61,7 @@ class Life:
 
 
 def life_of(pid: int) -> Life | None:
-    """Ask the kernel; L{None} where it does not tell."""
+    """Read the state of a process; L{None} if the system has no C{/proc}."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -73,11 +72,11 @@ def life_of(pid: int) -> Life | None:
 
 
 class Vigil:
-    """What is known of one worker: pure, given the time and what the kernel says."""
+    """Decides whether one worker hangs; pure, given times and L{Life}."""
 
     def __init__(self, now: float, limit: float) -> None:
         """
-        @param limit: seconds in which something has to come from it, to begin with.
+        @param limit: seconds for the first answer.
         """
         self._asked: float | None = now
         self._limit = limit
@@ -86,23 +85,23 @@ class Vigil:
         self._excused = now
 
     def heard(self, now: float) -> None:
-        """Something has come from it."""
+        """Record a message of the worker."""
         self._asked = None
         self._limit = PATIENCE
         self._next = now + ASK
 
     def excuse(self, now: float, seconds: float) -> None:
-        """Bear with its silence for a time, as it was given something to do that takes long."""
+        """Expect no answer for some seconds, as the worker has a long task."""
         self._excused = max(self._excused, now + seconds)
 
     def begin_again(self, now: float) -> None:
-        """It was us who stood still: what it has not answered, it could not."""
+        """Restart the time for the answer, as the supervisor was stopped."""
         if self._asked is not None:
             self._asked = now
             self._used = None
 
     def due(self, now: float, life: Life | None) -> bool:
-        """Whether it is to be asked now; called for each look."""
+        """Say whether to ping it now; called at each check."""
         if self._asked is not None or now < self._next:
             return False
         self._asked = now
@@ -111,9 +110,9 @@ class Vigil:
 
     def silent(self, now: float, life: Life | None) -> float:
         """
-        Say for how long it has hung.
+        Return for how long it has hung.
 
-        @return: seconds; 0.0 if it has not, as far as can be told.
+        @return: seconds; 0.0 if it does not hang, as far as known.
         """
         if self._asked is None or now < self._excused:
             return 0.0
@@ -130,9 +129,9 @@ class Vigil:
 
 class Rounds:
     """
-    Looks at all workers, again and again.
+    Checks all workers periodically.
 
-    A worker is named by whatever is its own and nobody's after it.
+    A worker is identified by any hashable object, such as its process.
     """
 
     def __init__(
@@ -143,8 +142,8 @@ class Rounds:
         look: Callable[[int], Life | None] = life_of,
     ) -> None:
         """
-        @param ask: asks a worker whether it is there.
-        @param hangs: told of one that hangs, and for how many seconds.
+        @param ask: pings a worker.
+        @param hangs: called with a worker that hangs, and the seconds.
         @param look: see L{life_of}.
         """
         self._clock = clock
@@ -163,7 +162,7 @@ class Rounds:
             self._loop.start(LOOK, now=False)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop."""
         if self._loop.running:
             self._loop.stop()
 
@@ -172,16 +171,16 @@ class Rounds:
         self._vigils[worker] = (pid, Vigil(self._clock.seconds(), STARTING))
 
     def forget(self, worker: Hashable) -> None:
-        """It is gone."""
+        """Check a worker no more."""
         self._vigils.pop(worker, None)
 
     def heard(self, worker: Hashable) -> None:
-        """Something has come from it."""
+        """Record a message of the worker."""
         if worker in self._vigils:
             self._vigils[worker][1].heard(self._clock.seconds())
 
     def excuse(self, seconds: float) -> None:
-        """Bear with everybody's silence for a time."""
+        """Expect no answers of any worker for some seconds."""
         for _, vigil in self._vigils.values():
             vigil.excuse(self._clock.seconds(), seconds)
 

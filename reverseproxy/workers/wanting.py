@@ -1,10 +1,10 @@
 """
-What this worker's requests wait for, and that its siblings hear of it.
+Announce the waiting requests of this worker to its siblings.
 
     {"want": cluster, "hosts": [[labels, 3, 0.012]]}    three requests wait, the oldest for 12 ms
 
-The first one that waits is told of at once, and then all of them each L{TELL_EVERY} seconds for as
-long as there are any; then, once, that there are none.
+The first waiting request is announced at once, and then all of them every L{TELL_EVERY} seconds
+while there are any; at last, once, that there are none.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from reverseproxy.workers.directory import Directory
 from reverseproxy.workers.policy import LASTING, TELL_EVERY, Standing
 
 LEAST_GAP: Final = 0.003
-"""Seconds between two messages about the same cluster, at the least, until requests have waited for long."""
+"""The least seconds between two announcements for a cluster, until requests have waited for long."""
 
 
 SHORTAGE: Final = 1.0
-"""Seconds for which a worker wants nothing that could not take what it was given."""
+"""Seconds without announcements after a connection was lost for lack of descriptors."""
 
 
 class _Need:
     """
-    What the requests for one cluster wait for.
+    The announcements for one cluster.
 
-    @ivar said: whether siblings have heard that we want something.
-    @ivar told: when they have heard something.
-    @ivar waited: when a request has last been seen to wait.
-    @ivar began: when requests have begun to wait, now and then, without a longer pause.
-    @ivar standing: for how long.
-    @ivar timer: until they hear the next thing.
+    @ivar said: whether the last announcement had waiting requests.
+    @ivar told: the time of the last announcement.
+    @ivar waited: when a request last waited.
+    @ivar began: since when requests have waited, with short pauses.
+    @ivar standing: their waiting times.
+    @ivar timer: the timer of the next announcement.
     """
 
     __slots__ = ("began", "said", "standing", "timer", "told", "waited")
@@ -53,56 +53,56 @@ class _Need:
 
 
 class Wanting:
-    """What this worker's requests wait for."""
+    """Announces the waiting requests of this worker."""
 
     def __init__(self, directory: Directory, clock: IReactorTime) -> None:
         self._directory = directory
         self._clock = clock
-        # Clusters come and go, as those that agents bring; nothing here keeps one that is gone.
+        # weak keys, as clusters that agents bring come and go
         self._needs: WeakKeyDictionary[Cluster, _Need] = WeakKeyDictionary()
         self._held = -inf
 
     def share(self, cluster: Cluster) -> None:
-        """Let siblings hear of requests that wait for a cluster."""
+        """Announce requests that wait for a cluster."""
         need = self._needs[cluster] = _Need()
         cluster.on_wait = partial(self._waits, cluster, need)
 
     def stop(self) -> None:
-        """Ask for nothing more."""
+        """Cancel all timers."""
         for need in self._needs.values():
             if need.timer is not None:
                 need.timer.cancel()
                 need.timer = None
 
     def hold(self) -> None:
-        """Want nothing for some time: what is given would be lost."""
+        """Announce nothing for some time, as a connection would be lost for lack of descriptors."""
         self._held = self._clock.seconds() + SHORTAGE
         for cluster, need in list(self._needs.items()):
             if need.said:
                 self._tell(cluster, need)
 
     def standing(self, cluster: Cluster) -> float:
-        """Say how long requests have waited lately, at the least; see L{Standing.least}."""
+        """Return the recent minimum of the waiting time; see L{Standing.least}."""
         return self._needs[cluster].standing.least(self._clock.seconds())
 
     def rested(self, cluster: Cluster) -> float:
-        """Say for how many seconds no request has been seen to wait."""
+        """Return the seconds since a request last waited."""
         return self._clock.seconds() - self._needs[cluster].waited
 
     def _waits(self, cluster: Cluster, need: _Need) -> None:
-        """A request waits."""
+        """Announce a waiting request, now or with the next announcement."""
         if need.timer is not None and cluster.waiting > 1:
             return  # as nearly always under load: it is told of with the others
         if is_deterministic(cluster.config):
             self._directory.settle(cluster)
             return
-        # The first one, after there was none: what others think we want is what we did before.
+        # The first one after a pause: siblings have an old announcement.
         now = self._clock.seconds()
         if cluster.queued_demand():  # else it waits for a certain host
             if now - need.waited > LASTING:
                 need.began = now
             need.waited = now
-        # Where they come and go all the time, nobody gives anything at once.
+        # If requests wait again and again, siblings don't move anything at once.
         hurry = now - need.began <= LASTING or not self._directory.count_here(cluster)
         rest = need.told + (LEAST_GAP if hurry else TELL_EVERY) - now
         if rest <= 0:
@@ -113,7 +113,7 @@ class Wanting:
             need.timer.reset(rest)
 
     def _tell(self, cluster: Cluster, need: _Need) -> None:
-        """Say what we want, again and again as long as we do."""
+        """Announce the waiting requests, and again while there are any."""
         timer, need.timer = need.timer, None
         if timer is not None and timer.active():
             timer.cancel()

@@ -1,4 +1,4 @@
-"""What siblings' requests for one cluster wait for, and what each of them is owed of it: pure."""
+"""The waiting requests of siblings for one cluster, and the connections they are owed; pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 class Wish:
     """
-    What one sibling's requests wait for.
+    The waiting requests of one sibling.
 
-    @ivar wants: as it has said, without what it was granted since; empty if they wait for nothing.
-    @ivar standing: for how long they have waited.
-    @ivar owed: how many hosts that become free are to go there.
+    @ivar wants: its last announcement, less the connections granted since.
+    @ivar standing: their waiting times.
+    @ivar owed: how many connections are to move there when they are idle.
     """
 
     __slots__ = ("owed", "standing", "wants")
@@ -38,12 +38,12 @@ class Wish:
         return sum(want.number for want in self.wants)
 
     def age(self, now: float) -> float:
-        """Say for how many seconds the oldest has waited; 0 if none waits."""
+        """Return for how many seconds the oldest has waited; 0 if none waits."""
         return max((now - want.since for want in self.wants), default=0.0)
 
 
 class Wishes:
-    """What all siblings' requests for one cluster wait for."""
+    """The waiting requests of all siblings for one cluster."""
 
     def __init__(self) -> None:
         self._wishes: dict[Link, Wish] = {}
@@ -53,42 +53,42 @@ class Wishes:
         return any(wish.wants for wish in self._wishes.values())
 
     def __iter__(self) -> Iterator[tuple[Link, Wish]]:
-        """Go through those whose requests wait, in the order in which these have begun to."""
+        """Iterate over siblings with waiting requests, the longest waiting first."""
         waiting = [(link, wish) for link, wish in self._wishes.items() if wish.wants]
         waiting.sort(key=lambda each: min(want.since for want in each[1].wants))
         return iter(waiting)
 
     def said(self, link: Link, wants: Sequence[QueuedDemand], now: float) -> None:
         """
-        A sibling has said what its requests wait for.
+        Record an announcement.
 
-        @param wants: by our own clock; empty if they wait for nothing.
+        @param wants: with times of this process's clock; empty if no request waits.
         """
         wish = self._wishes.setdefault(link, Wish())
         wish.wants = list(wants)
         wish.standing.note(now, wish.age(now))
 
     def forget(self, link: Link) -> bool:
-        """A sibling is gone; whether it had wanted anything."""
+        """Forget a sibling; return whether it had waiting requests."""
         wish = self._wishes.pop(link, None)
         return wish is not None and bool(wish.wants)
 
     def owe_nothing(self) -> None:
-        """Begin anew to find out what is owed."""
+        """Reset what siblings are owed."""
         for wish in self._wishes.values():
             wish.owed = 0
 
     @property
     def owed(self) -> int:
-        """How many hosts that become free are to go to siblings."""
+        """How many connections are to move to siblings when they are idle."""
         return sum(wish.owed for wish in self._wishes.values())
 
     @staticmethod
     def grant(cluster: Cluster, host: Host, wish: Wish) -> bool:
         """
-        Note that a sibling is given a host, if it wants such a one.
+        Record that a host moves to a sibling, if it fits the sibling's requests.
 
-        It will say what it still wants.
+        The next announcement of the sibling has the requests that still wait.
         """
         wants = wish.wants
         for index, want in enumerate(wants):

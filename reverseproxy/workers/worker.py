@@ -36,10 +36,12 @@ log = Logger()
 @dataclass
 class PreparedConfig:
     """
-    A configuration that a worker is ready for.
+    A configuration that a worker has prepared, and not committed yet.
 
-    @ivar sockets: the new ones.
-    @ivar prepared: what goes on with it; L{None} if that could not be had.
+    @ivar turn: the number of the change.
+    @ivar handed: the configuration.
+    @ivar sockets: its new sockets.
+    @ivar prepared: the parts that were built; L{None} if that failed.
     """
 
     turn: int
@@ -50,14 +52,14 @@ class PreparedConfig:
 
 class Worker:
     """
-    One of several workers.
+    A worker's connection to its supervisor and to its siblings.
 
-    Make one, give its parts to what is to be run, and L{start} it.
+    Build the service with it, and then L{start} it.
 
     @ivar number: its number, from 0.
-    @ivar workers: how many there are.
-    @ivar siblings: the others; L{None} before L{join}.
-    @ivar clerk: sees to routes that agents bring.
+    @ivar workers: how many workers there are.
+    @ivar siblings: the other workers; L{None} before L{join}.
+    @ivar clerk: handles routes that agents bring.
     """
 
     siblings: Siblings | None = None
@@ -94,42 +96,42 @@ class Worker:
             self._ports[name] = SharedPort(sockets, self.number, reactor, self.workers)
 
     def wake_with_parent(self) -> None:
-        """Let go of the ports when the supervisor ends, even if this worker is stopped then, or hangs."""
+        """Release the ports when the supervisor ends, even if this worker is stopped or hangs."""
         self._orphan_noticed = wake_with_parent(self._parent)
 
-    # the worker's part of things
+    # this worker's share
 
     def listen_for(self, listener: str) -> Listen | None:
-        """What a listener is to listen with; L{None} for one that binds nothing."""
+        """Return how a listener listens; L{None} if it binds nothing."""
         port = self._ports.get(listener)
         return None if port is None else port.listen
 
     def share_of_agent(self, config: TunnelAgentConfig, index: int) -> TunnelAgentConfig | None:
         """
-        Take this worker's part of an agent's connections.
+        Return an agent's configuration with this worker's share of its connections.
 
-        @param index: the agent's place in the configuration.
-        @return: L{None} if there is none for this worker.
+        @param index: the agent's index in the configuration.
+        @return: L{None} if the share is 0.
         """
         share = share_of(config.connection_num, self.workers, self.number, index)
         return config.model_copy(update={"connection_num": share}) if share else None
 
     def speak_for_fleet(self, heard: Callable[[Message], object]) -> Callable[[Message], object]:
         """
-        Be the one that knows the fleet; see L{reverseproxy.workers.fleet_routes}.
+        Be the worker that knows the fleet; see L{reverseproxy.workers.fleet_routes}.
 
-        @param heard: called with what the supervisor says about routes.
-        @return: what tells it something.
+        @param heard: called with messages of the supervisor about routes.
+        @return: sends the supervisor a message.
         """
         self.on_fleet = heard
         return self._control.send
 
     def say(self, message: Message) -> None:
-        """Tell the supervisor something."""
+        """Send the supervisor a message."""
         self._control.send(message)
 
     def join(self, clusters: ClusterManager) -> Siblings:
-        """Let the siblings use what these clusters have, and the other way round."""
+        """Share the hosts of clusters with the siblings."""
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
         self.clerk.servers = self.siblings.servers
         return self.siblings
@@ -138,7 +140,7 @@ class Worker:
 
     def start(self, service: Any) -> None:
         """
-        Link to the siblings, and do what the supervisor says.
+        Link to the siblings, and obey the supervisor.
 
         @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
             C{reopen_logs}, C{ask}, C{told} and C{living}.
@@ -157,16 +159,16 @@ class Worker:
 
     @property
     def seed(self) -> str:
-        """A name that all workers have together, and nobody else."""
+        """A string that all workers of this supervisor share, and no others."""
         return self._setup.directory
 
     @property
     def alone(self) -> bool:
-        """Whether it stops, and the others do not."""
+        """Whether this worker stops alone."""
         return self._alone
 
     def stopping(self) -> None:
-        """This worker stops, for whatever reason."""
+        """Report that this worker stops, and if it stops alone, move its connections to siblings."""
         if not self._told:
             self._told = self._alone = True
             self._control.send({"is": "draining"})
@@ -175,10 +177,9 @@ class Worker:
 
     def drained(self) -> Deferred[None]:
         """
-        Say that no request of this worker's own clients is under way.
+        Report that this worker's clients have no more requests under way.
 
-        @return: fires when none of the others' is either, for which agents of
-            this worker may be needed.
+        @return: fires when those of the other workers don't need this worker's agents any more.
         """
         if self._may_finish or not self._control.connected:
             return succeed(None)
@@ -189,15 +190,15 @@ class Worker:
         return self._finish
 
     def stop(self) -> None:
-        """Have nothing more to do with the siblings."""
+        """Close the links to the siblings."""
         if self.siblings is not None:
             self.siblings.stop()
         if os.getppid() != self._parent:
-            # The supervisor would do that, but it is gone.
+            # The supervisor would do so, but it has died.
             shutil.rmtree(self._setup.directory, ignore_errors=True)
 
     def let_finish(self) -> None:
-        """Wait no longer for the others."""
+        """Wait no longer for the other workers."""
         self._may_finish = True
         finish, self._finish = self._finish, None
         if finish is not None:
@@ -242,7 +243,7 @@ class Worker:
                 self._answer(message)
 
     def _tell_service(self, message: Message) -> None:
-        """What all workers are told, which is none of this one's own business."""
+        """Pass on a message that concerns the service."""
         match message["do"]:
             case "reload":
                 self._service.reload_certificates()
@@ -254,7 +255,7 @@ class Worker:
     # another configuration
 
     def _prepare(self, turn: int, descriptors: int) -> None:
-        """Get ready for what has been handed over, and say so, or what is wrong with it."""
+        """Prepare a configuration, and report its problems."""
         problems: list[Problem] = []
         try:
             handed, sockets = receive(self._handover, descriptors)
@@ -282,7 +283,7 @@ class Worker:
             each.close()
 
     def _commit(self, turn: int) -> None:
-        """Go on with it."""
+        """Use the prepared configuration."""
         waiting = self._waiting
         if waiting is None or waiting.turn != turn or waiting.prepared is None:
             return
@@ -308,7 +309,7 @@ class Worker:
         self._control.send({"is": "committed", "turn": turn})
 
     def _answer(self, message: Message) -> None:
-        """Answer a question; one that can't be answered costs nothing but an answer."""
+        """Answer a question of the supervisor, with a problem if that fails."""
         answer: Message = {"is": "answer", "number": message["number"]}
 
         def failed(reason: Failure) -> None:
@@ -324,7 +325,7 @@ class Worker:
         if not self._told:
             self._told = True
             log.error("the supervisor is gone, so this worker stops")
-            # At once, and not when what is under way is done: whoever starts it again needs the ports.
+            # At once, before the requests are done: the next supervisor needs the ports.
             for port in self._ports.values():
                 port.stopListening()
             self.clerk.stop_accepting()
