@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Changing"]
+__all__ = ["ConfigChange"]
 
 from collections.abc import Sequence
 from itertools import count
@@ -13,19 +13,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.problems import DOCUMENT, Problem
+from reverseproxy.workers.change_phase import ChangePhase
 from reverseproxy.workers.handover import Handed, send
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.slots import Slot
-from reverseproxy.workers.turns import Turn
 
 
-class Changing:
+class ConfigChange:
     """Lets workers prepare another configuration, and then commit or discard it."""
 
     def __init__(self, slots: Sequence[Slot], clock: IReactorTime) -> None:
         self._slots = slots
         self._clock = clock
-        self._turn: Turn | None = None
+        self._turn: ChangePhase | None = None
         self._turns = count(1)
 
     @property
@@ -42,7 +42,7 @@ class Changing:
         """
         number = next(self._turns)
         there = [slot for slot in self._slots if slot.ready and slot.handover is not None]
-        turn = self._turn = Turn(number, [slot.name for slot in there], self._clock)
+        turn = self._turn = ChangePhase(number, [slot.name for slot in there], self._clock)
         for slot in there:
             assert slot.handover is not None
             try:
@@ -70,12 +70,12 @@ class Changing:
         """
         prepared = self._turn
         assert prepared is not None
-        turn = self._turn = Turn(prepared.number, prepared.ready, self._clock)
+        turn = self._turn = ChangePhase(prepared.number, prepared.ready, self._clock)
         for slot in self._slots:
             slot.send({"do": "commit", "turn": turn.number})
         return set(prepared.ready), turn.wait().addBoth(self._committed, turn)
 
-    def _committed(self, result: Any, turn: Turn) -> Any:
+    def _committed(self, result: Any, turn: ChangePhase) -> Any:
         if self._turn is turn:
             self._turn = None
         return result

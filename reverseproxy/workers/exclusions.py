@@ -14,7 +14,7 @@ connected to it.  A worker that is started later gets all bans before it accepts
 
 from __future__ import annotations
 
-__all__ = ["ExclusionDesk", "report", "take"]
+__all__ = ["SupervisorExclusions", "report", "take"]
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -68,7 +68,7 @@ class IWorkerChannel(Protocol):
         """Send a message, if the worker runs."""
 
 
-class ExclusionDesk:
+class SupervisorExclusions:
     """The supervisor's copy of all bans."""
 
     def __init__(self, places: Sequence[IWorkerChannel], clock: IReactorTime) -> None:

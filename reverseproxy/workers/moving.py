@@ -2,8 +2,8 @@
 Move connections without streams to the worker whose requests have waited longest.
 
 L{reverseproxy.workers.policy} decides which ones, and how many, from the waiting times of
-this worker's requests (L{reverseproxy.workers.wanting}) and of its siblings'
-(L{reverseproxy.workers.wishes}); L{reverseproxy.workers.giving} moves them.
+this worker's requests (L{reverseproxy.workers.demand_announcer}) and of its siblings'
+(L{reverseproxy.workers.sibling_demand}); L{reverseproxy.workers.giving} moves them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from weakref import WeakKeyDictionary
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, QueuedDemand
+from reverseproxy.workers.demand_announcer import DemandAnnouncer
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.policy import is_pressing, may_spare, to_give, to_owe
 from reverseproxy.workers.requests import is_committed
-from reverseproxy.workers.wanting import Wanting
-from reverseproxy.workers.wishes import Wish, Wishes
+from reverseproxy.workers.sibling_demand import SiblingDemand, SiblingDemands
 
 MOST_LOOKED_AT: Final = 1024
 """Hosts that are examined to find idle ones."""
@@ -40,13 +40,13 @@ class Mover:
 
     draining = False
 
-    def __init__(self, directory: Directory, wanting: Wanting, giver: Giver, clock: Any) -> None:
+    def __init__(self, directory: Directory, wanting: DemandAnnouncer, giver: Giver, clock: Any) -> None:
         self._directory = directory
         self._links = directory.links
         self._wanting = wanting
         self._giver = giver
         self._clock = clock
-        self._wishes: WeakKeyDictionary[Cluster, Wishes] = WeakKeyDictionary()  # clusters come and go
+        self._wishes: WeakKeyDictionary[Cluster, SiblingDemands] = WeakKeyDictionary()  # clusters come and go
 
     # what others' requests wait for
 
@@ -60,7 +60,7 @@ class Mover:
             QueuedDemand(tuple((key, value) for key, value in labels), number, now - age)
             for labels, number, age in message["hosts"]
         ]
-        self._wishes.setdefault(cluster, Wishes()).said(link, wants, now)
+        self._wishes.setdefault(cluster, SiblingDemands()).said(link, wants, now)
         self._weigh(cluster)
 
     def _weigh(self, cluster: Cluster) -> None:
@@ -81,20 +81,20 @@ class Mover:
             self._directory.has_plain(link, cluster), self._wanting.rested(cluster)
         )
 
-    def _pressing(self, cluster: Cluster, link: Link, wish: Wish) -> bool:
+    def _pressing(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> bool:
         age = wish.age(self._clock.seconds())
         return self._could_spare(cluster, link) and is_pressing(
             age, self._directory.has_plain(link, cluster), cluster.active
         )
 
-    def _give_free(self, cluster: Cluster, link: Link, wish: Wish) -> None:
+    def _give_free(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> None:
         """Move a part of the idle connections."""
         if not self._pressing(cluster, link, wish):
             return
         free = self._free(cluster)
         quota = to_give(len(free), wish.number, self._directory.count_here(cluster))
         for entry in free:
-            if quota and Wishes.grant(cluster, entry.host, wish):
+            if quota and SiblingDemands.grant(cluster, entry.host, wish):
                 quota -= 1
                 self._giver.give(entry.host, link)
 
@@ -112,7 +112,7 @@ class Mover:
                         found.append(entry)
         return found
 
-    def _owe(self, cluster: Cluster, link: Link, wish: Wish) -> None:
+    def _owe(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> None:
         now = self._clock.seconds()
         if self._directory.has_plain(link, cluster):
             age, own = wish.standing.least(now), self._wanting.standing(cluster)
@@ -147,7 +147,7 @@ class Mover:
         if best is not None:
             self._giver.give(best.host, link)
 
-    def _on_free(self, cluster: Cluster, wishes: Wishes, host: Host) -> bool:
+    def _on_free(self, cluster: Cluster, wishes: SiblingDemands, host: Host) -> bool:
         """Move a host that has become idle, if it is owed to a sibling; see L{Cluster.on_free}."""
         if cluster.waiting and not wishes.owed:
             return False
@@ -158,7 +158,7 @@ class Mover:
         spare = not cluster.waiting and to_give(here - cluster.active, 1, here)
         # It stays, unless it is owed to a sibling or not needed here.
         for link, wish in wishes:
-            if (wish.owed or (spare and self._pressing(cluster, link, wish))) and Wishes.grant(
+            if (wish.owed or (spare and self._pressing(cluster, link, wish))) and SiblingDemands.grant(
                 cluster, host, wish
             ):
                 self._giver.give(host, link)
@@ -184,7 +184,7 @@ class Mover:
         self.draining = True
         for cluster in self._directory.clusters:
             self._give_away(cluster)
-            wishes = self._wishes.setdefault(cluster, Wishes())
+            wishes = self._wishes.setdefault(cluster, SiblingDemands())
             cluster.on_free = partial(self._on_free, cluster, wishes)
 
     def arrived(self, host: Host) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.transport.handing import discard
+from reverseproxy.workers.demand_announcer import DemandAnnouncer
 from reverseproxy.workers.directory import Directory
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link, Links
@@ -20,7 +21,6 @@ from reverseproxy.workers.relaying import RelayStream, StreamRelay
 from reverseproxy.workers.spreading import Spreader
 from reverseproxy.workers.taking import Taker
 from reverseproxy.workers.tls_relays import TlsRelays
-from reverseproxy.workers.wanting import Wanting
 
 if TYPE_CHECKING:
     from reverseproxy.listener import Listener
@@ -54,7 +54,7 @@ class Siblings:
         self.relays = TlsRelays(self.directory, clock)
         self.giver = Giver(self.directory, self.relays, clock)
         self.taker = Taker(self.directory, self.giver, self.relays, clock)
-        self.wanting = Wanting(self.directory, clock)
+        self.wanting = DemandAnnouncer(self.directory, clock)
         self.mover = Mover(self.directory, self.wanting, self.giver, clock)
         self.taker.on_arrival = self.mover.arrived
         self.taker.on_shortage = self.wanting.hold

@@ -25,17 +25,17 @@ from reverseproxy.problems import Problem
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.workers.asking import Inquiry, WorkerAnswer
 from reverseproxy.workers.bound import BoundSockets
-from reverseproxy.workers.changing import Changing
+from reverseproxy.workers.changing import ConfigChange
 from reverseproxy.workers.control import Control
-from reverseproxy.workers.ending import WorkersShutdown
-from reverseproxy.workers.exclusions import ExclusionDesk
+from reverseproxy.workers.exclusions import SupervisorExclusions
 from reverseproxy.workers.handover import Handed
+from reverseproxy.workers.liveness import LivenessChecks
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
 from reverseproxy.workers.route_desk import RouteDesk
+from reverseproxy.workers.shutdown import WorkersShutdown
 from reverseproxy.workers.slots import Slot, WorkerState, how_ended
 from reverseproxy.workers.starting import Starter
-from reverseproxy.workers.vigil import Rounds
 
 log = Logger()
 
@@ -117,12 +117,12 @@ class Supervisor(Service):
         self._bound = BoundSockets(workers)
         self._starter = Starter(reactor, command, file, settings, owner)
         self._starter.received, self._starter.ended = self._received, self._ended
-        self._changing = Changing(self.slots, reactor)
+        self._changing = ConfigChange(self.slots, reactor)
         self._inquiry = Inquiry(reactor)
-        self._rounds = Rounds(reactor, self._ask_whether_there, self._hangs)
+        self._rounds = LivenessChecks(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
         self._desk = RouteDesk(self.slots, reactor, loaded.config.fleet is not None)
-        self._exclusions = ExclusionDesk(self.slots, reactor)
+        self._exclusions = SupervisorExclusions(self.slots, reactor)
 
     @property
     def stopping(self) -> bool:
@@ -391,12 +391,12 @@ class Supervisor(Service):
     # another configuration
 
     def prepare(self, handed: Handed, opened: list[socket.socket]) -> Deferred[list[Problem]]:
-        """See L{Changing.prepare}."""
+        """See L{ConfigChange.prepare}."""
         self._rounds.excuse(RELOADING)
         return self._changing.prepare(handed, opened)
 
     def discard(self) -> None:
-        """See L{Changing.discard}."""
+        """See L{ConfigChange.discard}."""
         self._changing.discard()
 
     def commit(

@@ -35,7 +35,7 @@ log = Logger()
 _CLOSE_LIMITS: Final = CloseLimits(excused=True)
 
 
-class _Far(RelayEnd):
+class _AgentEnd(RelayEnd):
     """The agent's end of a relay."""
 
     close_limits = _CLOSE_LIMITS
@@ -52,7 +52,7 @@ class _Far(RelayEnd):
         self.transport.pauseProducing()
 
 
-class _Near(RelayEnd):
+class _WorkerEnd(RelayEnd):
     """This worker's end of the socket pair."""
 
     close_limits = _CLOSE_LIMITS
@@ -80,7 +80,7 @@ class _Near(RelayEnd):
         self._relay.near_lost()
 
 
-class _Rest(Protocol):
+class _ReturnedEnd(Protocol):
     """The other end of the socket pair after its return: collects the data that is left in it."""
 
     transport: Any
@@ -127,8 +127,8 @@ class TlsRelay:
         self.place = holding.take_place()
         self.claimed = holding.claimed
         self._relays = relays
-        self._far = _Far(clock)
-        self._near = _Near(clock, self)
+        self._far = _AgentEnd(clock)
+        self._near = _WorkerEnd(clock, self)
         self._clock = clock
         self._over = self._parted = False
 
@@ -175,7 +175,7 @@ class TlsRelay:
         self.returned = True
         self.state = state
         try:
-            put_in(handle, _Rest(self), self._clock)
+            put_in(handle, _ReturnedEnd(self), self._clock)
         except ConnectionUnavailable:
             self.lost()
 

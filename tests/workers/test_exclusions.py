@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.tunnel.server.exclusions import MOST, Exclusion, Exclusions, Lifted
-from reverseproxy.workers.exclusions import ExclusionDesk, report, take
+from reverseproxy.workers.exclusions import SupervisorExclusions, report, take
 from tests.tunnel.logged import capture
 from tests.workers.world import World
 
@@ -38,7 +38,7 @@ class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.places: list[WorkerPlace] = []
-        self.desk = ExclusionDesk(self.places, self.clock)
+        self.desk = SupervisorExclusions(self.places, self.clock)
         for _ in range(3):
             self.start(len(self.places))
 
@@ -125,7 +125,7 @@ class ServersTests(SynchronousTestCase):
         """Whom one of them has been told to keep out gets to no other one, until it is let in there."""
         world = World(2)
         places: list[Any] = [self.place(proxy) for proxy in world.proxies]
-        desk = ExclusionDesk(places, world.reactor)
+        desk = SupervisorExclusions(places, world.reactor)
         for worker, place in zip(world.workers, places, strict=True):
             worker.tell = partial(desk.received, place)
         first, second = (proxy._world.exclusions for proxy in world.proxies)

@@ -16,10 +16,10 @@ from reverseproxy.cluster.directory import RUNNING
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import MemoryReactor, Recorder, run
+from reverseproxy.workers.demand_announcer import LEAST_GAP
 from reverseproxy.workers.handover import receive_sockets
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.route_desk import MOST_WAITING, SHORTEST_GRACE, TURN_TIMEOUT, RouteDesk
-from reverseproxy.workers.wanting import LEAST_GAP
 from tests.tunnel.test_agent_routes import agent, server
 from tests.workers.world import FakeWorker, MemoryChannel
 

@@ -24,8 +24,8 @@ from reverseproxy.tunnel.server.registry import Requester
 from reverseproxy.wire.mosn.frames import ConnectionInit, encode
 from reverseproxy.wire.rpc.bolt import encode_request, encode_response
 from reverseproxy.workers.channel import MAX_PACKET
+from reverseproxy.workers.demand_announcer import SHORTAGE
 from reverseproxy.workers.relaying import RelayedHost
-from reverseproxy.workers.wanting import SHORTAGE
 from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture
 from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import ListenerConfig
 from reverseproxy.problems import DOCUMENT
 from reverseproxy.workers.bound import BoundSockets
-from reverseproxy.workers.changing import Changing
-from reverseproxy.workers.ending import WorkersShutdown
+from reverseproxy.workers.changing import ConfigChange
+from reverseproxy.workers.shutdown import WorkersShutdown
 from reverseproxy.workers.slots import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -157,7 +157,7 @@ class ChangingTests(SynchronousTestCase):
         slots = [run_slot(0), run_slot(1), run_slot(2, WorkerState.LEAVING)]
         (slots[0].handover, other) = socket.socketpair()
         other.close()
-        changing = Changing(slots, Clock())
+        changing = ConfigChange(slots, Clock())
         self.assertFalse(changing.under_way)
         problems = self.successResultOf(changing.prepare(None, []))  # type: ignore[arg-type]
         self.assertEqual(
@@ -174,7 +174,7 @@ class ChangingTests(SynchronousTestCase):
         (slot.handover, other) = socket.socketpair()
         self.addCleanup(other.close)
         self.addCleanup(slot.handover.close)
-        changing = Changing([slot], Clock())
+        changing = ConfigChange([slot], Clock())
         preparing = changing.prepare(None, [])  # type: ignore[arg-type]
         changing.said(1, {"is": "prepared", "turn": 1, "problems": []})
         self.assertEqual(self.successResultOf(preparing), [])

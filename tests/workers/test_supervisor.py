@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.workers.control import CONTROL_FD, Setup
+from reverseproxy.workers.liveness import LOOK, STARTING
 from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.slots import FIRST_PAUSE, LONGEST_PAUSE, STABLE
 from reverseproxy.workers.supervisor import (
@@ -28,7 +29,6 @@ from reverseproxy.workers.supervisor import (
     STOP_MARGIN,
     Supervisor,
 )
-from reverseproxy.workers.vigil import LOOK, STARTING
 from tests.integration.configs import quick_agent, server
 from tests.tunnel.logged import capture
 

@@ -16,10 +16,10 @@ from reverseproxy.errors import WireError
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.transport.handing import discard
 from reverseproxy.workers.channel import decode, encode
+from reverseproxy.workers.demand_announcer import LEAST_GAP
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.siblings import Siblings
-from reverseproxy.workers.wanting import LEAST_GAP
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import CallableFactory
 

@@ -13,7 +13,16 @@ supervisor itself was stopped, as on a suspended machine, all workers are pinged
 
 from __future__ import annotations
 
-__all__ = ["LOOK", "PATIENCE", "STARVED", "STARTING", "Life", "Rounds", "Vigil", "life_of"]
+__all__ = [
+    "LOOK",
+    "PATIENCE",
+    "STARVED",
+    "STARTING",
+    "ProcessStats",
+    "LivenessChecks",
+    "WorkerLiveness",
+    "read_process_stats",
+]
 
 import os
 from collections.abc import Callable, Hashable
@@ -48,7 +57,7 @@ _WORKED: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ProcessStats:
     """
     The state of a process in the kernel.
 
@@ -60,19 +69,19 @@ class Life:
     used: float
 
 
-def life_of(pid: int) -> Life | None:
+def read_process_stats(pid: int) -> ProcessStats | None:
     """Read the state of a process; L{None} if the system has no C{/proc}."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
-        return Life(fields[0].decode("ascii"), ticks / os.sysconf("SC_CLK_TCK"))
+        return ProcessStats(fields[0].decode("ascii"), ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError):
         return None
 
 
-class Vigil:
-    """Decides whether one worker hangs; pure, given times and L{Life}."""
+class WorkerLiveness:
+    """Decides whether one worker hangs; pure, given times and L{ProcessStats}."""
 
     def __init__(self, now: float, limit: float) -> None:
         """
@@ -100,15 +109,15 @@ class Vigil:
             self._asked = now
             self._used = None
 
-    def due(self, now: float, life: Life | None) -> bool:
+    def due(self, now: float, stats: ProcessStats | None) -> bool:
         """Say whether to ping it now; called at each check."""
         if self._asked is not None or now < self._next:
             return False
         self._asked = now
-        self._used = None if life is None else life.used
+        self._used = None if stats is None else stats.used
         return True
 
-    def silent(self, now: float, life: Life | None) -> float:
+    def silent(self, now: float, stats: ProcessStats | None) -> float:
         """
         Return for how long it has hung.
 
@@ -117,17 +126,17 @@ class Vigil:
         if self._asked is None or now < self._excused:
             return 0.0
         seconds = now - self._asked
-        if seconds < self._limit or (seconds < STARVED and self._starved(seconds, life)):
+        if seconds < self._limit or (seconds < STARVED and self._starved(seconds, stats)):
             return 0.0
         return seconds
 
-    def _starved(self, seconds: float, life: Life | None) -> bool:
-        if life is None or self._used is None or life.state != "R":
+    def _starved(self, seconds: float, stats: ProcessStats | None) -> bool:
+        if stats is None or self._used is None or stats.state != "R":
             return False
-        return life.used - self._used < _WORKED * seconds
+        return stats.used - self._used < _WORKED * seconds
 
 
-class Rounds:
+class LivenessChecks:
     """
     Checks all workers periodically.
 
@@ -139,18 +148,18 @@ class Rounds:
         clock: Any,
         ask: Callable[[Hashable], object],
         hangs: Callable[[Hashable, float], object],
-        look: Callable[[int], Life | None] = life_of,
+        look: Callable[[int], ProcessStats | None] = read_process_stats,
     ) -> None:
         """
         @param ask: pings a worker.
         @param hangs: called with a worker that hangs, and the seconds.
-        @param look: see L{life_of}.
+        @param look: see L{read_process_stats}.
         """
         self._clock = clock
         self._ask = ask
         self._hangs = hangs
         self._look_at = look
-        self._vigils: dict[Hashable, tuple[int, Vigil]] = {}
+        self._liveness: dict[Hashable, tuple[int, WorkerLiveness]] = {}
         self._last = 0.0
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
@@ -168,33 +177,33 @@ class Rounds:
 
     def watch(self, worker: Hashable, pid: int) -> None:
         """Watch a worker that was started."""
-        self._vigils[worker] = (pid, Vigil(self._clock.seconds(), STARTING))
+        self._liveness[worker] = (pid, WorkerLiveness(self._clock.seconds(), STARTING))
 
     def forget(self, worker: Hashable) -> None:
         """Check a worker no more."""
-        self._vigils.pop(worker, None)
+        self._liveness.pop(worker, None)
 
     def heard(self, worker: Hashable) -> None:
         """Record a message of the worker."""
-        if worker in self._vigils:
-            self._vigils[worker][1].heard(self._clock.seconds())
+        if worker in self._liveness:
+            self._liveness[worker][1].heard(self._clock.seconds())
 
     def excuse(self, seconds: float) -> None:
         """Expect no answers of any worker for some seconds."""
-        for _, vigil in self._vigils.values():
-            vigil.excuse(self._clock.seconds(), seconds)
+        for _, liveness in self._liveness.values():
+            liveness.excuse(self._clock.seconds(), seconds)
 
     def _look(self) -> None:
         now = self._clock.seconds()
         if now - self._last > _LATE:
-            for _, vigil in self._vigils.values():
-                vigil.begin_again(now)
+            for _, liveness in self._liveness.values():
+                liveness.begin_again(now)
         self._last = now
-        for worker, (pid, vigil) in list(self._vigils.items()):
-            life = self._look_at(pid)
-            seconds = vigil.silent(now, life)
+        for worker, (pid, liveness) in list(self._liveness.items()):
+            stats = self._look_at(pid)
+            seconds = liveness.silent(now, stats)
             if seconds:
-                del self._vigils[worker]
+                del self._liveness[worker]
                 self._hangs(worker, seconds)
-            elif vigil.due(now, life):
+            elif liveness.due(now, stats):
                 self._ask(worker)

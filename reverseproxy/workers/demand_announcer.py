@@ -9,7 +9,7 @@ while there are any; at last, once, that there are none.
 
 from __future__ import annotations
 
-__all__ = ["LEAST_GAP", "Wanting"]
+__all__ = ["LEAST_GAP", "DemandAnnouncer"]
 
 from functools import partial
 from math import inf
@@ -31,7 +31,7 @@ SHORTAGE: Final = 1.0
 """Seconds without announcements after a connection was lost for lack of descriptors."""
 
 
-class _Need:
+class _ClusterDemand:
     """
     The announcements for one cluster.
 
@@ -52,19 +52,19 @@ class _Need:
         self.timer: IDelayedCall | None = None
 
 
-class Wanting:
+class DemandAnnouncer:
     """Announces the waiting requests of this worker."""
 
     def __init__(self, directory: Directory, clock: IReactorTime) -> None:
         self._directory = directory
         self._clock = clock
         # weak keys, as clusters that agents bring come and go
-        self._needs: WeakKeyDictionary[Cluster, _Need] = WeakKeyDictionary()
+        self._needs: WeakKeyDictionary[Cluster, _ClusterDemand] = WeakKeyDictionary()
         self._held = -inf
 
     def share(self, cluster: Cluster) -> None:
         """Announce requests that wait for a cluster."""
-        need = self._needs[cluster] = _Need()
+        need = self._needs[cluster] = _ClusterDemand()
         cluster.on_wait = partial(self._waits, cluster, need)
 
     def stop(self) -> None:
@@ -89,7 +89,7 @@ class Wanting:
         """Return the seconds since a request last waited."""
         return self._clock.seconds() - self._needs[cluster].waited
 
-    def _waits(self, cluster: Cluster, need: _Need) -> None:
+    def _waits(self, cluster: Cluster, need: _ClusterDemand) -> None:
         """Announce a waiting request, now or with the next announcement."""
         if need.timer is not None and cluster.waiting > 1:
             return  # as nearly always under load: it is told of with the others
@@ -112,7 +112,7 @@ class Wanting:
         elif need.timer.getTime() - now > rest:
             need.timer.reset(rest)
 
-    def _tell(self, cluster: Cluster, need: _Need) -> None:
+    def _tell(self, cluster: Cluster, need: _ClusterDemand) -> None:
         """Announce the waiting requests, and again while there are any."""
         timer, need.timer = need.timer, None
         if timer is not None and timer.active():

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.workers.turns} and L{reverseproxy.workers.handover}."""
+"""Tests for L{reverseproxy.workers.change_phase} and L{reverseproxy.workers.handover}."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import WireError
 from reverseproxy.problems import DOCUMENT, PART, Problem
+from reverseproxy.workers.change_phase import PATIENCE, ChangePhase
 from reverseproxy.workers.handover import Handed, receive, send
-from reverseproxy.workers.turns import PATIENCE, Turn
 from tests.config.documents import TUNNEL_SERVER
 
 WRONG = Problem.at(PART / "a" / "b", "is wrong")
@@ -22,7 +22,7 @@ WRONG = Problem.at(PART / "a" / "b", "is wrong")
 class TurnTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turn = Turn(7, [1, 2], self.clock)
+        self.turn = ChangePhase(7, [1, 2], self.clock)
         self.done = self.turn.wait()
 
     def test_all_are_ready(self) -> None:
@@ -60,7 +60,7 @@ class TurnTests(SynchronousTestCase):
         self.turn.prepared(1, {"turn": 7})
 
     def test_nobody(self) -> None:
-        self.assertEqual(self.successResultOf(Turn(1, [], self.clock).wait()), [])
+        self.assertEqual(self.successResultOf(ChangePhase(1, [], self.clock).wait()), [])
 
 
 class HandoverTests(SynchronousTestCase):

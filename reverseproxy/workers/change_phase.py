@@ -7,7 +7,7 @@ commits it, which can't fail any more.
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "Turn"]
+__all__ = ["PATIENCE", "ChangePhase"]
 
 from collections.abc import Iterable
 from typing import Final
@@ -22,7 +22,7 @@ PATIENCE: Final = 60.0
 """Seconds that workers have for a phase."""
 
 
-class Turn:
+class ChangePhase:
     """
     Waits for the answers of all workers.
 

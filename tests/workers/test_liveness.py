@@ -8,10 +8,19 @@ from collections.abc import Hashable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy.workers.liveness import (
+    ASK,
+    LOOK,
+    PATIENCE,
+    STARTING,
+    STARVED,
+    LivenessChecks,
+    ProcessStats,
+    read_process_stats,
+)
 from reverseproxy.workers.renewal import Renewal
-from reverseproxy.workers.vigil import ASK, LOOK, PATIENCE, STARTING, STARVED, Life, Rounds, life_of
 
-ASLEEP = Life("S", 1.0)
+ASLEEP = ProcessStats("S", 1.0)
 
 
 class RoundsTests(SynchronousTestCase):
@@ -19,8 +28,8 @@ class RoundsTests(SynchronousTestCase):
         self.clock = Clock()
         self.asked: list[Hashable] = []
         self.hung: list[tuple[Hashable, float, float]] = []
-        self.lives: dict[int, Life | None] = {1: ASLEEP, 2: ASLEEP}
-        self.rounds = Rounds(
+        self.lives: dict[int, ProcessStats | None] = {1: ASLEEP, 2: ASLEEP}
+        self.rounds = LivenessChecks(
             self.clock,
             self.asked.append,
             lambda worker, seconds: self.hung.append((worker, seconds, self.clock.seconds())),
@@ -58,7 +67,7 @@ class RoundsTests(SynchronousTestCase):
         """Whenever that happens, it takes no more than five seconds until it is known."""
         for answered in range(1, 8):
             self.setUp()
-            self.lives[1] = Life("T", 1.0)
+            self.lives[1] = ProcessStats("T", 1.0)
             self.turn(answered * LOOK, "one", "two")
             self.turn(10, "two")
             [(worker, _, when)] = self.hung
@@ -69,7 +78,7 @@ class RoundsTests(SynchronousTestCase):
         for _ in range(10):
             life = self.lives[1]
             assert life is not None
-            self.lives[1] = Life("R", life.used + LOOK)
+            self.lives[1] = ProcessStats("R", life.used + LOOK)
             self.turn(LOOK, "two")
         self.assertEqual([worker for worker, *_ in self.hung], ["one"])
 
@@ -77,7 +86,7 @@ class RoundsTests(SynchronousTestCase):
         for _ in range(20):
             life = self.lives[1]
             assert life is not None
-            self.lives[1] = Life("R", life.used + LOOK / 10)
+            self.lives[1] = ProcessStats("R", life.used + LOOK / 10)
             self.turn(LOOK, "two")
         self.assertEqual(self.hung, [])
         self.turn(STARVED, "two")
@@ -123,13 +132,13 @@ class RoundsTests(SynchronousTestCase):
 
 class LifeTests(SynchronousTestCase):
     def test_our_own(self) -> None:
-        life = life_of(os.getpid())
+        life = read_process_stats(os.getpid())
         assert life is not None
         self.assertEqual(life.state, "R")
         self.assertGreater(life.used, 0.0)
 
     def test_of_nobody(self) -> None:
-        self.assertIsNone(life_of(2**30))
+        self.assertIsNone(read_process_stats(2**30))
 
 
 class RenewalTests(SynchronousTestCase):

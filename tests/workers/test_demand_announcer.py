@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.manager import QueuedDemand
+from reverseproxy.workers.demand_announcer import LEAST_GAP, DemandAnnouncer
 from reverseproxy.workers.policy import LASTING, TELL_EVERY
-from reverseproxy.workers.wanting import LEAST_GAP, Wanting
-from reverseproxy.workers.wishes import Wishes
+from reverseproxy.workers.sibling_demand import SiblingDemands
 
 
 class FakeLink:
@@ -73,7 +73,7 @@ class WantingTests(SynchronousTestCase):
         self.clock = Clock()
         self.link = FakeLink(self.clock)
         self.directory: Any = FakeDirectory([self.link])
-        self.wanting = Wanting(self.directory, self.clock)
+        self.wanting = DemandAnnouncer(self.directory, self.clock)
         self.cluster: Any = FakeCluster(self.clock)
         self.wanting.share(self.cluster)
         self.clock.advance(1000)
@@ -165,7 +165,7 @@ class WantingTests(SynchronousTestCase):
 
 class WishesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.wishes = Wishes()
+        self.wishes = SiblingDemands()
         self.one, self.other = Mock(name="one"), Mock(name="other")
         self.cluster = Mock()
         self.cluster.would_take = lambda host, labels: labels in ((), host)
@@ -184,7 +184,7 @@ class WishesTests(SynchronousTestCase):
         self.wishes.said(self.one, [QueuedDemand(labels, 1, 5.0), QueuedDemand((), 2, 7.0)], 10.0)
         [(_, wish)] = self.wishes
         wish.owed = 2
-        granted = [Wishes.grant(self.cluster, host, wish) for host in ("x", labels, "x", "x")]
+        granted = [SiblingDemands.grant(self.cluster, host, wish) for host in ("x", labels, "x", "x")]
         self.assertEqual(granted, [True, True, True, False])
         self.assertEqual((wish.owed, self.wishes.owed, bool(self.wishes)), (0, 0, False))
 

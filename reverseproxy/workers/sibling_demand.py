@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Wish", "Wishes"]
+__all__ = ["SiblingDemand", "SiblingDemands"]
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reverseproxy.workers.links import Link
 
 
-class Wish:
+class SiblingDemand:
     """
     The waiting requests of one sibling.
 
@@ -42,17 +42,17 @@ class Wish:
         return max((now - want.since for want in self.wants), default=0.0)
 
 
-class Wishes:
+class SiblingDemands:
     """The waiting requests of all siblings for one cluster."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Link, Wish] = {}
+        self._wishes: dict[Link, SiblingDemand] = {}
 
     def __bool__(self) -> bool:
         """Whether any wait."""
         return any(wish.wants for wish in self._wishes.values())
 
-    def __iter__(self) -> Iterator[tuple[Link, Wish]]:
+    def __iter__(self) -> Iterator[tuple[Link, SiblingDemand]]:
         """Iterate over siblings with waiting requests, the longest waiting first."""
         waiting = [(link, wish) for link, wish in self._wishes.items() if wish.wants]
         waiting.sort(key=lambda each: min(want.since for want in each[1].wants))
@@ -64,7 +64,7 @@ class Wishes:
 
         @param wants: with times of this process's clock; empty if no request waits.
         """
-        wish = self._wishes.setdefault(link, Wish())
+        wish = self._wishes.setdefault(link, SiblingDemand())
         wish.wants = list(wants)
         wish.standing.note(now, wish.age(now))
 
@@ -84,7 +84,7 @@ class Wishes:
         return sum(wish.owed for wish in self._wishes.values())
 
     @staticmethod
-    def grant(cluster: Cluster, host: Host, wish: Wish) -> bool:
+    def grant(cluster: Cluster, host: Host, wish: SiblingDemand) -> bool:
         """
         Record that a host moves to a sibling, if it fits the sibling's requests.
 
