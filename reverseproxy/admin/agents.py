@@ -21,7 +21,8 @@ from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.metrics.latency import class_names, classes_of
 from reverseproxy.net.tcp_info import tcp_info
 from reverseproxy.tls import agreed
-from reverseproxy.tunnel.server.exclusions import Exclusions, Target, target_of
+from reverseproxy.tunnel.server.exclusion_records import Target, target_of
+from reverseproxy.tunnel.server.exclusions import Exclusions
 
 MOST_ADDRESSES: Final = 20
 """How many of an agent's connections are named one by one."""

@@ -36,7 +36,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.cluster.host import MAX_WEIGHT
 from reverseproxy.config.models import Config
 from reverseproxy.logs import counted, shorten
-from reverseproxy.tunnel.server.exclusions import LONGEST, id_of
+from reverseproxy.tunnel.server.exclusion_records import LONGEST, id_of
 
 log = Logger()
 

@@ -15,7 +15,7 @@ from reverseproxy.fleet.records import HostKey, HostRecord, ServerRecord
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.metrics import AgentFigures
 from reverseproxy.metrics.latency import class_names, classes_of
-from reverseproxy.tunnel.server.exclusions import target_of
+from reverseproxy.tunnel.server.exclusion_records import target_of
 
 Records = Collection[HostRecord]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reverseproxy.clock import wall_time
-from reverseproxy.tunnel.server.exclusions import Exclusion, Exclusions
+from reverseproxy.tunnel.server.exclusion_records import Exclusion
+from reverseproxy.tunnel.server.exclusions import Exclusions
 
 
 def _shown(exclusion: Exclusion, now: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.fleet.fleet import Fleet
 from reverseproxy.fleet.orders import Order
 from reverseproxy.logs import counted, shorten
-from reverseproxy.tunnel.server.exclusions import Exclusion, Target, id_of
+from reverseproxy.tunnel.server.exclusion_records import Exclusion, Target, id_of
 
 log = Logger()
 

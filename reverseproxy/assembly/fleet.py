@@ -29,8 +29,9 @@ from reverseproxy.listener import Listener
 from reverseproxy.problems import DOCUMENT
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.tls import ServerTls
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes, owner_of
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.filter import TunnelServer
+from reverseproxy.tunnel.server.route_interfaces import owner_of
 
 _PLACE: Final = DOCUMENT / "fleet" / "peers"
 

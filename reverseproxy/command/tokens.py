@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from reverseproxy.tunnel.credentials import MAX_TOKENS_FILE, StaticValidatorPlugin
+from reverseproxy.tunnel.static_tokens import MAX_TOKENS_FILE, StaticValidatorPlugin
 from reverseproxy.tunnel.watched_files import parse_document, read_text
 
 _COMMENT = re.compile(r"(?m)^\s*#|\s#")

@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from reverseproxy.fleet.record_fields import fit
 from reverseproxy.fleet.records import RouteRecord, proved
-from reverseproxy.tunnel.server.agent_routes import Wanted
 from reverseproxy.tunnel.server.claims import Denied
+from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.wire.mosn.frames import Status
 
 MOST_PORTS: Final = 8

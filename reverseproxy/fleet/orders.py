@@ -35,8 +35,9 @@ from reverseproxy.errors import WireError
 from reverseproxy.fleet.incoming_links import IncomingLink, IncomingLinks
 from reverseproxy.fleet.order_results import OrderResult, OrderResults
 from reverseproxy.logs import shorten
-from reverseproxy.tunnel.server.exclusions import KINDS as TARGETS
-from reverseproxy.tunnel.server.exclusions import LONGEST, MOST_IDS, Exclusion, Exclusions, Lifted
+from reverseproxy.tunnel.server.exclusion_records import KINDS as TARGETS
+from reverseproxy.tunnel.server.exclusion_records import LONGEST, MOST_IDS, Exclusion, Lifted
+from reverseproxy.tunnel.server.exclusions import Exclusions
 
 log = Logger()
 

@@ -317,7 +317,7 @@ class RouteRecord:
     @ivar server: the server's id.
     @ivar listener: the tunnel listener that the agent has joined.
     @ivar owner: the agent's identity as one word; see
-        L{reverseproxy.tunnel.server.agent_routes.owner_of}.
+        L{reverseproxy.tunnel.server.route_interfaces.owner_of}.
     @ivar shown: the same for people.
     @ivar domains: whose requests go to the cluster.
     @ivar port: whose sessions go to it; L{None} for none.

@@ -28,8 +28,9 @@ from reverseproxy.fleet.grants import GrantTable
 from reverseproxy.fleet.interfaces import IRouteDirectory
 from reverseproxy.fleet.records import RouteRecord
 from reverseproxy.fleet.route_installer import RouteInstaller, describe, matches
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Denied
+from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()
@@ -44,7 +45,7 @@ This is less than the supervisor of several workers waits for the decision
 
 
 class FleetRouteArbiter:
-    """An L{IRouteArbiter<reverseproxy.tunnel.server.agent_routes.IRouteArbiter>} for a whole fleet."""
+    """An L{IRouteArbiter<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter>} for a whole fleet."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class FleetRouteArbiter:
     # IRouteArbiter
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
-        """See L{IRouteArbiter.ask<reverseproxy.tunnel.server.agent_routes.IRouteArbiter.ask>}."""
+        """See L{IRouteArbiter.ask<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter.ask>}."""
         cluster = wanted.claim.cluster
         request = self._requests.get(cluster)
         if request is not None:
@@ -151,7 +152,7 @@ class FleetRouteArbiter:
         return None
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
-        """See L{IRouteArbiter.count<reverseproxy.tunnel.server.agent_routes.IRouteArbiter.count>}."""
+        """See L{IRouteArbiter.count<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter.count>}."""
         self.hold(claim.cluster, max(self._held.get(claim.cluster, 0) + change, 0), grace)
 
     def hold(self, cluster: str, held: int, grace: float) -> None:

@@ -23,8 +23,9 @@ from reverseproxy.fleet.record_fields import fit
 from reverseproxy.fleet.records import RouteRecord, proved
 from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Denied, Rules
+from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()

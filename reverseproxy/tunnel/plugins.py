@@ -28,12 +28,9 @@ from reverseproxy.interfaces import (
 from reverseproxy.tunnel.agent.http_lister import HttpListerPlugin
 from reverseproxy.tunnel.agent.listers import DnsListerPlugin, FileListerPlugin
 from reverseproxy.tunnel.agent.srv_lister import SrvListerPlugin
-from reverseproxy.tunnel.credentials import (
-    SampleCredentialPlugin,
-    SampleValidatorPlugin,
-    StaticCredentialPlugin,
-    StaticValidatorPlugin,
-)
+from reverseproxy.tunnel.sample_policy import SampleCredentialPlugin, SampleValidatorPlugin
+from reverseproxy.tunnel.static_credentials import StaticCredentialPlugin
+from reverseproxy.tunnel.static_tokens import StaticValidatorPlugin
 
 _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 

@@ -22,7 +22,8 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.tunnel.server.exclusions import Exclusion, Exclusions, Lifted
+from reverseproxy.tunnel.server.exclusion_records import Exclusion, Lifted
+from reverseproxy.tunnel.server.exclusions import Exclusions
 from reverseproxy.workers.messages import Message
 
 log = Logger()

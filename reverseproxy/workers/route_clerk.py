@@ -14,8 +14,9 @@ from twisted.logger import Logger
 
 from reverseproxy.errors import WireError
 from reverseproxy.listener.shared_port import SharedPort
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Denied
+from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.wire.mosn.frames import Status
 from reverseproxy.workers.handover import receive_sockets
 from reverseproxy.workers.messages import Message
@@ -33,7 +34,7 @@ class RouteClerk:
     """
     Asks the supervisor for claims, and makes the routes of all granted ones.
 
-    See L{IRouteArbiter<reverseproxy.tunnel.server.agent_routes.IRouteArbiter>}.
+    See L{IRouteArbiter<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter>}.
 
     @ivar servers: this worker's tunnel servers, by listener.
     """

@@ -20,7 +20,7 @@ from reverseproxy.admin.slices import at_once
 from reverseproxy.admin.sources import Answer as Answered
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
-from reverseproxy.tunnel.server.exclusions import id_of
+from reverseproxy.tunnel.server.exclusion_records import id_of
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
 from tests.admin.world import PORT, STATIC, Answer, World
 from tests.config.documents import TUNNEL_SERVER

@@ -12,7 +12,7 @@ import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.command.tokens import TokenFile, TokenProblem
-from reverseproxy.tunnel.credentials import StaticValidatorPlugin
+from reverseproxy.tunnel.static_tokens import StaticValidatorPlugin
 
 
 class TokenTests(SynchronousTestCase):

@@ -25,8 +25,9 @@ from reverseproxy.fleet.route_arbiter import DECIDE, FleetRouteArbiter
 from reverseproxy.fleet.supervisor_routes import SupervisorRoutes
 from reverseproxy.identity.allowance import Allowance
 from reverseproxy.listener.sockets import ListenerFailed
-from reverseproxy.tunnel.server.agent_routes import AgentRoutes, Wanted
+from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
+from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.workers import route_desk
 from reverseproxy.workers.route_clerk import RouteClerk
 from reverseproxy.workers.route_desk import TURN_TIMEOUT, RouteDesk

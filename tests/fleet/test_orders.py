@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import WireError
 from reverseproxy.fleet.orders import Order, Orders
 from reverseproxy.testing import Recorder
-from reverseproxy.tunnel.server.exclusions import LONGEST, MOST, MOST_IDS, Exclusions
+from reverseproxy.tunnel.server.exclusion_records import LONGEST, MOST_IDS
+from reverseproxy.tunnel.server.exclusions import MOST, Exclusions
 from tests.admin.world import STATIC, parse_answer
 from tests.fleet.test_whole import ADMIN, with_admin
 from tests.fleet.worlds import FleetWorld

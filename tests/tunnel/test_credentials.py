@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tunnel.credentials}."""
+"""Tests for L{reverseproxy.tunnel.static_tokens}."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ from reverseproxy.interfaces import (
     Identity,
     IValidatorPlugin,
 )
-from reverseproxy.tunnel import credentials
-from reverseproxy.tunnel.credentials import (
-    SampleCredentialPlugin,
-    SampleValidatorPlugin,
-    StaticCredentialPlugin,
-    StaticValidatorPlugin,
-)
+from reverseproxy.tunnel import static_tokens
+from reverseproxy.tunnel.sample_policy import SampleCredentialPlugin, SampleValidatorPlugin
+from reverseproxy.tunnel.static_credentials import StaticCredentialPlugin
+from reverseproxy.tunnel.static_tokens import StaticValidatorPlugin
 from tests.tunnel.logged import capture
 
 ENTRIES = [
@@ -91,7 +88,7 @@ class StaticValidatorTests(SynchronousTestCase):
                 return hmac.compare_digest(one, other)
 
         validator = self.build(tokens=ENTRIES)
-        self.patch(credentials, "hmac", Counting)
+        self.patch(static_tokens, "hmac", Counting)
         for credential in ("secret-a", "secret-b2", "wrong", ""):
             lengths.clear()
             validator.validate(credential, "", "c")
@@ -138,7 +135,7 @@ class StaticValidatorTests(SynchronousTestCase):
         def read_text(path: str, limit: int) -> str:
             raise AssertionError("read")
 
-        self.patch(credentials, "read_text", read_text)
+        self.patch(static_tokens, "read_text", read_text)
         self.assertIsNotNone(validator.validate("one", "", "c"))
 
     def test_a_broken_file_keeps_the_tokens(self) -> None:
@@ -189,7 +186,7 @@ class StaticValidatorTests(SynchronousTestCase):
         with open(path, "wb") as file:
             file.write(b"- {agent: a, token: \xff}")
         self.assertRaisesRegex(ValueError, "not UTF-8, at byte 20", self.build, file=path)
-        self.patch(credentials, "MAX_TOKENS_FILE", 10)
+        self.patch(static_tokens, "MAX_TOKENS_FILE", 10)
         self.assertRaisesRegex(ValueError, "larger than the 10 bytes", self.build, file=path)
 
     def test_bad_config(self) -> None:

@@ -8,16 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.identity import AgentIdentity, CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Principal, Refusal
-from reverseproxy.tunnel.server.exclusions import (
-    LONGEST_ABSENCE,
-    MOST,
-    MOST_IDS,
-    Exclusion,
-    Exclusions,
-    Lifted,
-    id_of,
-    target_of,
-)
+from reverseproxy.tunnel.server.exclusion_records import MOST_IDS, Exclusion, Lifted, id_of, target_of
+from reverseproxy.tunnel.server.exclusions import LONGEST_ABSENCE, MOST, Exclusions
 from reverseproxy.wire.mosn.extensions import Announcement
 from tests.tunnel.logged import capture
 

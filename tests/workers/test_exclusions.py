@@ -8,7 +8,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.server.exclusions import MOST, Exclusion, Exclusions, Lifted
+from reverseproxy.tunnel.server.exclusion_records import Exclusion, Lifted
+from reverseproxy.tunnel.server.exclusions import MOST, Exclusions
 from reverseproxy.workers.exclusions import SupervisorExclusions, report, take
 from tests.tunnel.logged import capture
 from tests.workers.world import World

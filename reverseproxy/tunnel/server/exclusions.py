@@ -1,42 +1,26 @@
 """
 Agents that an operator excludes for a time: pure, given the time.
 
-An exclusion targets the strongest property of an agent that is known: the name of its credential, its
-certificate, or else its IP address.
-
 An excluded agent may not join. Agents that have joined before stay, except those that the exclusion
 names (L{Exclusion.agents}): the server that has their connections closes these.
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "KINDS",
-    "LONGEST",
-    "LONGEST_ABSENCE",
-    "MOST",
-    "MOST_IDS",
-    "Exclusion",
-    "Exclusions",
-    "Lifted",
-    "Target",
-    "id_of",
-    "target_of",
-]
+__all__ = ["LONGEST_ABSENCE", "MOST", "Exclusions"]
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from math import inf
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
 from twisted.logger import Logger
 
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
+from reverseproxy.tunnel.server.exclusion_records import MOST_IDS, Exclusion, Lifted, Target, target_of
 from reverseproxy.wire.mosn.frames import Status
 
 log = Logger()
@@ -44,120 +28,8 @@ log = Logger()
 MOST: Final = 1000
 """Exclusions at the same time, at most; and lifted ones that are remembered."""
 
-MOST_IDS: Final = 64
-"""Decisions about the same target, and agents that they named, that are kept: the last ones."""
-
-LONGEST: Final = 30 * 24 * 3600.0
-"""Seconds for which an agent can be excluded, at most."""
-
 LONGEST_ABSENCE: Final = 60.0
 """Seconds after which an excluded agent asks again, at most, as the operator may lift the exclusion."""
-
-Target = tuple[str, ...]
-"""A kind, and the values that identify a target of that kind."""
-
-KINDS: Final[Mapping[str, int]] = {"process": 2, "token": 3, "certificate": 2, "address": 2}
-"""The kinds of targets, and how many parts a target of each has, the kind included."""
-
-
-def target_of(identity: AgentIdentity, ip: str, process: bool = False) -> Target:
-    """
-    Return the target for an agent.
-
-    @param ip: its IP address.
-    @param process: whether to target this process of the agent only, if it has an id: after a restart it
-        has another one.
-    """
-    if process and identity.agent_id:
-        return "process", identity.agent_id
-    if identity.name:
-        return "token", identity.policy, identity.name
-    if identity.certificate is not None:
-        return "certificate", identity.certificate.key
-    return "address", ip
-
-
-def id_of(target: Iterable[str]) -> str:
-    """Return the id of a target for operators: 16 hexadecimal digits, the same at all servers."""
-    return sha256(json.dumps(list(target)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """
-    An exclusion.
-
-    @ivar target: whom it concerns.
-    @ivar until: when it ends.
-    @ivar reason: for logs and the admin API: C{banned by} or C{drained by} an operator.
-    @ivar ids: the ids of the operators' decisions, each unique in the fleet; the last L{MOST_IDS}, the
-        newest last.
-    @ivar agents: the ids, in the admin API, of the agents that were chosen; as many, the newest last.
-    """
-
-    target: Target
-    until: float
-    reason: str
-    ids: tuple[str, ...]
-    agents: tuple[str, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """Its id for operators."""
-        return id_of(self.target)
-
-    @property
-    def who(self) -> str:
-        """The operator who has decided it."""
-        return self.reason.partition(" by ")[2] or self.reason
-
-    @property
-    def at_once(self) -> bool:
-        """Whether requests of its agents are cut off; those of a drained agent are finished."""
-        return not self.reason.startswith("drained")
-
-    def to_json(self, now: float) -> dict[str, Any]:
-        """Return it as JSON for another process, whose clock may differ."""
-        return {
-            "keep_out": list(self.target),
-            "seconds": self.until - now,
-            "ids": list(self.ids),
-            "agents": list(self.agents),
-            "why": self.reason,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], now: float) -> Exclusion:
-        """Restore what L{to_json} has returned."""
-        return cls(
-            tuple(value["keep_out"]),
-            now + value["seconds"],
-            value["why"],
-            tuple(value["ids"]),
-            tuple(value["agents"]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Lifted:
-    """
-    Decisions that were lifted.
-
-    @ivar ids: see L{Exclusion}.
-    @ivar until: when they would have ended, and can be forgotten.
-    """
-
-    ids: tuple[str, ...]
-    until: float
-
-    def to_json(self, now: float) -> dict[str, Any]:
-        """Return it as JSON; see L{Exclusion.to_json}."""
-        return {"let_in": list(self.ids), "seconds": max(0.0, self.until - now)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], now: float) -> Lifted:
-        """Restore what L{to_json} has returned."""
-        return cls(tuple(value["let_in"]), now + value["seconds"])
 
 
 def _joined(known: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from reverseproxy.tunnel.server.claims import Claims, Rules
 
 class RouteSurface:
     """
-    An L{IRouteSurface<reverseproxy.tunnel.server.agent_routes.IRouteSurface>} on the process's clusters
+    An L{IRouteSurface<reverseproxy.tunnel.server.route_interfaces.IRouteSurface>} on the process's clusters
     and listeners.
     """
 

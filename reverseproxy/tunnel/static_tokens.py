@@ -1,8 +1,7 @@
 """
-The built-in credential policies.
+The credential policy C{static} on the server: tokens of agents, which an operator issues.
 
-C{static}: tokens that an operator issues, each of which belongs to an agent. Its configuration among the
-server's C{validators} has one of
+Its configuration among the server's C{validators} has one of
 
  - C{file}: the path of a YAML or JSON file with a list of entries, or with a mapping whose key C{tokens}
    has that list. It is read again when it changes, so that removing an entry revokes its token at once,
@@ -14,49 +13,31 @@ C{tokens} (several that are valid at the same time, to change them without a gap
 C{clusters} (the only ones that the agent may join), C{max_weight} (1 to 128), and C{domains} and
 C{ports}: the routes that the agent may bring where the server accepts routes of agents, such as
 C{*.tunnels.example.com} and C{2200-2299}.
-
-The agent's C{credential_config} has one of C{file} (a path), C{token} (the token itself) and C{env} (the
-name of an environment variable). It is looked up again for each dial.
-
-C{test}: the policy that MOSN's sample code registers under that name, for interoperability tests. It
-accepts every credential with a certain prefix, and identifies nobody.
 """
 
 from __future__ import annotations
 
-__all__ = [
-    "SampleCredentialPlugin",
-    "SampleValidatorPlugin",
-    "StaticCredentialPlugin",
-    "StaticValidatorPlugin",
-]
+__all__ = ["StaticValidatorPlugin"]
 
 import hmac
-import os
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import compress, repeat
 from typing import Any, ClassVar
 
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.errors import CredentialMissing
 from reverseproxy.identity.allowance import Allowance
 from reverseproxy.interfaces import (
     IConnectionValidator,
-    ICredentialCheck,
-    ICredentialPlugin,
-    ICredentialSource,
     Identity,
     INaming,
     IValidatorPlugin,
 )
+from reverseproxy.tunnel.policy_config import check_keys, nonempty, only_key
 from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
-from reverseproxy.wire.mosn.frames import MAX_PAYLOAD
 
 log = Logger()
 
@@ -65,38 +46,6 @@ MAX_TOKENS_FILE = 16 * 1024 * 1024
 
 MAX_AGENT_NAME = 256
 """Characters of an agent's name, at most: records of a fleet have room for it in full."""
-
-# A misspelt key looks like this; a token in the place of a key hardly does.
-_PLAIN_KEY = re.compile(r"[a-z_]{1,24}", re.IGNORECASE)
-
-
-def _check_keys(what: str, config: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Raise L{ValueError} for unknown keys, such as misspelt ones."""
-    for key in config:
-        if key not in allowed:
-            keys = f"the keys are {', '.join(allowed)}" if allowed else "it has no keys"
-            shown = repr(key) if _PLAIN_KEY.fullmatch(str(key)) else "(not shown, it might be a secret)"
-            raise ValueError(f"{what}: unknown key {shown}; {keys}")
-
-
-def _only_key(what: str, config: Mapping[str, Any], allowed: Collection[str]) -> str:
-    """Return the single key that a configuration must have; raise L{ValueError} otherwise."""
-    _check_keys(what, config, allowed)
-    if len(config) != 1:
-        given = " and ".join(config) or "none of them"
-        raise ValueError(f"{what}: needs exactly one of {', '.join(allowed)}, got {given}")
-    return next(iter(config))
-
-
-def _nonempty(what: str, value: object) -> str:
-    """Return a string that is not empty; it may be a secret, and is not quoted in errors."""
-    if isinstance(value, str) and value:
-        return value
-    hint = "an empty one" if value == "" else f"{type(value).__name__}; put quotes around it"
-    raise ValueError(f"{what} must be a string that is not empty, got {hint}")
-
-
-# the policy static, on the server
 
 
 def _digest(token: str) -> bytes:
@@ -156,7 +105,7 @@ def _parse_tokens(where: str, document: object) -> _Tokens:
     @raise ValueError: with the place of the entry that is wrong; tokens are not quoted.
     """
     if isinstance(document, Mapping):
-        _check_keys(where, document, ("tokens",))
+        check_keys(where, document, ("tokens",))
         document = document.get("tokens")
     if not isinstance(document, (list, tuple)):
         raise ValueError(f"{where}: expected a list of entries with the keys {', '.join(_ENTRY_KEYS)}")
@@ -178,16 +127,16 @@ _ENTRY_KEYS = ("agent", "token", "tokens", "clusters", "max_weight", "domains", 
 def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{place} must be a mapping with the keys {', '.join(_ENTRY_KEYS)}")
-    _check_keys(place, entry, _ENTRY_KEYS)
-    agent = _nonempty(f"{place}.agent", entry.get("agent"))
+    check_keys(place, entry, _ENTRY_KEYS)
+    agent = nonempty(f"{place}.agent", entry.get("agent"))
     if len(agent) > MAX_AGENT_NAME:
         raise ValueError(f"{place}.agent has {len(agent)} characters, {MAX_AGENT_NAME} are the most")
     if ("token" in entry) == ("tokens" in entry):
         raise ValueError(f"{place} of agent {agent!r} needs either token or tokens")
     if "token" in entry:
-        tokens = [_nonempty(f"{place}.token", entry["token"])]
+        tokens = [nonempty(f"{place}.token", entry["token"])]
     elif isinstance(entry["tokens"], (list, tuple)) and entry["tokens"]:
-        tokens = [_nonempty(f"{place}.tokens[{i}]", token) for i, token in enumerate(entry["tokens"])]
+        tokens = [nonempty(f"{place}.tokens[{i}]", token) for i, token in enumerate(entry["tokens"])]
     else:
         raise ValueError(f"{place}.tokens must be a list with at least one token")
     clusters = None
@@ -195,7 +144,7 @@ def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
         if not isinstance(entry["clusters"], (list, tuple)):
             raise ValueError(f"{place}.clusters must be a list of cluster names, or absent for all clusters")
         clusters = frozenset(
-            _nonempty(f"{place}.clusters[{i}]", name) for i, name in enumerate(entry["clusters"])
+            nonempty(f"{place}.clusters[{i}]", name) for i, name in enumerate(entry["clusters"])
         )
     max_weight = entry.get("max_weight")
     if max_weight is not None and (type(max_weight) is not int or not 1 <= max_weight <= 128):
@@ -212,7 +161,7 @@ def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
             raise ValueError(f"{place}.{key} must be a list, or absent for none")
         # YAML parses 2222 as a number.
         texts[key] = [
-            str(each) if type(each) is int else _nonempty(f"{place}.{key}", each) for each in value or ()
+            str(each) if type(each) is int else nonempty(f"{place}.{key}", each) for each in value or ()
         ]
     try:
         return Allowance.of(texts["domains"], texts["ports"])
@@ -317,127 +266,6 @@ class StaticValidatorPlugin:
         @param config: C{file} or C{tokens}.
         @raise ValueError: if it is invalid, or the file is.
         """
-        if _only_key("the policy static", config, ("file", "tokens")) == "file":
-            return _FileTokens(_nonempty("file", config["file"]))
+        if only_key("the policy static", config, ("file", "tokens")) == "file":
+            return _FileTokens(nonempty("file", config["file"]))
         return _TokenValidator(_parse_tokens("the policy static", config["tokens"]))
-
-
-# the policy static, on the agent
-
-
-@implementer(ICredentialSource, ICredentialCheck)
-class _LookedUp:
-    """A credential that is looked up for each dial."""
-
-    def __init__(self, look_up: Callable[[], str]) -> None:
-        self._look_up = look_up
-
-    def fetch(self, cluster: str) -> Deferred[str]:
-        """Look the credential up; see L{ICredentialSource.fetch}."""
-        return maybeDeferred(self._look_up)
-
-    def check(self) -> None:
-        """Raise if there is no credential now; see L{ICredentialCheck.check}."""
-        self._look_up()
-
-
-def _from_file(path: str) -> str:
-    try:
-        # A larger one does not fit into a frame.
-        text = read_text(path, MAX_PAYLOAD)
-    except OSError as error:
-        raise CredentialMissing(f"can't read the credential from {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise CredentialMissing(f"can't use the credential: {error}") from None
-    # Editors and echo append one line end; further ones may belong to the credential.
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise CredentialMissing(f"the file {path} holds no credential, it is empty")
-    return text
-
-
-def _from_environment(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        state = "not set" if value is None else "empty"
-        raise CredentialMissing(f"the environment variable {name} holds no credential, it is {state}")
-    return value
-
-
-@implementer(ICredentialPlugin)
-class StaticCredentialPlugin:
-    """The policy C{static} on the agent; see the module."""
-
-    name: ClassVar[str] = "static"
-
-    def build(self, config: Mapping[str, Any]) -> ICredentialSource:
-        """
-        Make a source.
-
-        @param config: C{file}, C{token} or C{env}.
-        @raise ValueError: if it is invalid. A missing file or variable is not an error: it may come
-            later, and is looked up for each dial.
-        """
-        key = _only_key("the policy static", config, ("file", "token", "env"))
-        value = _nonempty(key, config[key])
-        if key == "file":
-            return _LookedUp(lambda: _from_file(value))
-        if key == "env":
-            return _LookedUp(lambda: _from_environment(value))
-        return _LookedUp(lambda: value)
-
-
-# the policy test
-
-_SAMPLE_PREFIX = "prefix_"
-
-
-@implementer(IConnectionValidator)
-class _SampleValidator:
-    def validate(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
-        return Identity("") if credential.startswith(_SAMPLE_PREFIX) else None
-
-
-@implementer(ICredentialSource)
-class _SampleSource:
-    def fetch(self, cluster: str) -> Deferred[str]:
-        return maybeDeferred("{}_{}".format, _SAMPLE_PREFIX, cluster)
-
-
-@implementer(IValidatorPlugin)
-class SampleValidatorPlugin:
-    """
-    The policy C{test} on the server: accepts whatever begins with C{prefix_}, as MOSN's sample does. For
-    tests only.
-    """
-
-    name: ClassVar[str] = "test"
-
-    def build(self, config: Mapping[str, Any]) -> IConnectionValidator:
-        """
-        Make a validator.
-
-        @raise ValueError: if C{config} is not empty.
-        """
-        _check_keys("the policy test", config, ())
-        log.warn("the credential policy test keeps nobody out: it is for interoperability tests only")
-        return _SampleValidator()
-
-
-@implementer(ICredentialPlugin)
-class SampleCredentialPlugin:
-    """
-    The policy C{test} on the agent: sends C{prefix__} and the cluster's name, as MOSN's sample does. For
-    tests only.
-    """
-
-    name: ClassVar[str] = "test"
-
-    def build(self, config: Mapping[str, Any]) -> ICredentialSource:
-        """
-        Make a source.
-
-        @raise ValueError: if C{config} is not empty.
-        """
-        _check_keys("the policy test", config, ())
-        return _SampleSource()
