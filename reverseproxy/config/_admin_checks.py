@@ -1,4 +1,4 @@
-"""What can only be seen of the C{admin} of a configuration as a whole."""
+"""Checks of C{admin} that concern several keys."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from reverseproxy.config.diagnostics import Diagnostics
 _PLACE: Final[Location] = ("admin",)
 _ADDRESS: Final[Location] = ("admin", "address")
 Report = Callable[[Location, str], None]
-"""Adds something that was found, given where, and what."""
+"""Adds an error or a warning, given its location and message."""
 
 _OURS: Final = ("tls_context", "tokens_file", "certificates")
 
 
 def check_admin(admin: AdminConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
-    See to it that nobody is let in who should not be.
+    Check that the admin API does not admit callers by mistake.
 
-    @param admin: the model, without what is wrong by itself.
+    @param admin: the model, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     """
     if admin is None or tree.get(_PLACE) is None:
         return
@@ -52,7 +52,7 @@ def check_admin(admin: AdminConfig | None, tree: Tree, findings: Diagnostics) ->
 
 
 def _check_tls(admin: AdminConfig, error: Report) -> None:
-    """See to it that TLS verifies whom it is to verify."""
+    """Check that TLS verifies the certificates that are configured."""
     tls = admin.tls
     if admin.certificates and (tls is None or not tls.verify_client or not tls.ca_cert):
         error(
@@ -64,7 +64,7 @@ def _check_tls(admin: AdminConfig, error: Report) -> None:
 
 
 def _check_reach(admin: AdminConfig, host: str, document: object, error: Report, warn: Report) -> None:
-    """See to it that others than this machine reach the API only over TLS, and with proof of who they are."""
+    """Check that other machines reach the API only over TLS, and with a token or certificate."""
     missing = []
     if admin.tls is None:
         missing.append("tls_context with status: true")

@@ -1,4 +1,4 @@
-"""What can be wrong with tunnel agents."""
+"""Checks of tunnel agents that concern several keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AgentChecker(NamingChecker):
     """Checks tunnel agents."""
 
     def run(self) -> None:
-        """Look at all of them."""
+        """Check all agents."""
         for index, extension in enumerate(self._config.extends):
             if extension.config is not None:
                 self._agent(("extends", index, "config"), extension.config)
@@ -36,7 +36,7 @@ class AgentChecker(NamingChecker):
         self._streams(location, agent, no_streams if agent.announce else "announce is false")
 
     def _names_of(self, location: Location, agent: TunnelAgentConfig) -> None:
-        """What it joins, and what serves its connections."""
+        """Check the names of its cluster and its listener."""
         for field in ("cluster", "hosting_listener"):
             if not getattr(agent, field):
                 self._error((*location, field), f"missing key: {purpose(TunnelAgentConfig, field)}")
@@ -51,7 +51,7 @@ class AgentChecker(NamingChecker):
             )
 
     def _servers(self, location: Location, agent: TunnelAgentConfig) -> None:
-        """Whom it connects to, and how often."""
+        """Check its servers, and the number of connections."""
         if not agent.connection_num:
             self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
         lister = agent.dynamic_server_list_config.dynamic_server_lister
@@ -67,7 +67,7 @@ class AgentChecker(NamingChecker):
             self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
 
     def _credentials(self, location: Location, agent: TunnelAgentConfig) -> None:
-        """By what it proves who it is."""
+        """Check its credentials."""
         if agent.credential_policy == SAMPLE_POLICY:
             self._warn((*location, "credential_policy"), f"{SAMPLE}: its credential is known to everybody")
         elif agent.credential_policy and agent.tls_context is None:

@@ -1,10 +1,9 @@
 """
-What all configuration models are built from.
+The base of all configuration models.
 
-A model's field says everything that is known of its key: L{key} attaches the
-description, whether the key is acted on, and which values are.  The warnings of
-the loader and the generated reference both read it there, so that they can't
-disagree.
+A model's field has everything that is known of its key: L{key} attaches the
+description, whether the key is acted on, and which values are.  The loader's warnings and
+the generated reference both read it there, so that they can't disagree.
 """
 
 from __future__ import annotations
@@ -36,43 +35,43 @@ from pydantic.fields import FieldInfo
 
 IGNORE_UNSUPPORTED: Final = "ignore_unsupported"
 """
-A key that every object may have: whether what protects, but is not supported, is
-a warning rather than an error, in this object and in those within it.
+A key that every object may have: whether unsupported keys that protect something are a
+warning rather than an error, in this object and in those within it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
     """
-    What is known of one key of the configuration beside its type and default.
+    The properties of one key of the configuration, beside its type and default.
 
-    @ivar name: how documents spell it, where that is not the field's name.
-    @ivar spellings: other names that documents may give it.
+    @ivar name: the key in documents, if that is not the field's name.
+    @ivar spellings: alternative names of the key.
     @ivar milliseconds: the same for a duration, as a whole number of milliseconds.
     @ivar acted: whether this release acts on it.
     @ivar why: the warning for a key that is not acted on, with the reason.
-    @ivar quiet: whether nobody can tell that such a key is not acted on, as with
-        those that MOSN does nothing with either: a note is enough, and one for
-        all places that have the key.
-    @ivar harmless: values of such a key that ask for nothing else than what
-        happens anyway, and so are no reason to warn.
-    @ivar protects: whether what this key asks for keeps somebody out, or may do
-        so: if the key is not acted on, it is an error unless the file says
-        C{ignore_unsupported}; if it is, so is a key that looks like it.
+    @ivar quiet: whether it makes no difference that such a key is not acted on, as
+        MOSN does not act on it either: then there is a single note instead of
+        warnings.
+    @ivar harmless: values of such a key that mean what happens anyway, and so need no
+        warning.
+    @ivar protects: whether the key restricts access, or may do so: if it is not acted on,
+        it is an error unless the file has C{ignore_unsupported}; if it is, so is an
+        unknown key with a similar name.
     @ivar ours: whether the key is this project's own, unknown to MOSN.
     @ivar secret: whether its value must never be shown.
-    @ivar required: whether documents must have it, and not empty.
+    @ivar required: whether documents must have the key with a text that is not empty.
     @ivar nullable: whether C{null} is the same as an absent key.
-    @ivar choices: the values that are acted on, if there is only a choice of them.
-    @ivar any_case: whether a value may be written in any case; the one of C{choices} counts.
+    @ivar choices: the only values that are acted on, if they are enumerated.
+    @ivar any_case: whether values may be written in any case.
     @ivar later: further values that MOSN knows, and why they are not acted on.
-    @ivar skipped: further values, and why what they stand for can be left out.
+    @ivar skipped: further values that can be ignored, and why.
     @ivar strict: whether any other value is an error unless the file says
         C{ignore_unsupported}, as it may protect something.
-    @ivar fallback: the value that stands in, with a warning, for one that is
-        not in C{choices}.
-    @ivar directory_of: the list whose items are instead the files of the
-        directory that this key names.
+    @ivar fallback: the value that is used instead, with a warning, for one that is not in
+        C{choices}.
+    @ivar directory_of: the list whose items may instead be the files of the directory that
+        this key names.
     """
 
     name: str = ""
@@ -105,7 +104,7 @@ def key(default: Any, description: str, **facts: Any) -> Any:
 
     @param default: what an absent key means.
     @param description: sentences for the reference.
-    @param facts: what L{KeyInfo} has; anything else is for L{pydantic.Field}.
+    @param facts: attributes of L{KeyInfo}; anything else is passed to L{pydantic.Field}.
     """
     info: Any = {name: facts.pop(name) for name in _KEY_INFO & set(facts)}
     return Field(default, description=description, json_schema_extra={"key": info}, **facts)
@@ -113,7 +112,7 @@ def key(default: Any, description: str, **facts: Any) -> Any:
 
 def key_info(name: str, field_info: FieldInfo) -> KeyInfo:
     """
-    Read back what L{key} attached.
+    Return what L{key} has attached to a field.
 
     @param name: the field's name, which is the key's unless it has another one.
     """
@@ -132,12 +131,12 @@ class Model(BaseModel):
     """See L{TypedModel}."""
 
     unknown_key: ClassVar[str] = "unknown key, ignored"
-    """What to say of a key that there is not."""
+    """The warning about an unknown key."""
 
     strict_keys: ClassVar[bool] = False
     """
-    Whether an unknown key is an error unless the file says C{ignore_unsupported},
-    as whatever it was meant to be, it was meant to protect something.
+    Whether an unknown key is an error unless the file has C{ignore_unsupported}, because
+    all keys of the model restrict access.
     """
 
 
@@ -159,20 +158,20 @@ class TypedModel(Model):
 
 @cache
 def keys_of(model: type[Model]) -> tuple[tuple[str, FieldInfo, KeyInfo], ...]:
-    """Each field of a model: its attribute name, pydantic's facts and ours."""
+    """Return the fields of a model: attribute name, pydantic's info and this project's."""
     return tuple((name, info, key_info(name, info)) for name, info in model.model_fields.items())
 
 
 @cache
 def names_of(model: type[Model]) -> Mapping[str, str]:
-    """How documents spell each key of a model, to the field's name."""
+    """Return the field names of a model by their keys in documents."""
     return {info.name: name for name, _, info in keys_of(model)}
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
     """
-    One way to write a key.
+    One spelling of a key.
 
     @ivar field: the model's field.
     @ivar name: the key as the reference writes it.
@@ -190,7 +189,7 @@ class Spelling:
 
 @cache
 def spellings_of(model: type[Model]) -> Mapping[str, Spelling]:
-    """Each way to write a key of a model, in lower case, as keys are matched in any case."""
+    """Return all spellings of a model's keys, by the key in lower case, as keys match in any case."""
     found: dict[str, Spelling] = {}
     for field, _, info in keys_of(model):
         for name in (info.name, *info.spellings):

@@ -1,4 +1,4 @@
-"""What all checks of a whole configuration have in common."""
+"""The base class of checks that concern several keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
 
 PROTOCOLS: Final = ("Http1", "Http2", "bolt", "boltv2", "dubbo", "Auto")
-"""What is spoken, besides what plug-ins speak."""
+"""The built-in protocols; plug-ins may add others."""
 
 _SERVER: Final[Location] = ("servers", 0)
 CLUSTERS: Final[Location] = ("cluster_manager", "clusters")
@@ -27,17 +27,17 @@ SAMPLE_POLICY: Final = "test"
 SAMPLE: Final = "is what MOSN's sample has, for trying things out"
 
 _STREAMS: Final = ("mux", "mux_ping_interval", "mux_ping_timeout", "mux_max_window", "mux_max_window_growth")
-"""The keys that are for connections that carry many streams."""
+"""The keys for connections with multiplexed streams."""
 
 
 class Checker:
-    """What all checks have: the models, the document, and where to say what is wrong."""
+    """The base class of checks: the models, the document, and the diagnostics."""
 
     def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
         """
-        @param config: the models, without what is wrong by itself.
+        @param config: the models, without the values that are wrong by themselves.
         @param tree: the document.
-        @param findings: where to add what is found.
+        @param findings: gets errors and warnings.
         """
         self._config = config
         self._tree = tree
@@ -47,23 +47,23 @@ class Checker:
         self._findings.error(self._tree.locate(location), message)
 
     def _warn(self, location: Location, message: str) -> None:
-        """Add a warning, unless its place has an error: what would follow from that is not known."""
+        """Add a warning, unless there is an error at its place, which would make it misleading."""
         place = self._tree.locate(location)
         if not self._findings.is_wrong(place):
             self._findings.warn(place, message)
 
     def _shown(self, location: Location) -> str:
-        """A place for messages about another one; with its file if that is not the main one."""
+        """Return a place for messages about another one, with its file if that is not the main one."""
         place = self._tree.locate(location)
         return place.path if place.file == self._tree.root.place.file else f"{place.file}: {place.path}"
 
     def _given(self, location: Location) -> bool:
-        """Whether the document has something there, even if it is wrong."""
+        """Return whether the document has a value there, even a wrong one."""
         parent, last = self._tree.get(location[:-1]), location[-1]
         return isinstance(parent, Node) and (last in parent or last in parent.lost)
 
     def _lost(self, location: Location) -> bool:
-        """Whether the document has something wrong there, which was taken out."""
+        """Return whether the document has a wrong value there, which was removed."""
         parent, last = self._tree.get(location[:-1]), location[-1]
         return isinstance(parent, Node) and last in parent.lost
 
@@ -76,7 +76,7 @@ class Checker:
             self._error(location, f"{count} {what}s; write exactly one")
 
     def _unique(self, what: str, names: Iterable[tuple[Location, str]]) -> None:
-        """Demand that each name occurs only once."""
+        """Require names to be unique."""
         first: dict[str, str] = {}
         for location, name in names:
             if not name:
@@ -88,9 +88,9 @@ class Checker:
 
     def _streams(self, location: Location, config: TunnelConfig | TunnelAgentConfig, why: str) -> None:
         """
-        Warn of keys for streams that are given although there will be none.
+        Warn of keys for multiplexed streams that have no effect.
 
-        @param why: the reason; empty if there may be some.
+        @param why: why there are no such streams; empty if there may be some.
         """
         for name in _STREAMS if why else ():
             if self._given((*location, name)) and getattr(config, name):

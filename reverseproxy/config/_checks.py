@@ -1,8 +1,8 @@
 """
-What can only be seen with the whole configuration in hand.
+Checks of a whole configuration, which concern several keys.
 
-Every check runs, whatever the others found; what is wrong about a single value
-is found before, by the models.
+Every check runs, whatever the others have found; single values have been validated
+by the models before.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _XDS: Final = ("dynamic_resources", "static_resources")
 
 def check(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
-    Look at a whole configuration.
+    Check a whole configuration.
 
-    @param config: the models, without what is wrong by itself.
+    @param config: the models, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     """
     _Checker(config, tree, findings).run()
 
 
 class _Checker(Checker):
-    """All checks, one after the other."""
+    """Runs all checks, one after the other."""
 
     def run(self) -> None:
         """Run all checks."""
@@ -73,9 +73,9 @@ class _Checker(Checker):
 
     def _is_xds(self) -> bool:
         """
-        Refuse what is no configuration by itself, but says where to get one.
+        Refuse a configuration for xDS, which only names a server to get the real one from.
 
-        @return: whether that was so.
+        @return: whether it is one.
         """
         given = [name for name in _XDS if self._tree.get((name,))]
         if not given or self._given(("servers",)):

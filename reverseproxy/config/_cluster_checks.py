@@ -1,4 +1,4 @@
-"""What can be wrong with clusters."""
+"""Checks of clusters that concern several keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClusterChecker(NamingChecker):
     """Checks clusters."""
 
     def run(self) -> None:
-        """Look at all of them."""
+        """Check all clusters."""
         manager = self._config.cluster_manager
         clusters = manager.clusters
         self._unique("cluster", (((*CLUSTERS, i, "name"), entry.name) for i, entry in enumerate(clusters)))
@@ -54,7 +54,7 @@ class ClusterChecker(NamingChecker):
             seen.add(host.address)
 
     def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
-        """Warn of keys that need others, which are not there."""
+        """Warn of keys that have no effect without others."""
         if cluster.proxy_protocol and not cluster.hosts:
             self._warn(
                 (*location, "proxy_protocol"), "has no effect: no hosts are given here, and agents' get none"

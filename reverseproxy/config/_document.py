@@ -1,8 +1,7 @@
 """
-JSON and YAML text to plain values.
+Parse JSON and YAML.
 
-Objects remember which of their keys occurred twice.  Syntax errors name line
-and column.
+Objects remember which of their keys occur twice.  Syntax errors have a line and a column.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _DEPTH: Final = "is nested too deeply"
 
 class SyntaxProblem(Exception):
     """
-    A text is not JSON or YAML.
+    A syntax error in JSON, YAML or TOML.
 
-    @ivar line: where it is wrong, from 1; 0 if that is no certain line.
-    @ivar column: likewise.
+    @ivar line: its line, from 1; 0 if that is not known.
+    @ivar column: its column, likewise.
     """
 
     def __init__(self, reason: str, line: int = 0, column: int = 0) -> None:
@@ -39,7 +38,7 @@ class Object(dict[str, Any]):
     """
     An object of a document.
 
-    @ivar repeated: keys that occurred more than once; the last one counts.
+    @ivar repeated: keys that occur more than once; the last value is used.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -72,9 +71,9 @@ def _place(line: int, column: int, problem: str) -> SyntaxProblem:
 
 def parse_json(text: str) -> Any:
     """
-    Read JSON.
+    Parse JSON.
 
-    @raise SyntaxProblem: if it is none.
+    @raise SyntaxProblem: if it is not JSON.
     """
 
     def refuse(constant: str) -> Any:
@@ -94,7 +93,7 @@ def parse_json(text: str) -> Any:
 
 
 def _not_json(text: str, error: json.JSONDecodeError) -> SyntaxProblem:
-    """Say what is wrong where the parser stopped, and what was probably meant."""
+    """Return the error for where the parser has stopped, with a guess what was meant."""
     if _LIKE_YAML.match(text):
         problem = "not JSON: this looks like YAML; call the file .yaml"
         return _place(error.lineno, error.colno, problem)
@@ -115,10 +114,10 @@ def _not_json(text: str, error: json.JSONDecodeError) -> SyntaxProblem:
 
 def _hint(rest: str, before: str) -> str:
     """
-    Guess what was meant by what is not JSON.
+    Guess which mistake a syntax error is.
 
-    @param rest: the text from where it is wrong.
-    @param before: the last character before it that is no blank.
+    @param rest: the text from the error on.
+    @param before: the last character before it that is not a blank.
     """
     first = rest[:1]
     if rest.startswith(("//", "/*", "#")):
@@ -142,7 +141,7 @@ def _hint(rest: str, before: str) -> str:
 
 
 def _at(text: str, position: int, problem: str) -> SyntaxProblem:
-    """A problem at a position of the text."""
+    """Return a syntax error at a position of the text."""
     return _place(text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position), problem)
 
 
@@ -154,9 +153,9 @@ else:
 
 class _Loader(_BaseLoader):
     """
-    YAML as MOSN reads it: by way of JSON.
+    A YAML loader that yields what JSON can have, as MOSN converts YAML to JSON.
 
-    So there are no dates, no numbers with colons, and keys are texts.
+    So there are no dates and no numbers with colons, and keys are texts.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - the attribute's name and type are PyYAML's
@@ -175,11 +174,11 @@ class _Loader(_BaseLoader):
     }
 
     def construct_object_of_json(self, node: yaml.MappingNode) -> Object:
-        """Make an L{Object} of a mapping, with merge keys resolved."""
+        """Return an L{Object} for a mapping, with merge keys resolved."""
         own = sum(name.tag != "tag:yaml.org,2002:merge" for name, _ in node.value)
         self.flatten_mapping(node)
         merged = len(node.value) - own
-        # A key that takes the place of a merged one does not occur twice.
+        # A key that overrides a merged one does not count as repeated.
         result = Object(self._pairs(node.value[merged:]))
         for name, value in reversed(list(self._pairs(node.value[:merged]))):
             result.setdefault(name, value)
@@ -231,9 +230,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 def parse_yaml(text: str) -> Any:
     """
-    Read YAML.
+    Parse YAML.
 
-    @raise SyntaxProblem: if it is none, or holds what JSON can't.
+    @raise SyntaxProblem: if it is not YAML, or has values that JSON can't have.
     """
     if not text.strip():
         raise SyntaxProblem("is empty")

@@ -1,9 +1,9 @@
 """
-Variables of the environment in the texts of a configuration file; pure, given these.
+Substitute environment variables in the texts of a configuration file: pure.
 
-C{${NAME}} stands for the value of a variable, C{${NAME:-text}} for a text where it has none,
-and C{$${} for C{${} itself.  Files have them, and nothing else: what comes through the admin
-API, or from another program, must not find out what the environment has.
+C{${NAME}} is replaced by the value of a variable, C{${NAME:-text}} by the text if the variable
+is empty or not set, and C{$${} by C{${}.  Only files have variables: a document that comes
+through the admin API, or from another program, must not be able to read the environment.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, Final
 from reverseproxy.problems import Key
 
 TEMPLATES: Final = frozenset({"substitution", "body"})
-"""Keys whose texts have dollars and braces of their own."""
+"""Keys whose texts use dollar signs and braces themselves."""
 
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 def substitute(value: Any, environ: Mapping[str, str]) -> tuple[Any, list[tuple[tuple[Key, ...], str]]]:
     """
-    Put values in place of variables.
+    Substitute variables.
 
-    @param value: a document; it is changed.
-    @return: the same, or what is in its place if it is a text; and what is wrong, with where.
+    @param value: a document, which is changed in place.
+    @return: the document, or the new text if it is one; and the problems, with their keys.
     """
     problems: list[tuple[tuple[Key, ...], str]] = []
     found = _walk(value, (), environ, problems)
@@ -39,7 +39,7 @@ def _walk(value: Any, keys: tuple[Key, ...], environ: Mapping[str, str], problem
         return _text(value, keys, environ, problems) if "${" in value else value
     for key, item in _items(value):
         if isinstance(item, str) and "${" not in item:
-            continue  # nearly all of them
+            continue  # the common case
         if key in TEMPLATES:
             continue
         value[key] = _walk(item, (*keys, key), environ, problems)

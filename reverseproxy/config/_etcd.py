@@ -1,4 +1,4 @@
-"""The C{fleet.etcd} of a configuration: what has the directory of a fleet."""
+"""C{fleet.etcd}: the etcd with the directory of a fleet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ttl(value: float) -> float:
 
 
 def _endpoint(value: object) -> object:
-    """Say what is wrong with a URL, as etcd itself has them."""
+    """Refuse a URL, which is what etcd's own tools take."""
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         tls = "; TLS is on with tls_context" if value.startswith("https:") else ""
         raise ValueError(f'{quote(value)} is a URL; write "host:port"{tls}')
@@ -95,11 +95,11 @@ class EtcdConfig(Model):
 
 def check_etcd(etcd: EtcdConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
-    Look for what can't be done, or should not.
+    Check keys that depend on others.
 
-    @param etcd: the model, without what is wrong by itself.
+    @param etcd: the model, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     """
     if etcd is None:
         return

@@ -1,4 +1,4 @@
-"""What can only be seen of filters of requests with the whole configuration in hand."""
+"""Checks of stream filters that concern several keys."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _WARM_UP: Final = 1
 
 def check_filters(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
-    Look at all filters of requests, and at their options in routes.
+    Check all stream filters, and their options in routes.
 
-    @param config: the models, without what is wrong by itself.
+    @param config: the models, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     """
     _FilterChecker(config, tree, findings).run()
 
 
 class _FilterChecker(Checker):
-    """All checks, with what they share: which filters the requests of a router go through."""
+    """Runs all checks; keeps the types of filters that the requests of each router pass."""
 
     def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
         super().__init__(config, tree, findings)
@@ -101,8 +101,8 @@ class _FilterChecker(Checker):
         """
         Check a filter.
 
-        @param blind: network filters of its listener that have no requests.
-        @param spoken: what clients of its listener speak.
+        @param blind: network filters of its listener that don't handle requests.
+        @param spoken: the protocols of its listener.
         """
         if not entry.type:
             if not self._tree.get((*location, "go_plugin_config")):
@@ -151,7 +151,7 @@ class _FilterChecker(Checker):
             self._flow_rule((*location, "rules", index), rule)
 
     def _flow_rule(self, location: Location, rule: FlowRuleConfig) -> None:
-        """What is wrong here makes MOSN leave the rule out."""
+        """Check a rule for mistakes, with which MOSN ignores it."""
         if rule.token_calculate_strategy == _MEMORY_ADAPTIVE:
             problem = "2 (MemoryAdaptive) is not supported: there would be no such rule"
             self._tree.unsupported((*location, "token_calculate_strategy"), problem)
@@ -171,10 +171,10 @@ class _FilterChecker(Checker):
 
     def _of_routes(self, location: Location, config: PerFilterConfig, passed: set[str] | None) -> None:
         """
-        Check the options of filters for routes.
+        Check the options of filters in routes.
 
-        @param passed: the filters that these requests go through; L{None} if the
-            router has no requests.
+        @param passed: the types of filters that the router's requests pass; L{None} if no listener
+            uses the router.
         """
         reason = "has no effect: no listener whose requests come here has this filter"
         if config.payload_limit is not None:

@@ -1,4 +1,4 @@
-"""The C{fleet} of a configuration: servers that reach each other's agents."""
+"""C{fleet}: servers that forward requests to each other's agents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - to be refused where peers co
 
 
 LINKS: Final = "fleet"
-"""What the listener is called that takes links of other servers."""
+"""The name of the listener for links from other servers."""
 
 
 def _server_id(value: str) -> str:
@@ -80,7 +80,7 @@ class PeersConfig(Model):
     """
     The links between servers.
 
-    @cvar listener_name: what the listener is called that takes those of others.
+    @cvar listener_name: the name of the listener for links from other servers.
     """
 
     strict_keys = True
@@ -125,7 +125,7 @@ class PeersConfig(Model):
 
     @property
     def listener(self) -> ListenerConfig:
-        """What takes the links of others."""
+        """The configuration of the listener for links from other servers."""
         contexts = () if self.tls is None else (self.tls,)
         return ListenerConfig(
             name=LINKS,
@@ -136,12 +136,12 @@ class PeersConfig(Model):
 
     @property
     def advertised(self) -> str:
-        """Where others dial this server."""
+        """The address that other servers dial."""
         return self.advertised_address or self.address
 
     @property
     def pins(self) -> dict[str, str]:
-        """Fingerprints by ids of servers."""
+        """The fingerprints of certificates, by the ids of servers."""
         return {each.server_id: each.fingerprint for each in self.certificates}
 
 
@@ -171,11 +171,11 @@ def check_fleet(
     fleet: FleetConfig | None, tree: Tree, findings: Diagnostics, listeners: Collection[str] = ()
 ) -> None:
     """
-    Look for what can't be done, or should not.
+    Check keys that depend on others.
 
-    @param fleet: the model, without what is wrong by itself.
+    @param fleet: the model, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     @param listeners: the names of listeners.
     """
     if fleet is None or tree.get(_PLACE) is None:
@@ -202,7 +202,7 @@ def _peer_problems(peers: PeersConfig | None) -> Iterator[tuple[Location, str]]:
 
 
 def _address_problems(peers: PeersConfig) -> Iterator[tuple[Location, str]]:
-    """Where others reach this server, and who else does."""
+    """Check the addresses of this server's links."""
     if peers.address:
         host, _ = split_host_port(peers.address)
         advertised = split_host_port(peers.advertised)
@@ -220,7 +220,7 @@ def _address_problems(peers: PeersConfig) -> Iterator[tuple[Location, str]]:
 
 
 def _tls_problems(peers: PeersConfig) -> Iterator[tuple[Location, str]]:
-    """By what servers know each other."""
+    """Check the certificates by which servers authenticate each other."""
     tls = peers.tls
     if tls is None:
         return

@@ -1,4 +1,4 @@
-"""What is said of headers in more than one place."""
+"""Types of header fields that several models share."""
 
 from __future__ import annotations
 

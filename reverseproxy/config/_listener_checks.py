@@ -1,4 +1,4 @@
-"""What can be wrong with listeners, and with their network filters."""
+"""Checks of listeners and network filters that concern several keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reverseproxy.config.durations import WRITE
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
 _TERMINAL: Final = (ProxyConfig, TcpProxyConfig, TunnelConfig)
 _SHORT_NANOSECONDS: Final = 1_000_000
-"""Fewer nanoseconds are no time for anything, so that something else was meant."""
+"""A number of nanoseconds below this is probably a number of seconds or milliseconds."""
 _OPTIONS: Final = {"bolt": BoltOptions, "boltv2": BoltOptions, "dubbo": RpcOptions}
 _NO_ROUTER: Final = "every request is answered with 404"
 
@@ -34,7 +34,7 @@ class ListenerChecker(NamingChecker):
     """Checks listeners."""
 
     def run(self) -> None:
-        """Look at all of them."""
+        """Check all listeners."""
         listeners = self._config.servers[0].listeners
         self._unique("listener", (((*LISTENERS, i, "name"), entry.name) for i, entry in enumerate(listeners)))
         for index, listener in enumerate(listeners):
@@ -108,7 +108,7 @@ class ListenerChecker(NamingChecker):
             self._filter((*location, "filters", index), entry, chain)
 
     def _order(self, location: Location, chain: FilterChainConfig) -> None:
-        """Look whether connections get to each filter that serves them, and whether there is one."""
+        """Check that there is a filter that serves connections, and that each such filter is reached."""
         terminal, taken = 0, False
         for index, entry in enumerate(chain.filters):
             if isinstance(entry.config, _TERMINAL):
@@ -127,7 +127,7 @@ class ListenerChecker(NamingChecker):
             )
 
     def _filter(self, place: Location, entry: FilterConfig, chain: FilterChainConfig) -> None:
-        """Look at one filter."""
+        """Check one filter."""
         if isinstance(entry.config, ProxyConfig):
             self._proxy((*place, "config"), entry.config)
             speaks_http2 = bool({"Http2", "Auto"} & set(entry.config.protocols))
@@ -150,9 +150,9 @@ class ListenerChecker(NamingChecker):
 
     def _protocol(self, location: Location, proxy: ProxyConfig) -> None:
         """
-        Demand protocols that can be spoken; X stands for its sub_protocol.
+        Check the names of protocols; those of "X" are in its sub_protocol.
 
-        Names that are not known here may be those of plug-ins.
+        Unknown names may be those of plug-ins.
         """
         place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
         if protocol == "X":
@@ -182,7 +182,7 @@ class ListenerChecker(NamingChecker):
             )
 
     def _protocol_options(self, location: Location, proxy: ProxyConfig) -> None:
-        """Warn of options that nothing takes; what plug-ins take is theirs to say."""
+        """Warn of options without effect; plug-ins check their own."""
         for name, options in proxy.extend_config.xprotocols.items():
             if name not in proxy.protocols and "Auto" not in proxy.protocols:
                 self._warn((*location, name), f"has no effect: this filter does not speak {quote(name)}")

@@ -1,8 +1,8 @@
 """
-Matches a document with the models.
+Match a document with the models.
 
-Everything that can be said without a model in hand is said here: keys that are
-unknown, repeated, missing or not acted on, and values that stand in for others.
+This finds everything that can be found before a model is made: keys that are unknown,
+repeated, missing or not acted on, and values that are replaced by others.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ _UNKEYED: Final[dict[str, tuple[str, type[Model]]]] = {
 _WRAPPING: Final = '{"filter_metadata": {"mosn.lb": {}}}'
 
 _SCHEMA: Final = "$schema"
-"""A key at the top, by which editors find out what a document should look like."""
+"""A key at the top, by which editors find the JSON Schema."""
 
 _MAX_GUESSES: Final = 1000
-"""How many unknown keys are compared with the known ones, at a millisecond each."""
+"""How many unknown keys are compared with the known ones, which takes a millisecond each."""
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
-"""What Go takes an absent key for: values that ask for nothing."""
+"""The values that Go gives an absent key, which need no warning."""
 
 ReadDirectory = Callable[[str], tuple[list[tuple[str, Object]], bool]]
 """
-Reads all documents of a directory: their names and contents, and whether these
-are all.
+Reads all documents of a directory; returns their names and contents, and whether none
+was left out because of an error.
 """
 
 
@@ -87,7 +87,7 @@ class _FreeValues:
         self._findings = findings
 
     def read(self, value: Any, place: Place) -> Any:
-        """Take a value that no model describes, with its repeated keys noted."""
+        """Return a value that no model describes, after warning of its repeated keys."""
         self._findings.seen(place)
         if isinstance(value, str):
             self._verbatim(value, place)
@@ -100,7 +100,7 @@ class _FreeValues:
         return value
 
     def _verbatim(self, text: str, place: Place) -> None:
-        """Warn of what looks like a variable that somebody puts a value in place of."""
+        """Warn of a text that looks like it has an environment variable."""
         if "${" in text and (found := _VARIABLE.search(text)) and place.name not in TEMPLATES:
             if self._findings.is_wrong(place):
                 return  # the variable is not set
@@ -108,13 +108,13 @@ class _FreeValues:
 
 
 class _Guesses:
-    """Which keys unknown ones were meant to be."""
+    """Guesses which keys unknown ones were meant to be."""
 
     def __init__(self) -> None:
         self._guesses: dict[tuple[type[Model], str], str | None] = {}
 
     def meant(self, model: type[Model], written: str) -> str | None:
-        """Guess which key an unknown one was meant to be."""
+        """Return the key that an unknown one was probably meant to be; L{None} if there is none."""
         if (model, written) not in self._guesses:
             if len(self._guesses) >= _MAX_GUESSES:
                 return None
@@ -126,9 +126,9 @@ class _Guesses:
 
 def refuse_unsupported(findings: Diagnostics, place: Place, message: str, lenient: bool) -> None:
     """
-    Refuse what protects, but is not supported.
+    Refuse an unsupported key or value that restricts access.
 
-    @param lenient: whether the object around it says that this may be ignored.
+    @param lenient: whether the object around it has C{ignore_unsupported}: then warn.
     """
     if lenient:
         findings.warn(place, f"{message}; ignored, as {IGNORE_UNSUPPORTED} is true")
@@ -142,8 +142,7 @@ class Matcher:
 
     def __init__(self, findings: Diagnostics, directory: ReadDirectory) -> None:
         """
-        @param directory: called for each directory that the document names, to
-            read it; raises L{OSError}.
+        @param directory: called to read each directory that the document names; raises L{OSError}.
         """
         self._findings = findings
         self._values = _FreeValues(findings)
@@ -152,7 +151,7 @@ class Matcher:
 
     def match(self, model: type[Model], document: Any, place: Place, lenient: bool = False) -> Any:
         """
-        Match an object with its model; anything else is for the model to refuse.
+        Match an object with its model; any other value is returned for the model to refuse.
 
         @param lenient: whether the object around it has C{ignore_unsupported}.
         """
@@ -178,10 +177,10 @@ class Matcher:
         return around
 
     def _keys(self, node: Node, document: Object) -> None:
-        """Put each key of an object under the field that it is for."""
+        """Match each key of an object with its field."""
         spellings = spellings_of(node.model)
         counting = self._counting(node, document)
-        # Which model a field has may depend on the others, so texts go ahead.
+        # The model of "config" depends on "type", so texts are matched first.
         for field, written in counting.items():
             if isinstance(document[written], str):
                 node.put(field, written, document[written])
@@ -205,17 +204,17 @@ class Matcher:
 
     def _counting(self, node: Node, document: Object) -> dict[str, str]:
         """
-        Find which key of an object counts for each field.
+        Find which key of an object is used for each field.
 
-        Of keys that differ in nothing but case, that is the last one, as in Go.
-        Different names of one field must say the same.
+        Of keys that differ in case only, that is the last one, as in Go.  Different names of
+        one field must have the same value.
         """
         spellings = spellings_of(node.model)
         latest: dict[Spelling, str] = {}
         for written in document:
             spelling = spellings.get(written.lower())
             if spelling is None or (spelling in latest and document[written] is None):
-                continue  # null leaves what was there before
+                continue  # null does not override an earlier value
             if spelling in latest:
                 self._repeated(node, latest[spelling])
             latest[spelling] = written
@@ -242,7 +241,7 @@ class Matcher:
         return counting
 
     def _spelt(self, node: Node, spelling: Spelling, written: str, value: Any) -> None:
-        """Take in one key's value, whichever of its names the key has."""
+        """Add the value of a key under one of its names."""
         if spelling.milliseconds and value is not None:
             if isinstance(value, bool) or not isinstance(value, int):
                 problem = f"expected a whole number of milliseconds, got {describe(value)}"
@@ -256,7 +255,7 @@ class Matcher:
         self._field(node, spelling.field, written, value)
 
     def _field(self, node: Node, field: str, written: str, value: Any) -> None:
-        """Take in one key's value."""
+        """Add the value of a key."""
         info = info_of(node.model, field)
         place = node.place / written
         if value is None and info.nullable:
@@ -288,14 +287,14 @@ class Matcher:
         node.put(field, written, value)
 
     def _config_model(self, node: Node) -> type[Model] | None:
-        """The model of a C{config} that depends on the C{type} beside it."""
+        """Return the model of a C{config} that depends on the C{type} beside it."""
         kind = node.get("type")
         return node.model.config_by_type.get(kind) if isinstance(kind, str) else None
 
     def _not_acted_on(self, node: Node, place: Place, info: KeyInfo) -> None:
-        """Say of a key that nothing is done with it."""
+        """Report a key that is not acted on."""
         if info.protects and node.model is TlsContextConfig:
-            pass  # nothing in it counts unless it is on, which is looked at later
+            pass  # has no effect unless status is true, which is checked later
         elif info.protects:
             refuse_unsupported(self._findings, place, info.why, node.lenient)
         elif info.quiet:
@@ -304,7 +303,7 @@ class Matcher:
             self._findings.warn(place, info.why)
 
     def _unknown(self, node: Node, written: str) -> None:
-        """Warn of a key that no field is for; refuse one that was probably meant to protect something."""
+        """Warn of an unknown key; refuse one that was probably meant to restrict access."""
         place = node.place / written
         names = names_of(node.model)
         meant = self._guesses.meant(node.model, written)
@@ -322,7 +321,7 @@ class Matcher:
         self._findings.warn(node.place / written, _REPEATED)
 
     def _required(self, node: Node) -> None:
-        """Demand the keys that must be there."""
+        """Require the keys that must be there."""
         for field, _, info in keys_of(node.model):
             if info.required and node.get(field, "") == "":
                 problem = "is empty" if field in node else "missing key"
@@ -335,7 +334,7 @@ class Matcher:
                 self._findings.error(node.place_of(field), message)
 
     def _choice(self, node: Node, place: Place, info: KeyInfo, value: Any) -> Any:
-        """Put something in place of a value that is not acted on."""
+        """Replace a value that is not acted on."""
         if not isinstance(value, str) or value in info.choices:
             return value
         if info.any_case and value.upper() in info.choices:
@@ -356,7 +355,7 @@ class Matcher:
         return info.fallback or value
 
     def _files(self, node: Node, field: str, target: str) -> None:
-        """Make a list of all files of a directory."""
+        """Replace the list by the documents of a directory."""
         directory, place = node[field], node.place_of(field)
         if not directory:
             return
@@ -380,7 +379,7 @@ class Matcher:
         node.put(target, field, items)
 
     def _protocol_options(self, node: Node, value: Any, place: Place) -> Any:
-        """Take both forms of C{extend_config}: by protocol, and for the only protocol."""
+        """Accept both forms of C{extend_config}: by protocol, and of the only protocol."""
         if isinstance(value, Object):
             protocol, bare, keyed = str(node.get("downstream_protocol")), Object(()), Object(())
             known = {name.lower() for name in names_of(ProtocolOptions)}
@@ -398,7 +397,7 @@ class Matcher:
         return self.match(ProtocolOptions, value, place, node.lenient)
 
     def _metadata(self, node: Node, value: Any, place: Place) -> Any:
-        """Reach into C{{"filter_metadata": {"mosn.lb": {...}}}}, MOSN's wrapping of labels."""
+        """Unwrap labels in C{{"filter_metadata": {"mosn.lb": {...}}}}, as MOSN has them."""
         for wanted in ("filter_metadata", "mosn.lb"):
             if not isinstance(value, Object):
                 return value

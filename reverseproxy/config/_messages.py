@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in our words."""
+"""Translate pydantic's errors to messages for operators."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _WANTED: Final[Mapping[str, str]] = {
 
 def explain(error: Mapping[str, Any], secret: bool) -> str:
     """
-    Say what is wrong with a value.
+    Return the message for an error.
 
     @param error: an entry of C{ValidationError.errors()}.
     @param secret: whether the value must not be shown.
-    @return: what the value is, and what is allowed.
+    @return: the value, and what is allowed.
     """
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind in _WANTED:
@@ -44,7 +44,7 @@ def explain(error: Mapping[str, Any], secret: bool) -> str:
 
 
 def _kind_of(value: Any) -> str:
-    """Name the kind of a value that must not be shown."""
+    """Return the kind of a value that must not be shown."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""What there is to refer to in a configuration, by name."""
+"""The names that other parts of a configuration may refer to."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config
 
 _MAX_LISTED: Final = 20
-"""How many names a message lists."""
+"""The most names in a message."""
 _MAX_COMPARED: Final = 200_000
-"""How often two names are compared, at a few microseconds each, to guess which one was meant."""
+"""The most comparisons of names, at a few microseconds each, to guess which one was meant."""
 
 
 class Names:
     """
-    What others refer to, by name.
+    The names of clusters, listeners and routers.
 
     @ivar clusters: the names of clusters.
-    @ivar clusters_known: whether these are all, and none was left out because it is wrong.
+    @ivar clusters_known: whether none was left out because of an error.
     @ivar listeners: the names of listeners.
     @ivar listeners_known: likewise.
     @ivar routers: the names of routers.
     @ivar routers_known: likewise.
     @ivar by_name: the clusters of each name.
-    @ivar spoken: what the clients of each router speak.
+    @ivar spoken: the protocols of the listeners that use each router.
     """
 
     def __init__(self, config: Config, tree: Tree) -> None:
@@ -48,7 +48,7 @@ class Names:
         self.listeners_known = tree.complete(LISTENERS, "address", "name")
         self.routers = {router.router_config_name for _, router in self.all_routers()}
         self.routers_known = tree.complete(ROUTERS, "router_config_name", named=False)
-        self._sorted: dict[str, list[str]] = {}  # what names there are, by what they name
+        self._sorted: dict[str, list[str]] = {}  # the sorted names, by kind
         self._hints: dict[tuple[str, str], str] = {}
         self.by_name: dict[str, list[ClusterConfig]] = {}
         for cluster in config.cluster_manager.clusters:
@@ -62,19 +62,19 @@ class Names:
                         self.spoken.setdefault(name, set()).update(entry.config.protocols)
 
     def unknown(self, what: str, name: str, known: Iterable[str]) -> str:
-        """Say that a name is not defined, and which are."""
+        """Return the message for an undefined name, with the defined ones."""
         if (what, name) not in self._hints:
             self._hints[what, name] = self._hint(what, name, known)
         return f"there is no {what} {quote(name)}; {self._hints[what, name]}"
 
     def _hint(self, what: str, name: str, known: Iterable[str]) -> str:
-        """Say which name was probably meant."""
+        """Return which name was probably meant."""
         if what not in self._sorted:
             self._sorted[what] = sorted(entry for entry in known if entry)
         names = self._sorted[what]
         if not names:
             return f"no {what} is defined"
-        # Comparing takes a while, and there may be many of such names.
+        # Comparisons are slow, and there may be many unknown names.
         if len(names) * len(self._hints) <= _MAX_COMPARED:
             near = get_close_matches(name, names, n=1)
             if near:
@@ -83,7 +83,7 @@ class Names:
         return f"defined: {', '.join(map(quote, names[:_MAX_LISTED]))}{more}"
 
     def all_routers(self) -> Iterator[tuple[Location, RouterConfig]]:
-        """Every router with its place: the server's, and those of connection_manager filters."""
+        """Yield all routers with their places: the server's, and those of connection_manager filters."""
         for server in self._config.servers[:1]:
             for index, router in enumerate(server.routers):
                 yield (*ROUTERS, index), router

@@ -1,7 +1,7 @@
 """
-What a configuration leaves open, perhaps without its author knowing.
+Warn of what a configuration leaves accessible, perhaps by mistake.
 
-Each such thing is one warning, with the key that closes it.
+Each warning names the key that restricts access.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ from reverseproxy.problems import Place
 _LISTENERS: Final[Location] = ("servers", 0, "listeners")
 _PEM: Final = "-----BEGIN"
 _FOREIGN_ACCESS: Final = stat.S_IRWXG | stat.S_IRWXO
-_LONGEST_PATH: Final = 4096  # a file that is to be changed must be shown whole (PATH_MAX of Linux)
+_LONGEST_PATH: Final = 4096  # file names are not shortened (PATH_MAX of Linux)
 _EXECUTE: Final = stat.S_IXGRP | stat.S_IXOTH
 
 
 def check_openness(config: Config, tree: Tree, findings: Diagnostics) -> None:
     """
-    Look for what is open.
+    Check what strangers can reach.
 
-    @param config: the models, without what is wrong by itself.
+    @param config: the models, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets warnings.
     """
     _Checker(config, tree, findings).run()
 
 
 def _is_claim(header: str) -> bool:
-    """Whether a header, in lower case, says whose request it is."""
+    """Return whether a header, in lower case, names the client's address."""
     return header.startswith("x-forwarded") or header in ("x-real-ip", "forwarded")
 
 
 def _is_far(address: str) -> bool:
-    """Whether an address to listen at, or to connect to, is more than this machine."""
+    """Return whether an address is not a loopback one."""
     try:
         host, _ = split_address(address)
     except ValueError:
         return False
-    return not is_loopback(host)  # a name may be anybody's, and none is all addresses
+    return not is_loopback(host)  # a name may be of any machine, and an empty host means all addresses
 
 
 def _demands_certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:
-    """Whether nobody gets in without a certificate that is verified."""
+    """Return whether all contexts demand a verified client certificate."""
     return bool(contexts) and all(
         context.verify_client and context.require_client_cert and not context.fall_back
         for context in contexts
@@ -72,7 +72,7 @@ def _demands_certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:
 
 
 def _has_secret(value: object) -> bool:
-    """Whether options of a policy hold a secret themselves, rather than say where it is."""
+    """Return whether options of a policy have a secret, rather than name a file or variable with it."""
     if isinstance(value, Mapping):
         return any(name in ("token", "tokens") or _has_secret(entry) for name, entry in value.items())
     return False
@@ -132,7 +132,7 @@ class _Checker(Checker):
                 self._proxy((*location, "filters", number, "config"), entry.config)
 
     def _claimed_addresses(self, place: Location, listener: ListenerConfig) -> None:
-        """Warn of a filter that goes by whose requests these are, where nobody is believed to know."""
+        """Warn of a filter by client address that uses a header which no proxy is trusted to set."""
         proxies = [
             entry.config
             for chain in listener.filter_chains
@@ -155,7 +155,7 @@ class _Checker(Checker):
     def _contexts(
         self, location: Location, chain: FilterChainConfig
     ) -> Iterator[tuple[Location, TlsContextConfig]]:
-        """The TLS contexts that are on, with their places."""
+        """Yield the enabled TLS contexts with their places."""
         if chain.tls_context is not None and chain.tls_context.status:
             yield (*location, "tls_context"), chain.tls_context
         for index, context in enumerate(chain.tls_context_set):
@@ -169,7 +169,7 @@ class _Checker(Checker):
         contexts: tuple[TlsContextConfig, ...],
         tunnel: TunnelConfig,
     ) -> None:
-        """Say what strangers can do at a tunnel listener that they can reach."""
+        """Warn of what strangers can do at a tunnel listener that other machines can reach."""
         open_to: list[str] = []
         policies = tunnel.cluster_credential_policies
         names = [cluster.name for cluster in self._config.cluster_manager.clusters]
@@ -212,7 +212,7 @@ class _Checker(Checker):
     # files
 
     def _files(self) -> None:
-        """Warn of files with secrets that others may read."""
+        """Warn of files with secrets that other users of this machine may read."""
         for node in self._nodes(self._tree.root):
             if node.model is TlsContextConfig and node.get("status") is True:
                 self._secret(node, node.place / "private_key", node.get("private_key"), "private key")
@@ -230,7 +230,7 @@ class _Checker(Checker):
                 self._options(node, node.place / "credential_config", node.get("credential_config"))
 
     def _options(self, node: Node, place: Place, options: Any) -> None:
-        """Look at the options of a credential policy."""
+        """Check the options of a credential policy."""
         if not isinstance(options, Mapping):
             return
         self._secret(node, place / "file", options.get("file"), "credentials")
@@ -241,7 +241,7 @@ class _Checker(Checker):
 
     def _secret(self, node: Node, place: Place, value: object, what: str) -> None:
         """
-        Look at what holds a secret.
+        Check the file with a secret.
 
         @param value: a path, or the secret itself.
         """
@@ -257,7 +257,7 @@ class _Checker(Checker):
         try:
             mode = os.stat(file).st_mode
         except (OSError, ValueError):
-            return  # which is somebody else's matter
+            return  # reported by another check
         access = mode & _FOREIGN_ACCESS & ~_EXECUTE
         if stat.S_ISREG(mode) and access:
             who = "everybody" if access & stat.S_IRWXO else "its group"

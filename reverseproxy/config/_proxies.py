@@ -1,4 +1,4 @@
-"""The proxy filter: requests, and the options of the protocols that have them."""
+"""The proxy filter, and the options of its protocols."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEADER_SIZE: Final = 8192
 _FRAME_SIZE: Final = 16 * 1024 * 1024
 
 STREAM_IDLE: Final = 300.0
-"""Seconds without a byte after which a request is broken off."""
+"""The default of stream_idle_timeout, in seconds."""
 
 UPSTREAM_PROTOCOLS: Final = ("Auto", "Http1", "Http2", "X", "bolt", "boltv2", "dubbo")
 
@@ -278,7 +278,7 @@ class ProxyConfig(Model):
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """What clients may speak, with the names behind C{"X"} in its place; C{"Auto"} stays as it is."""
+        """The protocols of clients; C{"X"} is replaced by its sub-protocols, C{"Auto"} is not."""
         text = self.downstream_protocol
         if text == "X":
             text = self.extend_config.sub_protocol
@@ -286,16 +286,16 @@ class ProxyConfig(Model):
 
     @property
     def detects(self) -> bool:
-        """Whether the first bytes of a connection decide on its protocol."""
+        """Whether the protocol of a connection is detected by its first bytes."""
         return len(self.protocols) > 1 or "Auto" in self.protocols
 
     @property
     def falls_back(self) -> bool:
-        """Whether connections that speak something else go to the next filter."""
+        """Whether connections of other protocols are passed to the next filter."""
         return self.fallback_for_unknown_protocol and self.detects
 
     def rpc_options(self, protocol: str) -> Mapping[str, Any]:
-        """The options of an RPC protocol, C{max_frame_size} included."""
+        """Return the options of an RPC protocol, including C{max_frame_size}."""
         options = self.extend_config
         known: RpcOptions = options.dubbo if protocol == "dubbo" else RpcOptions()
         if protocol in ("bolt", "boltv2"):

@@ -1,4 +1,4 @@
-"""What can only be seen of routes that agents bring with the whole configuration in hand."""
+"""Checks of C{agent_routes} that concern several keys."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import ClusterConfig, Config
 
 Report = Callable[[str, str], None]
-"""Adds an error, given a key, or nothing for all of the routes, and what is wrong."""
+"""Adds an error, given a key of C{agent_routes}, or an empty text for the whole, and a message."""
 
 
 def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, routers: Container[str]) -> None:
     """
-    See whether what agents may bring can be made.
+    Check that routes of agents can be made.
 
-    @param config: the models, without what is wrong by itself.
+    @param config: the models, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors.
     @param routers: the names of all routers.
     """
     clusters = {each.name: each for each in config.cluster_manager.clusters}
@@ -47,7 +47,7 @@ def check_agent_routes(config: Config, tree: Tree, findings: Diagnostics, router
 def _check_names(
     routes: AgentRoutesConfig, routers: Container[str], clusters: Mapping[str, ClusterConfig], error: Report
 ) -> None:
-    """What the routes refer to has to be there."""
+    """Check the names that the routes refer to."""
     if routes.router and routes.router not in routers:
         error("router", f"there is no router {quote(routes.router)}")
     if not routes.router and not routes.tcp_ports:

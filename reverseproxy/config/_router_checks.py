@@ -1,4 +1,4 @@
-"""What can be wrong with routers."""
+"""Checks of routers that concern several keys."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ _HTTP: Final = frozenset({"Http1", "Http2"})
 
 
 class RouterChecker(Checker):
-    """Checks routers, of the server and of filters."""
+    """Checks the routers of the server and of connection_manager filters."""
 
     def __init__(self, config: Config, tree: Tree, findings: Diagnostics, names: Names) -> None:
         super().__init__(config, tree, findings)
         self._names = names
 
     def run(self) -> None:
-        """Look at all of them."""
+        """Check all routers."""
         for location, router in self._names.all_routers():
             self._router(location, router)
         self._router_names()
 
     def _router_names(self) -> None:
         """
-        Demand that each name occurs only once among the server's own routers.
+        Require the names of the server's own routers to be unique.
 
-        The routers of filters may have the same names; where they are not the
-        same altogether, the last one counts, and the server's own after them.
+        Routers of filters may have the same names; of different ones the last is used, and the
+        server's own before these.
         """
         own: list[tuple[Location, RouterConfig]] = []
         managed: list[tuple[Location, RouterConfig]] = []
@@ -89,7 +89,7 @@ class RouterChecker(Checker):
                     self._introduced((*hosts, index, "routers", number, "route"), rule.route, rpc)
 
     def _introduced(self, location: Location, route: RouteActionConfig, rpc: set[str]) -> None:
-        """Refuse to name clients to hosts in protocols whose requests share connections."""
+        """Refuse proxy_protocol for RPC requests, which share connections."""
         names = {entry.cluster.name for entry in route.weighted_clusters} or {route.cluster_name}
         named = sorted(
             name for name in names for entry in self._names.by_name.get(name, ()) if entry.proxy_protocol
@@ -104,9 +104,9 @@ class RouterChecker(Checker):
 
     def _upstream_protocol(self, location: Location, name: str, spoken: set[str]) -> None:
         """
-        Warn of requests that can't be turned into what a route has hosts spoken to in.
+        Warn of requests that can't be translated to the upstream_protocol of a route.
 
-        @param spoken: what the clients of the router speak.
+        @param spoken: the protocols of the router's clients.
         """
         near = [entry for entry in PROTOCOLS if entry.lower() == name.lower() and entry != name]
         if name == "Auto" or near:
@@ -185,14 +185,14 @@ class RouterChecker(Checker):
             self._warn((*location, "cluster_name"), "missing key: requests that match are answered with 404")
 
     def _named_hosts(self, location: Location, route: RouteActionConfig) -> None:
-        """Warn of a Host header that is never changed, as no host's name is resolved."""
+        """Warn of auto_host_rewrite without effect, as the cluster's hosts are not given by name."""
         names = {entry.cluster.name for entry in route.weighted_clusters} or {route.cluster_name}
         clusters = [entry for name in names for entry in self._names.by_name.get(name, ())]
         if clusters and not any(entry.type == "STRICT_DNS" for entry in clusters):
             self._warn(location, "has no effect: the cluster is not of type STRICT_DNS")
 
     def _routed(self, location: Location, name: str) -> None:
-        """Warn of requests that are sent to a cluster that does not exist."""
+        """Warn of a route to a cluster that does not exist."""
         if name and name not in self._names.clusters:
             problem = self._names.unknown("cluster", name, self._names.clusters)
             self._warn(location, f"requests that match are answered with 404: {problem}")
@@ -209,7 +209,7 @@ class RouterChecker(Checker):
             self._warn((*location, "cluster"), f"no copies are sent: {problem}")
 
     def _first_counts(self, location: Location, model: Model, *names: str) -> None:
-        """Warn of keys that do not count, because one before them is given."""
+        """Warn of keys without effect, because one before them in the list is given."""
         given = [name for name in names if getattr(model, name) not in (None, (), {}, "", False)]
         for name in given[1:]:
             self._warn((*location, name), f"does not count, because {given[0]} is given as well")
@@ -227,7 +227,7 @@ class RouterChecker(Checker):
 
 
 def _domain_problem(domain: str) -> str:
-    """What is wrong with a domain; nothing if it is empty."""
+    """Return what is wrong with a domain; empty if it is valid."""
     if not domain:
         return 'is empty; write a host name, or "*" for all'
     host = domain

@@ -1,4 +1,4 @@
-"""Whether two names of one key say the same."""
+"""Compare the values of two names of one key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reverseproxy.config.durations import parse_duration
 
 def same_value(one: Any, first: Spelling, other: Any, second: Spelling) -> bool:
     """
-    Compare what a document gives under two names of one key.
+    Return whether two names of one key have the same value.
 
-    @param first: the first name, which says how its value is counted.
-    @param second: the other one, of the same key.
+    @param first: the spelling of the first name, which has the unit of its value.
+    @param second: the spelling of the other one.
     """
     if first.duration:
         return bool(_seconds(one, first) == _seconds(other, second))
@@ -23,7 +23,7 @@ def same_value(one: Any, first: Spelling, other: Any, second: Spelling) -> bool:
 
 
 def _seconds(value: Any, spelling: Spelling) -> Any:
-    """A duration in seconds; what is none stays as it is, and is refused elsewhere."""
+    """Return a duration in seconds; other values are returned unchanged, and refused elsewhere."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return value
     try:
@@ -33,7 +33,7 @@ def _seconds(value: Any, spelling: Spelling) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value without what is no difference to Go: the case of keys, and in names of fields underscores."""
+    """Return a value with keys in lower case and without underscores, which Go does not tell apart."""
     if isinstance(value, dict):
         return {name.lower().replace("_", ""): _plain(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Keys of both ends of a tunnel that are for connections that carry many streams."""
+"""The keys for multiplexed streams that both ends of a tunnel have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reverseproxy.config._base import key
 
 
 def longest_silence(peer: str) -> Any:
-    """C{mux_ping_interval}, of the end whose peer is called so."""
+    """Return the field C{mux_ping_interval}; C{peer} is the name of the other end."""
     return key(
         2.0,
         f"On a connection that carries many requests: after how long without a byte from the {peer} it is "
@@ -20,12 +20,12 @@ def longest_silence(peer: str) -> Any:
 
 
 def longest_answer(peer: str) -> Any:
-    """C{mux_ping_timeout}."""
+    """Return the field C{mux_ping_timeout}; C{peer} is the name of the other end."""
     return key(2.5, f"How long the {peer} may take to answer that, before the connection ends.", ours=True)
 
 
 def most_on_the_way(own: str) -> Any:
-    """C{mux_max_window}, of the end that is called so."""
+    """Return the field C{mux_max_window}; C{own} is the name of this end."""
     return key(
         2**26,
         f"The most bytes that may be on their way to this {own} for one request or session, when the "
@@ -35,7 +35,7 @@ def most_on_the_way(own: str) -> Any:
 
 
 def most_growth() -> Any:
-    """C{mux_max_window_growth}."""
+    """Return the field C{mux_max_window_growth}."""
     return key(
         2**26,
         "By how many bytes all requests and sessions of one connection together may have more than they "

@@ -27,7 +27,7 @@ def _ip_address(text: str) -> str:
 
 
 def _port_ranges(value: Any) -> Any:
-    """Read C{"80,1000-2000"}; in Python code pairs of numbers do as well."""
+    """Parse C{"80,1000-2000"}; in Python code, pairs of numbers are accepted, too."""
     if isinstance(value, tuple):
         return value
     if not isinstance(value, str):

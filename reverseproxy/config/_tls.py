@@ -41,8 +41,8 @@ CIPHER_SUITES: Final[Mapping[str, str]] = {
     "RSA-AES128-CBC-SHA": "AES128-SHA",
 }
 """
-MOSN's names of cipher suites (C{ciphersMap} in its C{pkg/mtls/ciphers.go}), to
-OpenSSL's.  OpenSSL's own names are taken too.
+OpenSSL's names of cipher suites by MOSN's (C{ciphersMap} in its C{pkg/mtls/ciphers.go}).
+OpenSSL's own names are accepted, too.
 """
 
 DROPPED_CIPHER_SUITES: Final[Mapping[str, str]] = {
@@ -60,7 +60,7 @@ they stand for suites of TLS 1.3, which Go does not let anyone choose.
 
 
 def _comma_list(value: Any) -> Any:
-    """Take a comma-separated text apart; an empty one is an empty list."""
+    """Split a comma-separated text; an empty one is an empty list."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -71,7 +71,7 @@ def _lower_list(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _version(value: str) -> str:
-    """Bring the case of a version in order; unknown ones stay as they are."""
+    """Normalize the case of a version; unknown ones are returned unchanged."""
     known = {version.lower(): version for version in TLS_VERSIONS}
     return known.get(value.lower(), value) or TLS_VERSIONS[0]
 
@@ -82,7 +82,7 @@ _DIGITS: Final = 64
 
 
 def _fingerprints(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Bring fingerprints into one form: 64 digits."""
+    """Normalize fingerprints to 64 hexadecimal digits."""
     return tuple(map(_fingerprint, values))
 
 
@@ -225,11 +225,11 @@ class TlsContextConfig(Model):
 
     @property
     def openssl_ciphers(self) -> str:
-        """C{cipher_suites} in OpenSSL's names, without L{DROPPED_CIPHER_SUITES}."""
+        """The C{cipher_suites} by OpenSSL's names, without L{DROPPED_CIPHER_SUITES}."""
         names = (name for name in self.cipher_suites.split(":") if name not in DROPPED_CIPHER_SUITES)
         return ":".join(CIPHER_SUITES.get(name, name) for name in names if name)
 
 
 def enabled(context: TlsContextConfig | None) -> TlsContextConfig | None:
-    """The context if it turns TLS on, else L{None}."""
+    """Return the context if it enables TLS, else L{None}."""
     return context if context is not None and context.status else None

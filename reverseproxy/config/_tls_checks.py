@@ -1,4 +1,4 @@
-"""What can be wrong with TLS contexts."""
+"""Checks of TLS contexts that concern several keys."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _PEM: Final = "-----BEGIN"
 
 
 class TlsChecker(Checker):
-    """Checks TLS contexts, wherever they are."""
+    """Checks TLS contexts of all parts of a configuration."""
 
     def without_status(self) -> None:
-        """Warn of TLS contexts that were perhaps meant to be on."""
+        """Warn of TLS contexts without C{status}, which were perhaps meant to be enabled."""
         for node in self._nodes(self._tree.root):
             if node.model is TlsContextConfig and node and "status" not in node and not node.lost:
                 self._findings.warn(node.place, "TLS is off, because status is not true")
 
     def server(self, location: Location, context: TlsContextConfig) -> None:
-        """Look at the context of a server."""
+        """Check a context for a server."""
         if not context.status:
             return
         if context.fingerprint:
@@ -58,7 +58,7 @@ class TlsChecker(Checker):
             )
 
     def client(self, location: Location, context: TlsContextConfig) -> None:
-        """Look at the context of a client."""
+        """Check a context for a client."""
         self._tls(location, context, certificate_may_fail=False)
         if context.insecure_skip:
             self._warn(
@@ -80,7 +80,7 @@ class TlsChecker(Checker):
             )
 
     def _tls(self, location: Location, context: TlsContextConfig, certificate_may_fail: bool) -> None:
-        """What is the same for both ends."""
+        """Check what servers and clients have in common."""
         for field in ("type", "extend_verify", "callbacks", "sds_source"):
             if getattr(context, field) not in (None, "", [], {}):
                 self._tree.unsupported((*location, field), unsupported(TlsContextConfig, field))
@@ -103,7 +103,7 @@ class TlsChecker(Checker):
                 )
 
     def _key_pair(self, location: Location, context: TlsContextConfig) -> None:
-        """A certificate and its key come together, and from places of one kind."""
+        """Check that certificate and key are given together, and both as files or both as text."""
         chain, private = context.cert_chain, context.private_key
         for field, other, missing in (
             ("private_key", "cert_chain", bool(chain and not private)),
@@ -115,7 +115,7 @@ class TlsChecker(Checker):
             self._error((*location, "private_key"), "and cert_chain must both be paths or both be PEM texts")
 
     def _versions(self, location: Location, context: TlsContextConfig) -> None:
-        """The oldest and the newest version of TLS."""
+        """Check the oldest and the newest version of TLS."""
         for field in ("min_version", "max_version"):
             version = getattr(context, field)
             if version not in TLS_VERSIONS:
@@ -142,7 +142,7 @@ class TlsChecker(Checker):
             self._error(location, "no cipher suite is left")
 
     def _pem(self, location: Location, value: str, what: str, may_fail: bool) -> None:
-        """Demand PEM text, or a file of it."""
+        """Require PEM text, or a file with it."""
         if not value or _PEM in value:
             return
         report = self._warn if may_fail else self._error
@@ -161,7 +161,7 @@ class TlsChecker(Checker):
 
 
 class NamingChecker(Checker):
-    """What checks have of parts that refer to others by name, and have TLS contexts."""
+    """The base class of checks of parts that refer to others by name, and have TLS contexts."""
 
     def __init__(
         self, config: Config, tree: Tree, findings: Diagnostics, names: Names, tls: TlsChecker

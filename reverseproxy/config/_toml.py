@@ -1,4 +1,4 @@
-"""TOML to what JSON has."""
+"""Parse TOML."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 def parse_toml(text: str) -> Object:
     """
-    Read TOML; it has no null, so that a key is left out for that.
+    Parse TOML, which has no null: a key is left out instead.
 
-    @raise SyntaxProblem: if it is none, or holds what JSON can't.
+    @raise SyntaxProblem: if it is not TOML, or has values that JSON can't have.
     """
     if not text.strip():
         raise SyntaxProblem("is empty")

@@ -1,4 +1,4 @@
-"""The C{tracing} of a configuration: which requests have traces, and where these go."""
+"""C{tracing}: which requests are traced, and where spans are sent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from reverseproxy.config._values import Bool, Free, Number, Text, describe, quot
 from reverseproxy.config.diagnostics import Diagnostics
 
 DRIVER: Final = "otel"
-"""The one driver of MOSN's that there is here."""
+"""The only supported driver of MOSN's."""
 
 FORMATS: Final = ("w3c", "b3", "b3multi")
 
 _PLACE: Final[Location] = ("tracing",)
 
 _PATH: Final = "/v1/traces"
-"""Where receivers of OTLP take spans."""
+"""The default path of OTLP receivers."""
 
 
 def _share(value: float) -> float:
@@ -40,7 +40,7 @@ def _format(value: str) -> str:
 
 
 def _texts(value: object) -> object:
-    """Demand an object whose values are texts."""
+    """Require an object whose values are texts."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
@@ -94,7 +94,7 @@ class TracingOptions(Model):
 
     @property
     def url(self) -> str:
-        """Where spans are sent."""
+        """The URL that spans are sent to."""
         if "://" in self.endpoint:
             return self.endpoint
         return f"http://{self.endpoint}{_PATH}"
@@ -119,17 +119,17 @@ class TracingConfig(Model):
 
     @property
     def options(self) -> TracingOptions | None:
-        """What to do; L{None} if nothing is traced."""
+        """The options of the driver; L{None} if nothing is traced."""
         return self.config if self.enable and self.driver.lower() == DRIVER else None
 
 
 def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Diagnostics) -> None:
     """
-    Look for what can't be done.
+    Check keys that depend on others.
 
-    @param tracing: the model, without what is wrong by itself.
+    @param tracing: the model, without the values that are wrong by themselves.
     @param tree: the document.
-    @param findings: where to add what is found.
+    @param findings: gets errors and warnings.
     """
     if tracing is None or not tracing.enable:
         return

@@ -1,6 +1,6 @@
 """
-A document, matched with the models: keys in their models' spelling, and for
-every value the place where the document has it.
+A document matched with the models: values by the models' field names, each with its place
+in the document.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from reverseproxy.problems import Place
 
 class Tree:
     """
-    Reads a document for its models.
+    The tree of a document's values.
 
-    @ivar root: the whole of it, a L{Node}.
+    @ivar root: the whole document, a L{Node}.
     """
 
     def __init__(
         self, model: type[Model], document: Object, file: str, findings: Diagnostics, directory: ReadDirectory
     ) -> None:
         """
-        @param directory: called for each directory that the document names, to
-            read it; raises L{OSError}.
+        @param directory: called to read each directory that the document names; raises L{OSError}.
         """
         self._findings = findings
         self.root = Matcher(findings, directory).match(model, document, Place(file))
@@ -40,9 +39,9 @@ class Tree:
 
     def locate(self, location: Location) -> Place:
         """
-        Translate a location to the place as the document has it.
+        Return the place of a location in the document.
 
-        What is not in the document is placed as far down as it can be.
+        A location that is not in the document is placed in the innermost object that is.
         """
         here: Any = self.root
         place: Place = self.root.place
@@ -61,14 +60,14 @@ class Tree:
         return place
 
     def get(self, location: Location) -> Any:
-        """What the document has there; L{None} if nothing."""
+        """Return the value at a location; L{None} if there is none."""
         here: Any = self.root
         for part in location:
             here = step(here, part)
         return here
 
     def is_secret(self, location: Location) -> bool:
-        """Whether a value must not be shown."""
+        """Return whether the value at a location must not be shown."""
         here: Any = self.root
         for part in location:
             if isinstance(here, Node) and info_of(here.model, str(part)).secret:
@@ -78,9 +77,9 @@ class Tree:
 
     def cut(self, location: Location) -> bool:
         """
-        Take a wrong value out, so that its absence can be lived with.
+        Remove a wrong value, so that the rest can be validated.
 
-        @return: whether there was something to take out.
+        @return: whether there was a value to remove.
         """
         for end in range(len(location), 0, -1):
             parent, last = self.get(location[: end - 1]), location[end - 1]
@@ -99,13 +98,13 @@ class Tree:
 
     def complete(self, location: Location, name: str, *fields: str, named: bool = True) -> bool:
         """
-        Whether every item of a list of objects is there with its name.
+        Return whether every item of a list has its name, and none was removed.
 
-        Where not, what refers to a name that is not found may be right.
+        Otherwise a reference to an unknown name may be right.
 
-        @param location: where the list is.
-        @param name: the field that holds the name.
-        @param fields: others that may be its name instead.
+        @param location: the location of the list.
+        @param name: the field with the name.
+        @param fields: other fields that may have the name instead.
         @param named: whether each must have a name.
         """
         here: Any = self.root
@@ -123,9 +122,9 @@ class Tree:
 
     def unsupported(self, location: Location, message: str) -> None:
         """
-        Refuse what protects, but is not supported, unless the file says that this may be ignored.
+        Refuse an unsupported value that restricts access, or warn with C{ignore_unsupported}.
 
-        @param location: where it is; what counts is the object around it.
+        @param location: its location; C{ignore_unsupported} is that of the object around it.
         """
         here: Any = self.root
         lenient = self.root.lenient

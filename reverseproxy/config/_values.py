@@ -1,9 +1,9 @@
 """
-Types of single values.
+The types of single values.
 
-Go's decoder converts nothing: a text is no number, and 1 is no boolean.  The
-same strictness holds here.  Messages of errors raised here name the value and
-what is allowed; the loader adds the place.
+Values are not converted, as by Go's decoder: a text is not a number, and 1 is not a
+boolean.  Messages of errors raised here have the value and what is allowed; the loader adds
+the place.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ValueKind:
 
 
 def between(lowest: int, highest: int) -> AfterValidator:
-    """Demand a number that is neither below the one nor above the other."""
+    """Require a number in a range, both ends included."""
 
     def check(value: int) -> int:
         if not lowest <= value <= highest:
@@ -70,11 +70,11 @@ Int = Annotated[int, Strict(), between(-(2**63), 2**63 - 1)]
 UInt = Annotated[int, Strict(), between(0, 2**32 - 1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Free = Any
-"""A value that is kept as it is in the document."""
+"""Any value, which is kept unchanged."""
 
 
 def describe(value: Any) -> str:
-    """Name a value of a document with its kind."""
+    """Return a value of a document with its kind, for messages."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -87,18 +87,18 @@ def describe(value: Any) -> str:
 
 
 def from_document(info: ValidationInfo) -> bool:
-    """Whether a value comes from a document rather than from Python code."""
+    """Return whether a value comes from a document rather than from Python code."""
     return bool(info.context and info.context.get("document"))
 
 
 def _duration(value: Any, info: ValidationInfo) -> Any:
     """
-    Make seconds of a duration.
+    Convert a duration to seconds.
 
     In a document it is Go's text or a bare 0; in Python code float seconds.
     """
     if isinstance(value, str):
-        # A lone surrogate, which JSON can name, would be more than the message can say.
+        # A lone surrogate, which JSON can have, can't be written in the message.
         return parse_duration(value.encode("utf-8", "backslashreplace").decode())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{describe(value)} is not a duration; {WRITE}")
@@ -108,14 +108,14 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
 
 
 def _nanoseconds(value: Any, info: ValidationInfo) -> Any:
-    """As a duration, but a whole number of a document counts nanoseconds."""
+    """Convert a duration to seconds, where a whole number in a document is nanoseconds."""
     if from_document(info) and isinstance(value, int) and not isinstance(value, bool):
         return value / 1_000_000_000
     return _duration(value, info)
 
 
 _LONGEST_DURATION: Final = 100 * 8766 * 3600.0
-"""Seconds of a century: whoever waits for longer has mistaken the unit."""
+"""Seconds of a century: a longer duration has a wrong unit."""
 
 _MINUS_ONE: Final = frozenset(parse_duration(f"-1{unit}") for unit in ("ns", "us", "ms", "s", "m", "h"))
 
@@ -139,7 +139,7 @@ def _above_zero(seconds: float) -> float:
 
 
 def _limit(seconds: float) -> float:
-    """Take what means no limit for MOSN only where it is plain that it is meant."""
+    """Accept a negative duration, no limit in MOSN, only as minus one."""
     if seconds < 0 and seconds not in _MINUS_ONE:
         raise ValueError(
             f'{format_duration(seconds)} is negative; write 0 or a longer duration, or "-1s" for no limit'
@@ -148,7 +148,7 @@ def _limit(seconds: float) -> float:
 
 
 def or_default(default: float) -> AfterValidator:
-    """Make 0 mean the default, as in Go, where 0 is what an absent key leaves."""
+    """Replace 0 by the default, as in Go, where an absent key is 0."""
     return AfterValidator(lambda value: value or default)
 
 
@@ -175,11 +175,11 @@ Nanoseconds = Annotated[
 
 def split_address(address: str) -> tuple[str, int]:
     """
-    Take an address apart.
+    Split an address into host and port.
 
     @param address: C{"host:port"} or C{"[v6]:port"}.
     @return: the host, without brackets, and the port.
-    @raise ValueError: if it is neither; the message says why.
+    @raise ValueError: if it is neither, with the reason.
     """
     shown = quote(address)
     if address.startswith("["):
@@ -198,7 +198,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _host_port(text: str) -> str:
-    """Demand a TCP address that can be dialled."""
+    """Require a TCP address that can be dialled."""
     host, port = split_address(text)
     if not host:
         raise ValueError(f'{quote(text)} has no host; write "host:port"')
@@ -208,7 +208,7 @@ def _host_port(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Demand an address that can be dialled, by TCP or as a Unix socket; the latter gets its C{unix:}."""
+    """Require an address of TCP or of a Unix socket; C{unix:} is added to a path."""
     if text.startswith("/"):
         return f"unix:{text}"
     if not text.startswith("unix:"):
@@ -219,18 +219,18 @@ def _address(text: str) -> str:
 
 
 HostPort = Annotated[str, Strict(), AfterValidator(_host_port)]
-"""C{host:port} or C{[v6]:port}: something to dial."""
+"""An address to dial: C{host:port} or C{[v6]:port}."""
 
 Address = Annotated[str, Strict(), AfterValidator(_address)]
-"""C{host:port}, C{[v6]:port}, C{unix:/path} or C{/path}: something to dial."""
+"""An address to dial: C{host:port}, C{[v6]:port}, C{unix:/path} or C{/path}."""
 
 
 def compile_regex(text: str) -> str:
     """
-    Compile a regular expression to see whether it is one.
+    Check a regular expression by compiling it.
 
     @return: the same text.
-    @raise ValueError: if RE2 refuses it; the message says why.
+    @raise ValueError: if RE2 refuses it, with the reason.
     """
     options = re2.Options()
     options.log_errors = False
@@ -244,4 +244,4 @@ def compile_regex(text: str) -> str:
 
 
 Regex = Annotated[str, Strict(), AfterValidator(compile_regex)]
-"""RE2 syntax, tried at load time."""
+"""A regular expression of RE2, compiled when the configuration is loaded."""

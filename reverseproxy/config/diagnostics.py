@@ -1,4 +1,4 @@
-"""What is found about a configuration, from its text to what is built of it."""
+"""Collect the problems of a configuration, from parsing to building."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _T = TypeVar("_T")
 
 class Diagnostics:
     """
-    What is wrong with a configuration, and what is only worth a warning or a note.
+    The errors, warnings and notes about a configuration.
 
-    Problems are in the order in which their places were first seen, which is that of the
-    document where it has been read here, and otherwise in that in which they were found.
+    Problems are ordered by their places in the document, if L{seen} was called for these, and
+    otherwise by when they were added.
     """
 
     def __init__(self, file: str | None = None) -> None:
         """
-        @param file: the document of places that have none, of those within a part too; L{None} to
-            leave them as they are, for whoever knows it.
+        @param file: the file of places that have none; L{None} to leave them as they are, if only
+            the caller knows it.
         """
         self._document = Place(file)
         self._errors: dict[Problem, None] = {}
@@ -37,12 +37,12 @@ class Diagnostics:
         self._places = 0
 
     def seen(self, place: Place) -> None:
-        """Note that the document has something at this place, which is one by its file's name."""
+        """Note that the document has a value at this place, which has a file."""
         self._places += 1
         self._begins.setdefault(place, self._places)
 
     def done(self, place: Place) -> None:
-        """Note that this is where the object or list at this place ends."""
+        """Note that the object or list at this place ends here."""
         self._places += 1
         self._ends.setdefault(place, self._places)
 
@@ -55,11 +55,11 @@ class Diagnostics:
         self._errors[Problem.at(place, reason)] = None
 
     def is_wrong(self, place: Place) -> bool:
-        """Return whether there is an error just there."""
+        """Return whether there is an error at exactly this place."""
         return place in self._wrong
 
     def add(self, problem: Problem) -> None:
-        """Add an error, whatever else is wrong there; what several parts share is wrong once."""
+        """Add an error, even if there are others at its place; equal ones are added once."""
         self._errors.setdefault(problem.within(self._document))
 
     def warn(self, place: Place, reason: str) -> None:
@@ -67,22 +67,22 @@ class Diagnostics:
         self.add_warning(Problem.at(place, reason))
 
     def add_warning(self, problem: Problem) -> None:
-        """Add a warning that somebody else has found."""
+        """Add a warning."""
         self._warnings.setdefault(problem.within(self._document))
 
     def miss(self, place: Place, reason: str) -> None:
-        """Add what isn't there yet, and without which a part will not work."""
+        """Add what is missing now, such as a credential, but may be added while the process runs."""
         self._missing.setdefault(Problem.at(place, reason).within(self._document))
 
     def note(self, place: Place, reason: str) -> None:
-        """Add what is worth one line, however often it is so of keys of this name."""
+        """Add a note; equal notes about keys of the same name become one."""
         self._notes.setdefault((place.name, reason), []).append(Problem.at(place, reason))
 
     def raise_errors(self, *warnings: Problem) -> None:
         """
-        Raise an error if there are any.
+        Raise all errors, if there are any.
 
-        @param warnings: others than those that are here.
+        @param warnings: further warnings.
         @raise ConfigError: with all of them, and with the warnings.
         """
         if self._errors:
@@ -90,10 +90,10 @@ class Diagnostics:
 
     def attempt(self, place: Place, build: Callable[[], _T], named: Place | None = None) -> _T | None:
         """
-        Build the part of the configuration that stands at a place.
+        Build the part of the configuration at a place.
 
-        @param named: where the plug-in is named that builds it, if one does.
-        @return: L{None} if it fails, which is an error in its place.
+        @param named: the place of the plug-in's name, if a plug-in builds it.
+        @return: L{None} if it fails, after its errors are added.
         """
         try:
             return build()
@@ -120,12 +120,12 @@ class Diagnostics:
 
     @property
     def missing(self) -> tuple[Problem, ...]:
-        """What isn't there yet, and without which a part will not work."""
+        """What is missing now, but may be added while the process runs."""
         return tuple(self._missing)
 
     @property
     def notes(self) -> tuple[Problem, ...]:
-        """What was noted: the first place of each kind, and how many more there are."""
+        """All notes: the first place of each kind, and the number of the others."""
         notes = []
         for places in self._notes.values():
             first, *others = sorted(places, key=self._position)
@@ -135,9 +135,9 @@ class Diagnostics:
 
     def _position(self, problem: Problem) -> int:
         """
-        Where a problem's place was first seen.
+        Return the position of a problem's place in the document.
 
-        For what is missing, that is the end of what it is missing in.
+        For a missing key, that is the end of the object that it is missing in.
         """
         place = problem.place
         if place in self._begins:

@@ -29,7 +29,7 @@ _NANOSECONDS: Final = {
 
 _UNITS: Final = "ns, us, ms, s, m or h"
 WRITE: Final = 'write a Go duration such as "8s" or "300ms"'
-"""What to do about something that is no duration at all."""
+"""The advice for a value that is not a duration."""
 
 _MILLISECONDS_FROM: Final = 1000
 _NANOSECONDS_FROM: Final = 10_000_000
@@ -37,7 +37,7 @@ _NANOSECONDS_FROM: Final = 10_000_000
 _ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
 
 _DIGITS: Final = 19
-"""How many digits of a fraction count, unless 64 bits are too few for the last of them."""
+"""The most digits of a fraction that are used; fewer if they exceed 64 bits."""
 
 _LARGEST: Final = 2**63 - 1
 """The most nanoseconds that Go's 64-bit duration can hold: about 292 years."""
@@ -45,12 +45,11 @@ _LARGEST: Final = 2**63 - 1
 
 def parse_duration(text: str) -> float:
     """
-    Read a Go duration.
+    Parse a Go duration.
 
     @param text: such as C{"1m30s"}.
     @return: the duration in seconds.
-    @raise ValueError: if it is not one; the message says what is wrong with it
-        and how to write it.
+    @raise ValueError: if it is not one, with the reason and how to write it.
     """
     rest = text[1:] if text[:1] in ("+", "-") else text
     if rest == "0":
@@ -85,10 +84,10 @@ def parse_duration(text: str) -> float:
 
 def without_unit(number: float) -> str:
     """
-    Say what is wrong with a duration that is a mere number, and what it probably means.
+    Return the message for a duration without a unit, with the unit that is probably meant.
 
-    Nobody waits for thousands of seconds to try again: who writes 3000 counts
-    milliseconds, and who writes ten millions and more has Go's nanoseconds.
+    Thousands are probably milliseconds rather than seconds, and ten millions and more
+    nanoseconds, as in Go.
     """
     if not 0 < number < _LARGEST:
         return f"has no unit; {WRITE}"
@@ -103,7 +102,7 @@ def without_unit(number: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """
-    Write a duration as Go does: C{"1h30m0s"}, C{"1.5s"}, C{"300ms"}.
+    Format a duration as Go does: C{"1h30m0s"}, C{"1.5s"}, C{"300ms"}.
 
     @param seconds: the duration; it is rounded to whole nanoseconds.
     @return: text that L{parse_duration} reads as the same duration.
@@ -127,7 +126,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _decimal(value: int, scale: int) -> str:
-    """Write C{value / scale} exactly, without trailing zeros."""
+    """Format C{value / scale} exactly, without trailing zeros."""
     whole, fraction = divmod(value, scale)
     if not fraction:
         return str(whole)

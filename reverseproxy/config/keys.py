@@ -1,4 +1,4 @@
-"""What is known of keys, for who looks at whole configurations."""
+"""The properties of keys, for other packages."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from reverseproxy.config._base import Model, keys_of
 
 
 def acted_keys(model: type[Model]) -> tuple[str, ...]:
-    """The attributes of a model whose keys are acted on, in its order."""
+    """Return the attributes of a model whose keys are acted on, in its order."""
     return tuple(name for name, _, info in keys_of(model) if info.acted)

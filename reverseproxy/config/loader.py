@@ -1,8 +1,7 @@
 """
-Configuration files to models.
+Load configuration files.
 
-Everything that is wrong is reported at once, in the order of the document, with
-the place as the document writes it.
+All errors are reported at once, in the order of the document, each with its place.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.problems import Place, Problem
 
 MAX_SIZE: Final = 64 * 1024 * 1024
-"""The largest file in bytes."""
+"""The most bytes of a file."""
 
 _Parser = Callable[[str], Any]
 
 _PARSERS: Final[Mapping[str, _Parser]] = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml}
-"""What reads files by how their names end, others than JSON."""
+"""The parsers by the suffix of a file's name; any other is JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """
-    A configuration that can be used.
+    A valid configuration.
 
     @ivar config: the models.
-    @ivar warnings: what the user should know of it, in the order of the document.
-    @ivar notes: what makes no difference, but might be wondered about.
+    @ivar warnings: its warnings, in the order of the document.
+    @ivar notes: hints about keys that make no difference.
     """
 
     config: Config
@@ -58,10 +57,10 @@ class Loaded:
 
 def load(path: str) -> Loaded:
     """
-    Read a configuration file: YAML or TOML if its name ends so, else JSON.
+    Load a configuration file: YAML or TOML by its suffix, otherwise JSON.
 
     @param path: relative to the working directory, as all paths within it are.
-    @raise ConfigError: with everything that is wrong.
+    @raise ConfigError: with all errors.
     """
     try:
         text = _read(path)
@@ -75,13 +74,13 @@ def load(path: str) -> Loaded:
 
 def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] | None = None) -> Loaded:
     """
-    Read a configuration.
+    Load a configuration from a text.
 
     @param text: the whole document.
-    @param file: what to call it in messages.
-    @param yaml: whether it is YAML; else it is JSON.
-    @param environ: the variables that may stand in it; L{None} if none may.
-    @raise ConfigError: with everything that is wrong.
+    @param file: its name in messages.
+    @param yaml: whether it is YAML rather than JSON.
+    @param environ: the environment variables to substitute; L{None} for no substitution.
+    @raise ConfigError: with all errors.
     """
     return _loads(text, file, parse_yaml if yaml else parse_json, environ)
 
@@ -103,10 +102,10 @@ def _syntax(file: str, problem: SyntaxProblem) -> Problem:
 @contextmanager
 def _without_collecting() -> Iterator[None]:
     """
-    Let the garbage collector rest.
+    Disable the garbage collector for a while.
 
-    Everything that is made of a document stays until it is read, so that looking
-    through it again and again takes as long as reading a large one.
+    Nothing that is made of a document becomes garbage before it is loaded, and collections
+    would take as long as loading a large one.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -119,9 +118,9 @@ def _without_collecting() -> Iterator[None]:
 
 def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loaded:
     """
-    Make models of a document.
+    Make the models of a document.
 
-    @raise ConfigError: with everything that is wrong.
+    @raise ConfigError: with all errors.
     """
     findings = Diagnostics()
     _substitute(document, file, environ, findings)
@@ -135,7 +134,7 @@ def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loa
 def _substitute(
     document: Object, file: str, environ: Mapping[str, str] | None, findings: Diagnostics
 ) -> None:
-    """Put values in place of variables of the environment."""
+    """Substitute environment variables."""
     if environ is not None:
         for keys, problem in substitute(document, environ)[1]:
             findings.error(Place(file, keys), problem)
@@ -143,9 +142,9 @@ def _substitute(
 
 def _parse(text: str, parse: _Parser = parse_json) -> Object:
     """
-    Read a document.
+    Parse a document.
 
-    @raise SyntaxProblem: if it is none.
+    @raise SyntaxProblem: if it can't be parsed.
     """
     document = parse(text)
     if not isinstance(document, Object):
@@ -172,7 +171,7 @@ def _read(path: str) -> str:
 
 
 class _Directory:
-    """Reads the directories that take the place of a list."""
+    """Reads directories whose files are the items of a list."""
 
     def __init__(self, findings: Diagnostics, environ: Mapping[str, str] | None) -> None:
         self._findings = findings
@@ -182,8 +181,8 @@ class _Directory:
         """
         Read all JSON files of a directory.
 
-        @return: their names and contents, in the order of the names; and whether
-            these are all, or some had to be left out because they are wrong.
+        @return: their names and contents, in the order of the names; and whether none was left
+            out because of an error.
         @raise OSError: if the directory can't be read.
         """
         documents, complete = [], True
@@ -213,8 +212,8 @@ def _validate(tree: Tree, findings: Diagnostics) -> Config:
     """
     Make the models.
 
-    What is wrong is taken out of the document, and then it is tried again, so
-    that the rest can be looked at as well.
+    Wrong values are removed from the document, and then it is validated again, so that the
+    checks can look at the rest.
     """
     while True:
         try:

@@ -11,7 +11,7 @@ from reverseproxy.config.reference import generate, sections
 
 
 def everything() -> str:
-    """The whole reference."""
+    """Return the whole reference."""
     return _plain(generate())
 
 
@@ -20,8 +20,7 @@ def look_up(name: str) -> tuple[list[str], list[str]]:
     Find a key, or an object with all its keys.
 
     @param name: a key or an object in any case, or C{"object.key"}.
-    @return: what is known of each place that has it; and if there is none,
-        names that are nearly the same.
+    @return: the descriptions of all matches; and if there is none, similar names.
     """
     wanted = name.strip().strip(".").lower()
     objects = re.sub(r"\[\d*\]", "", wanted).split(".")
@@ -50,7 +49,7 @@ def _indented(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without the markup of reStructuredText."""
+    """Remove the markup of reStructuredText."""
     text = re.sub(r"(?m)^\.\. _.*:\n\n", "", text)
     text = re.sub(r"``(.*?)``", r"\1", text)
     text = re.sub(r"(?<!\\)\*\*?([^*\n]+)\*\*?", r"\1", text)

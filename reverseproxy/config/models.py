@@ -196,7 +196,7 @@ LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 
 def _processor(value: Any) -> Any:
-    """Demand a number, a text that is one, or C{"auto"}."""
+    """Require a number, a text with a number, or C{"auto"}."""
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     if isinstance(value, str) and value.isascii() and value.isdecimal():
@@ -356,11 +356,11 @@ class Config(Model):
     @property
     def routers(self) -> Mapping[str, tuple[Place, RouterConfig]]:
         """
-        The routers that count, by name, each with its place in the document.
+        The routers in use, by name, each with its place in the document.
 
-        Those of C{connection_manager} filters come before the server's own, and
-        the last one of a name counts, as in MOSN.  What has no name is left out,
-        as no filter can refer to it.
+        Of several with the same name the last is used, as in MOSN; the server's own routers come
+        after those of C{connection_manager} filters.  Routers without a name are left out, as no
+        filter can refer to them.
         """
         own, managed = (
             {

@@ -1,4 +1,4 @@
-"""A bound for how deeply YAML may be nested."""
+"""Limit the nesting of YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 MAX_DEPTH: Final = 64
-"""How deeply a document may be nested."""
+"""The deepest nesting of a document."""
 
 # The one in C takes a fifth of the time, but PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -20,20 +20,19 @@ def check_nesting(text: str) -> None:
     """
     Refuse YAML that is nested too deeply.
 
-    Going through its events takes no stack, however deep it is, where the
-    loader in C may overflow the stack and end the process: only since PyYAML
-    6.0.4 has that a bound of its own.
+    Iterating over its events takes no stack, while the loader in C may overflow the stack and
+    crash the process: it has a limit of its own only since PyYAML 6.0.4.
 
     @raise RecursionError: if it is nested more deeply than L{MAX_DEPTH}.
-    @raise yaml.YAMLError: if it is no YAML.
+    @raise yaml.YAMLError: if it is not YAML.
     """
     try:
         _follow(text)
     except yaml.MarkedYAMLError as error:
-        # Since a bracket may turn out to begin a key, the scanner reads up to
-        # 1024 characters on before there is an event for it.  What it refuses
-        # there, such as what is too deep by its own bound, comes before the
-        # events of what we refuse, unless the text ends there.
+        # As a bracket may turn out to begin a key, the scanner reads up to 1024 characters
+        # before it yields an event for it.  It may raise an error there, such as for its own
+        # limit of nesting, before there are events that exceed ours.  So look at the events of
+        # the text up to the error.
         if error.problem_mark is not None:
             _refuse_depth(text[: error.problem_mark.index])
         raise
@@ -51,6 +50,6 @@ def _follow(text: str) -> None:
 
 
 def _refuse_depth(beginning: str) -> None:
-    # That it is no YAML is no wonder, as it is not all of a document.
+    # It may be invalid YAML, as it is only the beginning of a document.
     with contextlib.suppress(yaml.YAMLError):
         _follow(beginning)

@@ -1,4 +1,4 @@
-"""IP addresses and ranges of them, as configurations have them."""
+"""IP addresses and networks in configurations."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def _not_everybody(text: str, check: ValidatorFunctionWrapHandler) -> str:
 
 
 Believed = Annotated[IpRange, WrapValidator(_not_everybody), ValueKind("text")]
-"""Whom something is believed of: a range of addresses, or L{EVERYBODY}."""
+"""The addresses of a trusted proxy: a network, or L{EVERYBODY}."""
 
 
 def networks_of(ranges: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Read ranges of addresses; those of IPv4 that are written as IPv6 are IPv4."""
+    """Parse networks; IPv4-mapped IPv6 addresses become IPv4."""
     return tuple(_unmapped(ip_network(text, strict=False)) for text in ranges)
 
 
 def unmapped(host: str) -> IPv4Address | IPv6Address:
     """
-    Read an address; one of IPv4 that is written as IPv6 is IPv4.
+    Parse an address; an IPv4-mapped IPv6 address becomes IPv4.
 
-    @raise ValueError: if it is none.
+    @raise ValueError: if it is not an address.
     """
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

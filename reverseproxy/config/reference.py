@@ -1,5 +1,5 @@
 """
-The reference of the configuration, made from the models.
+Generate the reference of the configuration from the models.
 
 It can't disagree with what the loader does, because both read the same fields.
 """
@@ -65,7 +65,7 @@ class _Place:
     """
     One place where documents have a model.
 
-    @ivar name: what to call the model there: the key, or the type that it is for.
+    @ivar name: the name of the model there: the key, or its type.
     @ivar parent: the model that has the key.
     @ivar key: the key.
     """
@@ -78,9 +78,9 @@ class _Place:
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
     """
-    What the reference has on one key.
+    The entry of one key in the reference.
 
-    @ivar names: the key, and what else it may be called.
+    @ivar names: the key, and its other spellings.
     @ivar text: in reStructuredText.
     """
 
@@ -91,9 +91,9 @@ class KeyEntry:
 @dataclass(frozen=True, slots=True)
 class Section:
     """
-    What the reference has on one model.
+    The section of one model in the reference.
 
-    @ivar title: what it calls the model.
+    @ivar title: the heading.
     @ivar names: the keys, in lower case, whose value the model is.
     @ivar text: in reStructuredText.
     @ivar entries: its keys, in the order of the model.
@@ -106,7 +106,7 @@ class Section:
 
 
 def sections() -> Iterator[Section]:
-    """The reference by models, in the order of the document."""
+    """Yield the sections in the order of the document."""
     places: dict[type[Model], list[_Place]] = {Config: []}
     _visit(Config, places)
     titles = _titles(places)
@@ -122,7 +122,7 @@ def sections() -> Iterator[Section]:
 
 
 def generate() -> str:
-    """The reference as reStructuredText."""
+    """Return the reference as reStructuredText."""
     places: dict[type[Model], list[_Place]] = {Config: []}
     _visit(Config, places)
     titles = _titles(places)
@@ -139,7 +139,7 @@ def _visit(model: type[Model], places: dict[type[Model], list[_Place]]) -> None:
 
 
 def _titles(places: Mapping[type[Model], list[_Place]]) -> dict[type[Model], str]:
-    """Call each model by a key that it is the value of, or the type that it is for."""
+    """Return a heading for each model: a key that it is the value of, or its type."""
     titles: dict[type[Model], str] = {}
     for model, found in places.items():
         if not found:
@@ -152,7 +152,7 @@ def _titles(places: Mapping[type[Model], list[_Place]]) -> dict[type[Model], str
 
 
 def _nested(model: type[Model]) -> Iterator[tuple[_Place, type[Model]]]:
-    """The models that are values of a model's keys."""
+    """Yield the models that are values of a model's keys."""
     for _, field, info in keys_of(model):
         if info.name == "config" and model.config_by_type:
             for kind, nested in model.config_by_type.items():
@@ -174,7 +174,7 @@ def _section(model: type[Model], titles: Mapping[type[Model], str], found: list[
         places.append(f"``{place.key}`` in {parent}{kind}")
     if places:
         lines += [f"It is the value of {', '.join(places)}.", ""]
-    # What is acted on comes first.
+    # Keys that are acted on come first.
     for _, field, info in sorted(keys_of(model), key=lambda entry: not entry[2].acted):
         lines += _key(model, field, info, titles)
     return "\n".join(lines)
@@ -210,7 +210,7 @@ def _key(model: type[Model], field: FieldInfo, info: KeyInfo, titles: Mapping[ty
 
 
 def _choices(info: KeyInfo) -> list[str]:
-    """Say which values there are, and what others come to."""
+    """Describe the allowed values, and what happens to others."""
     lines = []
     if info.choices:
         lines.append(f"   Choices: {_literals(info.choices)}.")
@@ -228,7 +228,7 @@ def _choices(info: KeyInfo) -> list[str]:
 
 
 def _spellings(info: KeyInfo) -> list[str]:
-    """Say what else the key may be called."""
+    """Describe the other spellings of a key."""
     names = [_literals(map(_shown, info.spellings))] if info.spellings else []
     if info.milliseconds:
         names.append(f"as a whole number of milliseconds {_literals(info.milliseconds)}")
@@ -236,12 +236,12 @@ def _spellings(info: KeyInfo) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    """A name of a key; in quotation marks if blanks in it could be overlooked."""
+    """Return a key; in quotation marks if it has blanks."""
     return name if name == name.strip() else json.dumps(name)
 
 
 def _escape(text: str) -> str:
-    """Keep markup characters of a description from being markup."""
+    """Escape the markup characters of a description."""
     return text if "``" in text else re.sub(r"([*`|\\])", r"\\\1", text)
 
 
@@ -250,7 +250,7 @@ def _literals(values: Iterable[str]) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    """Name the type of a field."""
+    """Return the type of a field."""
     for entry in field.metadata:
         if isinstance(entry, ValueKind):
             return entry.name
@@ -273,7 +273,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """Write a default as a document would; nothing if it says nothing."""
+    """Return a default as a document would have it; empty for an empty one."""
     value = field.default
     if value is None or value == () or value == {} or isinstance(value, Model):
         return ""
@@ -283,6 +283,6 @@ def _default(field: FieldInfo) -> str:
 
 
 def _prose(model: type[Model]) -> str:
-    """A model's docstring up to its first field, without the markup of API documentation."""
+    """Return a model's docstring up to its first field, without the markup of API documentation."""
     text = inspect.cleandoc(model.__doc__ or "").partition("@ivar")[0].strip()
     return re.sub(r"[CL]\{([^}]*)\}", r"``\1``", text)

@@ -1,10 +1,9 @@
 """
-A JSON Schema of the configuration, made from the models.
+Generate a JSON Schema of the configuration from the models.
 
-It is for editors, and knows less than the loader: where a value is of the right
-kind it may still be out of range, and names may be those of nothing.  It takes
-keys in the case of the reference only, and what gives a warning, such as an
-unknown key, is wrong for it.
+It is for editors, and checks less than the loader: values of the right type may be out
+of range, and names may refer to nothing.  It accepts keys only in the case of the
+reference, and refuses what the loader only warns of, such as unknown keys.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _TYPES: Final[Mapping[Any, str]] = {str: "string", bool: "boolean", int: "intege
 
 
 def make_schema() -> dict[str, Any]:
-    """The schema, of draft 2020-12."""
+    """Return the schema, of draft 2020-12."""
     definitions: dict[str, Any] = {}
     top = _object(Config, definitions)
     top["properties"]["$schema"] = {"type": "string", "description": "Where this schema is, for editors."}
@@ -57,7 +56,7 @@ def make_schema() -> dict[str, Any]:
 def _reference(model: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
     name = model.__name__.removesuffix("Config")
     if name not in definitions:
-        definitions[name] = {}  # so that a model within itself does not go on for ever
+        definitions[name] = {}  # ends the recursion of a model that contains itself
         definitions[name] = _object(model, definitions)
     return {"$ref": f"#/$defs/{name}"}
 
@@ -85,7 +84,7 @@ def _object(model: type[Model], definitions: dict[str, Any]) -> dict[str, Any]:
                 else {"required": [info.name]}
             )
     result: dict[str, Any] = {
-        # A reference to it and null would be a choice, of which editors don't say what is wrong.
+        # A choice of a reference and null would make editors' messages useless.
         "type": "object" if model is Config else ["object", "null"],
         "properties": properties,
         "additionalProperties": model is ProtocolOptions,
@@ -121,7 +120,7 @@ def _value(
         return _kind(kinds[0])
     shape = shape_of(field.annotation)
     if shape.model is ProtocolOptions:
-        return {"type": "object"}  # for the only protocol, its options stand here without a name
+        return {"type": "object"}  # options of the only protocol may be here without its name
     if shape.model is not None:
         found = _reference(shape.model, definitions)
         return {"type": "array", "items": found} if shape.many else found
@@ -152,7 +151,7 @@ def _annotation(annotation: Any) -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same, or C{null}, which is as an absent key."""
+    """Return a schema that allows C{null}, too, which is like an absent key."""
     if not schema or "$ref" in schema:
         return schema
     if isinstance(schema.get("type"), str):

@@ -1,8 +1,8 @@
 """
-What has been started, in five lines for the log.
+Five log lines about a started process.
 
-What listens for what, who may join, what anybody in the network can reach, where
-there is TLS, and where the admin API is.  Nothing secret is in it.
+Its listeners and their purposes, which agents may join, what other machines can reach,
+where there is TLS, and where the admin API is.  There is nothing secret in them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from reverseproxy.config.models import (
 )
 
 MOST: Final = 8
-"""How many things of a kind are named; the rest is counted."""
+"""The most items of a kind that are named; the others are counted."""
 
 
 def startup_lines(config: Config, admin: str | None = None) -> list[str]:
     """
-    Describe a configuration that runs now: always five lines.
+    Describe a running configuration: always five lines.
 
-    At which addresses it listens is said where they are bound.
+    The addresses of listeners are logged when they are bound.
 
-    @param admin: where the admin API is, if that is known by now: the system may have chosen its port.
+    @param admin: the bound address of the admin API, if it is known: the configured port may be 0.
     """
     bound = [listener for listener in config.server.listeners if listener.bind_port]
     return [
@@ -53,7 +53,7 @@ def _some(entries: Iterable[str], none: str = "nothing") -> str:
 
 
 def _purpose(listener: ListenerConfig) -> str:
-    """What a listener is for."""
+    """Return the purpose of a listener."""
     for entry in listener.filter_chain.filters:
         match entry.config:
             case ProxyConfig() as proxy:
@@ -73,7 +73,7 @@ def _tunnels(bound: list[ListenerConfig]) -> Iterable[tuple[ListenerConfig, Tunn
 
 
 def _joins(bound: list[ListenerConfig], config: Config) -> str:
-    """Who may join here, and where we join."""
+    """Describe which agents may join, and which servers this process's agents join."""
     parts = [f"{listener.name} takes {_who(listener, tunnel)}" for listener, tunnel in _tunnels(bound)]
     parts += [_dials(agent) for agent in config.agents if agent.enable]
     return "; ".join(parts[:MOST]) or "nobody, and nowhere"
@@ -106,7 +106,7 @@ def _certificates(contexts: tuple[TlsContextConfig, ...]) -> bool:
 
 
 def _links(config: Config) -> list[str]:
-    """Where others than this machine can reach the links between servers."""
+    """Describe the listener for other servers of the fleet, if other machines can reach it."""
     peers = None if config.fleet is None else config.fleet.peers
     if peers is None or not peers.address or is_loopback(split_address(peers.address)[0]):
         return []
@@ -114,7 +114,7 @@ def _links(config: Config) -> list[str]:
 
 
 def _is_far(listener: ListenerConfig) -> bool:
-    """Whether others than this machine can reach a listener."""
+    """Return whether other machines can reach a listener."""
     if listener.network == "unix" or listener.address.startswith("unix:"):
         return False
     try:
@@ -134,7 +134,7 @@ def _open(listener: ListenerConfig) -> str:
 
 
 def _tls(bound: list[ListenerConfig], config: Config) -> str:
-    """Which connections are encrypted."""
+    """Describe which connections are encrypted."""
     secure = [each.name for each in bound if each.filter_chain.tls_contexts]
     parts = [f"at {_some(secure)}" if secure else "at no listener"]
     agents = [each for each in config.agents if each.enable]

@@ -1,4 +1,4 @@
-"""What a configuration would run, in a few lines for people."""
+"""Summarize a configuration for people."""
 
 from __future__ import annotations
 
