@@ -23,6 +23,9 @@ from reverseproxy.config._values import ValueKind
 from reverseproxy.config.durations import format_duration
 from reverseproxy.config.models import Config
 
+_FIELD: Final = re.compile(r"^@[a-z]+ ", re.MULTILINE)
+"""Where the fields of a docstring begin."""
+
 _TOP: Final = "The top level"
 
 _NAMES: Final[Mapping[Any, str]] = {
@@ -284,5 +287,5 @@ def _default(field: FieldInfo) -> str:
 
 def _prose(model: type[Model]) -> str:
     """Return a model's docstring up to its first field, without the markup of API documentation."""
-    text = inspect.cleandoc(model.__doc__ or "").partition("@ivar")[0].strip()
+    text = _FIELD.split(inspect.cleandoc(model.__doc__ or ""), maxsplit=1)[0].strip()
     return re.sub(r"[CL]\{([^}]*)\}", r"``\1``", text)

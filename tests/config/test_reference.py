@@ -63,6 +63,10 @@ class ReferenceTests(SynchronousTestCase):
         tree = publish_doctree(self.text, settings_overrides={"report_level": 5, "halt_level": 5})
         self.assertEqual([message.astext() for message in tree.findall(system_message)], [])
 
+    def test_fields_of_docstrings_are_left_out(self) -> None:
+        for field in ("@ivar", "@cvar", "@param"):
+            self.assertNotIn(field, generate())
+
     def test_titles_differ(self) -> None:
         lines = self.text.splitlines()
         titles = [title for title, line in pairwise(lines) if line.startswith("~~~")]
