@@ -1,8 +1,9 @@
 """
 Access logs: one line for each request or session.
 
-C{record} says what is known of one, and C{telling} gathers it; C{variables} has what a format may
-say of that, C{formats} makes functions of formats, and C{log} writes.
+C{record} has the record of a request or session, C{finished} makes it of a request
+that has ended, C{variables} has the variables of formats, C{formats} compiles
+formats to functions, and C{log} writes the lines.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """
 Compile a C{log_format} to a function that formats records.
 
-The format is MOSN's: text with C{%variables%}, taken apart as in
-C{pkg/log/accesslog.go} of C{mosn.io/mosn}.  A few words are formats by
-themselves, which are ours: L{WORDS}, and C{json} for one JSON object for each
-record.
+The format is MOSN's: text with C{%variables%}, parsed as in
+C{pkg/log/accesslog.go} of C{mosn.io/mosn}.  A few words are predefined formats of
+this project: L{WORDS}, and C{json} for one JSON object for each record.
 """
 
 from __future__ import annotations

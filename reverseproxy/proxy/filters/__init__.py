@@ -1,12 +1,11 @@
 """
 Filters of requests: what MOSN calls stream filters.
 
-A L{FilterChain} is built once for a listener (C{building}); each request that
-needs one goes through its filters as a L{FilteredRequest} (C{chain}), whichever
-protocol it has come by.  What a filter decides is pure: it is given the time and
-its randomness, and says what it wants done.
+A L{FilterChain} is built once for a listener (C{building}); each request passes
+its filters as a L{FilteredRequest} (C{chain}), in every protocol.  Filters do no
+I/O: they are given the time and random numbers, and return what is to be done.
 
-A listener without filters has no chain, and its requests cost nothing more.
+A listener without filters has no chain.
 """
 
 from __future__ import annotations

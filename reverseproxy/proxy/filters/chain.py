@@ -1,9 +1,9 @@
 """
 Filters of requests, and how they are applied one after the other.
 
-A filter's C{apply} is a generator: it yields what it wants done, a wait or an
-answer in place of the host's, and is resumed when the wait is over.  So one that
-waits twice, or waits and then refuses, needs no state of its own.
+C{apply} of a filter is a generator: it yields a wait, or a response in place of
+the host's, and is resumed after the wait.  So a filter that waits twice, or waits
+and then rejects, needs no state of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 C{flowControlFilter}: limit the rate of requests.
 
-As MOSN's C{pkg/filter/stream/flowcontrol}, for HTTP/1 and HTTP/2; there, HTTP/2
-has no resources, so that no rule is for it.
+As MOSN's C{pkg/filter/stream/flowcontrol}, for HTTP/1 and HTTP/2; in MOSN, requests
+of HTTP/2 have no resource, so that no rule applies to them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
 Rules that limit how many requests may pass in an interval.
 
-They are those of Sentinel, which MOSN's flow control is made of: how it counts
-is in C{core/stat/base/leap_array.go}, how it decides in C{core/flow/tc_default.go},
+The rules are Sentinel's, which MOSN uses: it counts in
+C{core/stat/base/leap_array.go}, and decides in C{core/flow/tc_default.go},
 C{tc_throttling.go} and C{tc_warm_up.go} of C{github.com/alibaba/sentinel-golang}.
-Everything is given its time.
+All functions are given the time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 C{ip_access}: allow or deny clients by IP address.
 
-As MOSN's C{pkg/filter/stream/ipaccess}, but for what it lets pass: there, an
-address that can't be read passes all lists by, and one that is written in
-another way than in the list, such as C{::ffff:10.0.0.1}, is not found in it.
+As MOSN's C{pkg/filter/stream/ipaccess}, but stricter: in MOSN, an address that
+can't be parsed bypasses all lists, and one in another notation than the list's,
+such as C{::ffff:10.0.0.1}, does not match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 C{payload_limit}: limit the size of requests.
 
-As MOSN's C{pkg/filter/stream/payloadlimit}, except that bodies are not waited
-for: one of unknown length is counted as it comes.
+As MOSN's C{pkg/filter/stream/payloadlimit}, but without waiting for the whole body:
+one of unknown length is counted as it comes.
 """
 
 from __future__ import annotations

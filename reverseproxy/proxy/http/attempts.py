@@ -1,18 +1,17 @@
 """
 Bring a request to a connection to a host, in as many attempts as the retry policy allows.
 
-What every kind of exchange has in common, whatever it carries: it takes a host,
-waiting for one if all are busy; gets a connection to it from the pool of the
-protocol it speaks; tries another host if that fails; and gives back what it
-has taken.
+An exchange of any protocol takes a host from its cluster, waiting if all are
+busy; gets a connection to it from the host's pool for the protocol; tries
+another host if that fails; and gives the host back.
 
-    NEW: nothing is decided
+    NEW: the request has no route yet
     WAITING: for a host, or for a connection to it
     ACTIVE: a connection carries the request
     DONE: answered, failed or cancelled
 
-The host that the cluster gave is kept in one place, and given back by the one
-method that empties it.
+The host to be given back is kept in one attribute, which only L{Attempts._release}
+empties.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
 """
 Timeouts of an exchange: which of them applies, and whether it has expired.
 
-An exchange is in one of three stages, each with a clock of its own:
+An exchange is in one of three stages, each with a timeout of its own:
 
-    REQUEST   the request is coming, and going on to a host
-    WAIT      all of it has come; the response has not begun
-    RESPONSE  it has
+    REQUEST   the request is being received and forwarded
+    WAIT      it is complete; the response has not begun
+    RESPONSE  the response has begun
 
-In REQUEST and RESPONSE nothing is said of how long that may take: only that
-something must move.  Whether it does is found out by looks, L{LOOKS} of them in
-the time without a byte that is allowed, and what moves is compared with what it
-was at the last look: so a byte costs nothing, and a process that was stopped
-for a while does not take that for the silence of its peers.
+REQUEST and RESPONSE may last as long as data moves.  Whether it does is found
+out by regular looks, L{LOOKS} in each idle timeout, which compare counters of
+bytes with those of the last look: so a byte costs nothing, and a process that
+was suspended does not mistake that for silence of its peers.
 
-WAIT is bounded as a whole, from the end of the request on.  That end is when
-the host has taken it, as far as anybody can tell, which may be long after the
-client has sent it.
+WAIT has a timeout as a whole, from the end of the request on.  That is when the
+host has received it, as far as is known, which may be long after the client
+sent it.
 
-Nothing here knows HTTP, connections or timers.
+This module knows nothing of HTTP, connections or timers.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class ExchangeState(NamedTuple):
     @ivar unsettled: whether the host has not taken all of the request, or has
         said that it is at work.
     @ivar excused: whether what it waits for has a clock of its own: a queue, or
-        a peer beyond which somebody else decides.
+        a peer behind a tunnel, which has timeouts of its own.
     @ivar blocked: whether the rest of the request waits for us, or for the host.
     """
 

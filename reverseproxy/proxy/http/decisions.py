@@ -1,10 +1,9 @@
 """
 Log each step of each request, at level C{DEBUG}.
 
-As long as such lines are not written, an exchange knows nothing of them: what
-is made for a request is an L{Exchange}, and a L{LoggedExchange} otherwise, of
-requests that begin from then on.  So the level may be changed at any time, and
-costs nothing where it is another one.
+While such lines are logged, new requests get a L{LoggedExchange}, and an
+L{Exchange} otherwise, which knows nothing about that.  So the log level may
+change at any time, and the lines cost nothing while they are not logged.
 """
 
 from __future__ import annotations
@@ -132,21 +131,21 @@ class Choice(Generic[_T]):
     """
     Chooses the class of new exchanges by the log level.
 
-    @ivar kind: the class.
+    @ivar kind: the class of the exchanges that begin now.
     """
 
-    __slots__ = ("_plain", "_told", "kind")
+    __slots__ = ("_logged", "_plain", "kind")
 
-    def __init__(self, plain: type[_T], told: type[_T]) -> None:
+    def __init__(self, plain: type[_T], logged: type[_T]) -> None:
         """
-        @param told: what says what it decides.
+        @param logged: the class that logs its steps.
         """
-        self._plain, self._told = plain, told
+        self._plain, self._logged = plain, logged
         self.kind = plain
         DEBUGGING.watch(self._changed)
 
     def _changed(self, on: bool) -> None:
-        self.kind = self._told if on else self._plain
+        self.kind = self._logged if on else self._plain
 
 
 exchange_class: Final[Choice[Exchange]] = Choice(Exchange, LoggedExchange)

@@ -1,10 +1,10 @@
 """
 Decide how much of an internal error a client is told.
 
-Names of clusters, addresses of hosts and how many of them there are would tell
-a stranger how the inside is built.  So the answer has a general sentence and a
-number, and the line of the log with that number has the reason.  What a client
-has done wrong itself it is told.
+Names of clusters, addresses of hosts and their number would reveal the internal
+network.  So the response has a general sentence and a number, and the line of
+the log with this number has the reason.  A client's own errors are explained to
+it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """
 One HTTP request and its response.
 
-An exchange belongs to one downstream connection, or to one stream of it, and
-lasts until its response is complete, or has failed.  It finds a route, a host
-and a connection, and passes both bodies on as they come.  Nothing that happens
-later on a connection that it has used can reach another exchange, as an
-exchange that has ended knows nobody.
+An exchange belongs to one downstream connection, or one stream of it, and ends
+when its response is complete or has failed.  It finds a route, a host and a
+connection, and forwards both bodies as they come.  It drops all references when
+it ends, so that later events of its connections can't reach another exchange.
 
-It knows no version of HTTP: what it passes on are events (heads, parts of
+It is independent of the version of HTTP: it forwards events (heads, parts of
 bodies, ends), which the L{IDownstream} on one side and the L{IUpstream} on the
 other read and write (L{reverseproxy.proxy.http.interfaces}).
 """
@@ -339,7 +338,7 @@ class Exchange(RouteFinding):
             client.abort("the exchange was broken off")
         self._give_up()
 
-    # what is told of it
+    # reports
 
     def end_trace(self) -> None:
         """End the spans of the exchange."""

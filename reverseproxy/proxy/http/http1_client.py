@@ -1,10 +1,10 @@
 """
 Connections to hosts that speak HTTP/1: one request at a time on each.
 
-A L{Http1Client} serves one exchange at a time.  Between exchanges it waits in
-the L{Http1Pool} of its host, which lives in L{Host.pools}.  The connection of a
-reverse host is the only one that host has: it goes through the same pool, and
-can be taken back by the host while it is idle (L{IDetachable}).
+An L{Http1Client} serves one exchange at a time, and is idle in the L{Http1Pool}
+of its host between two of them (L{Host.pools}).  A reverse host without streams
+has one connection only: it is in a pool like any other, and the host can take it
+back while it is idle (L{IDetachable}).
 """
 
 from __future__ import annotations

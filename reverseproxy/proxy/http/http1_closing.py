@@ -1,8 +1,8 @@
 """
 Timeouts of a client's HTTP/1 connection, and how the connection is closed.
 
-Each connection has one timer.  It is not moved for each request: it looks at
-the deadline when it fires, and is set again if that lies ahead still.
+Each connection has one timer, which is not reset for each request: when it
+fires, it checks the deadline, and is started again if that is in the future.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 Connections of clients that speak HTTP/1: their requests, in order.
 
 L{Http1Proxy} parses what the client sends and gives each request to an
-L{Exchange}, one at a time.  What comes behind the current request stays queued,
-and the connection is not read while something is queued, so that a client gets
-no more of our memory than one read.
+L{Exchange}, one at a time.  Pipelined requests are queued, and the connection is
+not read while the queue is not empty, so that a client can have no more than one
+read buffered.
 """
 
 from __future__ import annotations

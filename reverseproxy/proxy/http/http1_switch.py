@@ -1,8 +1,8 @@
 """
 Turn two HTTP/1 connections into a relay, after an upgrade was accepted.
 
-After an upgrade was accepted the two connections are no longer HTTP.  Each side
-gives everything that happens on its connection to a L{RelayEnd} from then on.
+Both connections stop speaking HTTP then, and all of their events go to a
+L{RelayEnd}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Switchable(Rebindable):
     """
     A protocol that can turn into a relay of bytes.
 
-    @ivar relay: who has the connection since then.
+    @ivar relay: handles the connection since then.
     """
 
     transport: Any

@@ -2,15 +2,14 @@
 Connections to hosts that speak HTTP/2: many requests at once on each.
 
 An L{Http2Client} is a connection; an L{Http2Call} is the L{IUpstream} of one
-exchange, a stream once it has begun.  The L{Http2Pool} of a host makes calls on
-the connection it has, and dials another one when that has no room.  A reverse
-host has one connection, on which it carries as many requests at once as its
+exchange, and a stream once it has begun.  The L{Http2Pool} of a host begins calls
+on the connection that it has, and dials another one when that has no room.  A
+reverse host has one connection, which carries as many requests at once as its
 agent allows.
 
-A host that sends GOAWAY gets no further request on that connection, which is
-closed when its last stream is done; a reverse host leaves its cluster at once,
-as its agent will dial again.  Requests that the host says it has not acted on
-are sent again elsewhere.
+A connection whose host sent GOAWAY gets no further request, and is closed when
+its last stream has ended; a reverse host leaves its cluster at once, as its agent
+dials again.  Requests that the host did not process are retried elsewhere.
 """
 
 from __future__ import annotations

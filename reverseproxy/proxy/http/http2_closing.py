@@ -1,11 +1,11 @@
 """
 Timeouts of a client's HTTP/2 connection, and how the connection and its streams are closed.
 
-A connection that is to close tells its client so twice (RFC 9113 6.8): first
-that no stream should be opened any more, and when that has certainly arrived,
-which streams are the last ones.  In between, requests that were under way are
-still served, so that none is lost.  A reverse connection is not told: who sends
-on it has been told by other means, or is a MOSN that could not go on.
+A connection is closed by two GOAWAYs (RFC 9113 6.8): the first one asks for no
+more streams, and once it has certainly arrived, the second one names the last
+stream.  Requests that were on their way in between are served, so that none is
+lost.  Reverse connections get none: our servers are told by other means, and
+MOSN's can't use a connection after a GOAWAY.
 """
 
 from __future__ import annotations

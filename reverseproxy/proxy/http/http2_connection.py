@@ -1,11 +1,11 @@
 """
 What both ends of HTTP/2 share: the connection, its transport and its timers.
 
-What is read is handled first, and everything that this leads to is written
-behind it, in one piece; where the reactor tells connections of their events in
-batches, so is all that a batch leads to.  Frames that carry bodies are made only when the
-transport has room for them, so that a body waits with its stream, where the
-windows and the turns of the streams are, rather than in one long queue.
+All frames of a read are handled before their results are written, in one write;
+if the reactor delivers events in batches, there is one write for a batch.  DATA
+frames are made only when the transport has room for them, so that bodies wait
+in their streams, subject to their windows and to fair turns, rather than in one
+long queue.
 """
 
 from __future__ import annotations

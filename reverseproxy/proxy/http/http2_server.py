@@ -1,9 +1,9 @@
 """
 Connections of clients that speak HTTP/2: a stream for each request.
 
-L{Http2Proxy} has the connection; an L{Http2Stream} is the L{IDownstream} of one
-L{Exchange}.  A stream stays known until its response is sent, or has waited too
-long for a client that does not take it.
+L{Http2Proxy} is the connection; an L{Http2Stream} is the L{IDownstream} of one
+L{Exchange}.  A stream is kept until its response is sent, or until the client has
+not read it for too long.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Http2Proxy(Http2Closing):
 
     def __init__(self, settings: HttpSettings, info: ConnectionInfo) -> None:
         options = settings.http2
-        # A tunnel server that is not one of ours hears nothing that it does not know.
+        # Extensions are for tunnel servers of this project only.
         ours = info.announced or not info.reverse
         # MOSN may acknowledge our SETTINGS before it has sent its own: it gets none before that.
         limits = limits_of(options, info.reverse, settings.trust.foreign(info))
@@ -183,7 +183,7 @@ class Http2Proxy(Http2Closing):
                 upgrade.content = Content(head.length)
             else:
                 exchange.end_request(END)
-                self.http2.hold(number)  # until there is somebody to give it to
+                self.http2.hold(number)  # until the host has accepted, or declined
         return exchange
 
     def _passed_by(

@@ -242,7 +242,7 @@ class Http2Stream:
         assert upgrade is not None
         upgrade.content = None
         self._release()
-        self._http2.hold(self.number)  # until there is somebody to give it to
+        self._http2.hold(self.number)  # until the host has accepted, or declined
         if rest and self.exchange is not None:
             upgrade.early.append(rest)
 

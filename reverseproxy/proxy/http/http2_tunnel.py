@@ -1,13 +1,14 @@
 """
 Another protocol on a stream of HTTP/2, such as WebSocket.
 
-That begins with an extended CONNECT, which to everybody else is what an Upgrade
-is in HTTP/1: one that is accepted is answered with 101.  Between ends of this
-project it says all that an Upgrade does (L{reverseproxy.wire.http2.upgrades}).
-As RFC 8441 has it, for everybody else, it is for WebSockets: a request gets the
-key that HTTP/1 wants and HTTP/2 does without, and a 101 becomes a 200.
+It begins with an extended CONNECT, which the rest of the project treats like an
+Upgrade in HTTP/1: if it is accepted, the response is 101.  Between ends of this
+project it carries everything that an Upgrade does
+(L{reverseproxy.wire.http2.upgrades}).  With other peers it is for WebSockets only,
+by RFC 8441: requests get the key that HTTP/1 needs and HTTP/2 lacks, and a 101
+becomes a 200.
 
-The stream then plays the transport of a L{RelayEnd}.
+The stream is the transport of a L{RelayEnd} then.
 """
 
 from __future__ import annotations

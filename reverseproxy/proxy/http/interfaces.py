@@ -4,13 +4,13 @@ Interfaces between an exchange and its two connections, in every version of HTTP
     client  <-- IDownstream --  Exchange  -- IUpstream -->  host
                                           <-- IExchange --
 
-All of a message can go as events (L{reverseproxy.wire.http.message}), and
-everybody takes those.  There are two shorter ways, for whoever has them: a
-response that came in one piece goes on in one piece, and bytes of a long body
-go from socket to socket without coming here.  What has them says so in the
-beginning, by giving an L{IDirectAnswer} (a client's connection) or an
-L{IDirectReader} (an exchange) along, or by being an L{IDirectRequest} (a host's
-connection).  All others need not know that there are any.
+Everything can send and receive messages as events
+(L{reverseproxy.wire.http.message}).  Two shortcuts are optional: a response that
+was received in one piece is forwarded in one piece, and most of a long body is
+spliced from socket to socket.  They need an L{IDirectAnswer} (a client's
+connection), an L{IDirectReader} (an exchange) and an L{IDirectRequest} (a
+connection to a host), of which the first two are passed as arguments.  Where
+these are missing, events are used.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class IUpgraded(Protocol):
     """
     A connection, or a stream of one, that has agreed to switch protocols.
 
-    @ivar relay: who has it since then.
+    @ivar relay: handles it since then.
     """
 
     @property

@@ -1,11 +1,11 @@
 """
 Send copies of requests, for C{request_mirror_policies}.
 
-A copy goes to a cluster of its own, and whatever becomes of it is no concern of
-the client's: its answer is read and dropped, and a host that is slow, or can't
-be reached, costs the copy and nothing else.
+A copy goes to another cluster, independently of the client's request: its
+response is dropped, and a host that is slow or can't be reached fails the copy
+only.
 
-As long as the request is coming, the copy lasts as long as the exchange does.
+While its request is still being received, a copy ends with the exchange.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """
 Read a response that no client waits for, to keep the connection that it comes on.
 
-A connection of HTTP/1 can't be used again before the answer to its request has
-come.  One that can be made anew is closed; but a reverse connection without
-streams is a host, which its agent would have to bring back.  If it is not the
-host's fault that nobody waits, it gets a moment to come to an end.
+A connection of HTTP/1 can't be reused before the response to its request is
+complete.  A connection that can be made anew is closed instead; but a reverse
+connection without streams is a host, which its agent would have to connect
+again.  So, if the client gave up for no fault of the host, the response gets a
+few seconds to complete.
 """
 
 from __future__ import annotations

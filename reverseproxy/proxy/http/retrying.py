@@ -36,7 +36,7 @@ class Retrying(Timed):
     response_head: Response | None
 
     _answered: bool  # the host has sent something
-    _sent_at: float  # when the attempt has begun, if somebody wants to know
+    _sent_at: float  # when the attempt has begun, if its outcome is reported, or its timeout set
     _try_timer: LenientTimeout | None
 
     def _time_attempt(self) -> None:
@@ -84,7 +84,7 @@ class Retrying(Timed):
         """
         Check whether an agent says that it did not forward the request.
 
-        Whoever else says so is not believed, nor is it passed on.
+        Other hosts are not believed, and the field is never forwarded.
 
         @param index: where the head of the response is.
         @return: whether the response is to be forgotten.

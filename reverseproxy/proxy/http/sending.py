@@ -1,8 +1,8 @@
 """
 Send a request to a host, buffering it until there is a connection.
 
-What has come of it is kept until there is a connection, and sent on from then
-on; and kept on, as long as it is little, so that it can be sent again.
+Once there is a connection, the request is streamed; what was sent is kept while
+it is small, for a retry.
 """
 
 from __future__ import annotations

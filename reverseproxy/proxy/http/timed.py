@@ -1,7 +1,7 @@
 """
 Apply the timeouts of an exchange.
 
-What decides about it is in L{reverseproxy.proxy.http.deadlines}.
+L{reverseproxy.proxy.http.deadlines} decides whether one has expired.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Timed(Sending):
 
     sent: int
     _begun: float  # when the route's time began: with the request, or when its filters were done with it
-    _watch: ProgressWatch | None  # once it has taken so long that somebody looks
+    _watch: ProgressWatch | None  # once its timeouts were checked
 
     @property
     def clock(self) -> IReactorTime:

@@ -1,11 +1,10 @@
 """
 Which clients a C{proxy} filter trusts to set C{X-Forwarded-...} and C{x-mosn-...} fields.
 
-That is whose request it is (C{X-Forwarded-For} and the like), what MOSN's
-proxies tell each other (C{x-mosn-...}), and how long an RPC frame may take.
-Believed are the connections that an agent of ours has dialled, as the tunnel
-server at their other end decides what comes through; Unix sockets, which the
-file system guards; and the addresses of C{trusted_proxies}.
+Trusted clients also set the timeout of RPC frames.  Trusted are connections that
+agents of this project dialled, as the tunnel server at their other end checks
+what it forwards; Unix sockets, which the file system protects; and the addresses
+of C{trusted_proxies}.
 """
 
 from __future__ import annotations

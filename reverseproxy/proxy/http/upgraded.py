@@ -1,7 +1,8 @@
 """
 Sessions of upgraded requests, such as WebSockets.
 
-It lasts for as long as either side wants, and something passes now and then.
+A session lasts until either side ends it, or nothing has been transferred for
+too long.
 """
 
 from __future__ import annotations
