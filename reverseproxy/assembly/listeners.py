@@ -30,7 +30,9 @@ from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
 from reverseproxy.proxy.protocol_builder import ProtocolBuilder
 from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
-from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp.router import TcpRouter
+from reverseproxy.proxy.tcp.sessions import TcpProxy
+from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.routing import Router
 from reverseproxy.tls import ServerTls
 from reverseproxy.tunnel.plugins import find_validator, names

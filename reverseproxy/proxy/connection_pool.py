@@ -106,6 +106,8 @@ class ConnectionPool(Generic[_C]):
     @ivar settings: what the cluster's configuration says.
     @ivar exclusive: whether the host has but one connection, which is the host.
     @ivar dial: makes a connection, given a factory.
+    @ivar mark_busy: to be called with a connection and L{None} when it is about to
+        carry a request; see L{mark_idle}.
     """
 
     def __init__(
@@ -125,6 +127,8 @@ class ConnectionPool(Generic[_C]):
         self._all: set[_C] = set()  # open and leaving
         self._open: dict[_C, None] = {}  # as an ordered set
         self._idle: dict[_C, float] = {}  # since when; the one that was used last is the last
+        # Bound once, without a method of ours around it: it runs for every request.
+        self.mark_busy: Callable[[_C, None], object] = self._idle.pop
         self._idle_timer: LenientTimeout | None = None
         self._draining = host.retired or host.closed
         self._closed = False
@@ -214,10 +218,6 @@ class ConnectionPool(Generic[_C]):
         self._idle[connection] = self.clock.seconds()
         if self._idle_timer is None:
             self._idle_timer = LenientTimeout(self.clock, timeout, self._expire)
-
-    def mark_busy(self, connection: _C) -> None:
-        """A connection is about to carry a request."""
-        self._idle.pop(connection, None)
 
     def _expire(self) -> None:
         """Close the connections that have been idle for too long."""

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.tcp.sessions import TcpRouter
+from reverseproxy.proxy.tcp.router import TcpRouter
 from tests.config.documents import AGENT, FILTER, edited, parse, problems
 
 ROUTES = f"{FILTER}.config.routes"

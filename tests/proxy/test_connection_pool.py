@@ -109,7 +109,7 @@ class Many(One, SharedConnection):
         return not self.ended and self.carried < self.room
 
     def reserve(self) -> Any:
-        self._pool.mark_busy(self)
+        self._pool.mark_busy(self, None)
         self.carried += 1
         return self, self.carried
 
@@ -227,7 +227,7 @@ class ConnectionPoolTests(PoolTestCase):
             self.clock.advance(1)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(6)
-        pool.mark_busy(made[1])
+        pool.mark_busy(made[1], None)
         pool.mark_idle(made[1])
         self.clock.advance(1)
         self.assertEqual([each.ended for each in made], ["idle timeout", "", ""])

@@ -38,7 +38,9 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
-from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp.router import TcpRouter
+from reverseproxy.proxy.tcp.sessions import TcpProxy
+from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from tests import most
 from tests.proxy.memory import CountingCluster, Dial, Endpoint, Wire
 from tests.tunnel.logged import capture

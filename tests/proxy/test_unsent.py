@@ -26,7 +26,9 @@ from reverseproxy.mux.session import MuxSession
 from reverseproxy.proxy.http.host_choice import MOST_FORGIVEN
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.proxy.tcp.failover import REPLAY_LIMIT
-from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp.router import TcpRouter
+from reverseproxy.proxy.tcp.sessions import TcpProxy
+from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.testing import Recorder, join
 from reverseproxy.wire.http.unsent import Unsent
 from reverseproxy.wire.rpc.bolt import Bolt

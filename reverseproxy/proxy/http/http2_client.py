@@ -131,8 +131,7 @@ class Http2Client(SharedConnection, Http2Protocol):
 
     def reserve(self) -> Http2Call:
         """See L{SharedConnection.reserve}."""
-        if not self._calls and not self._reserved:
-            self._pool.mark_busy(self)
+        self._pool.mark_busy(self, None)
         call = Http2Call(self)
         self._reserved.add(call)
         return call

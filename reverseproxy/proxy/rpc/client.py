@@ -162,7 +162,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         frame.set_id(number)
         pool, requests = self._pool, self.in_flight.requests
         if not requests:
-            pool.mark_busy(self)
+            pool.mark_busy(self, None)
         if exchange is not None:
             requests[number] = exchange
         elif not requests:

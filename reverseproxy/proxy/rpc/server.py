@@ -149,11 +149,8 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Decode frames, and handle each."""
-        draining = self._draining
-        if draining.stage >= CLOSING:
-            self._unwanted += len(data)
-            if self._unwanted > LINGER_BYTES:
-                self.transport.abortConnection()
+        if self._draining.stage >= CLOSING:
+            self._drop(data)
             return
         self._silence.heard_at = now = self.settings.clock.seconds()
         decoder = self._decoder
@@ -161,25 +158,10 @@ class RpcProxy(Rebindable, AccountedProtocol):
         batch: Batch = []
         self.batch = batch
         try:
-            for frame in frames:
-                if draining.stage >= CLOSING:
-                    break
-                if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
-                    exchange = rpc_exchange_class.kind(self, frame, now)
-                    self._under_way.add(exchange)
-                    if draining.stage is REFUSING:
-                        exchange.fail(503, "the proxy is stopping", ResponseFlag.LR)
-                    else:
-                        exchange.begin()
-                elif frame.kind is Kind.HEARTBEAT:
-                    self._answer_heartbeat(frame, batch)
-                # Clients need no GOAWAY to leave; a response to no request of ours is dropped.
+            self._handle(frames, now, batch)
         finally:
             self.batch = None
-            for flushed in batch:
-                flushed.flush()
-                if isinstance(flushed, Outgoing) and flushed.full:
-                    self.block(flushed)
+            self._flush(batch)
         if decoder.error is not None:
             self._broken(str(decoder.error))
             return
@@ -190,8 +172,37 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if decoder.in_frame or self._under_way.held > FREE or self._counted is not None:
             self._count()
         self.update_reading()
-        if draining.wanted:
+        if self._draining.wanted:
             self._close_if_done()
+
+    def _drop(self, data: bytes) -> None:
+        """Drop what the client still sends while the connection is being closed, up to a limit."""
+        self._unwanted += len(data)
+        if self._unwanted > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def _handle(self, frames: list[Frame], now: float, batch: Batch) -> None:
+        """Begin an exchange for each request; reply to heartbeats, and drop all other frames."""
+        draining = self._draining
+        for frame in frames:
+            if draining.stage >= CLOSING:
+                break
+            if frame.kind is Kind.REQUEST or frame.kind is Kind.ONEWAY:
+                exchange = rpc_exchange_class.kind(self, frame, now)
+                self._under_way.add(exchange)
+                if draining.stage is REFUSING:
+                    exchange.fail(503, "the proxy is stopping", ResponseFlag.LR)
+                else:
+                    exchange.begin()
+            elif frame.kind is Kind.HEARTBEAT:
+                self._answer_heartbeat(frame, batch)
+
+    def _flush(self, batch: Batch) -> None:
+        """Write what was buffered while a read was handled, and note which hosts do not read."""
+        for flushed in batch:
+            flushed.flush()
+            if isinstance(flushed, Outgoing) and flushed.full:
+                self.block(flushed)
 
     def _answer_heartbeat(self, frame: Frame, batch: Batch) -> None:
         answer = self.protocol.answer_heartbeat(frame)

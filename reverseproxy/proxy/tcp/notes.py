@@ -19,7 +19,7 @@ from reverseproxy.proxy.host_connection import next_number
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.identity import AgentIdentity
-    from reverseproxy.proxy.tcp.sessions import TcpProxySettings
+    from reverseproxy.proxy.tcp.settings import TcpProxySettings
     from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 

@@ -7,37 +7,30 @@ agent dials a new one (docs/mosn.rst 3.3).
 
 from __future__ import annotations
 
-__all__ = ["TcpProxy", "TcpProxySettings", "TcpRouter"]
+__all__ = ["TcpProxy"]
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from reverseproxy.addresses import host_of, is_unix
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.host import Host
-from reverseproxy.cluster.manager import DEPRIORITIZED_WAIT, LOG_BURST, LOG_RATE, Cluster, ClusterManager
+from reverseproxy.cluster.manager import DEPRIORITIZED_WAIT, Cluster
 from reverseproxy.config.durations import format_duration
-from reverseproxy.config.models import TcpProxyConfig
 from reverseproxy.errors import ClusterUnknown, NoHealthyHost, PickFailed, QueueTimeout
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, PickContext
 from reverseproxy.limits.buffered_bytes import AccountedProtocol, BufferAccount
-from reverseproxy.logs import DEBUGGING, Throttle, loss
-from reverseproxy.metrics import RequestTally
+from reverseproxy.logs import DEBUGGING, loss
 from reverseproxy.net.tcp_options import has_ended, tune
-from reverseproxy.proxy.access import AccessRecord
 from reverseproxy.proxy.clients import account_of
-from reverseproxy.proxy.closing import STALL, CloseLimits
+from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
     ResponseFlag,
@@ -57,82 +50,13 @@ from reverseproxy.proxy.tcp.failover import (
     disown,
 )
 from reverseproxy.proxy.tcp.notes import SessionNotes
-from reverseproxy.tracing.interfaces import ITracing
+from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.wire.proxy_protocol import encode_header
 
 log = Logger()
 
 MAX_ATTEMPTS = 3
 """Hosts tried for one session at the most, as MOSN does (docs/mosn.rst 4.3)."""
-
-
-class TcpRouter:
-    """
-    Routes of connections to clusters (docs/mosn.rst 4.3).
-
-    C{cluster} comes first; otherwise the first route all four lists of which match
-    the connection, where an empty list matches none.
-    """
-
-    def __init__(self, config: TcpProxyConfig) -> None:
-        self._cluster = config.cluster
-        self._routes = [
-            (
-                route.cluster,
-                [ip_network(f"{entry.address}/{entry.length}", strict=False) for entry in route.source_addrs],
-                [
-                    ip_network(f"{entry.address}/{entry.length}", strict=False)
-                    for entry in route.destination_addrs
-                ],
-                route.source_port,
-                route.destination_port,
-            )
-            for route in config.routes
-        ]
-
-    def cluster_for(self, info: ConnectionInfo) -> str | None:
-        """Return the name of the cluster; L{None} if no route matches."""
-        if self._cluster:
-            return self._cluster
-        for cluster, sources, destinations, source_ports, destination_ports in self._routes:
-            if (
-                _address_in(info.remote, sources)
-                and _address_in(info.local, destinations)
-                and _port_in(info.remote, source_ports)
-                and _port_in(info.local, destination_ports)
-            ):
-                return cluster
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class TcpProxySettings:
-    """
-    What all connections of one C{tcp_proxy} filter share.
-
-    @ivar idle_timeout: seconds without a byte in either direction after which
-        a session is closed; L{None} for never.
-    @ivar stall: seconds within which a peer must receive some of the remaining data
-        when a session has ended.
-    @ivar proxy_protocol: the version of the PROXY header that is sent to hosts; empty for none.
-    @ivar tracing: makes spans of sessions; L{None} without tracing.
-    @ivar complaints: limits the rate of log lines about failed sessions.
-    """
-
-    listener: str
-    router: TcpRouter
-    clusters: ClusterManager
-    clock: IReactorTime
-    idle_timeout: float | None = None
-    access_log: Callable[[AccessRecord], None] | None = None
-    tally: RequestTally | None = None
-    stall: float = STALL
-    proxy_protocol: str = ""
-    tracing: ITracing | None = None
-    complaints: Throttle = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "complaints", Throttle(self.clock, LOG_RATE, LOG_BURST))
 
 
 @implementer(IDrainable, IEndable)
@@ -529,15 +453,3 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             cluster = "" if self._cluster is None else self._cluster.name
             attempts = self._attempts + self._again
             self._notes.tell(self._settings, self._info, cluster, self.received, sent, attempts, self.busy)
-
-
-def _address_in(address: str, networks: list[Any]) -> bool:
-    if is_unix(address):
-        return False
-    host = ip_address(host_of(address))
-    return any(host in network for network in networks)
-
-
-def _port_in(address: str, ranges: Any) -> bool:
-    port = int(address.rpartition(":")[2])
-    return any(low <= port <= high for low, high in ranges)

@@ -28,7 +28,9 @@ from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.metrics import RequestTally
 from reverseproxy.process.inherited_sockets import name_of_port
 from reverseproxy.proxy.protocols import session_idle
-from reverseproxy.proxy.tcp.sessions import TcpProxy, TcpProxySettings, TcpRouter
+from reverseproxy.proxy.tcp.router import TcpRouter
+from reverseproxy.proxy.tcp.sessions import TcpProxy
+from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.routing import Router
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claims, Rules
