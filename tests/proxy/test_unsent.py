@@ -23,7 +23,7 @@ from reverseproxy.config.models import ClusterConfig, HostConfig, TcpProxyConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IService
 from reverseproxy.mux.session import MuxSession
-from reverseproxy.proxy.http.host_choice import MOST_FORGIVEN
+from reverseproxy.proxy.http.host_choice import MOST_UNCOUNTED
 from reverseproxy.proxy.rpc.server import RpcProxy
 from reverseproxy.proxy.tcp.failover import REPLAY_LIMIT
 from reverseproxy.proxy.tcp.router import TcpRouter
@@ -129,7 +129,7 @@ class ServerTests(Http1TestCase):
         world.check_idle(self.fail)
 
     def test_any_number_of_agents(self) -> None:
-        count = MOST_FORGIVEN
+        count = MOST_UNCOUNTED
         world = World(hosts=count)
         agents(world)
         client = self.ask(world, POST)
@@ -143,7 +143,7 @@ class ServerTests(Http1TestCase):
         world.check_idle(self.fail)
 
     def test_there_is_an_end_to_it(self) -> None:
-        world = World(hosts=2 * MOST_FORGIVEN)
+        world = World(hosts=2 * MOST_UNCOUNTED)
         agents(world)
         client = self.ask(world, POST)
         known: list[Wire] = []
@@ -152,7 +152,7 @@ class ServerTests(Http1TestCase):
             known.append(wire)
             wire.send(unsent())
         self.assertEqual(status_of(answer), 502)
-        self.assertEqual(len(known), MOST_FORGIVEN + 4)
+        self.assertEqual(len(known), MOST_UNCOUNTED + 4)
         world.check_idle(self.fail)
 
     def test_others_are_not_believed(self) -> None:
@@ -266,7 +266,7 @@ class RedialTests(Http1TestCase):
             host.close("it is gone")
             return fail(HostGone("it is gone"))
 
-        for count in (1, 5, MOST_FORGIVEN):
+        for count in (1, 5, MOST_UNCOUNTED):
             world = World(hosts=0)
             for number in range(count):
                 world.agent(f"agent:{number}")
