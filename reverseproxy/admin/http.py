@@ -28,7 +28,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 from reverseproxy.limits.connection_limit import address_key
-from reverseproxy.tls.turns import HandshakeTurns, Waiting
+from reverseproxy.tls.turns import HandshakeTurns, QueuedTurn
 
 log = Logger()
 
@@ -308,7 +308,7 @@ class AdminChannel(HTTPChannel):
         self._turns = turns
         self._reading = reading
         self._address = address
-        self._waits: set[Waiting] = set()
+        self._waits: set[QueuedTurn] = set()
         self._early: list[bytes] = []  # received, and waits for its turn
         self._held = False  # nothing is read until then
 
@@ -317,7 +317,7 @@ class AdminChannel(HTTPChannel):
         self._ask(self._turns, call)
 
     def _ask(self, turns: HandshakeTurns, call: Callable[[], object]) -> None:
-        waiting: Waiting | None = None
+        waiting: QueuedTurn | None = None
 
         def go() -> None:
             if waiting is not None:

@@ -1,11 +1,11 @@
 """
 TLS: MOSN's C{tls_context} on Twisted and pyOpenSSL.
 
-C{contexts} makes OpenSSL contexts of configuration and keeps them up to date
-with their files; C{client_hello} reads what a client asks for, so that one of
-several contexts can be chosen; C{transport} runs a connection, with half-closes
-that work; C{endpoint} dials; C{inspector} tells TLS from plaintext; C{identity}
-says who a peer proved to be, and C{gate} what it may ask for; C{reload} looks at the files from time to time.
+C{contexts} makes OpenSSL contexts from the configuration, and C{reload} makes new
+ones when their files change; C{client_hello} parses a client's first message, by
+which one of several contexts is chosen; C{transport} is a connection over TLS that
+can be half-closed; C{endpoint} dials; C{inspector} tells TLS from plaintext;
+C{identity} tells who the peer has proved to be, and C{gate} which hosts it may request.
 """
 
 from __future__ import annotations

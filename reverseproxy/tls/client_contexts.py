@@ -1,4 +1,4 @@
-"""The TLS of what is dialled: which server is believed."""
+"""TLS of connections that are dialled: which server certificates are accepted."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ClientTls:
     name, where C{*} stands for one leading label.  The common name counts for
     nothing.  This is checked before our own certificate is shown.
 
-    With C{fingerprint}, the server's certificate must be a certain one; what is said
-    above is demanded of it besides if there is C{ca_cert}, and else not.
+    With C{fingerprint}, the server's certificate must have one of these fingerprints; the
+    checks above apply in addition if C{ca_cert} is configured, and not otherwise.
 
     @ivar name: the name that is verified: C{server_name}, else the host that is
         dialled.
@@ -66,7 +66,7 @@ class ClientTls:
 
     def named(self, default_name: str) -> ClientTls:
         """
-        The same for another server, without loading everything once more.
+        Return the same for another server, without loading the files again.
 
         The system's authorities alone take a megabyte for every L{ClientTls}
         that is made in the ordinary way.

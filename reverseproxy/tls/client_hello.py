@@ -1,13 +1,13 @@
 """
-What a TLS client asks for, read from its first message.
+A parser for what a TLS client asks for in its first message.
 
 A server with several certificates must choose before the handshake begins: by
 the time OpenSSL reports the client's ALPN list, it has committed itself to a
 certificate, and it applies a context's versions, curves and verification only
 to connections that start out with that context.
 
-Nothing is verified here.  A hello that makes no sense asks for nothing, and is
-left to OpenSSL to refuse.
+Nothing is verified here.  A malformed hello asks for nothing, and is left to
+OpenSSL to refuse.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALPN: Final = 16
 
 class ClientHello(NamedTuple):
     """
-    What a client asks for.
+    What a client asks for in its handshake.
 
     @ivar server_name: the host name that it wants to reach, in lower case and
         without a final dot; empty if it names none.
@@ -81,7 +81,7 @@ class ClientHelloReader:
 
     def feed(self, data: bytes) -> ClientHello | None:
         """
-        Read on.
+        Parse more bytes.
 
         @param data: the next bytes of the connection.
         @return: what the client asks for, or L{None} if more bytes are needed.
@@ -96,7 +96,7 @@ class ClientHelloReader:
         return ClientHello() if self._seen >= MAX_HELLO else None
 
     def _message_complete(self) -> bool:
-        """Take whole records off, until the handshake message in them is whole."""
+        """Move whole records' payload to the message; return whether that is complete."""
         record = self._record
         while record:
             if record[0] != _HANDSHAKE:

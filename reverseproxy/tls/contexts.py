@@ -35,8 +35,8 @@ class Demands(NamedTuple):
     What a C{tls_context} of a server demands of clients.
 
     @ivar level: 2 for a certificate, 1 for a good one if there is one, 0 for nothing.
-    @ivar ca_cert: who has to have signed it, as the configuration says.
-    @ivar crl: who has to have not revoked it.
+    @ivar ca_cert: the authorities that may have signed it, as configured.
+    @ivar crl: the revocation lists that must not have it, as configured.
     """
 
     level: int = 0
@@ -44,7 +44,7 @@ class Demands(NamedTuple):
     crl: str = ""
 
     def covers(self, other: Demands) -> bool:
-        """Whether who has met these has met others, too."""
+        """Whether a client that meets these demands also meets others."""
         return not other.level or (self[1:] == other[1:] and self.level >= other.level)
 
 
@@ -64,7 +64,7 @@ class LoadedContext:
     @ivar alpn: the protocols that it can speak.
     @ivar verify: how it verifies, for a connection that changes over to it.
     @ivar demands: what it demands of clients.
-    @ivar trust: the same for the same authorities and revocation lists; empty if nobody is verified by them.
+    @ivar trust: equal for equal authorities and revocation lists; empty if peers are not verified.
     """
 
     context: SSL.Context
@@ -153,7 +153,7 @@ class TlsContext:
         raise ConfigError(*material.findings.errors)
 
     def _compare_dates(self, material: KeyMaterial, items: tuple[Dated, ...]) -> None:
-        """Object to what is not valid at present where there is something valid to keep."""
+        """Report a problem if what was read is not valid now, and what it would replace is."""
         now = self._wall()
         for key in sorted({item.key for item in items}):
             new = [item for item in items if item.key == key]
@@ -163,9 +163,9 @@ class TlsContext:
 
     def expiring(self) -> list[tuple[Problem, bool]]:
         """
-        What is about to expire, has expired, or is not valid yet, and was not told of at this stage.
+        Return what is about to expire, has expired, or is not valid yet, unless that was reported before.
 
-        @return: what it is, and whether that is so already.
+        @return: each problem, with whether it is so already.
         """
         now = self._wall()
         return [
@@ -175,7 +175,7 @@ class TlsContext:
 
     @property
     def dated(self) -> list[tuple[str, Dated]]:
-        """What is in use and has an end, each with the key that names it."""
+        """Everything in use that has a validity, each with its key in the configuration."""
         return [((self._where / item.key).path, item) for item in self._expiry.items]
 
     def reload_if_changed(self) -> bool:

@@ -40,10 +40,10 @@ class _Dial(TlsFactory):
         return transport
 
     def outcome(self, transport: TlsTransport) -> Deferred[IProtocol]:
-        """The protocol, once it is connected; to be asked for once."""
+        """Return the protocol, once it is connected; call this once."""
 
         def forget(result: Any) -> Any:
-            # What is kept here would make a cycle.
+            # The references would make a cycle.
             del self._outcomes[transport]
             return result
 

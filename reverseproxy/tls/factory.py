@@ -74,20 +74,20 @@ class TlsFactory(_WrappingFactory):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make the protocol for a connection; it has no TLS if C{fall_back} means plaintext at present."""
+        """Make the protocol of a connection; it has no TLS while C{fall_back} means plaintext."""
         if self.server is not None and self.server.plaintext:
             return build_protocol(self.plaintext, addr)
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else TlsTransport(self, wrapped)
 
     def connect_wrapped(self, transport: TlsTransport) -> None:
-        """Give a transport its protocol, at the end of the handshake, unless it has one."""
+        """Give a transport its protocol at the end of the handshake, unless it has one."""
 
     def handshake_succeeded(self, transport: TlsTransport) -> None:
-        """Hear of a handshake that is complete."""
+        """Called when a handshake is complete."""
 
     def handshake_failed(self, transport: TlsTransport, reason: Failure) -> None:
-        """Hear of a connection that was lost before its handshake was complete."""
+        """Called when a connection is lost before its handshake is complete."""
         if reason.check(TlsFailed):
             if self.server is not None:
                 REFUSALS["tls"] += 1
@@ -124,8 +124,8 @@ def wrap_server(
     Put TLS in front of a server's protocols.
 
     A protocol is connected when its TCP connection is, as with Twisted's own
-    TLS; if it provides L{IHandshakeListener} it hears of the handshake, before
-    which nothing is known of the peer.
+    TLS; if it provides L{IHandshakeListener}, its C{handshakeCompleted} is called,
+    before which nothing is known of the peer.
 
     @param clock: without one there are no deadlines, and a closed connection
         does not wait for the client to close too.
@@ -133,9 +133,9 @@ def wrap_server(
         completed its handshake is dropped, which is logged.
     @param plaintext: builds the protocols while no certificate can be used and
         C{fall_back} is set; without one C{factory} does, whose protocols then
-        hear of no handshake.
-    @param folding: folds lines about handshakes that fail; without one, each is written.
-    @param listener: who has accepted the connections, for these lines.
+        have no C{handshakeCompleted} called.
+    @param folding: folds log lines about handshakes that fail; without one, each is written.
+    @param listener: the name of the listener, for these lines.
     @raise ValueError: for a timeout without a clock.
     """
     if handshake_timeout is not None and clock is None:

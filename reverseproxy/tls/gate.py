@@ -1,11 +1,11 @@
 """
-Whether what is asked for over a connection may be asked for over this one.
+Whether a request may be made over a TLS connection, by its host.
 
-The name in a TLS handshake (SNI) chooses the C{tls_context}, and with it which
-client certificates are demanded; the Host of a request chooses what it gets.
-Nothing but this compares the two: whoever names another host in the handshake
-than in the request, or none, could have what is meant for the owners of
-certificates.  Such a request is for another connection: 421 (RFC 9110 15.5.20).
+The server name in a TLS handshake (SNI) chooses the C{tls_context}, and with it
+which client certificates are demanded; the Host of a request chooses the route.
+A client that names another host in the handshake than in the request, or none,
+could so reach what is reserved for clients with certificates.  Such a request is
+misdirected: 421 (RFC 9110 15.5.20).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Gate:
 
     def __init__(self, tls: ServerTls, loaded: LoadedContext, name: str, protocol: str | None) -> None:
         """
-        @param tls: that of the listener.
-        @param loaded: what was chosen for the connection.
+        @param tls: the listener's.
+        @param loaded: the context that was chosen for the connection.
         @param name: the name in the client's handshake, in lower case; empty for none.
         @param protocol: the application protocol that was agreed on.
         """
@@ -50,7 +50,7 @@ class Gate:
         if name != self._name:
             if always and self._name:
                 return True
-            # What a client would be asked for that names this host in its handshake.
+            # What would be demanded of a client that names this host in its handshake.
             if self._tls.differs and not self._loaded.demands.covers(
                 self._tls.select(name, self._alpn).demands
             ):
@@ -60,7 +60,7 @@ class Gate:
 
 
 def _name_of(authority: str) -> str:
-    """The name in a Host header, as a handshake would have it."""
+    """Return the name in a Host header, in the form that SNI has."""
     if authority.startswith("["):
         return authority[1:].partition("]")[0].lower()
     return authority.partition(":")[0].rstrip(".").lower()
@@ -70,7 +70,7 @@ def gate_of(transport: object, tls: ServerTls | None) -> Gate | None:
     """
     Make the gate of a connection.
 
-    @param transport: what its protocol was connected to.
+    @param transport: the transport of its protocol.
     @return: L{None} without TLS.
     """
     loaded = None if tls is None else loaded_of(transport)

@@ -1,8 +1,8 @@
 """
-The handshake of a TLS connection, from the first byte to the last.
+The handshake of a TLS connection.
 
-It has a deadline.  On a server's side it takes its turn with others, and the client's first message may
-choose the certificate; see L{reverseproxy.tls.opening}.
+It has a deadline.  On the server's side its steps are scheduled with those of other handshakes, and the
+client's first message may choose the certificate; see L{reverseproxy.tls.opening}.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from reverseproxy.tls.turns import HandshakeTurns
 
 
 class HandshakeEnd(Protocol):
-    """Whose handshake it is."""
+    """What a L{Handshake} calls: the connection that it belongs to."""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing that comes now matters any more."""
+        """Whether the connection is over, so that whatever arrives is dropped."""
 
     def use(self, connection: SSL.Connection) -> RecordLayer:
-        """Use another connection of OpenSSL's, through which nothing has gone yet."""
+        """Use another connection of OpenSSL's, with empty BIOs."""
 
     def handshake_complete(self) -> None:
-        """Begin what the handshake was for."""
+        """Begin to use the connection, as the handshake is complete."""
 
     def go_on(self) -> None:
-        """Deliver what has come behind the handshake."""
+        """Deliver data that arrived with the end of the handshake."""
 
     def fail(self, error: Error) -> None:
-        """TLS can't go on."""
+        """Close the connection, as OpenSSL has failed."""
 
     def give_up(self, reason: str) -> None:
-        """End the connection."""
+        """Abort the connection, with a reason."""
 
     def readConnectionLost(self) -> None:
-        """The peer sends nothing more."""
+        """Handle the peer's end-of-file."""
 
 
 class Handshake:
@@ -77,9 +77,9 @@ class Handshake:
         turns: HandshakeTurns | None,
     ) -> None:
         """
-        @param transport: what it goes through.
-        @param server: what a client may choose from; L{None} on a client's side.
-        @param turns: paces those of clients; L{None} if nothing does.
+        @param transport: the transport below.
+        @param server: the contexts that a client may choose from; L{None} on the client's side.
+        @param turns: limits the time that handshakes with clients take; L{None} for no limit.
         """
         self.complete = False
         self._end = end
@@ -95,16 +95,16 @@ class Handshake:
 
     def begin(self, clock: IReactorTime | None, timeout: float | None) -> None:
         """
-        Begin.
+        Start the deadline.
 
-        @param timeout: seconds that it may take; L{None} for any time.
+        @param timeout: seconds that the handshake may take; L{None} for no deadline.
         """
         if clock is not None and timeout is not None:
             reason = f"the handshake was not complete after {timeout:g} s"
             self._deadline = clock.callLater(timeout, self._end.give_up, reason)
 
     def receive(self, data: bytes) -> None:
-        """Take what the peer has sent."""
+        """Take ciphertext from the peer."""
         if self._opening is not None:
             self._opening.receive(data)
         else:
@@ -112,23 +112,23 @@ class Handshake:
 
     def defer_end(self) -> bool:
         """
-        The peer sends nothing more.
+        Handle the peer's end-of-file.
 
-        @return: whether that is told again, when what it has sent has had its turn.
+        @return: whether C{readConnectionLost} is called again, after the data before it.
         """
         return self._opening is not None and self._opening.defer_end()
 
-    # what a client's opening asks for
+    # called by ClientOpening
 
     def choose(self, hello: ClientHello) -> None:
-        """Have the context chosen by the client's first message."""
+        """Choose the context by the client's first message."""
         server = self._server
         assert server is not None
         self._connection = server.connection(self._end, server.select(hello.server_name, hello.alpn))
         self._records = self._end.use(self._connection)
 
     def step(self, data: bytes) -> None:
-        """Take a step; behind it there may be what the handshake was for."""
+        """Continue the handshake with ciphertext, behind which there may be application data."""
         for start in range(0, len(data), PORTION):
             if self.complete:
                 self._records.hold(data[start:])
@@ -139,24 +139,24 @@ class Handshake:
             self._end.go_on()
 
     def refuse(self, reason: str) -> None:
-        """End the connection."""
+        """Abort the connection."""
         self._end.give_up(reason)
 
     def pause(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         self._transport.pauseProducing()
 
     def resume(self) -> None:
-        """Read on, unless whoever the handshake was for does not want that."""
+        """Read again, unless the connection is paused or over."""
         if not (self._end.finished or (self.complete and self._records.paused)):
             self._transport.resumeProducing()
 
     def end(self) -> None:
-        """The client sends nothing more."""
+        """Handle the client's end-of-file, now that its data has been handled."""
         self._end.readConnectionLost()
 
     def shake_hands(self) -> None:
-        """Do what can be done with what has come."""
+        """Continue the handshake with the ciphertext so far."""
         if self._stopped:
             return
         try:
@@ -171,7 +171,7 @@ class Handshake:
             self._end.handshake_complete()
 
     def stop(self) -> None:
-        """Make nothing more of what comes."""
+        """Ignore all further data, and cancel the deadline."""
         self._stopped = True
         if self._opening is not None:
             self._opening.stop()
@@ -179,7 +179,7 @@ class Handshake:
             self._deadline.cancel()
 
     def close(self) -> None:
-        """It is over: keep nothing of it."""
+        """Drop all references, as the handshake is over."""
         self.stop()
         opening, self._opening = self._opening, None
         if opening is not None:

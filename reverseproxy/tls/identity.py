@@ -1,4 +1,4 @@
-"""What a TLS connection proves of its peer, and what was agreed on."""
+"""What a TLS connection proves about its peer, and what was negotiated."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from reverseproxy.tls.transport import TlsTransport
 
 def peer_identity(transport: object) -> str | None:
     """
-    Say who the peer of a connection has proved to be.
+    Return the identity that the peer of a connection has proved.
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: a string that is the same for every certificate of the same
         subject name and alternative names, whoever of our authorities issued
         it and whenever; L{None} without TLS, during the handshake, without a
@@ -40,9 +40,9 @@ def peer_identity(transport: object) -> str | None:
 
 def peer_subject(transport: object) -> CertificateSubject | None:
     """
-    Say whom the certificate of a connection's peer belongs to.
+    Return the owner of the certificate of a connection's peer.
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: see L{peer_identity}, which is the C{key} of it.
     """
     tls = _tls_of(transport)
@@ -71,7 +71,7 @@ def certificate_identity(certificate: x509.Certificate) -> str | None:
 
 def certificate_subject(certificate: x509.Certificate) -> CertificateSubject | None:
     """
-    Say whom a certificate belongs to.
+    Return the owner of a certificate.
 
     @return: L{None} if it names nobody, or if its names can't be read.
     """
@@ -116,10 +116,10 @@ def _general_name(name: x509.GeneralName) -> tuple[str, str]:
 
 def negotiated_protocol(transport: object) -> str | None:
     """
-    Tell the application protocol that was agreed on by ALPN.
+    Return the application protocol that was negotiated by ALPN.
 
-    @param transport: what a protocol was connected to.
-    @return: for instance C{"h2"}; L{None} without TLS, or if none was agreed on.
+    @param transport: the transport of a protocol.
+    @return: for instance C{"h2"}; L{None} without TLS, or if none was negotiated.
     """
     tls = _tls_of(transport)
     protocol = None if tls is None else tls.negotiatedProtocol
@@ -128,9 +128,9 @@ def negotiated_protocol(transport: object) -> str | None:
 
 def agreed(transport: object) -> dict[str, str] | None:
     """
-    Tell what a connection is protected by.
+    Return the TLS version and the cipher suite of a connection.
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: C{version} and C{cipher}, as OpenSSL names them; L{None} without TLS,
         during the handshake, or when the connection is lost.
     """
@@ -143,14 +143,13 @@ def agreed(transport: object) -> dict[str, str] | None:
 
 def too_weak_for_http2(transport: object) -> str:
     """
-    Tell what a client may not have agreed on by ALPN for HTTP/2 (RFC 9113 9.2).
+    Return why TLS as negotiated is not enough for HTTP/2 by ALPN (RFC 9113 9.2).
 
     HTTP/2 wants TLS 1.2, and of its cipher suites those with a key of their own
     for each connection and with authenticated encryption, which all of TLS 1.3
-    have.  Without ALPN it is another matter: both ends were set up for it.
+    have.  Without ALPN this is not checked: both ends were configured for it.
 
-    @param transport: what a protocol was connected to, when the handshake is
-        over.
+    @param transport: the transport of a protocol, after the handshake.
     @return: the version or cipher suite that is not enough; else empty.
     """
     tls = _tls_of(transport)
@@ -170,9 +169,9 @@ def too_weak_for_http2(transport: object) -> str:
 
 def connection_of(transport: object) -> Any:
     """
-    Find OpenSSL's own connection.
+    Find OpenSSL's connection object.
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: L{None} without TLS, or during the handshake.
     """
     tls = _tls_of(transport)
@@ -181,9 +180,9 @@ def connection_of(transport: object) -> Any:
 
 def loaded_of(transport: object) -> LoadedContext | None:
     """
-    Find what a connection was given of the configuration.
+    Find the context of a connection.
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: L{None} without TLS, or during the handshake.
     """
     tls = _tls_of(transport)
@@ -194,9 +193,9 @@ def loaded_of(transport: object) -> LoadedContext | None:
 
 def server_name(transport: object) -> str:
     """
-    Tell the name that a client has given in its handshake.
+    Return the server name that a client has sent in its handshake (SNI).
 
-    @param transport: what a protocol was connected to.
+    @param transport: the transport of a protocol.
     @return: in lower case; empty without TLS, or if there was none.
     """
     tls = _tls_of(transport)

@@ -19,7 +19,7 @@ _HANDSHAKE: Final = b"\x16"
 
 
 class _Inspector(FirstBytes):
-    """A connection that has sent nothing yet."""
+    """A connection on which nothing has arrived yet."""
 
     def __init__(self, factory: _InspectorFactory, address: IAddress | None) -> None:
         self._factory = factory
@@ -44,14 +44,13 @@ def inspect_factory(plain_factory: IProtocolFactory, tls_factory: IProtocolFacto
     """
     Take TLS and plaintext on one port.
 
-    A protocol is built and connected when the first byte is there; what was
+    A protocol is built and connected when the first byte has arrived; what was
     read with it is delivered right after C{connectionMade}, even to a protocol
-    that pauses its transport there.  Then the connection is the protocol's own.
+    that pauses its transport there.  From then on the transport calls the protocol itself.
 
-    A connection may stay silent for ever, and costs next to nothing while it
-    does: the aside connection of a MOSN agent sends its first byte when the
-    agent stops (docs/mosn.rst 2.6).  The deadline of a TLS handshake begins at its first
-    byte; it is C{tls_factory}'s, see L{reverseproxy.tls.wrap_server}.
+    A connection may stay silent for ever, at almost no cost: the aside connection
+    of a MOSN agent sends its first byte when the agent stops (docs/mosn.rst 2.6).  The
+    deadline of a TLS handshake (see L{reverseproxy.tls.wrap_server}) begins at its first byte.
 
     @param tls_factory: from L{reverseproxy.tls.wrap_server}.
     """

@@ -53,7 +53,7 @@ PEM: Final = "-----BEGIN"
 MAX_NAMED_AUTHORITIES: Final = 8
 """
 A file with more authorities is a bundle of many, such as a system's, some of
-which are always about to expire; they are not spoken of one by one.
+which are always about to expire; these are not reported one by one.
 """
 
 _REVOCATION_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
@@ -104,12 +104,12 @@ class KeyMaterial:
         self.curve = self._curve()
 
     def report(self, key: str, message: str) -> None:
-        """Note that something is wrong with the value of a key."""
+        """Report a problem with the value of a key."""
         label = f"{key} {_describe(getattr(self.config, key))}".rstrip()
         self.findings.add(Problem.at(self._where / key, f"{label}: {message}"))
 
     def _read(self, key: str) -> bytes | None:
-        """A file, or the PEM text itself; L{None} after a report."""
+        """Return the content of a file, or the PEM text itself; L{None} if a problem was reported."""
         value: str = getattr(self.config, key)
         if PEM in value:
             return value.encode()
@@ -149,7 +149,7 @@ class KeyMaterial:
 
     @property
     def dated(self) -> tuple[Dated, ...]:
-        """When what was read begins and ceases to be valid."""
+        """The validity of everything that was read."""
         authorities = self.authorities or []
         return (
             *(of_certificate(each, "cert_chain") for each in self.chain),
@@ -220,7 +220,7 @@ class KeyMaterial:
         return next((_CURVES[name]() for name in curves if name in _CURVES), None)
 
     def warn(self) -> None:
-        """Log what is less than the configuration asks for."""
+        """Log where less is done than the configuration asks for."""
         curves = self.config.ecdh_curves
         usable = [name for name in curves if name in _CURVES]
         if len(curves) > 1 and usable:
@@ -237,7 +237,7 @@ class KeyMaterial:
 
     @property
     def trust(self) -> bytes:
-        """The same for the same authorities and revocation lists; empty for those of the system."""
+        """A text that is equal for equal authorities and revocation lists; empty for those of the system."""
         if self.authorities is None:
             return b""
         digest = sha256()
@@ -249,7 +249,7 @@ class KeyMaterial:
 
     def context(self, method: int, verify: Verify, verifies: bool) -> SSL.Context:
         """
-        Make what servers and clients have in common.
+        Make a context with the settings that servers and clients have in common.
 
         @param verifies: whether peers are verified, so that authorities count.
         @raise SSL.Error: if OpenSSL does not take the certificate or the key.
@@ -293,7 +293,7 @@ class KeyMaterial:
 
 
 def _describe(value: Any) -> str:
-    """Show a value of the configuration, but never a key."""
+    """Return a value of the configuration as text, but never a private key."""
     if isinstance(value, tuple):
         return ",".join(value)
     return str(value) if len(value) < 256 and "\n" not in value and PEM not in value else "(text)"
@@ -315,7 +315,7 @@ def _no_renegotiation() -> int:
 
 
 def openssl_text(error: SSL.Error) -> str:
-    """What OpenSSL has to say, without its file and function names."""
+    """Return OpenSSL's message, without its file and function names."""
     queue = error.args[0] if error.args else ()
     if isinstance(queue, (list, tuple)):
         reasons = [str(entry[-1]) for entry in queue if entry]

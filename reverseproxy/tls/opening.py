@@ -1,13 +1,14 @@
 """
 What a client sends before its handshake is complete.
 
-It is kept until there is time for this handshake (L{reverseproxy.tls.turns}) and, where that
-chooses the certificate, until its first message is whole.  OpenSSL keeps what is not complete, too, of a
-certificate for one: so all of it is counted as unfinished.
+It is buffered until there is time for this handshake (L{reverseproxy.tls.turns}) and, if its first
+message chooses the certificate, until that message is complete.  OpenSSL buffers incomplete messages
+as well, such as a large certificate: so all of it is counted as unfinished bytes.
 
-For a client of TLS 1.3 the handshake is complete before it is for us.  It may send what that was for
-at once, and may have sent all of it, before its last message has its turn here.  So it is read no further
-when there is much of it; and an end behind it is met in its turn, too.  Clients that leave earlier have none.
+With TLS 1.3 the handshake is complete for the client before it is for the server.  The client may
+send application data at once, and may have sent all of it, before its last handshake message is
+processed here.  So reading pauses when much is buffered, and an end-of-file is handled after the
+data before it.  A client that closes before it has sent its last handshake message gets no turn.
 """
 
 from __future__ import annotations
@@ -19,54 +20,54 @@ from typing import Any, Final, Protocol
 from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, BufferAccount
 from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
-from reverseproxy.tls.turns import HandshakeTurns, Waiting
+from reverseproxy.tls.turns import HandshakeTurns, QueuedTurn
 
 MOST_EARLY: Final = 65536
-"""Bytes that have come while a handshake waits for its turn, beyond which no more is read."""
+"""Bytes buffered while a handshake waits for its turn, above which reading pauses."""
 
 
 class OpeningOwner(Protocol):
-    """Who makes something of what a client sends."""
+    """What a L{ClientOpening} calls: the handshake that it belongs to."""
 
     def choose(self, hello: ClientHello) -> None:
-        """Take the client's first message, before anything else is made of it."""
+        """Choose the context by the client's first message, before its bytes are processed."""
 
     def step(self, data: bytes) -> None:
-        """Take what the client has sent, as there is time for it."""
+        """Process what the client has sent."""
 
     def refuse(self, reason: str) -> None:
-        """End the connection."""
+        """Abort the connection, with a reason."""
 
     def pause(self) -> None:
-        """Read no further."""
+        """Stop reading."""
 
     def resume(self) -> None:
-        """Read on, unless the connection is paused for another reason."""
+        """Read again, unless the connection is paused for another reason."""
 
     def end(self) -> None:
-        """The client sends nothing more."""
+        """Handle the client's end-of-file."""
 
 
 class ClientOpening(AccountedProtocol):
-    """Takes in what one client sends, and goes on with its handshake when there is time."""
+    """Buffers what one client sends, and continues its handshake when it has its turn."""
 
     def __init__(
         self, owner: OpeningOwner, transport: Any, turns: HandshakeTurns | None, chooses: bool
     ) -> None:
         """
-        @param transport: what it comes from.
-        @param turns: paces handshakes; L{None} if nothing does.
-        @param chooses: whether something depends on the client's first message.
+        @param transport: the transport below.
+        @param turns: limits the time that handshakes take; L{None} for no limit.
+        @param chooses: whether the context depends on the client's first message.
         """
         self._owner = owner
         self._transport = transport
         self._turns = turns
         self._hello = ClientHelloReader() if chooses else None
-        self._held: list[bytes] = []  # until the first message is whole
-        self._early: list[bytes] = []  # until there is time
-        self._received = 0  # bytes, in all
-        self._waits: Waiting | None = None
-        self._begun = False  # a step was taken
+        self._held: list[bytes] = []  # until the first message is complete
+        self._early: list[bytes] = []  # until its turn
+        self._received = 0  # bytes in total
+        self._waits: QueuedTurn | None = None
+        self._begun = False  # a step has been taken
         self._paused = False
         self._ended = False
         self._stopped = False
@@ -80,7 +81,7 @@ class ClientOpening(AccountedProtocol):
         return address_key(getattr(self._transport.getPeer(), "host", ""))
 
     def receive(self, data: bytes) -> None:
-        """Take in what the client has sent."""
+        """Buffer what the client has sent, and process it if it is its turn."""
         self._received += len(data)
         self.count(self._received)
         if self._stopped:
@@ -90,7 +91,7 @@ class ClientOpening(AccountedProtocol):
             if self._turns is None:
                 self._go_on()
                 return
-            # What it sends meanwhile is read: those that leave shall not have a turn.
+            # Reading goes on meanwhile, so that clients that close need no turn.
             self._waits = self._turns.ask(self._address, self._go_on, self._owner.refuse)
         if self._waits is not None and not self._paused and sum(map(len, self._early)) > MOST_EARLY:
             self._paused = True
@@ -98,15 +99,15 @@ class ClientOpening(AccountedProtocol):
 
     def defer_end(self) -> bool:
         """
-        The client sends nothing more: see whether it can complete the handshake nevertheless.
+        Handle the client's end-of-file: decide whether it may still complete the handshake.
 
-        @return: if so, the owner is told of the end when what waits has had its turn.
+        @return: if so, C{end} of the owner is called after the buffered data has been processed.
         """
         self._ended = self._begun and self._waits is not None and not self._stopped
         return self._ended
 
     def _go_on(self) -> None:
-        """It is this handshake's turn."""
+        """Continue the handshake, as it is its turn."""
         data, self._early = b"".join(self._early), []
         self._waits = None
         if self._stopped:
@@ -125,9 +126,9 @@ class ClientOpening(AccountedProtocol):
 
     def _read_hello(self, reader: ClientHelloReader, data: bytes) -> bytes:
         """
-        Have the context chosen by the client's first message.
+        Choose the context by the client's first message.
 
-        @return: all that was received; nothing as long as the message is incomplete.
+        @return: all that was received; empty as long as the message is incomplete.
         """
         self._held.append(data)
         hello = reader.feed(data)
@@ -138,11 +139,11 @@ class ClientOpening(AccountedProtocol):
         return held
 
     def stop(self) -> None:
-        """Make nothing more of what comes."""
+        """Ignore all further data."""
         self._stopped = True
 
     def close(self) -> None:
-        """Keep nothing any more: the handshake is complete, or the connection lost."""
+        """Drop what is buffered, as the handshake is complete or the connection lost."""
         self._stopped = True
         self.count_no_more()
         if self._waits is not None:

@@ -1,14 +1,13 @@
 """
-The functions of OpenSSL that pyOpenSSL's methods for data call.
+The OpenSSL functions behind pyOpenSSL's C{send}, C{recv}, C{bio_read} and C{bio_write}.
 
-The methods cost several times what it costs to encrypt a small message: each
-makes a buffer, asks for an error that there is not, and copies.  The functions
-can be called without them, with one buffer for all connections, which is why
-that is for the reactor's thread alone.
+These methods cost several times what it costs to encrypt a small message: each
+allocates a buffer, asks for an error even if there is none, and copies.  Here the
+functions are called directly, with one buffer for all connections, and therefore
+only in the reactor's thread.
 
-pyOpenSSL does not promise where those functions are.  They are looked for when
-this module is imported; should anything be missing from where it has been for
-years, nothing here is used, and pyOpenSSL's methods do the same for more.
+They are private to pyOpenSSL.  They are looked up when this module is imported; if
+anything is missing, L{serves} returns false, and pyOpenSSL's methods are used instead.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ RECORD: Final = 2**14
 """Bytes of plaintext in one TLS record at the most."""
 
 ROOM: Final = 2**18
-"""Bytes of plaintext that are collected before they are copied."""
+"""Bytes of plaintext that are decrypted into one buffer before they are copied."""
 
 FETCHED: Final = 2**15 + 2**12
-"""Bytes that are fetched from OpenSSL at once: two records, and room for more."""
+"""Bytes of ciphertext that are read from OpenSSL at once: more than two full records."""
 
 _ATTRIBUTES: Final = ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
 
-# The same module of functions that pyOpenSSL works with, and what makes buffers for it.
+# The cffi module that pyOpenSSL uses.
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 
@@ -57,7 +56,7 @@ def _function(name: str) -> Any:
     return getattr(_lib, name, None)
 
 
-# The types are those of the functions of OpenSSL with these names.
+# Their types are those of the OpenSSL functions with these names.
 read, write, get_error = _function("SSL_read"), _function("SSL_write"), _function("SSL_get_error")
 bio_read, bio_write = _function("BIO_read"), _function("BIO_write")
 WANT_READ, ZERO_RETURN = _function("SSL_ERROR_WANT_READ"), _function("SSL_ERROR_ZERO_RETURN")
@@ -67,13 +66,13 @@ _found = _ffi is not None and None not in (
 )
 
 PLAIN: Any = None
-"""For what is decrypted: L{ROOM}, and a record more."""
+"""The buffer for plaintext: L{ROOM}, and one record more."""
 PLAIN_VIEW = memoryview(b"")
 OUTPUT: Any = None
-"""For what OpenSSL has to send: L{FETCHED}."""
+"""The buffer for ciphertext to be sent: L{FETCHED}."""
 OUTPUT_VIEW = memoryview(b"")
 address_of: Any = None
-"""The address of an object that has a buffer, which then belongs to it."""
+"""Returns the address of an object's buffer, and keeps the object alive."""
 
 if _found:
     PLAIN, OUTPUT, address_of = (
@@ -85,15 +84,15 @@ if _found:
 
 
 def serves(connection: Any) -> bool:
-    """Whether the functions here can be used with a connection of pyOpenSSL."""
+    """Return whether these functions can be used with a connection of pyOpenSSL."""
     return _found and all(hasattr(connection, name) for name in _ATTRIBUTES)
 
 
 def raise_error(connection: Any, result: int) -> NoReturn:
     """
-    Raise what pyOpenSSL's methods would.
+    Raise the exception that pyOpenSSL's methods would raise.
 
-    @param result: what L{read} or L{write} has returned: nothing of OpenSSL has been called since.
+    @param result: the result of L{read} or L{write}, with no other call of OpenSSL since.
     """
     connection._raise_ssl_error(connection._ssl, result)
-    raise SSL.Error([])  # OpenSSL has no explanation
+    raise SSL.Error([])  # OpenSSL gave no reason

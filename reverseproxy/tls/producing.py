@@ -1,4 +1,4 @@
-"""Who writes to a connection whose handshake may not be complete."""
+"""Writes and producers of a connection whose handshake may not be complete."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 class EarlyWriter:
     """
-    Keeps what is written before the handshake is complete, and the producer until the transport may know it.
+    Buffers what is written before the handshake is complete, and registers the producer afterwards.
 
-    A producer that streams is paused meanwhile; back-pressure is the transport's business afterwards.
+    A streaming producer is paused meanwhile; afterwards back-pressure is the transport's business.
 
     @ivar producer: who produces; L{None} for nobody.
     """
@@ -21,30 +21,30 @@ class EarlyWriter:
     def __init__(self) -> None:
         self.producer: Any = None
         self._streaming = False
-        self._transport: Any = None  # which knows the producer
+        self._transport: Any = None  # with which the producer is registered
         self._pending: list[bytes] = []
 
     @property
     def has_written(self) -> bool:
-        """Whether something is kept."""
+        """Whether something is buffered."""
         return bool(self._pending)
 
     def keep(self, data: bytes) -> None:
-        """Keep something until the handshake is complete."""
+        """Buffer data until the handshake is complete."""
         self._pending.append(data)
         if self._streaming:
             self.producer.pauseProducing()
 
     def take(self) -> bytes:
-        """Return what was kept."""
+        """Return what was buffered, and forget it."""
         pending, self._pending = self._pending, []
         return b"".join(pending)
 
     def register(self, producer: Any, streaming: bool, transport: Any) -> None:
         """
-        Have a producer.
+        Register a producer.
 
-        @param transport: what may know it at once; L{None} before the handshake is complete.
+        @param transport: the transport to register it with; L{None} before the handshake is complete.
         @raise RuntimeError: if there is one already.
         """
         if self.producer is not None:
@@ -56,19 +56,19 @@ class EarlyWriter:
             producer.pauseProducing()
 
     def pass_down(self, transport: Any) -> None:
-        """Let the transport know the producer, if there is one that it does not know."""
+        """Register the producer with the transport, if there is one and it isn't."""
         if self.producer is not None and self._transport is None:
             self._transport = transport
             transport.registerProducer(self.producer, self._streaming)
 
     def resume(self) -> None:
-        """What was kept is written: a producer that streams may go on."""
+        """Resume a streaming producer, as what was buffered is written."""
         if self._streaming:
             self.producer.resumeProducing()
 
     def unregister(self) -> bool:
         """
-        Have no producer any more.
+        Unregister the producer.
 
         @return: whether there was one.
         """
@@ -79,13 +79,13 @@ class EarlyWriter:
         return True
 
     def withdraw(self) -> None:
-        """Let the transport know of no producer, so that it can close: it does not while one is paused."""
+        """Unregister the producer with the transport, which does not close while one is paused."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.unregisterProducer()
 
     def lose(self) -> None:
-        """The connection is lost: whoever is not told of that by the transport is told here."""
+        """Stop the producer, unless the transport does, and drop what is buffered: the connection is lost."""
         if self.producer is not None and self._transport is None:
             self.producer.stopProducing()
         self.producer = self._transport = None

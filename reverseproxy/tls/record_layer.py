@@ -19,13 +19,13 @@ from reverseproxy.tls.records import BLOCK, records_of
 
 _FLUSH_EVERY: Final = 32
 """
-Reads after which OpenSSL is asked for answers of its own, which it has if the
-peer wants new keys.  Asking costs as much as decrypting a small message.
+Reads after which OpenSSL is asked whether it has something to send by itself, such as the
+answer to a key update.  Asking costs as much as decrypting a small message.
 """
 
 
 class RecordOwner(Protocol):
-    """What decides on the connection of a L{RecordLayer}."""
+    """What a L{RecordLayer} calls: the connection that it belongs to."""
 
     def end_met(self) -> None:
         """Handle the peer's close_notify; called again after a pause."""
@@ -38,13 +38,13 @@ class RecordLayer:
     """
     Decrypts what a connection receives and delivers it; encrypts what it sends.
 
-    What its connection decides is noted here, in slots: attributes of a C{ProtocolWrapper} are
-    looked up at several times the price, and these are looked at for every message.
+    The connection sets the flags below.  They are attributes of this class, in slots, because every
+    message needs them, and the attributes of a C{ProtocolWrapper} are several times as slow.
 
     @ivar protocol: receives the plaintext.
     @ivar paused: whether nothing is to be delivered now.
-    @ivar discards: whether plaintext is dropped, as the protocol has closed the connection; what ends it is
-        still heeded.
+    @ivar discards: whether plaintext is dropped, as the protocol has closed the connection.  Alerts are
+        still handled.
     @ivar closed: whether nothing is received any more.
     @ivar sends: whether what is written may be encrypted and sent at once.
     """
@@ -76,7 +76,7 @@ class RecordLayer:
         self.paused = self.discards = self.closed = self.sends = False
         self._delivering = False
         self._more = False  # OpenSSL may have something that was not decrypted
-        self._held: list[bytes] = []  # ciphertext that it was not given yet
+        self._held: list[bytes] = []  # ciphertext that OpenSSL was not given yet
         self._unflushed = 0
 
     def use(self, connection: SSL.Connection, transport: Any) -> None:
@@ -89,7 +89,7 @@ class RecordLayer:
         self._connection = connection
         self._transport = transport
         self._codec = records_of(connection)
-        # Its class is asked, as a wrapper passes on whatever it does not have itself.
+        # The class is asked, as a wrapper (TLS below this TLS) forwards attributes that it does not have.
         can_view = hasattr(type(transport), "write_view")
         self._send = transport.write_view if can_view else lambda data: transport.write(bytes(data))
 

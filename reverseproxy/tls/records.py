@@ -36,29 +36,29 @@ from reverseproxy.tls.openssl import (
 
 BLOCK: Final = 2**15
 """
-Bytes that are encrypted at once.
+Bytes of plaintext that are encrypted at once.
 
-Larger blocks save system calls, but the first records of such a block have left
-the processor's cache when they are fetched from OpenSSL.
+Larger blocks save system calls, but their first records have left the processor's
+cache when they are read from OpenSSL.
 """
 
 PORTION: Final = 2**15
 """
 Bytes of ciphertext that OpenSSL is given at once.
 
-A memory BIO keeps for good the room that it has needed once, so that it is given a large read in parts.
+A memory BIO never shrinks, so that a large read is written to it in parts.
 """
 
 _HEADER: Final = 5
-"""Bytes in front of each record, the last two of which are its length."""
+"""Bytes of a record's header, the last two of which are the record's length."""
 
 
 class Records:
     """
-    What goes through OpenSSL.
+    Encrypts and decrypts the records of one connection.
 
-    @ivar ended: the peer's close_notify has been met.
-    @ivar error: what has been met that ends the connection.
+    @ivar ended: whether the peer's close_notify has been read.
+    @ivar error: the error that ends the connection; L{None} without one.
     """
 
     def __init__(self) -> None:
@@ -75,15 +75,15 @@ class Records:
 
     def decrypt(self) -> bytes:
         """
-        Get what can be decrypted of what has come.
+        Decrypt all complete records.
 
-        @return: nothing if there is no more than a part of a record, and also
-            at the end, which is in C{ended} or C{error}.
+        @return: the plaintext; empty if there is no complete record, and also
+            at the end, which sets C{ended} or C{error}.
         """
         raise NotImplementedError
 
     def receive(self, data: bytes) -> bytes:
-        """Take ciphertext of any length, and return what can be decrypted; see L{decrypt}."""
+        """Take ciphertext of any length, and return the plaintext of all complete records; see L{decrypt}."""
         pieces: list[bytes] = []
         for start in range(0, len(data), PORTION):
             self.feed(data[start : start + PORTION])
@@ -94,22 +94,22 @@ class Records:
 
     def encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
         """
-        Make records.
+        Encrypt plaintext.
 
         @param data: at most a L{BLOCK}.
-        @return: the records, behind anything else that OpenSSL has to send; a view of memory that is
-            overwritten by the next call, on any connection.
+        @return: the records, behind anything else that OpenSSL has to send.  It may be a view of a buffer
+            that the next call on any connection overwrites.
         @raise Error: if OpenSSL can't.
         """
         raise NotImplementedError
 
     def take(self) -> bytes:
-        """Get what OpenSSL has to send of its own accord; mostly nothing."""
+        """Return what OpenSSL has to send by itself; mostly nothing."""
         raise NotImplementedError
 
 
 class PublicRecords(Records):
-    """By way of pyOpenSSL's public methods."""
+    """Records by pyOpenSSL's public methods."""
 
     def __init__(self, connection: SSL.Connection) -> None:
         super().__init__()
@@ -155,11 +155,11 @@ class PublicRecords(Records):
 
 class DirectRecords(Records):
     """
-    By way of the functions that pyOpenSSL's methods call.
+    Records by the OpenSSL functions that pyOpenSSL's methods call.
 
-    Asking OpenSSL for a record that has not come costs as much as decrypting a
-    small one.  So the headers of records, which are not encrypted, are followed
-    here: when what has come is exactly one record, there is no second one.
+    Asking OpenSSL for another record when there is none costs as much as
+    decrypting a small one.  So the records' headers, which are not encrypted, are
+    parsed here: if the ciphertext is exactly one record, there is no other one.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -168,11 +168,11 @@ class DirectRecords(Records):
         self._connection = connection
         self._ssl = connection._ssl
         self._in, self._out = connection._into_ssl, connection._from_ssl
-        self._aligned = True  # all that has come is whole records
-        self._missing = 0  # bytes of a record that has begun
-        self._head = b""  # of a record, if not even that is whole
+        self._aligned = True  # the ciphertext so far ends with a record
+        self._missing = 0  # bytes of an incomplete record that have not arrived
+        self._head = b""  # an incomplete record header
 
-    # This and encrypt run for every message, hence no helpers.
+    # This and encrypt run for every message, hence few calls.
 
     def receive(self, data: bytes) -> bytes:
         """See L{Records}."""
@@ -183,12 +183,12 @@ class DirectRecords(Records):
         got = read(self._ssl, PLAIN, RECORD)
         if got > 0:
             return PLAIN_VIEW[:got].tobytes()
-        # Not data, but a message to OpenSSL.
+        # It was no application data, but for instance a session ticket.
         self._stop(got)
         return b""
 
     def _receive(self, data: bytes) -> bytes:
-        """Do what L{receive} does with anything but one record."""
+        """Do as L{receive} does, with anything but exactly one record."""
         self._follow(data)
         pieces: list[bytes] = []
         size, start, filled = len(data), address_of(data), 0
@@ -205,7 +205,7 @@ class DirectRecords(Records):
         self._follow(data)
 
     def _follow(self, data: bytes) -> None:
-        """Find where in the ciphertext the last record ends."""
+        """Follow the records' headers to where the last record ends."""
         position = self._missing
         if self._head:
             data = self._head + data
@@ -225,9 +225,9 @@ class DirectRecords(Records):
 
     def _decrypt(self, pieces: list[bytes], filled: int) -> int:
         """
-        Decrypt into L{PLAIN}, and what it has no room for into pieces.
+        Decrypt into L{PLAIN}; when it is full, move its content to C{pieces}.
 
-        @param filled: bytes of it that are in use.
+        @param filled: bytes of L{PLAIN} that are in use.
         @return: the same, afterwards.
         """
         ssl = self._ssl
@@ -240,7 +240,7 @@ class DirectRecords(Records):
         return filled
 
     def _stop(self, result: int) -> None:
-        """Note why there is no more to be read."""
+        """Set C{ended} or C{error}, if that is why nothing more was read."""
         error = get_error(self._ssl, result)
         if error == WANT_READ:
             return
@@ -258,7 +258,7 @@ class DirectRecords(Records):
         size = len(data)
         sent = write(ssl, data if type(data) is bytes else address_of(data), size)
         if sent < size:
-            # OpenSSL makes one record at once.
+            # One call makes one record.
             if sent <= 0:
                 raise_error(self._connection, sent)
             start = address_of(data)
@@ -291,8 +291,8 @@ def _together(pieces: list[bytes], filled: int) -> bytes:
 
 def records_of(connection: SSL.Connection) -> Records:
     """
-    Make the records of a connection.
+    Return the records of a connection.
 
-    @param connection: with memory for a wire, through which nothing has gone yet.
+    @param connection: with memory BIOs, which are empty.
     """
     return DirectRecords(connection) if serves(connection) else PublicRecords(connection)

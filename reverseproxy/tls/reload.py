@@ -18,26 +18,26 @@ from reverseproxy.tls.validity import Dated
 log = Logger()
 
 RELOAD_INTERVAL: Final = 10.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 
 class IReloadable(Interface):
-    """What has files: L{reverseproxy.tls.ServerTls} and L{reverseproxy.tls.ClientTls}."""
+    """Something with certificate files: L{reverseproxy.tls.ServerTls} or L{reverseproxy.tls.ClientTls}."""
 
     def reload_if_changed() -> bool:
         """
-        Use the files as they are now, for new connections.
+        Load the files again if they have changed, for new connections.
 
-        Files that can't be used are logged, and leave everything as it is.
+        Files that can't be used are logged, and change nothing.
 
         @return: whether anything has changed.
         """
 
     def expiring() -> list[tuple[Problem, bool]]:
         """
-        Tell what is about to expire, has expired, or is not valid yet: each once for each stage.
+        Return what is about to expire, has expired, or is not valid yet: each once for each stage.
 
-        @return: what it is, and whether that is so already.
+        @return: each problem, with whether it is so already.
         """
 
     dated: list[tuple[str, Dated]] = Attribute("What is in use and has an end, with the key that names it.")
@@ -45,9 +45,9 @@ class IReloadable(Interface):
 
 class CertificateReloader:
     """
-    Looks at the files of TLS contexts from time to time.
+    Reloads TLS contexts whose files have changed, checking them periodically.
 
-    Existing connections keep what they began with.
+    Existing connections keep the contexts that they began with.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CertificateReloader:
         interval: float = RELOAD_INTERVAL,
     ) -> None:
         """
-        @param interval: seconds between two looks.
+        @param interval: seconds between two checks.
         """
         self._contexts = list(contexts)
         self._interval = interval
@@ -65,11 +65,11 @@ class CertificateReloader:
         self._loop.clock = clock
 
     def add(self, context: IReloadable) -> None:
-        """Look at the files of one more context."""
+        """Check the files of one more context."""
         self._contexts.append(context)
 
     def watch(self, contexts: Iterable[IReloadable]) -> None:
-        """Look at the files of these contexts from now on, and no others."""
+        """Check the files of these contexts from now on, and of no others."""
         self._contexts = list(contexts)
 
     @property
@@ -79,25 +79,25 @@ class CertificateReloader:
 
     def remove(self, context: IReloadable) -> None:
         """
-        Look at the files of a context no more.
+        Check the files of a context no more.
 
         @raise ValueError: if it is not known.
         """
         self._contexts.remove(context)
 
     def start(self) -> None:
-        """Begin; the first look is an interval from now.  Harmless if it has begun."""
+        """Begin; the first check is an interval from now.  Does nothing if it has begun."""
         if not self._loop.running:
             self._loop.start(self._interval, now=False)
 
     def stop(self) -> None:
-        """End.  Harmless if it has not begun."""
+        """End.  Does nothing if it has not begun."""
         if self._loop.running:
             self._loop.stop()
 
     def poll(self) -> int:
         """
-        Look now.
+        Check now.
 
         @return: how many contexts have changed.
         """
@@ -108,6 +108,6 @@ class CertificateReloader:
                 for problem, urgent in context.expiring():
                     (log.error if urgent else log.warn)("{problem}", problem=str(problem))
             except Exception:
-                # Whatever it is, it must not keep the other contexts from being renewed.
+                # Whatever failed, the other contexts must be checked.
                 log.failure("while looking for changed certificates")
         return changed

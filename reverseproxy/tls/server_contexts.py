@@ -1,4 +1,4 @@
-"""The TLS of listeners: which context a client gets, and what it is asked for."""
+"""TLS of listeners: which context a client gets, and which certificate is demanded of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MAX_NAME: Final = 255
 
 
 def _names(certificate: x509.Certificate, server_name: str) -> frozenset[str]:
-    """The names that choose a server's context: MOSN looks at the common name too."""
+    """Return the names that choose a server's context: as in MOSN, the common name is one of them."""
     names = {server_name}
     with suppress(ValueError):
         names.update(
@@ -51,7 +51,7 @@ class ServerTls:
     Of several, a client's server name chooses one (an exact match first, then
     wildcards from the longest to the shortest), else the protocols that it
     offers (ALPN), else the first one serves.  All settings of the chosen one
-    apply under L{reverseproxy.tls.wrap_server}, whose transport looks into the
+    apply under L{reverseproxy.tls.wrap_server}, whose transport parses the
     client's first message.  Under Twisted's own TLS transports, where only the
     server name is known, and only once the handshake has begun, the versions
     and curves of the first context are used with the certificates, authorities
@@ -93,7 +93,7 @@ class ServerTls:
         self._index()
 
     def _index(self) -> None:
-        """Prepare the choice among the contexts that can be used at present."""
+        """Prepare the choice among the contexts that can be used now."""
         self._usable = [context.loaded for context in self._contexts if context.loaded is not None]
         self._differs = len({loaded.demands for loaded in self._usable}) > 1
         self._by_name: dict[str, LoadedContext] = {}
@@ -137,12 +137,12 @@ class ServerTls:
 
     @property
     def differs(self) -> bool:
-        """Whether it depends on the context what is demanded of clients."""
+        """Whether contexts differ in what they demand of clients."""
         return self._differs
 
     @property
     def chooses(self) -> bool:
-        """Whether a client's first message has a say in which context is used."""
+        """Whether the context depends on the client's first message."""
         return len(self._usable) > 1
 
     def select(self, server_name: str, alpn: Iterable[str]) -> LoadedContext:
@@ -155,7 +155,7 @@ class ServerTls:
         if server_name and len(server_name) <= _MAX_NAME:
             labels = server_name.split(".")
             candidates = [server_name, *("*." + ".".join(labels[i:]) for i in range(1, len(labels)))]
-            # Every context is asked for the exact name before any of them for a wildcard.
+            # Exact names of all contexts come before wildcards of any.
             for candidate in candidates:
                 if candidate in self._by_name:
                     return self._by_name[candidate]
@@ -165,7 +165,7 @@ class ServerTls:
         return self._usable[0]
 
     def connection(self, protocol: Any, loaded: LoadedContext) -> SSL.Connection:
-        """Make the connection object for a client whose context has been chosen."""
+        """Return an OpenSSL connection for a client whose context has been chosen."""
         connection = SSL.Connection(loaded.context, None)
         connection.set_accept_state()
         connection.set_app_data(protocol)
@@ -178,7 +178,7 @@ class ServerTls:
         return connection
 
     def _switch(self, connection: SSL.Connection) -> None:
-        # Called by OpenSSL when it has read the client's server name, if any.
+        # OpenSSL calls this when it has parsed the client's server name, if any.
         if connection not in self._switchable:
             return
         name = (connection.get_servername() or b"").decode("latin-1").rstrip(".").lower()
@@ -189,7 +189,7 @@ class ServerTls:
 
     def reload_if_changed(self) -> bool:
         """
-        Make new contexts of those whose files have changed, for new connections.
+        Make new contexts where files have changed, for new connections.
 
         @return: whether there is a new one.
         """

@@ -1,4 +1,4 @@
-"""Whether who was let in would be let in again, as authorities and revocation lists are now."""
+"""Whether the peer of an open connection would still be accepted, after the configuration has changed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reverseproxy.tls.server_contexts import ServerTls
 
 def verify_again(transport: object, tls: ServerTls) -> str:
     """
-    Judge the certificate of a connection's peer anew, by what is demanded now.
+    Verify the certificate of a connection's peer again, by what is demanded now.
 
-    @param transport: what a protocol was connected to; over TLS, after the handshake.
-    @param tls: that of the listener, as it is now.
-    @return: why the peer would not be let in; empty if it would.
+    @param transport: the transport of a protocol; over TLS, after the handshake.
+    @param tls: the listener's, as it is now.
+    @return: why the peer would not be accepted; empty if it would.
     """
     before, connection = loaded_of(transport), connection_of(transport)
     if before is None or connection is None or tls.plaintext:
@@ -40,5 +40,5 @@ def verify_again(transport: object, tls: ServerTls) -> str:
 
 
 def _is_as_strict(before: LoadedContext, now: LoadedContext) -> bool:
-    """Whether who has met what was demanded then has met what is demanded now."""
+    """Return whether a peer that met the demands of then also meets those of now."""
     return bool(now.trust) and before.trust == now.trust and before.demands.level >= now.demands.level

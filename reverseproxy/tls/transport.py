@@ -1,5 +1,5 @@
 """
-TLS connections with half-closes that work.
+TLS connections that can be half-closed.
 
 Twisted's TLS transport closes both directions when either of them ends, and
 passes C{loseWriteConnection} through to the TCP connection, which truncates
@@ -11,11 +11,11 @@ what is left to send.  The one here treats TLS's two directions as TCP's:
     provides L{IHalfCloseableProtocol}, and writing goes on; other protocols are
     closed, as ever;
   - the connection closes when both directions have ended;
-  - a TCP connection that ends without C{close_notify} was cut off, by an
-    attacker perhaps: C{connectionLost} says so.
+  - a TCP connection that ends without C{close_notify} was truncated, perhaps by
+    an attacker: that is the reason of C{connectionLost}.
 
-A paused transport delivers nothing, though up to one read of ciphertext is
-taken in.  What is written goes to the TCP transport at once, so that its
+A paused transport delivers nothing, though up to one read of ciphertext may be
+buffered.  What is written goes to the TCP transport at once, so that its
 buffer is the only one and back-pressure is its business.
 """
 
@@ -59,21 +59,21 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT: Final = 5.0
 """
-Seconds that a server reads on, after all is sent, until the client closes too.
+Seconds that a server goes on reading after its close_notify, until the client closes too.
 
 A connection that is closed while the client still sends is reset, and the
-client may lose the end of what it was sent.  What is read is dropped.
+client may lose the end of what was sent to it.  What is read is dropped.
 """
 
 
-class Phase(Enum):
-    """How far a connection has got; whether its handshake is complete is another matter."""
+class TlsPhase(Enum):
+    """The state of a connection, apart from whether its handshake is complete."""
 
     OPEN = auto()
     OVER = auto()
-    """Nothing is read or written any more, and TCP closes when what it has is sent."""
+    """Nothing is read or written any more; TCP closes when its buffer is empty."""
     ABORTED = auto()
-    """It is reset."""
+    """TCP is reset."""
 
 
 class Half(Enum):
@@ -81,7 +81,7 @@ class Half(Enum):
 
     OPEN = auto()
     CLOSING = auto()
-    """It ends as soon as that can be said: to the peer behind what is unsent, to a protocol when it reads."""
+    """It ends soon: sending when the buffer is empty, receiving when the protocol resumes reading."""
     CLOSED = auto()
 
 
@@ -90,8 +90,8 @@ class TlsTransport(ProtocolWrapper):
     """
     A TLS connection: a protocol towards TCP, a transport towards the wrapped protocol.
 
-    It is a half-closeable protocol itself, so that TCP leaves the decision what
-    an end-of-file means to it.
+    It provides L{IHalfCloseableProtocol} itself, so that it decides what an
+    end-of-file of TCP means.
 
     @ivar established: whether the handshake is complete, and the peer's
         certificate verified if it has to be.
@@ -113,7 +113,7 @@ class TlsTransport(ProtocolWrapper):
         self._early = EarlyWriter()
         self._linger: IDelayedCall | None = None
         self._reason: Failure | None = None
-        self._phase = Phase.OPEN
+        self._phase = TlsPhase.OPEN
         self._reading = self._writing = Half.OPEN
 
     def logPrefix(self) -> str:
@@ -152,7 +152,7 @@ class TlsTransport(ProtocolWrapper):
         return self._records
 
     def handshake_complete(self) -> None:
-        """The peer is who it should be: now its protocol may talk to it."""
+        """Begin to use the connection, as the peer is verified."""
         self.established = True
         self._handshake = None
         records = self._inbound = self._records
@@ -173,7 +173,7 @@ class TlsTransport(ProtocolWrapper):
 
     def go_on(self) -> None:
         """See L{HandshakeEnd<reverseproxy.tls.handshake.HandshakeEnd>}."""
-        if not self.finished:  # whoever was told of the handshake may have ended it
+        if not self.finished:  # handshakeCompleted may have closed it
             self._records.deliver()
 
     def give_up(self, reason: str) -> None:
@@ -185,7 +185,7 @@ class TlsTransport(ProtocolWrapper):
         """
         Note why the peer's certificate is refused.
 
-        This is called from within OpenSSL, which ends the handshake on return, and tells the peer.
+        This is called from within OpenSSL, which then sends an alert and ends the handshake.
         """
         if self._reason is None:
             self._reason = reason
@@ -193,20 +193,20 @@ class TlsTransport(ProtocolWrapper):
     # receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Decrypt, and deliver."""
+        """Decrypt ciphertext, and deliver the plaintext."""
         self._inbound.receive(data)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing that comes now matters any more."""
-        return self._phase is not Phase.OPEN
+        """Whether the connection is over, so that whatever arrives is dropped."""
+        return self._phase is not TlsPhase.OPEN
 
     @property
     def _over(self) -> bool:
-        return self._phase is Phase.OVER
+        return self._phase is TlsPhase.OVER
 
     def end_met(self) -> None:
-        """The peer's close_notify has come.  A paused transport tells when it is resumed."""
+        """Handle the peer's close_notify; if the transport is paused, when it is resumed."""
         if self._reading is Half.CLOSED:
             return
         if self._records.paused:
@@ -218,7 +218,7 @@ class TlsTransport(ProtocolWrapper):
         if self.disconnecting:
             self._finish_writing()
         elif half is None:
-            # Whatever becomes of the connection now, this was its end.
+            # It was closed cleanly, even if TCP fails from now on.
             self._reason = self._reason or Failure(ConnectionDone())
             self._close_tcp()
         else:
@@ -227,7 +227,7 @@ class TlsTransport(ProtocolWrapper):
                 self._close_tcp()
 
     def readConnectionLost(self) -> None:
-        """TCP's end-of-file: nothing new after close_notify, otherwise a truncation."""
+        """Handle TCP's end-of-file: expected after close_notify, otherwise a truncation."""
         if self._reading is Half.CLOSED or self._over:
             return
         if self._handshake is not None and self._handshake.defer_end():
@@ -236,25 +236,25 @@ class TlsTransport(ProtocolWrapper):
             self._close_tcp()
             return
         self._note_truncation()
-        self._stop(Phase.OVER)
+        self._stop(TlsPhase.OVER)
         self.transport.abortConnection()
 
     def _note_truncation(self) -> None:
-        """The peer has ended the connection, but not as TLS wants it."""
+        """Note that the peer has closed TCP without a close_notify."""
         if self._reason is None and not self.disconnecting:
             self._reason = Failure(_truncation(self.established))
 
     def writeConnectionLost(self) -> None:
-        """TCP's sending direction is never closed alone."""
+        """Do nothing: TCP's sending direction is never closed alone."""
 
     def pauseProducing(self) -> None:
-        """Deliver nothing more until C{resumeProducing}; a handshake goes on."""
+        """Deliver nothing until C{resumeProducing}; a handshake continues."""
         self._records.paused = True
         if self.established and not self.disconnecting:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Deliver again, beginning with what was taken in already."""
+        """Deliver again, beginning with what is buffered."""
         self._records.paused = False
         if not self.established or self._over or self.disconnecting:
             return
@@ -263,17 +263,17 @@ class TlsTransport(ProtocolWrapper):
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Close: whoever was sent what is received here is gone."""
+        """Close, as the consumer of what is received here is gone."""
         self.loseConnection()
 
     # sending
 
     def write(self, data: bytes) -> None:
         """
-        Encrypt, and send.
+        Encrypt data, and send it.
 
-        What is written after the connection was closed is dropped, unless a
-        producer is registered.
+        What is written after C{loseConnection} is dropped, unless a producer is
+        registered.
 
         @raise TypeError: for anything but bytes.
         """
@@ -320,11 +320,10 @@ class TlsTransport(ProtocolWrapper):
 
     def loseWriteConnection(self) -> None:
         """
-        Send no more.
+        Send close_notify behind everything written so far, once no producer is registered.
 
-        The peer is told when everything written so far is on its way and no
-        producer is registered; then a protocol that provides
-        L{IHalfCloseableProtocol} has its C{writeConnectionLost} called.
+        Then C{writeConnectionLost} is called on a protocol that provides
+        L{IHalfCloseableProtocol}.
         """
         if self.connected and not self.disconnecting:
             self._records.sends = False
@@ -334,10 +333,10 @@ class TlsTransport(ProtocolWrapper):
 
     def loseConnection(self) -> None:
         """
-        Close, when everything written so far is on its way and no producer is registered.
+        Close behind everything written so far, once no producer is registered.
 
-        On a connection that is still in its handshake, and has nothing to send,
-        there is nobody to tell.
+        A connection whose handshake is not complete, and that has nothing to send,
+        is aborted.
         """
         if self.disconnecting or not self.connected:
             return
@@ -349,15 +348,15 @@ class TlsTransport(ProtocolWrapper):
         self._finish_writing()
 
     def stopConsuming(self) -> None:  # noqa: N802 - Twisted's name
-        """Close, and hear no more of the producer."""
+        """Unregister the producer, and close."""
         self.unregisterProducer()
         self.loseConnection()
 
     def _finish_writing(self) -> None:
-        """Go on with what was asked for: to close one direction, or both."""
+        """Close one direction or both, if that was asked for and nothing prevents it."""
         if (self._writing is Half.OPEN and not self.disconnecting) or self._early.producer is not None:
             return
-        if self._phase is not Phase.OPEN or not self.established:
+        if self._phase is not TlsPhase.OPEN or not self.established:
             return
         first = self._writing is not Half.CLOSED
         if first:
@@ -372,12 +371,12 @@ class TlsTransport(ProtocolWrapper):
                 half.writeConnectionLost()
 
     def _send_close_notify(self) -> None:
-        """Tell the peer that this was all, behind everything that was written."""
+        """Send close_notify behind everything that was written."""
         self._writing = Half.CLOSED
         self._records.close()
 
     def _await_close(self) -> None:
-        """Read on for a while; see L{CLOSE_TIMEOUT}."""
+        """Wait for the peer to close too, for at most L{CLOSE_TIMEOUT}."""
         if self.factory.clock is None:
             self._close_tcp()
             return
@@ -386,24 +385,24 @@ class TlsTransport(ProtocolWrapper):
         self.transport.resumeProducing()
 
     def _close_tcp(self) -> None:
-        """Close the TCP connection once what it has still to send is sent."""
-        if self._phase is Phase.OPEN:
-            self._stop(Phase.OVER)
+        """Close the TCP connection once its buffer is empty."""
+        if self._phase is TlsPhase.OPEN:
+            self._stop(TlsPhase.OVER)
         self._early.withdraw()
         if self._writing is not Half.CLOSED:
             self._send_close_notify()
         self.transport.loseConnection()
 
     def abortConnection(self) -> None:
-        """Close now.  The peer is not told by TLS that this was the end, as it was not."""
-        if self._phase is Phase.ABORTED or not self.connected:
+        """Reset the TCP connection now, without a close_notify."""
+        if self._phase is TlsPhase.ABORTED or not self.connected:
             return
-        self._stop(Phase.ABORTED)
+        self._stop(TlsPhase.ABORTED)
         self.disconnecting = True
         self.transport.abortConnection()
 
-    def _stop(self, phase: Phase) -> None:
-        """Make nothing more of what comes."""
+    def _stop(self, phase: TlsPhase) -> None:
+        """Enter a final phase: ignore what arrives, and cancel timers."""
         self._phase = phase
         self._inbound = self._records
         self._records.closed, self._records.sends = True, False
@@ -413,7 +412,7 @@ class TlsTransport(ProtocolWrapper):
             self._handshake.stop()
 
     def fail(self, error: Error) -> None:
-        """TLS can't go on; the alert that tells the peer why is sent first."""
+        """Close the connection, as OpenSSL has failed; its alert to the peer is sent first."""
         if self._reason is None:
             text = openssl_text(error)
             self._reason = Failure(ConnectionLost(f"TLS: {text}") if self.established else TlsFailed(text))
@@ -422,24 +421,24 @@ class TlsTransport(ProtocolWrapper):
         self._close_tcp()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The TCP connection is gone."""
+        """Tell the protocol, and drop all references: the TCP connection is lost."""
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
             handshake.close()
         if self.established and not (self.finished or self.disconnecting or self._reading is Half.CLOSED):
-            # What a paused protocol has not been given yet is delivered now or never.
+            # What is buffered for a paused protocol is delivered now or never.
             self._records.paused = False
             self._records.deliver()
         told = self.finished or self._reading is Half.CLOSED
         if not told and (not self.established or reason.check(ConnectionDone)):
             self._note_truncation()
-        self._stop(Phase.OVER)
+        self._stop(TlsPhase.OVER)
         self.connected = False
         reason, self._reason = self._reason or reason, None
         self._early.lose()
         if not self.established:
             self.factory.handshake_failed(self, reason)
-        # These references make cycles.
+        # The references make cycles.
         wrapped, self.wrappedProtocol = self.wrappedProtocol, None
         self._records.forget()
         self._connection = None
@@ -449,7 +448,7 @@ class TlsTransport(ProtocolWrapper):
     # facts
 
     def getHandle(self) -> SSL.Connection | None:
-        """OpenSSL's side of the connection; L{None} when it is lost."""
+        """OpenSSL's connection object; L{None} when the connection is lost."""
         return self._connection
 
     def getPeerCertificate(self) -> X509 | None:

@@ -1,22 +1,22 @@
 """
-How much of a process's time strangers may have for TLS handshakes.
+A limit on the share of the process's time that TLS handshakes with clients take.
 
-A handshake is the most that anybody can make a server do who has shown nothing:
-some milliseconds, for a few hundred bytes.  So handshakes of clients have a share
-of the time.  Each of their steps is charged with what it took; as long as they
-have used up more than their share, further steps wait, and addresses have their
-turns one after the other, however many connections each of them has.  What else
-there is to do is done in between.
+A handshake is the most work that a client can cause without authentication: some
+milliseconds of CPU, for a few hundred bytes.  So all handshakes together have a
+share of the time.  Each step of a handshake is charged with the time that it took;
+while the share is used up, further steps are queued, and served round robin by
+client address, however many connections an address has.  Other work is done in
+between.
 
-Those that wait are bounded, too: beyond that, the address that has most of them
-loses its last one.
+The queue is bounded: when it is full, the address with the most entries loses its
+last one.
 
-There is one L{HandshakeTurns} for each reactor, as it is the reactor's time.
+There is one L{HandshakeTurns} for each reactor.
 """
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "MOST", "SHARE", "HandshakeTurns", "Waiting", "set_share", "turns_of"]
+__all__ = ["AT_ONCE", "MOST", "SHARE", "HandshakeTurns", "QueuedTurn", "set_share", "turns_of"]
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,17 +32,17 @@ from reverseproxy.limits.refusals import REFUSALS
 log = Logger()
 
 SHARE: Final = 50
-"""Percent of the time, if nothing else is configured."""
+"""The default share, in percent of the time."""
 
 AT_ONCE: Final = 0.005
-"""Seconds of work after a quiet time that are done without a pause."""
+"""Seconds of work that are done without a pause after a time without handshakes (a burst)."""
 
 MOST: Final = 2048
-"""Steps of handshakes that may wait."""
+"""Steps of handshakes that may be queued."""
 
 
-class Waiting:
-    """A step of a handshake that waits for its turn."""
+class QueuedTurn:
+    """A queued step of a handshake."""
 
     __slots__ = ("_turns", "address", "drop", "go")
 
@@ -57,15 +57,15 @@ class Waiting:
         self.drop = drop
 
     def cancel(self) -> None:
-        """It is of no use any more; harmless if it has had its turn."""
+        """Remove it from the queue; does nothing if it has had its turn."""
         self._turns.forget(self)
 
 
 class HandshakeTurns:
     """
-    Paces the handshakes of all clients.
+    Schedules the steps of all handshakes with clients.
 
-    @ivar share: which part of the time they may have; up to 1.
+    @ivar share: the share of the time that they may take; at most 1.
     """
 
     def __init__(self, clock: IReactorTime, share: float) -> None:
@@ -73,27 +73,27 @@ class HandshakeTurns:
         self._clock = clock
         self._seconds = clock.seconds
         self._booked = float("-inf")  # until when their share is used up
-        self._queued: ConnectionLimit[Waiting] = ConnectionLimit(MOST)
-        self._queues: OrderedDict[str, OrderedDict[Waiting, None]] = OrderedDict()
+        self._queued: ConnectionLimit[QueuedTurn] = ConnectionLimit(MOST)
+        self._queues: OrderedDict[str, OrderedDict[QueuedTurn, None]] = OrderedDict()
         self._timer: IDelayedCall | None = None
 
     def __len__(self) -> int:
-        """How many steps wait."""
+        """Return how many steps are queued."""
         return len(self._queued)
 
-    def ask(self, address: str, go: Callable[[], object], drop: Callable[[str], object]) -> Waiting | None:
+    def ask(self, address: str, go: Callable[[], object], drop: Callable[[str], object]) -> QueuedTurn | None:
         """
         Take the next step of a handshake, now or later.
 
-        @param address: whom it is counted with.
+        @param address: the client's, by which steps are queued.
         @param go: takes the step.
-        @param drop: called instead if too many wait, with the reason.
-        @return: L{None} if it has been taken, or dropped.
+        @param drop: called instead, with the reason, if the queue is full.
+        @return: L{None} if the step has been taken, or dropped.
         """
         if not self._queues and self._booked <= self._seconds():
             self._take(go)
             return None
-        waiting = Waiting(self, address, go, drop)
+        waiting = QueuedTurn(self, address, go, drop)
         self._queues.setdefault(address, OrderedDict())[waiting] = None
         self._queued.add(address, waiting)
         if self._timer is None:
@@ -107,8 +107,8 @@ class HandshakeTurns:
         last.drop("too many TLS handshakes wait")
         return None if last is waiting else waiting
 
-    def forget(self, waiting: Waiting) -> None:
-        """Let a step wait no longer."""
+    def forget(self, waiting: QueuedTurn) -> None:
+        """Remove a step from the queue."""
         queue = self._queues.get(waiting.address)
         if queue is None or waiting not in queue:
             return
@@ -124,14 +124,14 @@ class HandshakeTurns:
         self._timer = self._clock.callLater(max(self._booked - self._seconds(), 0.0), self._go_on)
 
     def _go_on(self) -> None:
-        """Take those steps that there is time for."""
+        """Take queued steps, as long as the share allows."""
         self._timer = None
         while self._queues and self._booked <= self._seconds():
             address, queue = self._queues.popitem(last=False)
             waiting, _ = queue.popitem(last=False)
             self._queued.discard(address, waiting)
             if queue:
-                self._queues[address] = queue  # behind those of others
+                self._queues[address] = queue  # behind other addresses
             try:
                 self._take(waiting.go)
             except Exception:
@@ -155,7 +155,7 @@ _turns: WeakKeyDictionary[Any, HandshakeTurns] = WeakKeyDictionary()
 
 
 def turns_of(clock: IReactorTime) -> HandshakeTurns:
-    """Find the turns of a reactor."""
+    """Return the L{HandshakeTurns} of a reactor."""
     turns = _turns.get(clock)
     if turns is None:
         turns = _turns[clock] = HandshakeTurns(clock, _share)
@@ -163,7 +163,7 @@ def turns_of(clock: IReactorTime) -> HandshakeTurns:
 
 
 def set_share(percent: int) -> None:
-    """Set the share of this process, whatever reactors it has."""
+    """Set the share for all reactors of this process."""
     global _share
     _share = percent / 100
     for turns in _turns.values():

@@ -1,4 +1,4 @@
-"""When certificates and revocation lists begin and cease to be valid, and when to say so."""
+"""The validity of certificates and revocation lists, and when to warn about their expiry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY: Final = 86400.0
 """Seconds."""
 
 CERTIFICATE_NOTICE: Final = (30, 7, 1)
-"""Days before the end of a certificate on which it is spoken of."""
+"""Days before a certificate expires on which there is a warning."""
 
 REVOCATION_LIST_NOTICE: Final = (1,)
 """The same for a revocation list, which is replaced each week or each day."""
@@ -24,13 +24,13 @@ REVOCATION_LIST_NOTICE: Final = (1,)
 @dataclass(frozen=True, slots=True)
 class Dated:
     """
-    Something with a beginning and an end.
+    Something with a validity: a certificate or a revocation list.
 
     @ivar key: the key of the C{tls_context} that it was read from.
-    @ivar name: what people would call it.
+    @ivar name: its name in messages.
     @ivar begins: seconds since 1970.
     @ivar ends: the same; C{inf} if it does not say.
-    @ivar notice: the days before its end on which it is spoken of, most first.
+    @ivar notice: days before it expires on which there is a warning, largest first.
     """
 
     key: str
@@ -40,15 +40,15 @@ class Dated:
     notice: tuple[int, ...]
 
     def is_valid(self, now: float) -> bool:
-        """Whether it is valid at a time, in seconds since 1970."""
+        """Return whether it is valid at a time, in seconds since 1970."""
         return self.begins <= now < self.ends
 
     def stage(self, now: float) -> int:
         """
-        How urgent its end is.
+        Return how urgent its expiry is.
 
-        0 is not at all; one more for each notice; then one more each day after the end, and all of
-        them again where it is not valid yet.  Each higher one is worth another line in the log.
+        0 is not at all; one more for each notice; then one more for each day after it has expired, and the
+        same again if it is not valid yet.  Each higher stage is logged once.
         """
         if now < self.begins:
             return len(self.notice) + 1
@@ -58,7 +58,7 @@ class Dated:
         return len(self.notice) + 1 + int(-left // DAY)
 
     def text(self, now: float) -> str:
-        """A sentence about it, with its dates."""
+        """Return a sentence about its validity, with the dates."""
         if now < self.begins:
             return f"{self.name} is not valid before {_date(self.begins)}: replace it, or set the clock"
         if now >= self.ends:
@@ -69,7 +69,7 @@ class Dated:
 
 
 def of_certificate(certificate: x509.Certificate, key: str) -> Dated:
-    """The validity of a certificate."""
+    """Return the validity of a certificate."""
     return Dated(
         key,
         f"the certificate of {_name(certificate)}",
@@ -80,7 +80,7 @@ def of_certificate(certificate: x509.Certificate, key: str) -> Dated:
 
 
 def of_revocation_list(revocations: x509.CertificateRevocationList, key: str) -> Dated:
-    """The validity of a revocation list; once it is over, no certificate of its issuer is taken."""
+    """Return the validity of a revocation list; after it, no certificate of its issuer is accepted."""
     until = revocations.next_update_utc
     return Dated(
         key,
@@ -93,9 +93,9 @@ def of_revocation_list(revocations: x509.CertificateRevocationList, key: str) ->
 
 class Expiry:
     """
-    Tells of what is about to expire, each thing once for each stage of its end.
+    Finds what is about to expire, each item once for each stage.
 
-    @ivar items: what there is.
+    @ivar items: all items.
     """
 
     def __init__(self, items: tuple[Dated, ...]) -> None:
@@ -104,10 +104,10 @@ class Expiry:
 
     def due(self, now: float) -> list[tuple[Dated, bool]]:
         """
-        What has to be said now, and has not been said.
+        Return the items that have reached another stage.
 
         @param now: seconds since 1970.
-        @return: each with whether it is urgent: not valid at present.
+        @return: each with whether it is not valid now.
         """
         found = []
         for item, told in self._told.items():
@@ -119,7 +119,7 @@ class Expiry:
         return found
 
     def invalid(self, now: float) -> list[Dated]:
-        """What is not valid at a time."""
+        """Return the items that are not valid at a time."""
         return [item for item in self.items if not item.is_valid(now)]
 
 

@@ -1,4 +1,4 @@
-"""Whether a peer's certificate is good, and is for the name that we wanted to reach."""
+"""Verification of a peer's certificate, and of the server name in it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a
 
 
 def accept_all(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
-    """Take any certificate; it proves nothing."""
+    """Accept any certificate; it proves nothing."""
     return True
 
 
 def verify_chain(connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
-    """Leave the verdict to OpenSSL, but keep its reason."""
+    """Leave the decision to OpenSSL, but note its reason."""
     if not ok:
         _refuse(connection, _chain_error(certificate, error, depth))
     return bool(ok)
@@ -84,9 +84,9 @@ class ServerName:
 
     def verify(self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
         """
-        Judge one certificate of a server's chain, as OpenSSL's verification callback.
+        Verify one certificate of a server's chain, as OpenSSL's verification callback.
 
-        The certificate of the server itself must carry our name as a subject
+        The certificate of the server itself must carry this name as a subject
         alternative name: an IP address as an IP address, any other name as a
         DNS name.
         """
@@ -120,9 +120,9 @@ class Pins:
 
     def verify(self, connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int) -> bool:
         """
-        Judge one certificate of a server's chain, as OpenSSL's verification callback.
+        Verify one certificate of a server's chain, as OpenSSL's verification callback.
 
-        Only the server's own counts: that it has its key, the handshake proves.
+        Only the server's own certificate counts; the handshake proves that the server has its key.
         """
         if depth > 0:
             return True
@@ -139,7 +139,7 @@ class Pins:
         return False
 
     def beside(self, other: _Callback) -> _Callback:
-        """Make a callback that demands what another one demands, too."""
+        """Return a callback that also demands what another callback demands."""
         return lambda *arguments: (
             other(*arguments) and (not arguments[4] or arguments[3] > 0 or self.verify(*arguments))
         )

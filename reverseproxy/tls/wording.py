@@ -1,4 +1,4 @@
-"""What OpenSSL says of handshakes that fail, in words for an operator."""
+"""Explanations of OpenSSL's errors in handshakes, for operators."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MEANINGS: Final = (
     ("alert unrecognized name", "it has no certificate for the name that was asked for"),
     ("alert internal error", "it has given up, perhaps as it does not take our certificate"),
 )
-"""Parts of what OpenSSL says, each with what that means."""
+"""Parts of OpenSSL's messages, each with its explanation."""
 
 
 def explain(reason: str) -> str:
     """
-    Say what is meant, and what OpenSSL has said.
+    Return an explanation with OpenSSL's message.
 
-    @param reason: as OpenSSL has it; anything else is left alone.
+    @param reason: OpenSSL's message; anything else is returned unchanged.
     """
     lower = reason.lower()
     for part, meaning in _MEANINGS:

@@ -35,20 +35,20 @@ def with_streams(reactor: Any) -> Any:
 
 def batching_of(clock: Any) -> Callable[[Callable[[], object]], object] | None:
     """
-    Find out how to have something called once a batch of events has been handled.
+    Return a function that schedules a call for when a batch of events has been handled.
 
-    @param clock: what L{with_streams} gives, which tells connections of their
-        events in one go; anything else has no batches, and L{None} says so.
+    @param clock: what L{with_streams} returns, whose events are handled in batches.
+    @return: L{None} for any other clock.
     """
     at_turn_end: Callable[[Callable[[], object]], object] | None = getattr(clock, "call_at_turn_end", None)
     return at_turn_end
 
 
 def with_bounds(reactor: Any) -> Any:
-    """Bound how many connections ports of a reactor accept in one turn, if it is known how."""
+    """Limit how many connections ports of a reactor accept in one turn, if it is one of Twisted's."""
     if not isinstance(reactor, PosixReactorBase):
         return reactor
-    # Importing it is of no use elsewhere: there are no Unix sockets.
+    # It can't be imported where there are no Unix sockets.
     from reverseproxy.transport.ports import BoundedReactor
 
     return BoundedReactor(reactor)
@@ -56,23 +56,23 @@ def with_bounds(reactor: Any) -> Any:
 
 def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
     """
-    Find out how to have something called at the end of the reactor's turn.
+    Return a function that schedules a call for the end of the reactor's turn.
 
-    @param clock: see L{batching_of}; where there are no batches, it is a call of
-        C{callLater} for the next turn.
+    @param clock: see L{batching_of}; without batches, calls are made in the next turn,
+        by C{callLater}.
     """
     return batching_of(clock) or partial(clock.callLater, 0)
 
 
 def splice_to(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:
     """
-    Let what comes on one connection go to another without a look at it, if these are sockets of ours.
+    Forward what one connection receives to another, without the protocol, if both are sockets of ours.
 
     @param source: a transport, as is C{target}.
-    @param size: how many bytes; what comes behind them is the protocol's again.
-    @param told: called with the size of each part that has gone on.
-    @return: whether that is so from now on; else the protocol hears of
-        everything, as ever.  L{stop_splice} ends it.
+    @param size: how many bytes; the protocol receives what comes behind them.
+    @param told: called with the size of each part that was forwarded.
+    @return: whether that is done from now on; if not, the protocol receives
+        everything as usual.  L{stop_splice} ends it.
     """
     if sys.platform != "linux":
         return False
@@ -85,5 +85,5 @@ def splice_to(source: Any, target: Any, size: int, told: Callable[[int], object]
 
 
 def stop_splice(source: Any) -> None:
-    """Pass on nothing more of what comes on a connection for which L{splice_to} was true."""
+    """Forward nothing more of what a connection receives for which L{splice_to} has returned true."""
     source.stop_splice()

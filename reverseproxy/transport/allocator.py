@@ -1,11 +1,10 @@
 """
-Memory for what is received, from the C library.
+Settings of the C library's allocator, for the buffers of reads.
 
-Glibc gives memory at the end of its heap back to the kernel as soon as 128 KiB
-of it are free, and takes pieces larger than that from the kernel each time;
-both bounds grow by themselves, up to what one read takes.  Where several
-connections have such a piece each, every read brings pages that the kernel has
-to clear first, which costs more than to receive what is put there.
+Glibc returns memory at the end of its heap to the kernel as soon as 128 KiB of it
+are free, and maps larger blocks anew each time; both thresholds grow by themselves,
+up to the size of one read.  If several connections have such a block each, every read
+uses pages that the kernel has to clear first, which costs more than the read itself.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
 KEPT: Final = 4 * 1024 * 1024
-"""Bytes at the end of the heap that are kept for the next reads."""
+"""Free bytes at the end of the heap that are kept for further reads."""
 
 OWN: Final = 1024 * 1024
-"""Bytes from which a piece is still the kernel's to give."""
+"""Bytes from which on a block is mapped by the kernel."""
 
 
 def keep_memory() -> bool:
     """
-    Let the C library keep what a few reads take, rather than give it back after each.
+    Let the C library keep memory for a few reads, rather than return it after each.
 
-    @return: whether it could be told; other libraries than glibc can't be.
+    @return: whether that was possible: only glibc has these settings.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):

@@ -1,14 +1,14 @@
 """
-What was written to a connection, and its peer has not taken.
+What was written to a connection and is not acknowledged by its peer.
 
-Whoever judges whether a peer stands still, or is merely slow, has to know that:
-bytes that were written wait in the transport, and then in the kernel, which
-has room for megabytes of them.  A client that takes a kilobyte a second makes
-nothing happen in this process for an hour.
+This tells a peer that stands still from one that is slow: bytes that were written
+wait in the transport's buffer, and then in the kernel's, which has room for
+megabytes.  A client that reads a kilobyte a second causes no event in this process
+for an hour.
 
-On Linux the kernel is asked how much waits there (C{SIOCOUTQ}): over TCP that is
-what the peer's kernel has not acknowledged, over a Unix socket what the peer
-has not read.  Elsewhere only the transport's own part is known.
+On Linux the kernel is asked how much is in its buffer (C{SIOCOUTQ}): over TCP that
+is what the peer's kernel has not acknowledged, over a Unix socket what the peer has
+not read.  On other systems only the transport's buffer is known.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from twisted.protocols.policies import ProtocolWrapper
 
 class Backlog(NamedTuple):
     """
-    What waits for a peer.
+    The unacknowledged bytes of a connection.
 
-    @ivar size: bytes that are known to wait.
-    @ivar mark: something that is equal at two looks only if the peer has taken
+    @ivar size: how many are known.
+    @ivar mark: a value that two calls return equally only if the peer has acknowledged
         nothing in between, provided that nothing was written in between either.
     """
 
@@ -44,7 +44,7 @@ _int: Final = Struct("=i")
 
 
 def waiting_in(connection: socket.socket) -> int:
-    """Ask the kernel how many bytes of what was sent wait in it; 0 if it does not say."""
+    """Ask the kernel how many bytes are in its send buffer; 0 if that is unknown."""
     if sys.platform != "linux":
         return 0
     from fcntl import ioctl
@@ -52,18 +52,18 @@ def waiting_in(connection: socket.socket) -> int:
     try:
         found: int = _int.unpack(ioctl(connection.fileno(), _SIOCOUTQ, bytes(_int.size)))[0]
     except (OSError, ValueError):
-        return 0  # it is closed, or no such socket
+        return 0  # it is closed, or a socket of another kind
     return found
 
 
 def backlog_of(transport: Any) -> Backlog:
     """
-    Find what waits for the peer of a connection.
+    Return the unacknowledged bytes of a connection.
 
-    @param transport: of any kind; of those with a method C{backlog} it is what
-        that returns.  Of a kind that nobody knows, nothing waits.
+    @param transport: if it has a method C{backlog}, the result of that is returned;
+        if it is of an unknown kind, L{NOTHING}.
     """
-    # Over TLS, what waits is in the transport below, but for a handshake.
+    # Over TLS, the buffer is that of the transport below, except during the handshake.
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     ask = getattr(transport, "backlog", None)

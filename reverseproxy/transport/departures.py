@@ -1,11 +1,11 @@
 """
-What has certainly never left this machine, of what was written to a connection that is lost.
+Which bytes, of those written to a connection that is lost, were certainly never sent.
 
-That something was not acknowledged does not mean that it has not arrived.  But
-where a network is gone, the kernel soon sends nothing new: it repeats the first
-segments that nobody has acknowledged, and what is written later stays in its
-queue.  It says how much that is (C{SIOCOUTQNSD}).  Once the connection is
-aborted, nobody will ever get that, and it may be sent elsewhere, whatever it is.
+Bytes that were not acknowledged may have arrived.  But when a network fails, the
+kernel soon sends nothing new: it retransmits the first unacknowledged segments, and
+what is written later stays in its queue.  The kernel tells how much that is
+(C{SIOCOUTQNSD}).  Once the connection is aborted, these bytes can't arrive any more,
+and may safely be sent elsewhere.
 
 Positions count bytes that the kernel has taken, from any beginning that stays
 the same: those that were acknowledged, and those in its queue.
@@ -39,7 +39,7 @@ _ATTACH_FILTER: Final = 26
 """C{SO_ATTACH_FILTER}."""
 
 _NOTHING: Final = (ctypes.c_ushort * 4)(0x06, 0, 0, 0)
-"""A filter of one instruction: let nothing through."""
+"""A packet filter of one instruction that drops everything."""
 
 _MOST_NOTES: Final = 64
 
@@ -53,7 +53,7 @@ class _Program(ctypes.Structure):
 
 class Positions(NamedTuple):
     """
-    How far a connection has got.
+    How much of what was written to a connection was sent.
 
     @ivar written: where what is written next begins, or later.
     @ivar sent: from where on nothing was ever sent, or earlier.
@@ -64,7 +64,7 @@ class Positions(NamedTuple):
 
 
 def _under(transport: Any) -> Any:
-    """The connection under TLS."""
+    """Return the connection below TLS."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     return transport
@@ -76,13 +76,13 @@ def _queued(transport: Any, request: int) -> int:
 
 def positions(transport: Any) -> Positions | None:
     """
-    Ask the kernel how far a connection has got.
+    Ask the kernel how much of what was written to a connection was sent.
 
     @param transport: over TLS or not.
-    @return: L{None} if that can't be known.
+    @return: L{None} if that is unknown.
     """
     under = _under(transport)
-    # First, so that what is acknowledged meanwhile makes both of them smaller.
+    # Asked first, so that bytes acknowledged meanwhile make both results smaller.
     info = tcp_info(under)
     if info is None or not sys.platform.startswith("linux"):
         return None
@@ -95,9 +95,9 @@ def positions(transport: Any) -> Positions | None:
 
 def _end(under: Any) -> Positions | None:
     """
-    See to it that nothing more is sent, whatever comes, and ask how far it has got.
+    Stop the kernel from sending anything more, and ask how much was sent.
 
-    What has not been sent by then will not be, as the socket is reset when it is closed.
+    What has not been sent by then never will be, as the socket is reset when it is closed.
     """
     program = _Program(1, ctypes.addressof(_NOTHING))
     try:
@@ -110,17 +110,17 @@ def _end(under: Any) -> Positions | None:
 
 class Departures:
     """
-    Remembers, for one connection, how far it had got when.
+    Remembers, for one connection, how much had been sent at which moment.
 
-    @ivar stayed: once the connection is lost: nothing has left of what was begun
-        after this mark; L{None} if that can't be said of any.
+    @ivar stayed: once the connection is lost: nothing was sent of what was begun
+        after this mark; L{None} if that is unknown.
     """
 
     __slots__ = ("_notes", "_under", "stayed")
 
     def __init__(self, transport: Any) -> None:
         """
-        @param transport: one of ours, over TLS or not; of others nothing can be said.
+        @param transport: one of ours, over TLS or not; of others nothing is known.
         """
         self._under = _under(transport)
         self._notes: deque[tuple[int, int]] = deque(maxlen=_MOST_NOTES)
@@ -130,21 +130,21 @@ class Departures:
 
     def note(self, mark: int) -> None:
         """
-        Something waits to be acknowledged: note how far it has got.
+        Note how much was sent, while something is unacknowledged.
 
-        @param mark: what is begun after this has a larger one.
+        @param mark: whatever begins later has a larger one.
         """
         found = positions(self._under)
         if found is not None:
             self._notes.append((mark, found.written))
 
     def forget(self) -> None:
-        """Nothing waits any more."""
+        """Forget what was noted, as everything is acknowledged."""
         self._notes.clear()
 
     def _closing(self, reason: Failure) -> None:
-        """The connection is about to be closed."""
-        # One that the peer has ended delivers what it has.
+        """Find C{stayed}, as the connection is about to be closed."""
+        # A connection that the peer has closed still sends what is in its queue.
         if not self._notes or reason.check(ConnectionDone):
             return
         found = _end(self._under)

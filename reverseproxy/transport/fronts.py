@@ -1,8 +1,8 @@
 """
-What stands in front of other factories and protocols.
+Factories and protocols that choose among others.
 
-A port has one factory, which may have others behind it; a connection may have to
-show something before it is known which protocol it gets.
+A port has one factory, which may delegate to others; a connection may have to
+receive its first bytes before it is known which protocol it gets.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from zope.interface import alsoProvides, implementer
 
 def build_protocol(factory: IProtocolFactory, address: IAddress | None) -> IProtocol | None:
     """
-    Have a protocol built for a connection whose peer may have no address.
+    Build a protocol for a connection whose peer may have no address.
 
-    L{IProtocolFactory} says that there always is one, but Twisted's own factories take L{None} too.
+    L{IProtocolFactory} demands an address, but Twisted's own factories take L{None} too.
 
-    @return: L{None} if the factory does not want the connection.
+    @return: L{None} if the factory refuses the connection.
     """
     return factory.buildProtocol(cast(IAddress, address))
 
 
 @implementer(IProtocolFactory)
 class Front:
-    """A factory that starts and stops with those behind it."""
+    """A factory that starts and stops those that it delegates to."""
 
     def __init__(self, *behind: IProtocolFactory) -> None:
         self._behind = behind
@@ -52,9 +52,9 @@ class Front:
 
 class FirstBytes(Protocol):
     """
-    A connection that gets its protocol once its first bytes are there; later, at most a relay to that.
+    A connection that gets its protocol once its first bytes have arrived.
 
-    Derive from it to look at those bytes in C{received}, and call C{begin} then.
+    Subclasses inspect these bytes in C{received}, and call C{begin}.
     """
 
     transport: Any
@@ -62,17 +62,17 @@ class FirstBytes(Protocol):
 
     def received(self, data: bytes) -> None:
         """
-        Take in bytes that come before the connection has a protocol.
+        Handle bytes that arrive before the connection has a protocol.
 
-        @param data: what has come since the last call.
+        @param data: what has arrived since the last call.
         """
         raise NotImplementedError
 
     def begin(self, factory: IProtocolFactory, address: IAddress | None, data: bytes) -> None:
         """
-        Give the connection to a protocol, or close it if the factory wants no more.
+        Give the connection to a protocol, or close it if the factory refuses.
 
-        @param data: what has come for it already.
+        @param data: what has arrived for it already.
         """
         transport = self.transport
         inner: Any = build_protocol(factory, address)
@@ -90,22 +90,22 @@ class FirstBytes(Protocol):
             inner.dataReceived(data)
 
     def dataReceived(self, data: bytes) -> None:
-        """Receive for whoever has the connection."""
+        """Pass data on to C{received}, or to the protocol if there is one."""
         if self._inner is None:
             self.received(data)
         else:
             self._inner.dataReceived(data)
 
     def readConnectionLost(self) -> None:
-        """Pass it on; only called once there is a protocol that can half-close."""
+        """Pass it on; called only if there is a protocol that can half-close."""
         self._inner.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Pass it on; only called once there is a protocol that can half-close."""
+        """Pass it on; called only if there is a protocol that can half-close."""
         self._inner.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell whoever has the connection, if anybody has."""
+        """Pass it on to the protocol, if there is one."""
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.connectionLost(reason)

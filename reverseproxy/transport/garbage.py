@@ -1,14 +1,14 @@
 """
 Garbage collection in short pauses, however many connections there are.
 
-Python frees what nobody refers to at once.  Only what refers to itself in a circle has to be looked
-for, among all objects that there are: with ten thousand agents that is a million, and takes 0.3 s, in which
-nobody is served.  It happens when there are a quarter more objects than the last time; those that are made
-for an answer of the admin API count as well, so that somebody who opens the dashboard would stop everybody.
+CPython frees objects at once when the last reference goes.  Only reference cycles need the collector, which
+traverses all objects: with ten thousand agents that is a million, and takes 0.3 s, in which no request is
+served.  A full collection runs when there are a quarter more objects than at the last one; those made
+for an answer of the admin API count as well, so that opening the dashboard would stop all requests.
 
-So what has been looked at once is not looked at again, until there is twice as much of everything: a look
-is at what is new, and takes milliseconds.  What could be freed and is not is never more than what is needed,
-also when that becomes less.
+So objects that have survived a collection are not traversed again until there are twice as many: a
+collection traverses new objects only, and takes milliseconds.  The garbage that is not found meanwhile is
+never more than the objects in use, also when these become fewer.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 FULL: Final = 2
-"""The generation that all objects are in at last."""
+"""The oldest generation."""
 
 GROWTH: Final = 2.0
-"""How much more there is when all of it is looked at again."""
+"""By which factor the memory must have grown before all objects are traversed again."""
 
 
 class Collections:
     """
-    Decides what is looked at.
+    Decides which objects the collector traverses.
 
-    The collector has three generations, and objects besides that it leaves alone; what a look at the
-    oldest generation has left is put there, and is fetched from there when all shall be looked at.
+    The collector has three generations, and a permanent one that it never traverses (C{gc.freeze}): what
+    survives a collection of the oldest generation is put there, and is taken back before a full collection.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Collections:
     ) -> None:
         """
         @param collector: L{gc}.
-        @param size: says how much there is.
+        @param size: returns how much memory is in use.
         """
         self._collector = collector
         self._size = size
@@ -49,7 +49,7 @@ class Collections:
         self._everything = False
 
     def begin(self) -> None:
-        """Look at all that there is, once, and from now on at what is new; to be called once."""
+        """Traverse all objects once, and from now on new ones; to be called once."""
         self._collector.collect()
         self._leave()
         self._known = self._size()
@@ -59,7 +59,7 @@ class Collections:
         self._collector.freeze()
 
     def told(self, phase: str, info: Mapping[str, int]) -> None:
-        """A look begins, or is over; for C{gc.callbacks}."""
+        """Called by C{gc.callbacks} when a collection begins or ends."""
         if info["generation"] != FULL:
             return
         if phase == "start":
@@ -74,10 +74,10 @@ class Collections:
 
 def leave_alone() -> None:
     """
-    Let the garbage collector look no more at what there is, as it stays until the process ends.
+    Let the garbage collector skip all objects that exist now, as they stay until the process ends.
 
-    Modules, classes and the configuration are some hundred thousand objects.  To look
-    at all of them takes tens of milliseconds, in which nobody is served.
+    Modules, classes and the configuration are some hundred thousand objects.  To traverse
+    them takes tens of milliseconds, in which no request is served.
 
     To be called once, when everything has been started.
     """

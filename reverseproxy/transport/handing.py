@@ -1,12 +1,12 @@
 """
-Connections that go to another process, open as they are.
+Moving open connections to another process.
 
-What is passed on is the socket itself, and what has come on it and was not read
-goes along in the kernel.  So nobody here may shut it down: it is only closed, which
+The socket itself is moved, and bytes that have arrived and were not read stay in the
+kernel.  So this process must not shut it down: it only closes its descriptor, which
 the other process does not notice.
 
-In place of a socket there may be whatever a transport of another kind makes of
-itself (C{take_out}), as those in memory do; see L{reverseproxy.testing}.
+A transport of another kind may return something else in place of a socket
+(C{take_out}), as those in memory do; see L{reverseproxy.testing}.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from reverseproxy.errors import ConnectionUnavailable
 
 
 class _Giving(Factory):
-    """Gives out one protocol."""
+    """Returns one protocol."""
 
     noisy = False
 
@@ -38,7 +38,7 @@ class _Giving(Factory):
 
 
 def is_socket(transport: Any) -> bool:
-    """Whether a transport is of a kind that can be taken out, at times; one over TLS is not."""
+    """Return whether a transport is of a kind whose socket can be moved; one over TLS is not."""
     if isinstance(transport, ProtocolWrapper):
         return False
     return isinstance(transport, tcp.Connection) or hasattr(transport, "take_out")
@@ -46,10 +46,10 @@ def is_socket(transport: Any) -> bool:
 
 def take_out(transport: Any) -> Any:
     """
-    Take the socket away from a transport, of which nobody hears any more.
+    Take the socket out of a transport, which calls its protocol no more.
 
-    @return: the socket; L{None}, and nothing is changed, if something is still to be
-        sent, or the connection is being closed.
+    @return: the socket; L{None}, and nothing is changed, if something is unsent,
+        or the connection is being closed.
     """
     take = getattr(transport, "take_out", None)
     return _take_out(transport) if take is None else take()
@@ -57,7 +57,7 @@ def take_out(transport: Any) -> Any:
 
 def _take_out(transport: Any) -> socket.socket | None:
     """The same for Twisted's own connections, and for those that derive from them."""
-    # Those that keep several writes do so apart from Twisted's buffer.
+    # Our connections keep what is unsent apart from Twisted's buffer.
     unsent = getattr(transport, "unsent", 0) or len(transport.dataBuffer) - transport.offset
     if (
         not transport.connected
@@ -75,7 +75,7 @@ def _take_out(transport: Any) -> socket.socket | None:
     transport.stopWriting()
     connection = transport.socket
     taken = socket.socket(connection.family, connection.type, connection.proto, connection.detach())
-    # As after a loss, but for the shutdown, and for telling the protocol.
+    # As after a loss, but without shutdown and connectionLost.
     transport.connected = 0
     transport.disconnected = 1
     return taken
@@ -107,11 +107,11 @@ def discard(handle: Any) -> None:
 
 
 def make_pair(reactor: Any) -> tuple[Any, Any]:
-    """Make two ends of a connection within this machine, as L{put_in} takes them."""
+    """Return the two ends of a connection within this machine, as L{put_in} takes them."""
     make = getattr(reactor, "make_pair", None)
     return socket.socketpair() if make is None else make()
 
 
 def lose(protocol: IProtocol, reason: BaseException) -> None:
-    """Tell the protocol of a transport, whose socket was taken out, that this is all for it."""
+    """Call C{connectionLost} on the protocol of a transport whose socket was taken out."""
     protocol.connectionLost(Failure(reason))

@@ -1,4 +1,4 @@
-"""How much memory this process may have, as far as the system says."""
+"""The memory available to this process, as far as the system tells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 def available_memory(root: Path = Path("/")) -> int | None:
     """
-    Look what the machine has, and what the control groups of the process allow (Linux, cgroup v2).
+    Return the memory of the machine, or less if the process's control groups allow less (Linux, cgroup v2).
 
     @param root: where C{proc} and C{sys} are.
     @return: bytes; L{None} if that is not known.

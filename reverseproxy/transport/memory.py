@@ -1,9 +1,9 @@
 """
-What this process may keep for those who do not take it, over all connections.
+A bound on what all streams of this process buffer for protocols that do not read.
 
-Each stream is bounded by its window, and each connection by its windows
-together.  There may be any number of connections, though, so these are bounds
-for all of them, whether their streams are those of HTTP/2 or of a tunnel.
+Each stream's buffer is bounded by its window, and each connection's by the sum of
+its windows.  As there may be any number of connections, these are bounds for all of
+them, whether their streams are those of HTTP/2 or of a tunnel.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from reverseproxy.wire.window import Reserve
 
 
 class IHolder(Protocol):
-    """A stream that keeps what its protocol does not take, or a connection with such streams."""
+    """A stream that buffers what its protocol does not read, or a connection with such streams."""
 
     @property
     def held(self) -> int:
-        """Bytes that it keeps; a connection: those of the stream that keeps most."""
+        """Bytes that it buffers; for a connection, those of the stream that buffers most."""
 
     def reset(self, reason: str) -> None:
-        """Break that stream off, and let go of what it keeps."""
+        """Reset that stream, and drop its buffer."""
 
 
 class HeldBytes:
     """
-    What streams have received for protocols that do not read at present.
+    A budget for the bytes that streams buffer for protocols that do not read.
 
-    Each stream is bounded by its window and each connection by a budget; this
-    is the bound for all that share one of these.
+    Each stream is bounded by its window; this is the bound for all streams that
+    share a budget.
 
-    @ivar total: bytes.
-    @ivar limit: beyond which the stream that holds most is reset.
+    @ivar total: bytes that are buffered.
+    @ivar limit: bytes above which the stream that buffers most is reset.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,14 +44,14 @@ class HeldBytes:
         self._holders: dict[IHolder, None] = {}
 
     def add(self, holder: IHolder, size: int) -> None:
-        """Something holds more, and perhaps something has to go for it."""
+        """Note that something buffers more; above the limit, reset the stream that buffers most."""
         self._holders[holder] = None
         self.total += size
         if self.total > self.limit:
             max(self._holders, key=_held_by).reset("all streams together hold too much for slow readers")
 
     def remove(self, holder: IHolder, size: int) -> None:
-        """Something has delivered a part of what it holds, or dropped it."""
+        """Note that something buffers less."""
         self.total -= size
         if not holder.held:
             self._holders.pop(holder, None)
@@ -65,13 +65,13 @@ MOST_HELD: Final = 1024 * 1024 * 1024
 """Bytes that all streams of a process may hold for protocols that do not read, if there is enough memory."""
 
 HELD_PART: Final = 4
-"""It is no more than one in so many bytes of the memory that there is."""
+"""The limit is at most this fraction of the memory: one in so many bytes."""
 
 HELD_LIMIT: Final = min(MOST_HELD, (available_memory() or HELD_PART * MOST_HELD) // HELD_PART)
-"""What it is in this process."""
+"""The limit in this process."""
 
 HELD: Final = HeldBytes(HELD_LIMIT)
-"""What they hold now."""
+"""The budget of this process."""
 
 WINDOWS: Final = Reserve()
 """What the windows of all streams of this process have grown by."""

@@ -1,9 +1,9 @@
 """
-Bytes that go from one socket to another without coming here.
+Moving bytes from one socket to another within the kernel (splice).
 
-The kernel moves what a socket has received into a pipe, and from there to where
-it is to be sent, by its pages: nothing is copied, which is most of the work for
-a long body.
+The kernel moves the pages of what a socket has received into a pipe, and from
+there to the other socket: nothing is copied, which is most of the work for a
+long body.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Final
 
 PIPE_SIZE: Final = 2**20
 """
-Bytes that a pipe should have room for: all that users other than root may ask for.
+The capacity of a pipe in bytes: the most that users other than root may ask for.
 
-That is room for so many pages, however little is in each of them.
+It counts whole pages, however little is in each of them.
 """
 
 LEAST_SIZE: Final = 65536
-"""Bytes of a pipe that nobody has changed.  Those of a user who has many are shorter."""
+"""The default capacity of a pipe in bytes.  Users with many pipes get smaller ones."""
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Pipe:
     """
-    A pipe that is empty whenever nobody uses it, so that one will do for all.
+    A pipe that is empty between calls, so that one is enough for all connections.
 
     @raise OSError: if there is none to be had.
     """
@@ -45,18 +45,18 @@ class Pipe:
             raise OSError(EPERM, "we have too many pipes already")
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         os.close(self._out)
         os.close(self._in)
 
     def move(self, source: int, target: int, limit: int) -> tuple[int, bytes, OSError | None]:
         """
-        Move what has come at one socket to another.
+        Move what one socket has received to another.
 
-        @param limit: the most bytes to move; one at least.
-        @return: how many bytes have come, 0 for an end-of-file; those of them,
-            the last ones, that the target did not take; and why it did not, if
-            that was an error.
+        @param limit: the most bytes to move; at least one.
+        @return: how many bytes were received, 0 for an end-of-file; the last ones
+            of them that the target did not take; and the error for which it did
+            not, if there was one.
         @raise OSError: if none could be had of the source; C{BlockingIOError}
             if there are none now.
         """

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.tls import turns as turns_module
-from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, Waiting, set_share, turns_of
+from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, QueuedTurn, set_share, turns_of
 
 STEP = 0.002
 """Seconds that a step takes."""
@@ -28,7 +28,7 @@ class TurnsTests(SynchronousTestCase):
         self.taken.append(name)
         self.clock.rightNow += STEP
 
-    def ask(self, address: str, name: str, work: Callable[[], object] | None = None) -> Waiting | None:
+    def ask(self, address: str, name: str, work: Callable[[], object] | None = None) -> QueuedTurn | None:
         return self.turns.ask(
             address, work or partial(self.work, name), lambda reason: self.dropped.append(name)
         )
