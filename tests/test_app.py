@@ -217,7 +217,7 @@ class IdleTimeoutTests(SynchronousTestCase):
                 changes.append((f"{FILTER}.config.idle_timeout", tcp))
             app = build(edited(AGENT, *changes))
             found = [app.listeners["hosted"].build_protocol(info) for info in (ACCEPTED, REVERSE)]
-            timeouts = [protocol._settings.idle_timeout for protocol in found]  # type: ignore[attr-defined]
+            timeouts = [protocol._settings.session_idle for protocol in found]  # type: ignore[attr-defined]
         return timeouts[0], timeouts[1]
 
     def test_http(self) -> None:

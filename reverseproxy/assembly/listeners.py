@@ -230,7 +230,7 @@ class ListenerBuilder:
                     router=TcpRouter(tcp),
                     clusters=self._world.clusters,
                     clock=self._world.reactor,
-                    idle_timeout=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
+                    session_idle=session_idle(tcp.idle_timeout, listener.connection_idle_timeout),
                     access_log=shared.access_log,
                     tally=self._tally(listener.name),
                     proxy_protocol=tcp.proxy_protocol,

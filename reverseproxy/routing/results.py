@@ -69,7 +69,7 @@ class ClusterRoute:
         not the default.
     @ivar timeout_to_end: whether C{timeout} bounds the whole response; L{None}
         for what the filter says.
-    @ivar idle_timeout: seconds without a byte in either direction after which a
+    @ivar stream_idle: seconds without a byte in either direction after which a
         request, or what an upgraded one carries, is broken off; infinity for
         never, L{None} for what the filter says.
     @ivar filters: the options of filters of requests that the route has; L{None}
@@ -93,7 +93,7 @@ class ClusterRoute:
     mirrors: tuple[Mirror, ...] = ()
     timeout_said: bool = False
     timeout_to_end: bool | None = None
-    idle_timeout: float | None = None
+    stream_idle: float | None = None
     filters: PerFilterConfig | None = None
     route: str = field(default="", compare=False)
     has_no_transforms: bool = field(init=False, compare=False, repr=False)

@@ -226,7 +226,7 @@ class ClientTests(SynchronousTestCase):
         """A session is looked at four times, and only the last look may be late."""
 
         def begin() -> Any:
-            world = test_tcp.World(idle_timeout=8.0)
+            world = test_tcp.World(session_idle=8.0)
             client = world.client()
             client.send(b"hello")
 

@@ -609,7 +609,7 @@ class TcpTests(SynchronousTestCase):
             (lambda world: [world.clients[0].end(), world.turn(), world.backend.end()], ""),
             (lambda world: world.turn(80.0), "SI"),
         ):
-            world = test_tcp.World(idle_timeout=30.0)
+            world = test_tcp.World(session_idle=30.0)
             world.client().send(b"hello")
             world.turn()
             end(world)

@@ -629,7 +629,7 @@ class ReverseTests(TcpTestCase):
 
 class IdleTests(TcpTestCase):
     def test_an_idle_session_is_closed(self) -> None:
-        world = World(idle_timeout=8.0)
+        world = World(session_idle=8.0)
         client = world.client()
         client.send(b"x")
         world.turn(7.75)
@@ -638,7 +638,7 @@ class IdleTests(TcpTestCase):
         self.assert_over(world, "idle timeout")
 
     def test_bytes_in_either_direction_keep_it(self) -> None:
-        world = World(idle_timeout=8.0)
+        world = World(session_idle=8.0)
         client = world.client()
         for turn in range(20):
             world.turn(5)
@@ -658,7 +658,7 @@ class IdleTests(TcpTestCase):
         self.assertEqual(world.clock.getDelayedCalls(), [])
 
     def test_time_runs_from_the_connection_to_the_host(self) -> None:
-        world = World(idle_timeout=2.0)
+        world = World(session_idle=2.0)
         world.later()
         client = world.client()
         world.turn(5)
@@ -668,7 +668,7 @@ class IdleTests(TcpTestCase):
         self.assertFalse(client.disconnecting)
 
     def test_nobody_reads(self) -> None:
-        world = World(idle_timeout=2.0)
+        world = World(session_idle=2.0)
         world.endpoints[0].automatic = False
         client = world.client(automatic=False)
         client.send(b"x")
@@ -684,7 +684,7 @@ class AnySession(RuleBasedStateMachine):
 
     @initialize(static=st.integers(0, 2), agents=st.integers(0, 2), idle=st.sampled_from([None, 3.0]))
     def begin(self, static: int, agents: int, idle: float | None) -> None:
-        self.world = World(hosts=static, idle_timeout=idle, cluster={"connect_timeout": "5s"})
+        self.world = World(hosts=static, session_idle=idle, cluster={"connect_timeout": "5s"})
         for number in range(static):
             self.world.later(number)
         for _ in range(agents):

@@ -300,7 +300,7 @@ class Http2Proxy(Http2Closing):
     def stream_answered(self, stream: Http2Stream, exchange: Exchange) -> None:
         """Note that an exchange has ended; its response may still be buffered."""
         if self.http2.is_open(stream.number):
-            idle = exchange.idle_timeout
+            idle = exchange.stream_idle
             stream.idle = self.settings.stream_idle if idle is None else idle
             stream.deadline = self.clock.seconds() + stream.idle / LOOKS
             self._look_at(stream.deadline)

@@ -245,8 +245,8 @@ class RouteFinding(Retrying):
         if self.received or not self.request_complete:
             timeout /= LOOKS  # to see when it is sent
         period = downstream.settings.look_period
-        if route.idle_timeout is not None:
-            period = min(route.idle_timeout / LOOKS, downstream.settings.request_time)
+        if route.stream_idle is not None:
+            period = min(route.stream_idle / LOOKS, downstream.settings.request_time)
         downstream.set_look(self._begun + (timeout if timeout < period else period))
         lb_type = cluster.members.config.lb_type
         if not route.has_no_transforms or lb_type in REMEMBERING:

@@ -41,14 +41,14 @@ class Timed(Sending):
         return self._clock
 
     @property
-    def idle_timeout(self) -> float | None:
+    def stream_idle(self) -> float | None:
         """Seconds without a byte that the route allows; L{None} if it does not say."""
-        return None if self._route is None else self._route.idle_timeout
+        return None if self._route is None else self._route.stream_idle
 
     @property
     def _idle(self) -> float:
         """Seconds without a byte that are allowed."""
-        idle = self.idle_timeout
+        idle = self.stream_idle
         return self.downstream.settings.stream_idle if idle is None else idle
 
     def _watched(self) -> ProgressWatch:
@@ -119,7 +119,7 @@ class Timed(Sending):
         if clock is Clock.IDLE:
             flag = ResponseFlag.SI
             reason, key = f"for {format_duration(limits.idle)}", "stream_idle_timeout of the proxy filter"
-            if self._route is not None and self._route.idle_timeout is not None:
+            if self._route is not None and self._route.stream_idle is not None:
                 key = "idle_timeout of the route"
             if state.stage is ExchangeStage.REQUEST and not state.unsettled:
                 status = 408

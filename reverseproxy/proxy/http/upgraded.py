@@ -68,7 +68,7 @@ class Upgraded:
         if is_reverse and is_websocket(exchange):
             # An agent that only relays bytes can't say it, and its service may never have had a chance.
             host.unsaid = close_frame(GOING_AWAY, "the agent, or the service behind it, has gone")
-        idle = exchange.idle_timeout
+        idle = exchange.stream_idle
         self._idle = (settings.session_idle or inf) if idle is None else idle
         self._watch: SessionWatch | None = None
         if self._idle < inf:
@@ -83,7 +83,7 @@ class Upgraded:
     def _expired(self) -> None:
         """End the session, as nothing has passed for too long."""
         key = "upgrade_idle_timeout of the proxy filter"
-        if self._exchange.idle_timeout is not None:
+        if self._exchange.stream_idle is not None:
             key = "idle_timeout of the route"
         self._cut(f"nothing has passed for {format_duration(self._idle)}; see {key}", ResponseFlag.SI)
         for end in self._ends:

@@ -92,7 +92,7 @@ class RpcTimed(RpcSending):
 
     def _limits(self, route: ClusterRoute) -> TimeLimits:
         settings = self.downstream.settings
-        idle = settings.stream_idle if route.idle_timeout is None else route.idle_timeout
+        idle = settings.stream_idle if route.stream_idle is None else route.stream_idle
         to_the_end = route.timeout_to_end
         if to_the_end is None:
             to_the_end = settings.timeout_to_end

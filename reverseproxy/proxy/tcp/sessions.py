@@ -331,7 +331,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         if end.lost:
             self._release()  # on_close was not set in time
             return
-        idle = self._settings.idle_timeout
+        idle = self._settings.session_idle
         if idle is not None and not self.lost:
             self._watch = SessionWatch(
                 self._clock, (self, end), idle, self._expired, partial(self._excused, is_reverse)
@@ -371,7 +371,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         assert self._upstream is not None
         self._notes.failure = "idle timeout"
         self._notes.flags |= ResponseFlag.SI
-        idle = format_duration(self._settings.idle_timeout or 0.0)
+        idle = format_duration(self._settings.session_idle or 0.0)
         self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
         self.cut()
         self._upstream.cut()

@@ -27,7 +27,7 @@ class TcpProxySettings:
     @ivar router: finds the cluster of a connection.
     @ivar clusters: the clusters, by name.
     @ivar clock: the time.
-    @ivar idle_timeout: seconds without a byte in either direction after which
+    @ivar session_idle: seconds without a byte in either direction after which
         a session is closed; L{None} for never.
     @ivar access_log: called with the record of each session; L{None} for no log.
     @ivar tally: counts sessions; L{None} without metrics.
@@ -42,7 +42,7 @@ class TcpProxySettings:
     router: TcpRouter
     clusters: ClusterManager
     clock: IReactorTime
-    idle_timeout: float | None = None
+    session_idle: float | None = None
     access_log: Callable[[AccessRecord], None] | None = None
     tally: RequestTally | None = None
     stall: float = STALL

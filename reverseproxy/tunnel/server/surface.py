@@ -138,7 +138,7 @@ class RouteSurface:
             router=TcpRouter(tcp),
             clusters=self._clusters,
             clock=self._reactor,
-            idle_timeout=session_idle(tcp.idle_timeout, config.connection_idle_timeout),
+            session_idle=session_idle(tcp.idle_timeout, config.connection_idle_timeout),
             tally=self._tally(config.name),
         )
         listener = Listener(config, partial(TcpProxy, settings), self._reactor, None, listen, self._limiter)
