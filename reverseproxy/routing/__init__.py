@@ -1,14 +1,14 @@
 """
-From what is known of a request to what shall happen with it.  Pure.
+Routing: from a request to what is done with it.  Pure.
 
 A L{Router} is built once from its configuration (C{table}); its L{Router.match}
-takes L{RouteInput} (C{facts}) and gives a L{RouteResult} (C{results}).  A
-L{ClusterRoute} carries what else the route says, for whoever forwards the
-request: C{timeouts}, C{retries}, C{mutation} of headers, path and Host, what
-consistent C{hashing} goes by.  C{matching} has the tests of rules, C{patterns}
+takes L{RouteInput} (C{facts}) and returns a L{RouteResult} (C{results}).  A
+L{ClusterRoute} has the further options of the route, which apply when the request
+is forwarded: C{timeouts}, C{retries}, C{mutation} of headers, path and Host, and
+the key of consistent C{hashing}.  C{matching} has the tests of rules, C{patterns}
 their regular expressions, and C{variables} MOSN's variables.
 
-Randomness is handed in, and so is what depends on more than the request.
+Random numbers are passed in, and so is everything that depends on more than the request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-What a rule does with the requests that it takes.
+What a rule does with requests that match.
 
-The order of things is MOSN's: C{chooseHost} in C{pkg/proxy/downstream.go} looks
+The order is MOSN's: C{chooseHost} in C{pkg/proxy/downstream.go} looks
 at C{direct_response} first, then at C{redirect}, then at C{route}; how a route
 finds its cluster is C{ClusterName} in C{pkg/router/base_rule.go}.
 """
@@ -72,7 +72,7 @@ class Level:
     A router, virtual host or route that may change headers.
 
     @ivar config: its configuration.
-    @ivar place: its place.
+    @ivar place: its place in the document.
     """
 
     config: RouterConfig | VirtualHostConfig | RouteActionConfig
@@ -88,13 +88,12 @@ def compile_action(
     notes: Diagnostics,
 ) -> RouteResult | Action:
     """
-    Find out what a matched rule does.
+    Compile what a rule does with requests that match.
 
-    @param levels: what may change headers beside the route, the virtual host
-        first.
-    @param path: the rule's place.
-    @param draw: what weighted clusters are drawn by.
-    @return: a result, or a function that makes one; L{DEAD_END} for nothing.
+    @param levels: the virtual host and the router, which may change headers, too.
+    @param path: the rule's place in the document.
+    @param draw: chooses among weighted clusters.
+    @return: a result, or a function that makes one; L{DEAD_END} for status 404.
     """
     filters = _filter_options(config, levels)
     names = (name_of(config, virtual_host, path), virtual_host)
@@ -130,13 +129,13 @@ def compile_action(
 
 
 def name_of(config: RouterRuleConfig, virtual_host: str, path: Place) -> str:
-    """What to call a rule in logs: its name, or its virtual host and its number there, from 0."""
+    """Return the name of a rule for logs: its own, or its virtual host and its index there, from 0."""
     host, number = Place("", path.keys[-4:-2]), path.keys[-1]
     return config.name or f"{virtual_host or host.path}[{number}]"
 
 
 def _filter_options(config: RouterRuleConfig, levels: Sequence[Level]) -> PerFilterConfig | None:
-    """The options that a rule has for filters of requests: its own, or those of its virtual host."""
+    """Return the options of stream filters that a rule has, or its virtual host."""
     merged: dict[str, Any] = {}
     for each in (levels[0].config if levels else None, config):
         options = getattr(each, "per_filter_config", None)
@@ -152,7 +151,7 @@ def _direct(
     filters: PerFilterConfig | None,
     names: tuple[str, str],
 ) -> DirectResponse:
-    """The result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
+    """Return the result for C{direct_response}; status 0 means 200, as in MOSN's HTTP/1."""
     status = config.status or 200
     if not 200 <= status <= 599:
         notes.error(path / "status", f"{status} is not a final HTTP status")
@@ -165,7 +164,7 @@ def _direct(
 def _clusters(
     route: RouteActionConfig, base: ClusterRoute, path: Place, draw: Draw, notes: Diagnostics
 ) -> RouteResult | Action:
-    """The result or the function for the clusters of a route."""
+    """Return the result or the function for the clusters of a route."""
     if route.weighted_clusters:
         weights = [entry.cluster.weight for entry in route.weighted_clusters]
         if not sum(weights):
@@ -193,7 +192,7 @@ def _clusters(
 
 
 def _weighted(choices: Sequence[ClusterRoute], weights: Sequence[int], draw: Draw) -> RouteResult | Action:
-    """Choose at random, by weight; the same draws give the same choices."""
+    """Choose at random, by weight; equal draws give equal choices."""
     kept = [(choice, weight) for choice, weight in zip(choices, weights, strict=True) if weight]
     if len(kept) == 1:
         return kept[0][0]
@@ -208,7 +207,7 @@ def _weighted(choices: Sequence[ClusterRoute], weights: Sequence[int], draw: Dra
 
 
 def _named_by(getter: Callable[[RouteInput], str | None], base: ClusterRoute) -> Action:
-    """Let a variable name the cluster."""
+    """Choose the cluster that a variable names."""
 
     @lru_cache(maxsize=_CLUSTERS_KEPT)
     def route_to(name: str) -> ClusterRoute:
@@ -226,7 +225,7 @@ def _labels(labels: Mapping[str, str]) -> Mapping[str, str] | None:
 
 
 def _hash_key(policies: Sequence[HashPolicyConfig], path: Place, notes: Diagnostics) -> HashKey:
-    """What hashing goes by: the first policy."""
+    """Return the function that makes the key of consistent hashing, by the first policy."""
     if not policies:
         return source_ip_key
     if len(policies) > 1:
@@ -242,9 +241,9 @@ def _hash_key(policies: Sequence[HashPolicyConfig], path: Place, notes: Diagnost
 
 def compile_headers(levels: Sequence[Level], what: str, notes: Diagnostics) -> HeaderMutation | None:
     """
-    Make the changes to headers.
+    Compile the changes to headers.
 
-    @param levels: in the order in which they change them.
+    @param levels: in the order in which they apply.
     @param what: C{"request"} or C{"response"}.
     @return: L{None} if nothing changes.
     """
@@ -259,7 +258,7 @@ def compile_headers(levels: Sequence[Level], what: str, notes: Diagnostics) -> H
 
 
 def _header(name: str, path: Place, notes: Diagnostics) -> list[bytes]:
-    """A header's name in lower case; nothing if it is not to be changed."""
+    """Return a header's name in lower case; nothing if it may not be changed."""
     lower = name.lower().encode("utf-8", "replace")
     if lower not in IMMUTABLE_FIELDS:
         return [lower]
@@ -269,7 +268,7 @@ def _header(name: str, path: Place, notes: Diagnostics) -> list[bytes]:
 
 
 def _addition(entry: HeaderToAddConfig, path: Place, notes: Diagnostics) -> list[HeaderStep]:
-    """The step for a header to add."""
+    """Return the step for a header to add."""
     text = entry.header.value
     value: bytes | Callable[[RouteInput], str | None] = field_value(text)
     if len(text) > 2 and text[0] == text[-1] == "%":
@@ -284,7 +283,7 @@ def _addition(entry: HeaderToAddConfig, path: Place, notes: Diagnostics) -> list
 def _request_mutation(
     match: MatchConfig, route: RouteActionConfig, path: Place, levels: Sequence[Level], notes: Diagnostics
 ) -> RequestMutation | None:
-    """All changes to requests; L{None} if there are none."""
+    """Compile all changes to requests; L{None} if there are none."""
     headers = compile_headers(levels, "request", notes)
     rewrite = _path_rewrite(match, route, path, notes)
     host = route.host_rewrite.encode()
@@ -297,7 +296,7 @@ def _request_mutation(
 def _path_rewrite(
     match: MatchConfig, route: RouteActionConfig, path: Place, notes: Diagnostics
 ) -> PathRewrite | None:
-    """The change to paths; L{None} if there is none."""
+    """Compile the change to paths; L{None} if there is none."""
     regex = match.regex if not (match.prefix or match.path) else ""
     pattern = "" if route.regex_rewrite is None else route.regex_rewrite.pattern.regex
     key = path / "prefix_rewrite" if route.prefix_rewrite else path / "regex_rewrite"

@@ -1,4 +1,4 @@
-"""What a router may know of a request."""
+"""The facts of a request that routing depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 """Fields in order, names in the case they came in."""
 
 Lookup = Callable[[str], str | None]
-"""Finds a value by its name; L{None} if there is none."""
+"""Returns a value by its name; L{None} if there is none."""
 
 
 @dataclass(slots=True)

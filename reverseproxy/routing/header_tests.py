@@ -1,4 +1,4 @@
-"""What headers a request must have, for others than rules."""
+"""Conditions on the headers of a request, for other code than rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def header_test(matchers: Sequence[HeaderMatcherConfig]) -> Test:
     Make a test of headers, all of which must match; as in a rule with a path,
     C{method} is the request method.
 
-    @raise PatternError: if a regular expression is none.
+    @raise PatternError: if a regular expression is malformed.
     """
     method: str | None = None
     headers: list[tuple[str, HeaderTest]] = []

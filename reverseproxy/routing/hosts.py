@@ -1,12 +1,12 @@
 """
-Which virtual host takes a request: a look at its Host header.
+The choice of the virtual host, by the Host header.
 
-The order of things is MOSN's (C{findVirtualHost} in C{pkg/router/routers_impl.go}):
+The order is MOSN's (C{findVirtualHost} in C{pkg/router/routers_impl.go}):
 an exact host with its port, an exact host with any port, a suffix with its port,
 longer ones first, a suffix with any port, and the default.  There, a domain
-without a port is for requests whose Host has none.  Since people expect
-otherwise, a router can be told that the port does not count
-(C{ignore_host_port}), and what no virtual host takes is explained.
+without a port matches only requests whose Host has none.  As users expect
+otherwise, the option C{ignore_host_port} makes the port not count, and the log
+explains why no virtual host matches.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from reverseproxy.routing.matching import Matcher, nothing
 from reverseproxy.routing.results import RouteResult
 
 _HOSTS_KEPT: Final = 256
-"""Hosts for which it is remembered where their rules are."""
+"""Hosts whose rules are cached."""
 
 _SHOWN: Final = 100
-"""Characters of a Host that are shown to people."""
+"""Characters of a Host that are quoted in logs."""
 
 _HARMLESS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:[]%")
 
 
 class Domains:
     """
-    The domains of a router, and where their rules are.
+    The domains of a router, with their rules.
 
-    One dictionary look-up for every different length of suffix, so that the
-    number of domains does not matter.
+    A look-up takes one dictionary access for each distinct length of suffixes, however
+    many domains there are.
 
-    @ivar default: the rules for hosts that no domain takes; L{None} if there are
-        none.
+    @ivar default: the rules for hosts that match no domain; L{None} if there are none.
     """
 
     def __init__(self, ignore_port: bool = False) -> None:
         """
-        @param ignore_port: whether domains without a port are for requests with
-            any port, and a dot at the end of a name does not count.
+        @param ignore_port: whether domains without a port match requests with any
+            port, and a dot at the end of a name does not count.
         """
         self.default: Matcher | None = None
         self._ignore_port = ignore_port
@@ -95,9 +94,9 @@ class Domains:
 
     def remove(self, domain: str) -> None:
         """
-        Take out a domain that has been added, other than the default one.
+        Remove a domain that was added, other than the default one.
 
-        Whoever has a L{matcher} has to ask for it anew.
+        A L{matcher} that was made before may still have it.
         """
         split = self._split(domain.lower())
         assert split is not None
@@ -112,7 +111,7 @@ class Domains:
             del self._exact[name, port]
 
     def _split(self, host: str) -> tuple[str, str] | None:
-        """A host and its port, in the form that is looked up."""
+        """Return a host and its port, in the form that is looked up."""
         split = split_host(host)
         if split is None or not self._ignore_port:
             return split
@@ -124,7 +123,7 @@ class Domains:
         return name, port
 
     def _find(self, name: str, port: str) -> Matcher | None:
-        """The rules for a host, without the default ones."""
+        """Return the rules for a host, apart from the default ones."""
         ports = (port, "*", "") if self._ignore_port else (port, "*")
         for key in ports:
             rules = self._exact.get((name, key))
@@ -146,10 +145,10 @@ class Domains:
         return self._find(*split) or self.default or nothing
 
     def matcher(self) -> Matcher:
-        """The choice of the virtual host, and of its rule, as one function."""
+        """Return the choice of the virtual host, and of its rule, as one function."""
         if not self.by_name:
             return self.default or nothing
-        # What hosts are asked for is up to clients, so that not all of them are remembered.
+        # Clients send any host, so that the cache has a bound.
         remembered = lru_cache(_HOSTS_KEPT)(self._rules_for)
 
         def match(facts: RouteInput) -> RouteResult | None:
@@ -159,10 +158,10 @@ class Domains:
 
     def explain(self, host: str) -> str:
         """
-        Say why no virtual host takes a host.
+        Explain why no virtual host matches a host.
 
-        @return: a sentence for the log, perhaps with what would; empty if one
-            does take it, so that it is up to its rules.
+        @return: a sentence for the log, perhaps with a hint; empty if one matches,
+            but none of its rules.
         """
         if not self.by_name:
             return "" if self.default is not None else "there is no virtual host"
@@ -176,7 +175,7 @@ class Domains:
         return f"no domain takes the Host {shown(host)}{self._hint(*split)}"
 
     def _hint(self, name: str, port: str) -> str:
-        """What would take a host that no domain takes."""
+        """Return a hint at a domain that nearly matches."""
         bare = name[:-1] if len(name) > 1 and name[-1] == "." else name
         for other in ("", port):
             if (bare, other) != (name, port) and self._find(bare, other) is not None:
@@ -190,6 +189,6 @@ class Domains:
 
 
 def shown(host: str) -> str:
-    """Quote a host that a client has sent so that it does no harm anywhere, and is not long."""
+    """Quote a host that a client has sent: shortened, and without characters that could do harm in a log."""
     text = host if len(host) <= _SHOWN else host[:_SHOWN] + "..."
     return '"' + "".join(character if character in _HARMLESS else "?" for character in text) + '"'

@@ -1,8 +1,8 @@
 """
-Which rule takes a request.
+The choice of the rule.
 
-Everything here becomes a function when the table is built: a test, which is
-true for a request that its rule takes, or a matcher, which gives the result.
+Rules are compiled to functions when the table is built: a test, which is true for a
+request that matches its rule, or a matcher, which returns the result.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from reverseproxy.routing.results import DirectResponse, RouteResult
 from reverseproxy.routing.variables import Getter
 
 Matcher = Callable[[RouteInput], RouteResult | None]
-"""Gives the result for a request."""
+"""Returns the result for a request."""
 
 Action = Callable[[RouteInput], RouteResult | None]
 """Makes the result of a rule that has matched."""
 
 Test = Callable[[RouteInput], bool]
-"""Whether a rule takes a request."""
+"""Returns whether a request matches a rule."""
 
 HeaderTest = Callable[[str], bool]
-"""Whether a header's value is the right one."""
+"""Returns whether a header's value matches."""
 
 Rule = tuple[Test, RouteResult | Action]
 """A test, and the result or what makes it."""
 
 DEAD_END: Final = DirectResponse(404)
-"""What a rule gives that matches but leads nowhere: the search ends there, with nothing."""
+"""The result of a rule that matches but names no cluster: the search ends there, without a result."""
 
 
 def _fold(text: str) -> str:
@@ -114,10 +114,10 @@ def service_test(value: str) -> Test:
 
 class Demand(NamedTuple):
     """
-    What is demanded of a variable.
+    A condition on a variable.
 
-    @ivar getter: gives its value.
-    @ivar matches: whether that is the right one.
+    @ivar getter: returns its value.
+    @ivar matches: returns whether that matches.
     """
 
     getter: Getter

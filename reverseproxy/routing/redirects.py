@@ -1,4 +1,4 @@
-"""Where redirects lead to."""
+"""The targets of redirects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compile_redirect(
     names: tuple[str, str] = ("", ""),
 ) -> Action:
     """
-    Make the function for C{redirect}.
+    Compile C{redirect}.
 
     @param names: of the rule, and of its virtual host.
     """

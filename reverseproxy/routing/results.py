@@ -1,4 +1,4 @@
-"""What shall happen with a request."""
+"""The results of routing: what is done with a request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """
-    A cluster that gets copies of requests, whose answers nobody waits for.
+    A cluster that gets copies of requests, whose responses are dropped.
 
     @ivar cluster_name: the cluster.
     @ivar percent: how many of a hundred requests are copied.
@@ -47,37 +47,34 @@ class ClusterRoute:
 
     @ivar cluster_name: the cluster.
     @ivar timeout: seconds from the end of a request until its response begins;
-        0.0 for no limit.  What counts for a request is what
-        L{reverseproxy.routing.timeouts.timeouts} says.
+        0.0 for no limit.  L{reverseproxy.routing.timeouts.timeouts} decides on the
+        limits of one request.
     @ivar virtual_host: the name of the virtual host that matched, for logs.
-    @ivar upstream_protocol: what to speak to hosts; empty for what the client
-        speaks.
+    @ivar upstream_protocol: the protocol to speak to hosts; empty for that of the client.
     @ivar retry: when to send the request again; see L{should_retry}.
-    @ivar metadata: the labels that hosts must have; L{None} if there is no
-        demand.
-    @ivar hash_key: what consistent hashing goes by: given the request and the
-        client's IP address, a key, or L{None} for a request that has none.  To
-        be called only if the cluster's balancer wants a key.
+    @ivar metadata: the labels that hosts must have; L{None} for any hosts.
+    @ivar hash_key: returns the key of consistent hashing, given the request and the
+        client's IP address; L{None} for a request that has none.  To be called only
+        if the cluster's balancer needs a key.
     @ivar request_mutation: what changes in the request, or L{None}.
     @ivar response_mutation: what changes in the headers of the host's final
         response, or L{None}.  Responses of our own are not changed.
     @ivar auto_host_rewrite: whether the host's C{hostname} goes into the Host
         header, once there is a host and if it has one.  MOSN does so in
         clusters of type C{STRICT_DNS} only.
-    @ivar mirrors: who gets copies.
-    @ivar timeout_said: whether C{timeout} is what the configuration says, and
-        not the default.
+    @ivar mirrors: the clusters that get copies.
+    @ivar timeout_said: whether C{timeout} is configured, and not the default.
     @ivar timeout_to_end: whether C{timeout} bounds the whole response; L{None}
-        for what the filter says.
+        for the proxy filter's option.
     @ivar stream_idle: seconds without a byte in either direction after which a
-        request, or what an upgraded one carries, is broken off; infinity for
-        never, L{None} for what the filter says.
-    @ivar filters: the options of filters of requests that the route has; L{None}
-        if they have the listener's.
+        request, or an upgraded session, is ended; infinity for never, L{None} for the
+        proxy filter's option.
+    @ivar filters: options for stream filters that the route has; L{None} for those of
+        the listener.
     @ivar route: the name of the rule, for logs.
-    @ivar has_no_transforms: whether nothing but the cluster, timeouts and C{retry} is said.
-    @ivar times: what L{reverseproxy.routing.timeouts.timeouts} says if the
-        request does not.
+    @ivar has_no_transforms: whether it has nothing but the cluster, timeouts and C{retry}.
+    @ivar times: the limits for requests without timeouts of their own; see
+        L{reverseproxy.routing.timeouts.timeouts}.
     """
 
     cluster_name: str
@@ -113,10 +110,10 @@ class ClusterRoute:
 
     def mirrored_to(self, random: Callable[[], float], copies: int) -> Iterator[str]:
         """
-        Say where copies of a request go, by the names of clusters.
+        Choose the clusters that get copies of a request, by name.
 
         @param random: see L{Mirror.takes}.
-        @param copies: how many go to each that takes one.
+        @param copies: how many each of them gets.
         """
         for mirror in self.mirrors:
             if mirror.takes(random()):

@@ -1,15 +1,15 @@
 """
-Whether to send a request again.
+Whether to retry a request.
 
 MOSN's rules (C{pkg/proxy/retrystate.go}) are: there are three retries, or
 C{num_retries} if that is more, also without a policy; a connection that could
 not be made is always tried again; with C{retry_on} so are attempts that took
-too long, connections that were lost, and answers with a status of 500 or above,
+too long, connections that were lost, and responses with a status of 500 or above,
 or of C{status_codes} if there are any; what overflows a limit never is; and
 before each retry there is a pause of L{RETRY_PAUSE}.
 
-MOSN sends a request again whatever it is.  Here one that a host may have seen
-is sent again only if that is safe, so that no order is placed twice.
+MOSN retries every request.  Here a request that a host may have seen is retried
+only if that is safe, so that no order is placed twice.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ RETRY_PAUSE: Final = 0.01
 """Seconds between the end of an attempt and the next one."""
 
 RETRIES: Final = 3
-"""How often a request may be sent again, at least."""
+"""Retries of a request, if the policy does not allow more."""
 
 
 class Cause(Enum):
-    """Why an attempt came to nothing, where that was not a status."""
+    """Why an attempt failed, apart from a status."""
 
     UNREACHABLE = auto()
     """No connection to the host could be made."""
 
     STALE = auto()
-    """A connection that had been idle was closed, as it seems before the host saw the request."""
+    """An idle connection was closed when the request was sent, most likely before the host saw it."""
 
     LOST = auto()
-    """The connection, or the stream, was lost before there was an answer."""
+    """The connection, or the stream, was lost before there was a response."""
 
     TRY_TIMEOUT = auto()
-    """There was no answer in the time of one attempt."""
+    """There was no response in the time of one attempt."""
 
     STATUS = auto()
-    """There was an answer; for L{RetryPolicy.on} only, as L{should_retry} is given the status itself."""
+    """There was a response; only for L{RetryPolicy.on}, as L{should_retry} is given the status itself."""
 
     TIMEOUT = auto()
     """The time for the whole exchange is over."""
 
     OVERFLOW = auto()
-    """A limit of the cluster: too many requests under way, or waiting."""
+    """A limit of the cluster: too many requests in progress, or waiting."""
 
 
 _ALWAYS: Final = frozenset({Cause.UNREACHABLE, Cause.STALE})
@@ -62,16 +62,16 @@ _NEVER: Final = frozenset({Cause.TIMEOUT, Cause.OVERFLOW})
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """
-    When to send a request again.
+    When to retry a request.
 
     @ivar try_timeout: seconds that one attempt may take; 0.0 for no limit but
-        that of the whole exchange.  What counts for a request is what
-        L{reverseproxy.routing.timeouts.timeouts} says.
-    @ivar retries: how often it may be sent again.
-    @ivar on: what is reason enough, if it is safe.
+        that of the whole exchange.  L{reverseproxy.routing.timeouts.timeouts} decides
+        on the limits of one request.
+    @ivar retries: the most retries.
+    @ivar on: the outcomes that are retried, if that is safe.
     @ivar status_codes: the statuses that L{Cause.STATUS} means; if there are
         none, those of 500 and above.
-    @ivar heeds_status: whether there are any statuses that it wants.
+    @ivar heeds_status: whether any status is retried.
     """
 
     try_timeout: float = 0.0
@@ -85,7 +85,7 @@ class RetryPolicy:
 
     @classmethod
     def of_config(cls, config: RetryPolicyConfig) -> RetryPolicy:
-        """Take over what is configured."""
+        """Make the policy of a route's configuration."""
         return cls(
             max(config.retry_timeout, 0.0),
             max(RETRIES, config.num_retries),
@@ -94,7 +94,7 @@ class RetryPolicy:
         )
 
     def wants(self, outcome: Cause | int) -> bool:
-        """Whether an outcome, a cause or a status, is reason enough."""
+        """Return whether an outcome, a cause or a status, is retried if that is safe."""
         if isinstance(outcome, Cause):
             return outcome in self.on
         if not self.heeds_status:
@@ -103,27 +103,26 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY: Final = RetryPolicy()
-"""What counts where there is no C{retry_policy}."""
+"""The policy of routes without C{retry_policy}."""
 
 
 def should_retry(
     policy: RetryPolicy, attempt: int, outcome: Cause | int, unsent: bool, idempotent: bool
 ) -> bool:
     """
-    Decide whether to send a request again.
+    Decide whether to retry a request.
 
     The rule: as long as there are retries left, a request that no host can have
-    seen is sent again, whatever it is and whatever the policy says; one that a
-    host may have seen is sent again if the policy wants that and it is safe to
-    repeat.  When a limit is reached or the time for the exchange is over, there
-    is nothing more to try.
+    seen is retried, whatever it is and whatever the policy says; one that a host
+    may have seen is retried if the policy has it and it is safe to repeat.  When a
+    limit is reached or the time of the exchange is over, nothing is retried.
 
-    A status says that a host has seen the request, so that the policy must want
-    it also where the caller knows that the host has not acted upon it.
+    A status shows that a host has seen the request, so that the policy decides
+    even where the caller knows that the host has not acted upon it.
 
-    @param attempt: how many attempts there have been: 1 after the first.
-    @param outcome: what became of the last one: a cause, or the status of an
-        answer of which nothing has been passed on yet.
+    @param attempt: how many attempts there were: 1 after the first.
+    @param outcome: the outcome of the last one: a cause, or the status of a
+        response of which nothing was forwarded yet.
     @param unsent: whether no host can have acted upon the request: no
         connection was made, or the host has said so (HTTP/2's REFUSED_STREAM, a
         stream above that of GOAWAY).

@@ -1,12 +1,12 @@
 """
 The table of a router: virtual hosts and their rules.
 
-A L{Router} is built once from its configuration; L{Router.match} is asked for
+A L{Router} is built once from its configuration; L{Router.match} is called for
 every request, so everything that can be decided beforehand is: each virtual
 host and each rule becomes a small function, and results that do not depend on
 the request are made once.
 
-The order of things is MOSN's, read in C{mosn.io/mosn}:
+The order is MOSN's, read in C{mosn.io/mosn}:
 
   - virtual hosts by domain: C{pkg/router/routers_impl.go};
   - the kinds of rules: C{NewRouteBase} in C{pkg/router/virtualhost.go}, the
@@ -69,8 +69,8 @@ class Router:
     The routing table of one C{router_config_name}.
 
     @ivar name: the C{router_config_name}.
-    @ivar unconditional_route: what every request is given whose target begins with a slash, if
-        nothing else of it counts: such a request need not be looked at.
+    @ivar unconditional_route: the result for every request whose target begins with a slash, if
+        nothing else of a request counts; L{None} if something does.
     @ivar warnings: parts of the configuration that have no effect; the caller
         logs them.
     """
@@ -109,9 +109,9 @@ class Router:
 
     def take_over(self, other: Router) -> None:
         """
-        Be what another table is, from the next request on.
+        Take the rules of another table, from the next request on.
 
-        Whoever has this table need not be told.
+        So a reload needs no new references to this object.
         """
         self.name = other.name
         self._match = other._match
@@ -129,7 +129,7 @@ class Router:
 
     def match(self, facts: RouteInput) -> RouteResult | None:
         """
-        Find what to do with a request.
+        Return what to do with a request.
 
         @return: L{None} if no rule matches, or the one that does names no
             cluster: answer 404.
@@ -139,16 +139,16 @@ class Router:
     # while it is in use
 
     def has_domain(self, domain: str) -> bool:
-        """Whether there is a virtual host for a domain by just this name, with no port or with any."""
+        """Return whether there is a virtual host for exactly this domain, with no port or with any."""
         return self._domains.has(domain) or self._domains.has(f"{domain}:*")
 
     def add_host(self, host: VirtualHostConfig) -> None:
         """
-        Add a virtual host to the table, which also stays in those that it takes over.
+        Add a virtual host, which stays when L{take_over} replaces the rules.
 
-        @param host: with a name that no other one has that was added.
-        @raise ValueError: if one of its domains is none, or there already.
-        @raise ConfigError: for what is wrong with its rules.
+        @param host: its name must differ from those of other added hosts.
+        @raise ValueError: if one of its domains is malformed, or there already.
+        @raise ConfigError: if its rules are wrong.
         """
         notes = Diagnostics()
         place = Place(f"virtual host {host.name}")
@@ -167,7 +167,7 @@ class Router:
         self._changed()
 
     def remove_host(self, host: VirtualHostConfig) -> None:
-        """Take out a virtual host that L{add_host} has added."""
+        """Remove a virtual host that L{add_host} has added."""
         _, domains = self._added.pop(host.name)
         for domain in domains:
             self._domains.remove(domain)
@@ -179,17 +179,17 @@ class Router:
 
     def explain(self, host: str) -> str:
         """
-        Say why a request had no match, as far as its Host is to blame.
+        Explain why a request had no match, as far as that is due to its Host.
 
         @param host: its L{RouteInput.host}.
-        @return: a sentence for the log; empty if a virtual host takes the
-            request, but has no rule for it.
+        @return: a sentence for the log; empty if a virtual host matches, but none of
+            its rules.
         """
         return self._domains.explain(host)
 
 
 class _Compiler:
-    """Turns configuration into functions."""
+    """Compiles configuration to functions."""
 
     def __init__(
         self, config: RouterConfig, place: Place, notes: Diagnostics, draw: Callable[[], float]
@@ -206,7 +206,7 @@ class _Compiler:
     # Virtual hosts
 
     def table(self) -> Matcher:
-        """The whole table as one function."""
+        """Compile the whole table to one function."""
         notes = self._notes
         hosts = self._config.virtual_hosts
         if not hosts:
@@ -229,7 +229,7 @@ class _Compiler:
         return domains.matcher()
 
     def virtual_host(self, host: VirtualHostConfig, path: Place) -> Matcher:
-        """The rules of one virtual host as one function."""
+        """Compile the rules of one virtual host to one function."""
         levels = [Level(host, path), Level(self._config, self._place)]
         rules = [
             rule
@@ -246,13 +246,13 @@ class _Compiler:
     def _rule(
         self, config: RouterRuleConfig, virtual_host: str, levels: Sequence[Level], path: Place
     ) -> Rule | None:
-        """A rule; L{None} if it can never match."""
+        """Compile a rule; L{None} if it can never match."""
         outcome = compile_action(config, virtual_host, levels, path, self._draw, self._notes)
         test = self._test(config.match, path / "match")
         return None if test is None else (test, outcome)
 
     def _test(self, match: MatchConfig, place: Place) -> Test | None:
-        """The test of a rule; L{None} if it can never match."""
+        """Compile the test of a rule; L{None} if it can never match."""
         test: Test
         if match.prefix:
             test = prefix_test(match.prefix)

@@ -1,9 +1,9 @@
 """
 MOSN's variables: values of a request and its exchange, by their names.
 
-Most of what they say is known from the request alone.  The rest is asked of
-L{RouteInput.variables}: what concerns the connection, and for the headers of
-a response also what became of the exchange.
+Most values are known from the request alone.  The rest comes from
+L{RouteInput.variables}: values of the connection, and for headers of a response
+also those of the exchange.
 
 The names are those of C{pkg/types/variable.go}; the getters are in
 C{pkg/proxy/var.go}, C{pkg/stream/http/var.go} and C{pkg/stream/http2/var.go}.
@@ -21,7 +21,7 @@ from reverseproxy.routing.facts import RouteInput
 from reverseproxy.routing.hashing import find_cookie
 
 Getter = Callable[[RouteInput], str | None]
-"""Finds a value; L{None} if the request has none."""
+"""Returns a value; L{None} if the request has none."""
 
 EXCHANGE_VARIABLES: Final = frozenset(
     {
@@ -34,7 +34,7 @@ EXCHANGE_VARIABLES: Final = frozenset(
     }
 )
 """
-What L{RouteInput.variables} is asked for, at any time.
+Variables that L{RouteInput.variables} has at any time.
 
 C{x-mosn-path-original} is the path as it came, without the query.
 """
@@ -58,10 +58,10 @@ LATE_VARIABLES: Final = frozenset(
         "x-mosn-status",
     }
 )
-"""What it is asked for in addition for changes to headers, where not all of it is known for a request."""
+"""Variables that it has besides for changes to headers; not all of them are known for those of a request."""
 
 RESPONSE_HEADER: Final = "response_header_"
-"""What the names of late variables begin with that are headers of the response."""
+"""The prefix of variables that are headers of the response."""
 
 
 def _method(facts: RouteInput) -> str | None:
@@ -89,7 +89,7 @@ def _protocol(facts: RouteInput) -> str | None:
 
 
 def _asked(name: str) -> Getter:
-    """Ask the exchange."""
+    """Return a getter of a value of the exchange."""
 
     def get(facts: RouteInput) -> str | None:
         return None if facts.variables is None else facts.variables(name)
@@ -144,7 +144,7 @@ _COMMON: Final[dict[str, Getter]] = {
     "protocol": _protocol,
 }
 
-# These have the name of a protocol before them, and a value for that one only.
+# These are prefixed with the name of a protocol, and have a value for that one only.
 _OF_PROTOCOL: Final[dict[str, Getter]] = {
     "request_method": _method,
     "request_path": _path,
@@ -178,10 +178,10 @@ def _guarded(protocol: str, getter: Getter) -> Getter:
 
 def find_variable(name: str, late: bool = False) -> Getter | None:
     """
-    Find the function that gives a variable's value.
+    Return the getter of a variable.
 
     @param late: whether it is for a change to headers, rather than for a rule.
-    @return: L{None} if there is no such variable, or it is too early for it.
+    @return: L{None} if there is no such variable, or not yet.
     """
     getter = _COMMON.get(name) or _prefixed(name, "request_header_")
     if getter is not None:

@@ -1,10 +1,10 @@
 """
-What a peer may make us do that is of no use to anybody: charged by what it costs.
+A token bucket for work that a peer causes and that serves no request.
 
-Frames of HTTP/2 and of yamux that carry nothing, questions and settings among
-them, are few where everything is in order.  A peer that sends them on and on
-keeps us busy with them instead of others.  So they are paid for; what was
-paid comes back with the time, and with what is of use.  Pure, given the time.
+Frames of HTTP/2 and yamux that carry nothing, such as PING and SETTINGS, are few
+from a correct peer.  One that sends them without end would keep the process busy.
+So each is charged by its cost; tokens come back with time, and with useful frames.
+Pure: given the time.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ __all__ = ["Budget"]
 
 class Budget:
     """
-    A number of things that may happen at once, and how fast it comes back.
+    A token bucket.
 
-    What is spent is what something costs, in whatever unit, rather than how often
-    it happens: one frame may be the work of a thousand others.
+    It is charged by cost rather than by count, as one frame may be as much work as a
+    thousand others.
     """
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
     def __init__(self, burst: int, rate: float) -> None:
+        """
+        @param burst: the most tokens, which are there at first.
+        @param rate: tokens that come back in a second.
+        """
         self._burst = self._tokens = float(burst)
         self._rate = rate
         self._at = 0.0
 
     def spend(self, now: float, cost: float = 1) -> bool:
-        """Let something happen that counts for as many as it costs; false if it is too much."""
+        """Take tokens; return whether there were enough."""
         tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - cost
         self._at = now
         self._tokens = tokens
         return tokens >= 0
 
     def earn(self, worth: float = 1) -> None:
-        """Something good has happened instead."""
+        """Give tokens back, for something useful."""
         if self._tokens < self._burst:
             self._tokens += worth

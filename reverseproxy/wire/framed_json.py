@@ -1,4 +1,4 @@
-"""JSON objects in a stream of bytes, each behind its length in network byte order."""
+"""JSON objects in a stream of bytes, each prefixed with its length in network byte order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reverseproxy.errors import WireError
 
 class FramedJsonReader:
     """
-    Takes objects out of a stream of bytes.
+    Reads objects from a stream of bytes.
 
-    It keeps no more than the longest of them, and what came with the last one.  A subclass says
-    how long they may be, and how to put what is wrong.
+    It buffers no more than the longest object and one read.  A subclass has the limits and the
+    texts of errors.
 
-    @cvar prefix: bytes of a length.
-    @cvar most: the longest object in bytes.
+    @cvar prefix: bytes of the length.
+    @cvar most: bytes of the longest object.
     """
 
     prefix: ClassVar[int]
@@ -28,23 +28,23 @@ class FramedJsonReader:
         self._data = bytearray()
 
     def too_long(self, size: int) -> str:
-        """Say that an object of so many bytes is announced."""
+        """Return the text of the error for an object of so many bytes."""
         raise NotImplementedError
 
     def no_object(self, body: bytes) -> str:
-        """Say that these bytes are none."""
+        """Return the text of the error for bytes that are no JSON object."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
-        """Take in some bytes."""
+        """Add bytes to the buffer."""
         self._data += data
 
     def next(self) -> dict[str, Any] | None:
         """
-        Take the next object out.
+        Return the next object.
 
         @return: L{None} if it is not complete.
-        @raise WireError: if it is none.
+        @raise WireError: if it is too long, or no JSON object.
         """
         data, prefix = self._data, self.prefix
         if len(data) < prefix:

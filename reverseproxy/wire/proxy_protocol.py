@@ -1,8 +1,8 @@
 """
-The header by which one proxy tells the next who the client is: PROXY protocol, versions 1 and 2.
+PROXY protocol, versions 1 and 2: the header by which one proxy tells the next who the client is.
 
 HAProxy's U{specification<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>}.
-Headers are written here; what comes is taken apart by Twisted's parsers, see
+Headers are written here; those of clients are parsed by Twisted's parsers, see
 L{reverseproxy.listener.proxy_protocol}.
 """
 
@@ -25,7 +25,7 @@ _Ends = tuple[IPv4Address | IPv6Address, int, IPv4Address | IPv6Address, int]
 
 
 def _ends(source: str, destination: str) -> _Ends | None:
-    """Both addresses, if these can stand in a header."""
+    """Parse both addresses; L{None} if a header can't have them."""
     found = []
     for text in (source, destination):
         host, colon, port = text.rpartition(":")
@@ -44,12 +44,13 @@ def _ends(source: str, destination: str) -> _Ends | None:
 
 def encode_header(version: str, source: str, destination: str) -> bytes:
     """
-    Write a header.
+    Return a header.
 
     @param version: one of L{PROXY_VERSIONS}.
-    @param source: where the client is, as C{host:port}, C{[v6]:port} or C{unix:/path}.
-    @param destination: where it has connected to.
-    @return: one that says of the client that it is not known, if these are no IP addresses of one kind.
+    @param source: the client's address, as C{host:port}, C{[v6]:port} or C{unix:/path}.
+    @param destination: the address that it has connected to.
+    @return: a header without addresses (C{UNKNOWN}, C{AF_UNSPEC}) if these are no two IP addresses of one
+        version.
     @raise ValueError: if there is no such version.
     """
     if version not in PROXY_VERSIONS:

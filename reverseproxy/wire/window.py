@@ -1,31 +1,31 @@
 """
-How large a window has to be: for HTTP/2 and for yamux alike.
+How large a receive window has to be, for HTTP/2 and yamux alike.
 
-A sender may have as much on its way as its window has.  One that is smaller than
-what the way holds, its rate times its round trip, makes the sender rest until
-it hears of more room.  So a window grows where the way is long and fast, and
-only there, and only while whoever receives keeps up, as it is measured by what
-was passed on:
+A sender may have as many bytes in flight as the window has.  With a window smaller
+than the bandwidth-delay product, the rate times the round trip, the sender pauses
+until it gets more credit.  So a window grows where the round trip is long and the
+rate high, and only there, and only while the receiver keeps up, measured by the
+bytes that were passed on:
 
-  - It is at least L{ENOUGH} times as large as what was passed on within a round
-    trip.  Where that takes long, and a third of a window was passed on, so that it
-    may well be what holds the sender up, it becomes L{RAMP} times as large: it
-    is ahead of the sender then within a few round trips.
-  - If it is more than L{TOO_MUCH} times as large as what is passed on in a round
-    trip, it shrinks again: no credit is given for most of what is passed on.
-    What a slow reader has us keep so comes down to a few round trips' worth,
-    and at last to what the window was at first.
+  - It is at least L{ENOUGH} times as large as what was passed on in a round trip.
+    Where the round trip is long, and a third of the window was passed on in it, the
+    window may be what limits the sender: it becomes L{RAMP} times as large, and is
+    no limit after a few round trips.
+  - If it is more than L{TOO_MUCH} times as large as what was passed on in a round
+    trip, it shrinks again: no credit is given for most of what is passed on.  So
+    what a slow reader makes us buffer comes down to a few round trips' worth,
+    and at last to the initial window.
 
-All windows of a connection have an allowance in common, and all connections of
-a process a L{Reserve}.  Whoever wants more takes of what is left.  When nothing
-is, those that have more than their share shrink until others have theirs.
+All windows of a connection share an allowance, and all connections of a process a
+L{Reserve}.  A window grows by what is left of these.  When nothing is left, windows
+with more than an equal share shrink until others have theirs.
 
-A round trip that is too long makes windows larger than they need to be, within
-these bounds; one that is too short makes transfers slow.  A peer that lies
-about it, by answering late, gains nothing else.  The least of some time counts,
-as answers wait behind data.
+A round trip measured too long makes windows larger than they need to be, within
+these bounds; one measured too short makes transfers slow.  A peer that answers
+late on purpose gains nothing else.  The minimum over some time counts, as answers
+wait behind data.
 
-Nothing here knows frames, or the time: both are given.
+Pure: knows no frames, and is given the time.
 """
 
 from __future__ import annotations
@@ -53,74 +53,73 @@ from math import inf
 from typing import Final
 
 ENOUGH: Final = 4
-"""A window is large enough with so many times what passes in a round trip."""
+"""A window is large enough with so many times the bytes that are passed on in a round trip."""
 
 TOO_MUCH: Final = 8
-"""One with more times than that shrinks."""
+"""A window with more times than that shrinks."""
 
 RAMP: Final = 32
 """
-As many times what was passed on a window becomes that may be what holds the sender up.
+How many times the bytes passed on in a round trip a window becomes that may limit the sender.
 
-That is for round trips of at least L{LONG}, and windows up to L{QUICK}.
+For round trips of at least L{LONG}, and windows up to L{QUICK}.
 """
 
 QUICK: Final = 32 * 1024 * 1024
 """
-Bytes that a window may have before it is certain that its reader keeps up.
+Bytes that a window may grow to by L{RAMP}, before it is certain that its reader keeps up.
 
-The kernel takes some of what is passed on, also to readers that take nothing.
+The kernel buffers some of what is passed on, even to a reader that does not read.
 """
 
 LONG: Final = 0.01
-"""Seconds of a round trip from which on it matters how many of them it takes until windows have grown."""
+"""Seconds of a round trip from which on windows grow by L{RAMP}."""
 
 SHORTEST: Final = 0.001
 """
-Seconds of a round trip at the least.
+The shortest round trip in seconds that is assumed.
 
-Both ends are busy with something else for about so long before they look at what
-has come; and what comes with one read may have been on its way for as long.
+An end may be busy for about that long before it reads.
 """
 
 PROBE_EVERY: Final = 10.0
-"""Seconds between two questions for the round trip, which are asked only while data comes."""
+"""Seconds between two measurements of the round trip, which are made only while data comes."""
 
 RTT_LASTS: Final = 60.0
-"""Seconds after which a round trip is replaced by one that takes longer."""
+"""Seconds after which a measured round trip is replaced by a longer one."""
 
 SETTLES: Final = 4
 """Round trips after which a window that has grown can be judged."""
 
 SCARCE: Final = 2.0
-"""Seconds for which those that have more shrink, after one has got less than it wanted."""
+"""Seconds for which windows with more than their share shrink, after one could not grow as it should."""
 
 TOLD_AFTER: Final = 256 * 1024
 """
-Bytes that are passed on of a window, however large it is, before the peer is told of them.
+Bytes that are passed on before the peer is given credit for them, however large the window is.
 
-To be told costs next to nothing for so many bytes.  A peer that has been told
-nothing for long takes it that its reader stands still.
+A frame costs next to nothing for so many bytes.  Some peers take a reader that
+gives no credit for long for dead.
 """
 
 TELL_EVERY: Final = 5.0
 """
-Seconds after which a peer hears what slow readers have taken of what it sent, however little.
+Seconds after which a peer is given credit for what slow readers have taken, however little.
 
-Servers give up on clients that open no window for a minute.
+Some servers give up on clients that open no window for a minute.
 """
 
 RESERVE: Final = 512 * 1024 * 1024
-"""Bytes by which the windows of all streams of a process may be larger than at first."""
+"""Bytes by which the windows of all streams of a process may be larger than the initial ones."""
 
 
 class Reserve:
     """
-    A number of bytes that all windows of a process may be larger together.
+    The bytes by which windows may grow, shared by all windows of a process or a connection.
 
-    @ivar limit: the number.
-    @ivar taken: how many of them they are.
-    @ivar streams: how many have grown, or wanted to.
+    @ivar limit: how many there are.
+    @ivar taken: how many windows have grown by.
+    @ivar streams: how many streams have grown, or should have.
     """
 
     __slots__ = ("_scarce_until", "limit", "streams", "taken")
@@ -145,7 +144,7 @@ class Reserve:
         self.taken -= size
 
     def share(self, now: float) -> int:
-        """How many bytes one stream may have; the limit, while nobody wants for them."""
+        """Return how many bytes one stream may take: an equal share while they are scarce, else the limit."""
         if now >= self._scarce_until:
             return self.limit
         return self.limit // max(1, self.streams)
@@ -153,12 +152,12 @@ class Reserve:
 
 class Round:
     """
-    What has passed of one stream since a certain time.
+    How much of one stream was passed on since a certain time.
 
-    @ivar since: seconds.
-    @ivar window: bytes that its window had then.
-    @ivar passed: bytes.
-    @ivar settled: when the window can be judged to be too large.
+    @ivar since: that time, in seconds.
+    @ivar window: the window in bytes at that time.
+    @ivar passed: bytes that were passed on since.
+    @ivar settled: the time from which on the window can be found too large.
     """
 
     __slots__ = ("passed", "settled", "since", "window")
@@ -169,7 +168,7 @@ class Round:
         self.passed = 0
 
     def restart(self, now: float, window: int) -> None:
-        """Begin again."""
+        """Start a new measurement."""
         self.since = now
         self.window = window
         self.passed = 0
@@ -177,10 +176,10 @@ class Round:
 
 class Growth:
     """
-    The windows of one connection's streams.
+    Decides how large the windows of one connection's streams are.
 
-    @ivar rtt: seconds of a round trip; L{None} if not known: then nothing grows.
-    @ivar first: bytes of a window to begin with.
+    @ivar rtt: the round trip in seconds; L{None} if it is not known: then no window grows.
+    @ivar first: bytes of the initial window.
     @ivar grown: bytes by which all windows together are larger than that.
     """
 
@@ -199,9 +198,9 @@ class Growth:
 
     def __init__(self, first: int, most: int, allowance: int, reserve: Reserve) -> None:
         """
-        @param most: bytes that a window may have.
-        @param allowance: bytes by which all windows together may grow.
-        @param reserve: which bounds that for the whole process.
+        @param most: bytes of the largest window.
+        @param allowance: bytes by which all windows of the connection together may grow.
+        @param reserve: the same for the whole process.
         """
         self.rtt: float | None = None
         self.first = first
@@ -209,18 +208,18 @@ class Growth:
         self._most = max(first, most)
         self._shared = Reserve(allowance)  # of this connection's streams
         self._reserve = reserve
-        self._wanting: dict[int, None] = {}  # streams that have grown, or wanted to
+        self._wanting: dict[int, None] = {}  # streams that have grown, or should have
         self._rtt_at = -inf
         self._probed_at = -inf
-        self._used = False  # since then
+        self._used = False  # data has come since then
 
     # the round trip
 
     def due(self, now: float) -> bool:
         """
-        Find whether it is time to ask the peer for the round trip.
+        Return whether it is time to measure the round trip.
 
-        If so, it is assumed that it is asked.
+        If so, the caller has to do it.
         """
         if not self._used or now - self._probed_at < PROBE_EVERY:
             return False
@@ -229,7 +228,7 @@ class Growth:
         return True
 
     def measured(self, rtt: float, now: float) -> None:
-        """The peer took some seconds for its answer: the least of some time counts."""
+        """Note a measured round trip in seconds; the minimum over L{RTT_LASTS} counts."""
         if rtt > 0 and (self.rtt is None or rtt <= self.rtt or now - self._rtt_at > RTT_LASTS):
             self.rtt = max(rtt, SHORTEST)
             self._rtt_at = now
@@ -238,23 +237,23 @@ class Growth:
 
     def threshold(self, window: int) -> int:
         """
-        How many bytes of a window have to be passed on before the peer is told of them.
+        Return how many bytes of a window have to be passed on before credit is given.
 
-        That is half of it at the most.
+        That is at most half of the window.
         """
         return max(1, min(window // 2, TOLD_AFTER))
 
     def change(self, number: int, window: int, part: Round, credit: int, now: float) -> int:
         """
-        Find out how a window has to change.
+        Decide how a window changes, when credit is given.
 
-        @param number: the stream's.
-        @param window: bytes that it has.
-        @param part: what was passed on of it so far; this brings it up to date.
-        @param credit: bytes that were passed on since the last time.
-        @param now: seconds.
-        @return: by how many bytes it is to be larger; if less than nothing, of
-            how many of C{credit} the peer is not to be told, which are never all.
+        @param number: the stream's number.
+        @param window: the window in bytes.
+        @param part: the stream's measurement, which is updated.
+        @param credit: bytes that were passed on since the last call.
+        @param now: the time in seconds.
+        @return: by how many bytes the window is to grow; if negative, for how many bytes of
+            C{credit} none is to be given, which are never all.
         """
         self._used = True
         rtt = self.rtt
@@ -301,7 +300,7 @@ class Growth:
         return more
 
     def _shrink(self, size: int, credit: int) -> int:
-        # A little is given in any case: some senders give up if they hear of nothing for long.
+        # A little credit is given in any case: some senders give up without any for long.
         size = min(size, credit - max(1, credit // 16))
         if size <= 0:
             return 0
@@ -314,7 +313,7 @@ class Growth:
         self._reserve.give_back(size)
 
     def forget(self, number: int, window: int) -> None:
-        """A stream is over, whose window had so many bytes."""
+        """Give back what the window of a stream has grown by, as the stream is over."""
         if number in self._wanting:
             del self._wanting[number]
             self._shared.streams -= 1
@@ -322,7 +321,7 @@ class Growth:
             self._give_back(window - self.first)
 
     def close(self) -> None:
-        """All streams are over."""
+        """Give back what all windows have grown by, as the connection is over."""
         self._reserve.streams -= len(self._wanting)
         self._shared.streams = 0
         self._wanting.clear()

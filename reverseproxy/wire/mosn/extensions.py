@@ -1,11 +1,10 @@
 """
-What our own agents and servers tell each other beyond MOSN's protocol, in the
-C{extra} of tunnel frames.
+What agents and servers of this project tell each other beyond MOSN's protocol, in
+the C{extra} of tunnel frames; docs/wire-protocol.rst has each member.
 
-MOSN ignores C{extra}, and our server says nothing of its own to an agent that
-has not announced itself first, so that MOSN peers never see a byte they do not
-expect.  Everything here is read with distrust: what is not well-formed is
-treated as if it had not been sent.
+MOSN ignores C{extra}, and our server sends one only to an agent that has announced
+itself, so that MOSN peers never see a byte that they do not expect.  What is
+malformed is treated as if it had not been sent.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from typing import Any
 from reverseproxy.wire.mosn.route_requests import BroughtRoutes, RouteRequest
 
 EXTRA_KEY = "reverseproxy"
-"""The member of C{extra} that holds everything of ours."""
+"""The member of C{extra} that has everything beyond MOSN's protocol."""
 
 VERSION = 1
 """The version of these messages that this code speaks."""
@@ -51,30 +50,30 @@ MAX_METADATA_ENTRIES = 32
 """How many metadata entries an agent may announce."""
 
 MAX_MUX_ENTRIES = 8
-"""How many ways to carry many streams an agent may offer."""
+"""How many protocols for streams an agent may offer."""
 
 MAX_PROTOCOLS = 16
-"""How many protocols an agent may say that it speaks."""
+"""How many protocols an agent may name that it takes."""
 
 MIN_MUX_WINDOW = 4096
 MAX_MUX_WINDOW = 262144
-"""The least and the most bytes with which two ends may agree that a stream begins."""
+"""The fewest and the most bytes of credit that two ends may agree on for a new stream."""
 
 MAX_REASON = 200
-"""Characters of the longest reason that a server gives for a refusal."""
+"""Characters of the longest reason for a refusal."""
 
 MAX_RETRY_AFTER = 24 * 3600 * 1000
 """The longest time in milliseconds after which a server may ask an agent to try again."""
 
 MAX_WORKERS = 256
-"""How many processes a server may say that it consists of."""
+"""How many worker processes a server may announce."""
 
 YAMUX = "yamux"
-"""The one way known here to carry many streams over a connection: see L{reverseproxy.wire.yamux.session}."""
+"""The one protocol for streams that is known here; see L{reverseproxy.wire.yamux.session}."""
 
 
 def _check_text(what: str, text: str, most: int, least: int = 0) -> None:
-    """Refuse a text of the wrong length, and one that would garble a log."""
+    """Refuse a text of the wrong length, or with characters that are not printable."""
     if not least <= len(text) <= most:
         raise ValueError(f"{what} must have {least} to {most} characters, not {len(text)}")
     if not text.isprintable():
@@ -87,13 +86,13 @@ def _check_version(version: object) -> None:
 
 
 def _ours(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Our part of C{extra}; empty if there is none."""
+    """Return the member L{EXTRA_KEY} of C{extra}; empty if there is none."""
     part = (extra or {}).get(EXTRA_KEY)
     return part if isinstance(part, Mapping) else {}
 
 
 def _check_mux(name: object) -> str:
-    """Check the name of a way to carry streams."""
+    """Check the name of a protocol for streams."""
     if not isinstance(name, str):
         raise ValueError("a way to carry streams must be a string")
     _check_text("the name of a way to carry streams", name, MAX_TEXT_LENGTH, 1)
@@ -101,19 +100,19 @@ def _check_mux(name: object) -> str:
 
 
 def _check_window(window: object) -> None:
-    """Check with how many bytes streams are to begin; 0 says nothing of it."""
+    """Check the initial credit of streams in bytes; 0 stands for the protocol's own."""
     if type(window) is not int or (window and not MIN_MUX_WINDOW <= window <= MAX_MUX_WINDOW):
         raise ValueError(f"a window must have {MIN_MUX_WINDOW} to {MAX_MUX_WINDOW} bytes")
 
 
 def _check_workers(workers: object) -> None:
-    """Check how many processes a server says that it consists of."""
+    """Check the number of worker processes of a server."""
     if type(workers) is not int or not 0 <= workers <= MAX_WORKERS:
         raise ValueError(f"there may be 0 to {MAX_WORKERS} workers")
 
 
 def _workers(value: object) -> int:
-    """Take a number of processes that is well-formed; 0 for any other."""
+    """Return a valid number of worker processes; 0 for any other value."""
     try:
         _check_workers(value)
     except ValueError:
@@ -123,7 +122,7 @@ def _workers(value: object) -> int:
 
 
 def _text(part: Mapping[str, Any], key: str) -> str:
-    """A text from our part of C{extra}; a missing one is empty."""
+    """Return a text from the member L{EXTRA_KEY}; empty if it is missing."""
     value = part.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a string")
@@ -133,28 +132,28 @@ def _text(part: Mapping[str, Any], key: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """
-    What our agent says of itself in its init frame.
+    What an agent of this project announces in its init frame.
 
     @ivar agent: the agent's id, the same on all connections of one agent and
-        hard to guess, so that knowing it tells agents apart behind one address.
-    @ivar local_address: the agent's own address on this connection, which the
-        server sees as another one when there is address translation between
-        them.  A later graceful close names connections by it.
+        hard to guess; tells agents behind one address apart.
+    @ivar local_address: the agent's own address on this connection, which behind
+        address translation is not the one that the server sees.  A later graceful
+        close names the connection by it.
     @ivar metadata: labels for the host.
-    @ivar version: the newest version of these messages that the agent speaks.
-    @ivar mux: the ways to carry many streams over this connection that the
-        agent knows, best first; empty if it wants to be lent as a whole.
-    @ivar window: the bytes that either end may send on a stream to begin with,
-        if the server agrees; 0 for what the way to carry them has by itself.
+    @ivar version: the newest version of these messages that the agent knows.
+    @ivar mux: the protocols that the agent knows to carry many streams on this
+        connection, best first; empty if it is to carry one request or session at a time.
+    @ivar window: the initial credit of streams in bytes, in either direction, if the
+        server agrees; 0 for the protocol's own.
     @ivar tells: whether the agent can say which requests it has not sent on, and
         whether its service can be reached; see L{reverseproxy.wire.http.unsent}.
     @ivar moves: whether the agent dials another connection when the server says that
         it is about to leave, and serves on this one until then.
-    @ivar marks: whether the agent can begin what it sends, if the connection is
-        lent as a whole, with a mark; see L{reverseproxy.wire.mosn.marks}.
-    @ivar routes: what it asks for besides: domains, and a port.
-    @ivar speaks: the protocols that the agent takes on this connection, as
-        C{downstream_protocol} names them; empty if it takes others, too, or does not say.
+    @ivar marks: whether the agent can begin what it sends, on a connection without
+        streams, with a mark; see L{reverseproxy.wire.mosn.marks}.
+    @ivar routes: the routes that it asks for.
+    @ivar speaks: the protocols that the agent takes on this connection, by the names of
+        C{downstream_protocol}; empty if it takes any, or does not say.
     """
 
     agent: str
@@ -239,12 +238,12 @@ class Announcement:
 
 
 def _abilities(end: Announcement | ServerAnnouncement) -> dict[str, bool]:
-    """What an end can do beyond what every end can, as it says so."""
+    """Return the members that say what an end supports beyond what every end does."""
     return {name: True for name in ("tells", "moves", "marks") if getattr(end, name)}
 
 
 def _mux(value: object) -> tuple[str, ...]:
-    """Take what is well-formed of the ways to carry streams."""
+    """Return the well-formed names among protocols for streams."""
     good: list[str] = []
     if isinstance(value, list):
         for name in value[:MAX_MUX_ENTRIES]:
@@ -256,7 +255,7 @@ def _mux(value: object) -> tuple[str, ...]:
 
 
 def _speaks(value: object) -> tuple[str, ...]:
-    """Take the protocols, if all of them are well-formed; else nothing is known of them."""
+    """Return the protocols, if all names are well-formed; else none, as if the agent had not said."""
     if not isinstance(value, list) or len(value) > MAX_PROTOCOLS:
         return ()
     try:
@@ -270,7 +269,7 @@ def _speaks(value: object) -> tuple[str, ...]:
 
 
 def _window(value: object) -> int:
-    """Take a window that is well-formed; 0 for any other."""
+    """Return a valid initial credit; 0 for any other value."""
     try:
         _check_window(value)
     except ValueError:
@@ -280,7 +279,7 @@ def _window(value: object) -> int:
 
 
 def _metadata(value: object) -> dict[str, str]:
-    """Take what is well-formed of announced metadata."""
+    """Return the well-formed entries of announced metadata."""
     good: dict[str, str] = {}
     if isinstance(value, Mapping):
         for key, text in value.items():
@@ -298,29 +297,26 @@ def _metadata(value: object) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class ServerAnnouncement:
     """
-    What our server says of itself when it answers an agent that announced itself.
+    What a server of this project answers to an agent that has announced itself.
 
     @ivar version: the version of these messages that the server speaks.
-    @ivar mux: the way to carry streams over this connection, one of those that
-        the agent has offered; it begins right behind this frame, at both ends.
-        Empty if the connection is lent as a whole.
-    @ivar retry_after: when the server does not accept the connection, because
-        too many come at once: after how many milliseconds the agent should try
-        again.  0 if there is no such wish.
-    @ivar window: the bytes that either end may send on a stream to begin with,
-        no more than the agent has offered; 0 for what the way to carry them has
-        by itself.
-    @ivar tells: whether the server wants to be told what the agent has offered to
-        tell.
+    @ivar mux: the protocol that carries streams on this connection, one of those that
+        the agent has offered; both ends speak it right behind this frame.  Empty if the
+        connection carries one request or session at a time.
+    @ivar retry_after: if the connection is not accepted, because too many come at once:
+        after how many milliseconds the agent should try again.  0 if it may choose.
+    @ivar window: the initial credit of streams in bytes, no more than the agent has
+        offered; 0 for the protocol's own.
+    @ivar tells: whether the server makes use of the agent's C{tells}.
     @ivar moves: whether the server says when it is about to leave, as the agent has
         offered to dial another connection then.
     @ivar marks: whether the agent is to begin what it sends with a mark, as it has
         offered.
-    @ivar workers: how many processes share the server's work, so that an agent whose
-        connections carry streams does well to hold one to each; 0 if that is no matter.
-    @ivar reason: why the server does not accept the connection, for people; no more
-        than L{MAX_REASON} characters of it go out and are taken.
-    @ivar routes: what of what the agent has asked for it was given: all of it, or
+    @ivar workers: how many worker processes the server has: an agent whose connections
+        carry streams does well to hold one to each.  0 if that does not matter.
+    @ivar reason: why the server does not accept the connection, for people; only
+        L{MAX_REASON} characters of it are sent and read.
+    @ivar routes: the routes that the agent was given: all that it has asked for, or
         the connection is not accepted.
     """
 
@@ -339,8 +335,8 @@ class ServerAnnouncement:
         """
         Check the bounds.
 
-        @raise ValueError: if the version is not a positive integer, the way to
-            carry streams is no name, or a number is out of its bounds.
+        @raise ValueError: if the version is not a positive integer, the name of the
+            protocol for streams is malformed, or a number is out of its bounds.
         """
         _check_version(self.version)
         _check_workers(self.workers)
@@ -394,10 +390,9 @@ class ServerAnnouncement:
 @dataclass(frozen=True, slots=True)
 class CloseProof:
     """
-    How our agent proves in a graceful close that the connections are its own.
+    How an agent proves in a graceful close that the connections are its own.
 
-    It is sent to a server that has announced itself and to no other, since it
-    holds the credential.
+    It is sent only to a server that has announced itself, as it has the credential.
 
     @ivar agent: the agent's id, as in its L{Announcement}.
     @ivar credential_policy: the policy of its init frames; may be empty.

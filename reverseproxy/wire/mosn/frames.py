@@ -1,6 +1,6 @@
 """
-MOSN's tunnel frames: what an agent and a tunnel server say before a connection
-carries anything else.
+MOSN's tunnel frames: what an agent and a tunnel server send before a connection
+carries anything else (docs/wire-protocol.rst, docs/mosn.rst 1).
 
 A frame is an 8-byte header and a JSON payload, in network byte order::
 
@@ -12,9 +12,9 @@ A frame is an 8-byte header and a JSON payload, in network byte order::
     8  n  payload         a JSON object as Go's encoding/json writes it
 
 MOSN checks magic and flag only once the whole payload has arrived, and stalls
-on an empty payload; L{FrameDecoder} refuses both at the first byte that can't
-be right.  MOSN lets the length wrap around when a payload is too large, which
-desynchronises the peer; L{encode} refuses it.
+on an empty payload; L{FrameDecoder} refuses both at the first wrong byte.  MOSN
+lets the length wrap around when a payload is too large, which desynchronises the
+peer; L{encode} refuses it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _MAX_WEIGHT = 128
 
 
 class Flag(IntEnum):
-    """What kind of message a frame is: the fourth byte of its header."""
+    """The kind of a message: the fourth byte of a frame's header."""
 
     INIT = 1
     INIT_RESPONSE = 2
@@ -69,7 +69,7 @@ class Flag(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """A name for humans."""
+        """A name for people."""
         return _FLAG_MEANINGS[self]
 
 
@@ -86,7 +86,7 @@ class Status(IntEnum):
     """
     How a tunnel server answers an init frame.
 
-    MOSN defines those below 100; the others are ours, and only go to agents of ours
+    MOSN defines those below 100; the others are sent only to agents of this project
     that have asked for routes.  A peer may send other numbers: calling the class
     with one gives a status of that value, unequal to all members.
     """
@@ -110,7 +110,7 @@ class Status(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """A sentence for humans, without its full stop."""
+        """A sentence for people, without its full stop."""
         return _STATUS_MEANINGS.get(self.value, f"the server failed with the undefined status {self.value}")
 
 
@@ -133,8 +133,8 @@ class ConnectionInit:
     @ivar cluster_name: the cluster on the server.
     @ivar weight: the weight the host asks for; 64 bits, any sign.  See
         L{effective_weight} for what a server makes of it.
-    @ivar host_name: a name for humans; MOSN's agent leaves it empty.
-    @ivar credential_policy: by which validator the server shall judge the
+    @ivar host_name: a name for people; MOSN's agent leaves it empty.
+    @ivar credential_policy: the name of the server's validator for the
         credential; empty for none.
     @ivar credential: the credential; a secret, hence kept out of C{repr}.
     @ivar extra: anything else; servers ignore what they do not know.
@@ -164,7 +164,7 @@ class InitResponse:
 @dataclass(frozen=True, slots=True)
 class GracefulClose:
     """
-    An agent is about to close connections: no new requests on them, please.
+    An agent is about to close connections: the server is to send no new requests on them.
 
     @ivar addresses: the agent's own addresses on the connections to close.
     @ivar cluster_name: the cluster that their hosts are in.
@@ -182,8 +182,8 @@ Frame: TypeAlias = ConnectionInit | InitResponse | GracefulClose
 
 def effective_weight(weight: int) -> int:
     """
-    What a MOSN server makes of an announced weight: it keeps the low 32 bits as
-    an unsigned number, and its balancers then clamp that to 1..128.
+    Return the weight that a MOSN server gives a host: it keeps the low 32 bits of the
+    announced weight as an unsigned number, and its balancers clamp that to 1..128.
     """
     return min(max(weight & 0xFFFFFFFF, _MIN_WEIGHT), _MAX_WEIGHT)
 
@@ -198,7 +198,7 @@ def _int64(name: str, number: int) -> str:
 
 
 def _encode_fields(flag: Flag, fields: dict[str, str]) -> bytes:
-    """Put encoded members, in their order, into a frame."""
+    """Return a frame of encoded members, in their order."""
     payload = ("{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}").encode("utf-8")
     if len(payload) > MAX_PAYLOAD:
         sizes = {name: len(value.encode("utf-8")) for name, value in fields.items()}
@@ -287,7 +287,7 @@ def encode_graceful_close(
 
 class _Fields:
     """
-    Takes an object's members into fields by name as Go does: of duplicates the
+    Reads an object's members into fields by name as Go does: of duplicates the
     last wins, and C{null} changes nothing, except that it clears an array or
     an object.
     """
@@ -338,7 +338,7 @@ class _Fields:
 
 
 def _field(name: str, take: Callable[[object], _T], value: object) -> _T:
-    """Take one field's value; an error names the field."""
+    """Convert one field's value; an error names the field."""
     try:
         return take(value)
     except ValueError as error:
@@ -381,7 +381,7 @@ _LOOKALIKES = (
 
 
 def _offending(data: bytes) -> str:
-    """Quote the first bytes of something in hex, with a guess at what it is."""
+    """Quote the first bytes of what is no frame in hex, with a guess at what it is."""
     text = data[:_QUOTED_BYTES].hex(" ") + (" ..." if len(data) > _QUOTED_BYTES else "")
     for pattern, guess in _LOOKALIKES:
         if pattern.match(data):
@@ -391,10 +391,10 @@ def _offending(data: bytes) -> str:
 
 class FrameDecoder:
     """
-    Takes bytes as they arrive and gives frames.
+    Reads frames from bytes as they arrive.
 
-    It holds an incomplete frame at most, beside what the last L{feed} brought
-    after a complete one; what can't become a frame is refused at once.
+    It buffers at most an incomplete frame, and what the last L{feed} brought behind
+    a complete one; what can't become a frame is refused at once.
     """
 
     def __init__(self, expect: frozenset[Flag] = ALL_FLAGS, max_payload: int = MAX_PAYLOAD) -> None:
@@ -412,7 +412,7 @@ class FrameDecoder:
 
     @property
     def buffered(self) -> int:
-        """How many bytes are held now."""
+        """How many bytes are buffered."""
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> Frame | None:
@@ -439,9 +439,9 @@ class FrameDecoder:
 
     def take_surplus(self) -> bytes:
         """
-        End decoding: give up all bytes that were not part of a frame given.
+        End decoding, and return all bytes behind the frames that were returned.
 
-        They belong to whatever protocol comes after the frames.
+        They belong to the protocol that follows the frames.
         """
         self._ended = True
         surplus = bytes(self._buffer)

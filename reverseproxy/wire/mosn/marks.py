@@ -1,10 +1,10 @@
 """
-How an agent says, on a connection that is lent as a whole, whether it has passed it on.
+How an agent that relays bytes tells its server whether anything of a session was passed on.
 
-A C{tcp_proxy} relays what its service sends, so that there is no room for words of
-its own, but for the first byte: where both ends have agreed on it (C{marks} in
-L{reverseproxy.wire.mosn.extensions}), an agent begins with one of these two,
-whatever the service sends.  So a service can't say it in the agent's place.
+On a connection that carries no streams, all that a C{tcp_proxy} sends is its service's.
+Where both ends have agreed on it (C{marks} in L{reverseproxy.wire.mosn.extensions};
+docs/wire-protocol.rst), the agent puts one of these bytes in front, which the server
+takes off.  So a service can't forge it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["CARRIED", "NOT_CARRIED"]
 from typing import Final
 
 CARRIED: Final = b"\x00"
-"""What follows is the service's."""
+"""The bytes behind it are the service's."""
 
 NOT_CARRIED: Final = b"\x01"
-"""Nothing that came was passed on, nor will be; the connection is closed behind this."""
+"""Nothing that came was passed on, nor will be; the agent closes the connection."""

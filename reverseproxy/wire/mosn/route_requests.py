@@ -1,10 +1,9 @@
 """
 Routes that an agent asks for in its init frame, and those that it is given.
 
-Both stand under C{routes} in our part of C{extra}, see
-L{reverseproxy.wire.mosn.extensions}.  An agent that asks must know whether it
-was heard, so that a request that is not well-formed is an error here, and not
-taken for none.
+Both are the member C{routes} of what L{reverseproxy.wire.mosn.extensions} has.  A
+malformed request for routes is an error, and not taken for none, as the agent has
+to know whether it was understood.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ def _port(part: Mapping[str, Any]) -> int | None:
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """
-    What an agent asks for.
+    The routes that an agent asks for.
 
     @ivar domains: for HTTP: host names, or C{*.} and one.
-    @ivar subdomains: names in the server's zone.
+    @ivar subdomains: names below the server's zone.
     @ivar port: for TCP; 0 for any that is free, L{None} for none.
     """
 
@@ -59,7 +58,7 @@ class RouteRequest:
         return bool(self.domains or self.subdomains) or self.port is not None
 
     def to_part(self) -> dict[str, Any]:
-        """Make what stands in our part of C{extra}; empty if nothing is asked for."""
+        """Return the member C{routes}; nothing if no route is asked for."""
         if not self:
             return {}
         asked: dict[str, Any] = {}
@@ -74,9 +73,9 @@ class RouteRequest:
     @classmethod
     def from_part(cls, part: Mapping[str, Any]) -> RouteRequest:
         """
-        Find what is asked for in our part of C{extra}.
+        Parse the member C{routes}.
 
-        @raise ValueError: if it is not well-formed.
+        @raise ValueError: if it is malformed.
         """
         asked = part.get(_KEY)
         if asked is None:
@@ -89,11 +88,11 @@ class RouteRequest:
 @dataclass(frozen=True, slots=True)
 class BroughtRoutes:
     """
-    What an agent was given.
+    The routes that an agent was given.
 
-    @ivar domains: all of them, with those of the server's zone in full.
+    @ivar domains: all of them, with those below the server's zone in full.
     @ivar port: for TCP; L{None} for none.
-    @ivar url: how clients get to a domain, with C{{domain}} in its place; empty if
+    @ivar url: how clients reach a domain, with C{{domain}} in its place; empty if
         the server does not say.
     """
 
@@ -103,7 +102,7 @@ class BroughtRoutes:
 
     @property
     def addresses(self) -> list[str]:
-        """What to tell people: the URLs of the domains, or these themselves."""
+        """The URLs of the domains, or the domains if there is no L{url}, for people."""
         return [self.url.replace("{domain}", domain) if self.url else domain for domain in self.domains]
 
     def __bool__(self) -> bool:
@@ -116,7 +115,7 @@ class BroughtRoutes:
         return ", ".join(shown)
 
     def to_part(self) -> dict[str, Any]:
-        """Make what stands in our part of C{extra}."""
+        """Return the member C{routes}; nothing if there is no route."""
         part = RouteRequest(self.domains, (), self.port).to_part()
         if part and self.url:
             part[_KEY]["url"] = self.url
@@ -125,9 +124,9 @@ class BroughtRoutes:
     @classmethod
     def from_part(cls, part: Mapping[str, Any]) -> BroughtRoutes:
         """
-        Find it in our part of C{extra}.
+        Parse the member C{routes}.
 
-        @raise ValueError: if it is not well-formed.
+        @raise ValueError: if it is malformed.
         """
         asked = RouteRequest.from_part(part)
         url = part[_KEY].get("url", "") if asked else ""

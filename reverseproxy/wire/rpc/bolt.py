@@ -1,8 +1,8 @@
 """
-bolt, SOFA's RPC protocol, in both versions.
+bolt, SOFA's RPC protocol, in both versions (docs/mosn.rst 6).
 
-Everything is in network byte order.  A frame is a header, and then a class
-name, a block of headers and the content, whose lengths the header tells::
+Everything is in network byte order.  A frame is a header, a class name, a block
+of headers and the content, whose lengths are in the header::
 
     v1 request, 22 bytes             v1 response, 20 bytes
      0  1  protocol: 1                0  1  protocol: 1
@@ -17,14 +17,14 @@ name, a block of headers and the content, whose lengths the header tells::
     18  4  length of the content     16  4  length of the content
 
 v2 has protocol 2, a second version byte after it, and a byte of switches after
-the codec.  If that version is 2 and the lowest switch is on, a CRC-32 of the
-frame stands at its end (SOFABolt's C{RpcCommandDecoderV2}); MOSN knows nothing
-of that.  As the id is part of it, it is checked here, and made anew.
+the codec.  If that version is 2 and the lowest switch is on, the frame ends with
+its CRC-32 (SOFABolt's C{RpcCommandDecoderV2}); MOSN does not know that.  As it
+covers the id, which changes at each hop, it is checked and computed anew here.
 
 The commands are 0 for a heartbeat, 1 for a request, 2 for a response and 100
 for goaway (MOSN: C{pkg/protocol/xprotocol/bolt/types.go}); others are forwarded
-like requests and responses.  Both versions may be mixed on one connection, as
-MOSN has it; what we answer is of the version of the question.
+like requests and responses.  Both versions may be mixed on one connection, as in
+MOSN; an answer has the version of its request.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _HESSIAN2: Final = 1
 
 
 class BoltStatus(IntEnum):
-    """How a request went: the status of a response."""
+    """The status of a response."""
 
     SUCCESS = 0
     ERROR = 1
@@ -95,7 +95,7 @@ _TO_HTTP: Final[dict[int, int]] = {
 }
 
 _UNSENT: Final = {0x7D01: Unsent.REQUEST, 0x7D02: Unsent.SERVICE}
-"""Statuses that only our own two ends know; SOFABolt's end at 0x1F."""
+"""Statuses that only ends of this project use; SOFABolt's end at 0x1F."""
 _UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
 _GATEWAY: Final[dict[int, int]] = {
@@ -104,12 +104,12 @@ _GATEWAY: Final[dict[int, int]] = {
     BoltStatus.TIMEOUT: 504,
     BoltStatus.CONNECTION_CLOSED: 502,
 }
-"""What a MOSN agent answers with by itself; then without class, headers and content (docs/mosn.rst 6.6)."""
+"""Statuses of a MOSN agent's own responses, which have no class, headers and content (docs/mosn.rst 6.6)."""
 
 
 class Bolt(XProtocol):
     """
-    bolt or boltv2: the same, but for what they begin to speak themselves.
+    bolt or boltv2, which read both versions and differ in the frames that they send first.
 
     @ivar version: the version of our own heartbeats and goaways.
     """
@@ -246,10 +246,9 @@ def encode_request(
     version: int = 1,
 ) -> bytes:
     """
-    Make a request.
+    Return a request.
 
-    @param timeout: milliseconds; 0 for what the next hop thinks fit, -1 for any
-        time.
+    @param timeout: milliseconds; 0 for the next hop's default, -1 for no limit.
     @raise ValueError: if the headers are too long.
     """
     block = encode_headers(headers or {})
@@ -273,7 +272,7 @@ def encode_response(
     version: int = 1,
 ) -> bytes:
     """
-    Make a response.
+    Return a response.
 
     @raise ValueError: if the headers are too long.
     """

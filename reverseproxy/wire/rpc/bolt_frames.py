@@ -1,8 +1,8 @@
 """
-Frames of bolt as they are passed on: an id to be changed, headers to be read, and changed if a route says so.
+Frames of bolt as they are forwarded: with another id, and with other headers if a route changes them.
 
-Headers are a block of names and values in turn, each behind its length in four
-bytes.  How a frame is laid out is told in L{reverseproxy.wire.rpc.bolt}.
+Headers are a block of names and values in turn, each prefixed with its length in four
+bytes.  L{reverseproxy.wire.rpc.bolt} has the layout of a frame.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class BoltFrame(Frame):
             _LENGTH.pack_into(data, end, zlib.crc32(memoryview(data)[:end]))
 
     def set_status(self, status: int) -> None:
-        """Give a response another status, in L{data} as well."""
+        """Change the status of a response, in L{data} as well."""
         self.status = status
         _SHORT.pack_into(self.data, 10 if self.version == 1 else 12, status)
         self.set_id(self.id)  # and the checksum
 
     @property
     def content(self) -> bytes:
-        """What the request or response carries, which is for its receiver alone."""
+        """The content of the request or response."""
         end = len(self.data) - (CRC_SIZE if self._checked else 0)
         return bytes(self.data[self._block[1] : end])
 
     @property
     def headers(self) -> Mapping[str, str]:
         """
-        The headers in their order, by their names as they stand there.
+        The headers in their order, by name, in their case.
 
         Of several with the same name the first one counts, as in MOSN.
 
@@ -108,7 +108,7 @@ class BoltFrame(Frame):
         return _decode_headers(self.data, *self._block)
 
     def names(self) -> Iterable[str]:
-        """See L{Frame.names}; what a route looks for is found by that, too."""
+        """See L{Frame.names}; the same as L{header} finds."""
         return self.headers
 
     def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
@@ -160,8 +160,8 @@ def _decode_headers(data: bytearray, position: int, end: int) -> list[tuple[byte
     """
     Decode a block of headers.
 
-    A length of -1 stands for an item that is missing.  MOSN goes on behind it
-    with a name, so that a pair without a value is dropped.
+    A length of -1 stands for a missing item.  As in MOSN, a name follows it, so that
+    a pair without a value is dropped.
     """
     headers: list[tuple[bytes, bytes]] = []
     name: bytes | None = None
@@ -190,9 +190,9 @@ def _decode_headers(data: bytearray, position: int, end: int) -> list[tuple[byte
 
 def check_crc(data: bytearray) -> None:
     """
-    Look whether a frame is as it was sent.
+    Check the CRC of a frame.
 
-    @raise RpcFrameError: if its CRC says that it is not.
+    @raise RpcFrameError: if it does not match.
     """
     end = len(data) - CRC_SIZE
     expected = _LENGTH.unpack_from(data, end)[0]

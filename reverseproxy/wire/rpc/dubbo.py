@@ -1,5 +1,5 @@
 """
-dubbo: the RPC protocol of Apache Dubbo, and as much of Hessian 2 as routing needs.
+dubbo, the RPC protocol of Apache Dubbo, and as much of Hessian 2 as routing needs.
 
 A frame has a 16-byte header, in network byte order, and a body::
 
@@ -15,8 +15,8 @@ C{getServiceAwareMeta} in C{pkg/protocol/xprotocol/dubbo/decoder.go}).  They are
 the headers that routes can match, by MOSN's names: C{dubbo}, C{service},
 C{version} and C{method}.
 
-An event whose body is C{"R"} is what a Dubbo server sends before it stops: no
-new requests, please.  Any other one is a heartbeat.
+An event whose body is C{"R"} is what a Dubbo server sends before it stops, so that
+clients send no new requests.  Any other event is a heartbeat.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ _FROM_HTTP: Final = {
 _TO_HTTP: Final = {20: 200, 30: 504, 31: 504, 40: 400, 60: 404, 90: 400, 100: 503}
 
 _UNSENT: Final = {0xC9: Unsent.REQUEST, 0xCA: Unsent.SERVICE}
-"""Statuses that only our own two ends know; Dubbo's end at 100."""
+"""Statuses that only ends of this project use; Dubbo's end at 100."""
 _UNSENT_STATUS: Final = {why: status for status, why in _UNSENT.items()}
 
 _MOST_MESSAGE: Final = 128
-"""The most bytes of a message that a MOSN agent answers with by itself; they have about thirty."""
+"""Bytes of the longest message in a MOSN agent's own response; they have about thirty."""
 
 _GATEWAY: Final = {"502|": 502, "503|": 503, "504|": 504}
-"""How these messages begin, where it has not reached its service; see L{Dubbo.reply}."""
+"""How these messages begin if it has not reached its service; see L{Dubbo.reply}."""
 
 _HEADERS: Final = ("dubbo", "service", "version", "method")
 
@@ -99,12 +99,11 @@ def decode_string(data: bytes | bytearray, position: int) -> tuple[str | None, i
     """
     Read a string, or null, in Hessian 2.
 
-    Lengths count UTF-16 units.  What lies beyond U+FFFF stands there as two
-    surrogates of three bytes each, as Java writes it, or as four bytes, as
-    others do.
+    Lengths count UTF-16 units.  Characters beyond U+FFFF are encoded as two
+    surrogates of three bytes each, as Java does, or as four bytes, as others do.
 
-    @return: the string, L{None} for null, and where it ends.
-    @raise RpcHeaderError: if there is something else, or not all of it.
+    @return: the string, or L{None} for null; and where it ends.
+    @raise RpcHeaderError: if it is something else, or incomplete.
     """
     parts: list[str] = []
     final = False
@@ -312,7 +311,7 @@ def _kind(flag: int, data: bytearray) -> Kind:
 
 def encode_frame(flag: int, request_id: int, body: bytes, status: int = 0) -> bytes:
     """
-    Make a frame.
+    Return a frame.
 
     @param flag: the third byte of the header.
     """

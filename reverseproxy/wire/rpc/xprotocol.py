@@ -1,14 +1,14 @@
 """
-RPC protocols that send whole frames, told apart by ids: what they have in common.
+RPC protocols of whole frames, whose responses are matched by ids: what they have in common.
 
 MOSN calls them I{x-protocols}: bolt, dubbo and the like.  A frame is forwarded
 as it came, but for its id: each hop numbers the requests on a connection
 itself, as several clients share one.
 
-An L{XProtocol} knows one of them: where a frame ends, what kind it is, and how
-to make the few frames that a proxy sends of its own.  It has no state, so that
-one object serves all connections.  An L{RpcFrameDecoder} does what is the same for
-all of them: it takes what comes from a connection and gives whole frames.
+An L{XProtocol} implements one of them: where a frame ends, what kind it is, and how
+to make the few frames that a proxy sends itself.  It has no state, so that one
+object serves all connections.  An L{RpcFrameDecoder} reads whole frames of any of
+them from the bytes of one connection.
 
 To add a protocol, derive from L{Frame} and L{XProtocol}; C{docs/plugins.rst}
 shows how.
@@ -26,11 +26,11 @@ from reverseproxy.errors import RpcFrameError
 from reverseproxy.wire.http.unsent import Unsent
 
 MAX_FRAME = 16 * 1024 * 1024
-"""The largest frame in bytes that is taken, if nothing else is configured."""
+"""The largest frame in bytes that is accepted, if nothing else is configured."""
 
 
 _PIECE = 16384
-"""Bytes from which on what comes is kept as it is."""
+"""Bytes of a read from which on it is kept as it is, rather than copied into a buffer."""
 
 
 class Kind(IntEnum):
@@ -43,11 +43,11 @@ class Kind(IntEnum):
     RESPONSE = 3
     """The answer to a request."""
     HEARTBEAT = 4
-    """A question whether the connection is alive: answered at once, never forwarded."""
+    """Asks whether the connection is alive: answered at once, never forwarded."""
     HEARTBEAT_ACK = 5
     """The answer to a heartbeat."""
     GOAWAY = 6
-    """The sender takes no new requests on this connection; those under way go on."""
+    """The sender accepts no new requests on this connection; those in progress go on."""
 
 
 class Frame(ABC):
@@ -56,9 +56,9 @@ class Frame(ABC):
 
     @ivar data: the frame as it came; L{set_id} changes it in place.
     @ivar kind: what it is for.
-    @ivar id: ties a response to its request.
-    @ivar timeout: milliseconds that a request may take as its sender says;
-        0 if it does not say, negative for any time.
+    @ivar id: the same in a request and its response.
+    @ivar timeout: the sender's time limit for a request, in milliseconds;
+        0 if there is none in the frame, negative for no limit.
     """
 
     __slots__ = ("data", "id", "kind", "timeout")
@@ -76,9 +76,9 @@ class Frame(ABC):
     @abstractmethod
     def header(self, name: str) -> str | None:
         """
-        Look a header up, for routing and for logs.
+        Return the value of a header, for routing and logs.
 
-        Frames are forwarded without this, so it should do its work when it is
+        Frames are forwarded without this, so headers should be parsed when it is
         first called.
 
         @param name: in lower case.
@@ -88,7 +88,7 @@ class Frame(ABC):
 
     def fields(self) -> list[tuple[bytes, bytes]] | None:
         """
-        All headers in their order, for routes that change some.
+        Return all headers in their order, for routes that change some.
 
         @return: L{None} if headers can't be changed in this protocol.
         @raise RpcHeaderError: if they can't be read.
@@ -97,7 +97,7 @@ class Frame(ABC):
 
     def names(self) -> Iterable[str]:
         """
-        The names of all headers, for who looks for some that L{fields} then has.
+        Return the names of all headers in L{fields}.
 
         @raise RpcHeaderError: if they can't be read.
         """
@@ -105,21 +105,21 @@ class Frame(ABC):
 
     def set_fields(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """
-        Change the headers, in L{data} as well; only if L{fields} gave some.
+        Replace the headers, in L{data} as well; only if L{fields} is not L{None}.
 
-        @raise RpcHeaderError: if a frame can't carry them.
+        @raise RpcHeaderError: if they don't fit a frame.
         """
         raise NotImplementedError
 
     @property
     def body_size(self) -> int:
-        """Bytes of what it carries beside its headers; of all of it, if that can't be told."""
+        """Bytes of the body; of the whole frame, if the protocol does not tell."""
         return len(self.data)
 
     @property
     def service(self) -> str:
         """
-        What a request is for; empty if it does not say.
+        The service that a request is for; empty if the frame does not say.
 
         @raise RpcHeaderError: if the headers can't be read.
         """
@@ -128,7 +128,7 @@ class Frame(ABC):
     @property
     def method(self) -> str:
         """
-        Which operation of the service a request calls; empty if it does not say.
+        The method of the service that a request calls; empty if the frame does not say.
 
         @raise RpcHeaderError: if the headers can't be read.
         """
@@ -139,8 +139,8 @@ class XProtocol(ABC):
     """
     A protocol of whole frames.
 
-    @ivar name: what the configuration calls it.
-    @ivar max_id: the largest id that a frame can carry.
+    @ivar name: its name in the configuration.
+    @ivar max_id: the largest id of a frame.
     """
 
     name: str
@@ -149,40 +149,40 @@ class XProtocol(ABC):
     @abstractmethod
     def detect(self, data: bytes) -> bool | None:
         """
-        Tell whether a connection speaks this protocol.
+        Return whether a connection speaks this protocol.
 
-        @param data: how it begins, one byte at least.
+        @param data: its first bytes, at least one.
         @return: L{None} if more bytes are needed.
         """
 
     @abstractmethod
     def decode(self, buffer: bytearray, start: int) -> Frame | int:
         """
-        Take a frame out of a buffer.
+        Read a frame from a buffer.
 
-        What can't be a frame should be refused at the first byte that shows
-        it, as otherwise a connection waits for bytes that never come.
+        What can't be a frame should be refused at the first wrong byte, as
+        otherwise the connection waits for bytes that never come.
 
-        @param buffer: what has come; it is the caller's.
-        @param start: where the frame begins; there is one byte at least.
-        @return: the frame, with a copy of its bytes; or, if they are not all
-            there, how many there must be at least to find out more.
+        @param buffer: bytes of the connection; don't change it.
+        @param start: where the frame begins; at least one byte of it is there.
+        @return: the frame, with a copy of its bytes; or, if it is incomplete,
+            how many bytes are needed at least to go on.
         @raise RpcFrameError: if this is no frame.
         """
 
     def partial_id(self, buffer: bytearray) -> int | None:
         """
-        Tell the id of a frame of which only a part has come.
+        Return the id of an incomplete frame.
 
-        @param buffer: what has come of it.
-        @return: L{None} if that is not known, or not yet.
+        @param buffer: the part of it that has come.
+        @return: L{None} if the id has not come, or the protocol does not tell.
         """
         return None
 
     @abstractmethod
     def http_status(self, frame: Frame) -> int:
         """
-        What a response's status means in terms of HTTP, for logs, retries and health.
+        Return the HTTP status that a response's status stands for, in logs, retries and health checks.
 
         @return: 200 for success.
         """
@@ -190,16 +190,16 @@ class XProtocol(ABC):
     @abstractmethod
     def reply(self, frame: Frame, status: int) -> bytes:
         """
-        Make a response of our own to a request.
+        Return a response of our own to a request.
 
         @param frame: the request; its id is that of the response.
-        @param status: in terms of HTTP; besides, as MOSN has it, 0 for a request
+        @param status: an HTTP status; besides, as in MOSN, 0 for a request
             that can't be decoded and 2 for an unknown error (docs/mosn.rst 4.5).
         """
 
     def reply_unsent(self, frame: Frame, why: Unsent) -> bytes:
         """
-        Make a response that says to a server of ours that a request was not sent on.
+        Return a response that tells a server of this project that a request was not sent on.
 
         @param frame: the request, as for L{reply}.
         @return: empty if the protocol has no way to say so.
@@ -208,42 +208,42 @@ class XProtocol(ABC):
 
     def unsent(self, frame: Frame) -> Unsent | None:
         """
-        Say whether a response is one of L{reply_unsent}.
+        Return why a request was not sent on, if its response is one of L{reply_unsent}.
 
-        Asked for every response of an agent that may say so, and of no other.
+        Called for responses of agents that have agreed on it, and for no others.
         """
         return None
 
     def disclaim(self, frame: Frame) -> None:  # noqa: B027
         """
-        Make a service's response one that L{unsent} says nothing of, if it is not.
+        Change a service's response for which L{unsent} is not L{None}.
 
-        Only an agent may say that it has not sent a request on, as it is believed:
-        a service's status of that kind becomes that of an unknown error.
+        Only an agent may say that it has not sent a request on, as the server trusts
+        that: such a status of a service becomes that of an unknown error.
         """
 
     def gateway_status(self, frame: Frame) -> int:
         """
-        Say whether a response comes from a proxy that has not reached its service.
+        Return the HTTP status of a response of a proxy that has not reached its service.
 
-        MOSN's agents answer so; services have other reasons for the same status, and
-        more to say.
+        MOSN's agents answer so.  Services use the same statuses for other reasons, with a
+        body.
 
-        @return: 502, 503 or 504, or 0 if it does not seem so.
+        @return: 502, 503 or 504; 0 for any other response.
         """
         return 0
 
     @abstractmethod
     def answer_heartbeat(self, frame: Frame) -> bytes:
         """
-        Make the answer to a heartbeat.
+        Return the answer to a heartbeat.
 
         @return: empty if this one is not to be answered.
         """
 
     def heartbeat(self, request_id: int) -> bytes:
         """
-        Make a heartbeat.
+        Return a heartbeat.
 
         @return: empty if the protocol has none.
         """
@@ -251,24 +251,24 @@ class XProtocol(ABC):
 
     def goaway(self, request_id: int) -> bytes:
         """
-        Make what tells a client to use another connection for new requests.
+        Return a goaway: the client is to use another connection for new requests.
 
-        @return: empty if the protocol has no such thing, or it is not wanted.
+        @return: empty if the protocol has none, or it is not enabled.
         """
         return b""
 
 
 class RpcFrameDecoder:
     """
-    Takes what comes from one connection apart.
+    Reads the frames of one connection.
 
-    It keeps one incomplete frame at the most.  What comes of a large one is put
-    together when all of it is there: a buffer that grows is moved again and again,
-    and leaves holes in memory.
+    It buffers at most one incomplete frame.  The reads of a large one are joined when
+    all of it has come: a buffer that grows is copied again and again, and fragments
+    memory.
 
     @ivar error: why nothing more can be decoded; set by L{feed}.
-    @ivar max_frame: the largest frame in bytes that is taken; may be changed.
-    @ivar unfinished: bytes of a frame of which a part has come.
+    @ivar max_frame: the largest frame in bytes that is accepted; may be changed.
+    @ivar unfinished: bytes of the incomplete frame.
     """
 
     __slots__ = (
@@ -290,22 +290,22 @@ class RpcFrameDecoder:
         self.max_frame = max_frame
         self.unfinished = 0
         self._buffer = bytearray()
-        self._later: list[bytes | bytearray] = []  # what comes behind that, and does not complete it
-        self._needed = 1
-        self._part = 0  # the number of the frame of which a part has come
+        self._later: list[bytes | bytearray] = []  # reads behind that which do not complete the frame
+        self._needed = 1  # bytes that are needed to go on
+        self._part = 0  # counts incomplete frames
 
     @property
     def in_frame(self) -> bool:
-        """Whether a part of a frame has come."""
+        """Whether there is an incomplete frame."""
         return bool(self._buffer)
 
     def begun(self, number: int) -> tuple[int, int] | None:
         """
-        Look at the frame that is coming.
+        Return the progress of the incomplete frame.
 
         @param number: the id that it should have.
-        @return: L{None} if there is none, or it has another one; else which
-            frame it is, and how many bytes of it have come.
+        @return: L{None} if there is none, or it has another id; else a number
+            that is different for each frame, and how many bytes of it have come.
         """
         buffer = self._buffer
         if not buffer or self._partial_id(buffer) not in (None, number):
@@ -314,10 +314,10 @@ class RpcFrameDecoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """
-        Take what has come.
+        Take bytes.
 
-        @return: the frames that it completes.  If L{error} is set afterwards,
-            they came before what is wrong, and all that follows is lost.
+        @return: the frames that they complete.  If L{error} is set afterwards,
+            these came before the malformed bytes, and nothing more is decoded.
         """
         if self.error is not None:
             return []
@@ -358,23 +358,23 @@ class RpcFrameDecoder:
             if buffer:
                 self._part += 1
         left = self.unfinished = len(buffer)
-        # One byte more than there are, lest a protocol that asks for too little is asked for ever.
+        # At least one byte more than there are, even if the protocol asks for fewer.
         self._needed = max(needed, left + 1)
         return frames
 
     def _keep(self, data: bytes) -> None:
-        """Keep what does not complete a frame."""
+        """Keep a read that does not complete a frame."""
         self.unfinished += len(data)
         later = self._later
         if len(data) >= _PIECE:
             later.append(data)
         elif later and type(later[-1]) is bytearray and len(later[-1]) < _PIECE:
-            later[-1] += data  # lest a frame that comes byte by byte takes fifty times its size
+            later[-1] += data  # a frame that comes byte by byte would take fifty times its size
         else:
             later.append(bytearray(data))
 
     def close(self) -> None:
-        """Forget what has come."""
+        """Drop the incomplete frame."""
         self._buffer.clear()
         self._later.clear()
         self.unfinished = 0

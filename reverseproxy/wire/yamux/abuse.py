@@ -1,8 +1,8 @@
 """
-How much a peer may do that is of no use to anybody.
+How many frames a peer may send that carry nothing, and how many streams it may open in vain.
 
-Nothing of it is against the rules of yamux, and each frame of it may have its reason. All of
-it together has a bound, which comes back with the time and with what is of use.
+None of that breaks the rules of yamux, and each frame may have its reason.  All of it together is
+limited by a budget, which recovers with time and with useful data.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from reverseproxy.wire.yamux.events import GoAwayCode
 
 RESETS_PER_SECOND: Final = 1000.0
 """
-How fast used up resets come back, besides one for each stream that was of use; see C{max_resets} of
-L{MuxLimits<reverseproxy.wire.yamux.events.MuxLimits>}.
+How many resets a second a peer may go on with once C{max_resets} of
+L{MuxLimits<reverseproxy.wire.yamux.events.MuxLimits>} are used up, besides one for each complete stream.
 """
 
 MAX_USELESS: Final = 1000
 """
-Frames at once that serve no stream: pings, credit of nothing, data of no bytes, repeated GoAways.
+Frames in a burst that serve no stream: pings, credit of nothing, data of no bytes, repeated GoAways.
 
-Those that a peer may well send now and then, as it could not know better, count
-for a L{LATE}th of one.
+Those that a correct peer may send now and then, before it knows of a reset or
+a refusal, count as L{LATE} of one.
 """
 
 USELESS_PER_SECOND: Final = 50.0
-"""How fast used up L{MAX_USELESS} come back, besides one for each read with data."""
+"""How many a second a peer may go on with once L{MAX_USELESS} are used up; each read with data adds one."""
 
 LATE: Final = 0.1
-"""What a frame counts for that is for a stream that is over, or that opens one which is refused."""
+"""The cost of a frame for a stream that is over, or that opens one which is refused."""
 
 REPEATED: Final = 50
-"""What a GoAway counts for behind the first one."""
+"""The cost of each GoAway but the first one."""
 
 
 class Abuse:
     """
-    What one peer has done of that.
+    The budgets of one peer.
 
-    @ivar resets: streams that the peer has opened and broken off before they were of any use, over those
-        that were of use, as of the last time that it was asked about.
-    @ivar useless: what all else of it may cost; a read that has data earns some.
+    @ivar resets: how many streams the peer has opened and reset before they were complete, less those
+        that were completed, and less what has recovered with time.
+    @ivar useless: the budget for all other frames; a read with data earns some of it.
     """
 
     __slots__ = ("_max_resets", "_reset_at", "resets", "useless")
@@ -61,28 +61,28 @@ class Abuse:
 
     def charge(self, what: str, now: float, cost: float = 1) -> None:
         """
-        The peer makes us work for nothing.
+        Charge the peer for a frame that carries nothing.
 
-        @param what: what there should be less of.
+        @param what: names such frames in the error.
         @param now: seconds.
-        @raise MuxError: if that is too much.
+        @raise MuxError: if the budget is used up.
         """
         if not self.useless.spend(now, cost):
             raise MuxError(f"expected fewer {what}", GoAwayCode.PROTOCOL_ERROR)
 
     def charge_reset(self, now: float) -> None:
-        """The peer has broken a stream off that was of no use yet."""
+        """Count a stream that the peer has reset before it was complete."""
         if not self.resets:
             self._reset_at = now
         self.resets += 1
 
     def earn_stream(self) -> None:
-        """A stream was of use."""
+        """Count a stream that was completed."""
         if self.resets > 0:
             self.resets -= 1
 
     def bars_streams(self, now: float) -> bool:
-        """Find whether the peer has broken off too many streams, of late, to open another."""
+        """Return whether the peer has reset too many streams of late to open another one."""
         if self.resets < self._max_resets:
             return False
         self.resets = max(0.0, self.resets - (now - self._reset_at) * RESETS_PER_SECOND)

@@ -1,4 +1,4 @@
-"""What a multiplexed connection tells, and what it allows."""
+"""The events of a multiplexed connection, and its limits."""
 
 from __future__ import annotations
 
@@ -52,15 +52,14 @@ class GoAwayCode(IntEnum):
 @dataclass(frozen=True, slots=True)
 class MuxLimits:
     """
-    What a peer may do, and how we send.
+    The limits of what a peer may do, and of how we send.
 
-    @ivar first: bytes that either end may send on a stream before it hears of
-        more.  yamux says L{INITIAL_WINDOW}; both ends have to have agreed on
-        anything else.
-    @ivar window: bytes that the peer may send on a stream before they are
-        consumed, to begin with; not less than C{first}.
-    @ivar max_window: the same, for a stream that is used at full speed on a long
-        way; see L{Growth<reverseproxy.wire.window.Growth>}.
+    @ivar first: bytes of credit that either end has on a new stream.  yamux says
+        L{INITIAL_WINDOW}; both ends have to have agreed on anything else.
+    @ivar window: bytes of a stream's receive window, to begin with; not less than
+        C{first}.
+    @ivar max_window: bytes that it may grow to, where the round trip is long and the
+        reader fast; see L{Growth<reverseproxy.wire.window.Growth>}.
     @ivar max_streams: streams that may be open at once, of both ends together.
     @ivar max_frame: bytes of data in a frame that we send.
     @ivar accept_backlog: streams that the peer has opened and that we have not
@@ -68,19 +67,17 @@ class MuxLimits:
     @ivar receive_budget: bytes by which the windows of all streams together may
         grow.
     @ivar max_held: bytes that may have come on all streams together and not been
-        consumed, beyond which the stream with most of them is reset.  It is for
-        memory's sake alone, as slow readers can't help it: what streams have to
-        begin with should fit in it.
-    @ivar max_pending_control: frames without data that may wait for a peer that
-        takes nothing, besides two for each of C{max_streams}.
-    @ivar max_resets: streams that a peer may open and break off at once, before
-        they were of any use; see
+        consumed, beyond which the stream with most of them is reset.  It only bounds
+        memory, as slow readers break no rule: the initial windows of all streams
+        should fit in it.
+    @ivar max_pending_control: frames without data that may wait for a peer that does
+        not read, besides two for each of C{max_streams}.
+    @ivar max_resets: how many streams in a burst a peer may open and reset before they
+        are complete; see
         L{RESETS_PER_SECOND<reverseproxy.wire.yamux.abuse.RESETS_PER_SECOND>}.  Further
-        ones are refused.
-    @ivar tells: whether both ends have agreed to say whether their services can
-        be reached, see L{Well}.
-    @ivar moves: whether both ends have agreed that the server says when it is about
-        to leave, see L{Leaving}.
+        streams are refused.
+    @ivar tells: whether both ends have agreed on C{tells} (docs/wire-protocol.rst); see L{Well}.
+    @ivar moves: whether both ends have agreed on C{moves}; see L{Leaving}.
     """
 
     first: int = INITIAL_WINDOW
@@ -113,7 +110,7 @@ class MuxLimits:
 
 class _StreamEvent:
     """
-    Something happened on one stream.
+    An event of one stream.
 
     @ivar stream: its number.
     """
@@ -135,10 +132,10 @@ class Opened(_StreamEvent):
 
 class Data:
     """
-    Bytes came on a stream; all of them are to be reported with C{consumed} at some time.
+    Bytes came on a stream; each of them has to be reported with C{consumed} at some time.
 
     @ivar stream: its number.
-    @ivar data: a part of a frame, one frame, never more.
+    @ivar data: all or a part of one frame's data.
     """
 
     __slots__ = ("data", "stream")
@@ -152,18 +149,18 @@ class Data:
 
 
 class Ended(_StreamEvent):
-    """The peer sends nothing more on a stream; we still may."""
+    """The peer has ended its direction of a stream; we may still send."""
 
     __slots__ = ()
 
 
 class Reset(_StreamEvent):
     """
-    A stream was broken off; nothing more comes or goes on it.
+    A stream was reset; nothing more comes on it, and nothing more can be sent.
 
-    @ivar remote: whether the peer did that; else it is a bound of ours.
-    @ivar refused: the peer certainly has not looked at the stream, or has passed
-        nothing of it on, so that what it was for may be tried elsewhere.
+    @ivar remote: whether the peer has reset it; if not, it was over a limit of ours.
+    @ivar refused: whether the peer certainly has not looked at the stream, or has passed
+        nothing of it on, so that its request or session may be tried elsewhere.
     """
 
     __slots__ = ("refused", "remote")
@@ -178,7 +175,7 @@ class Reset(_StreamEvent):
 
 
 class Credit(_StreamEvent):
-    """The peer takes more on a stream, on which there was no credit left and nothing waits."""
+    """The peer gives credit for a stream that had none left, and on which no bytes are pending."""
 
     __slots__ = ()
 
@@ -203,8 +200,8 @@ class GoneAway:
     """
     The peer takes no more streams.
 
-    @ivar code: why; a L{GoAwayCode}, or what else the peer sent.  The
-        connection is of no more use if it is not C{NORMAL}.
+    @ivar code: a L{GoAwayCode}, or another number that the peer sent.  The connection
+        is over if it is not C{NORMAL}.
     """
 
     __slots__ = ("code",)
@@ -218,7 +215,7 @@ class GoneAway:
 
 class Well:
     """
-    The peer says whether its service can be reached.
+    The peer says whether it can reach its service.
 
     @ivar well: whether it can.
     """
@@ -234,9 +231,9 @@ class Well:
 
 class Leaving:
     """
-    The peer is about to leave, and wants another connection dialled.
+    The peer, a server, is about to leave: dial another connection.
 
-    @ivar after: in how many milliseconds.
+    @ivar after: after how many milliseconds.
     """
 
     __slots__ = ("after",)

@@ -1,8 +1,9 @@
 """
-The frames of yamux: a header of 12 bytes, and data behind it in one kind of them.
+The frames of yamux: a header of 12 bytes, and data behind it in frames of type data.
 
-They are plain numbers rather than enumerations, as there is no frame that is
-read or written without them.
+U{The specification<https://github.com/hashicorp/yamux/blob/master/spec.md>}; docs/wire-protocol.rst
+has what two ends of this project add.  These are plain numbers rather than enumerations, as they are
+used for every frame.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ DATA: Final = 0
 """Data of a stream; the length is theirs."""
 
 UPDATE: Final = 1
-"""More credit for a stream, by the length; or only flags."""
+"""Window update: credit for a stream, in place of the length; or only flags."""
 
 PING: Final = 2
-"""With L{SYN} a question, with L{ACK} the answer; the length is for the asking end to choose."""
+"""With L{SYN} a ping, with L{ACK} its answer, which repeats the number in place of the length."""
 
 GO_AWAY: Final = 3
-"""No more streams; the length is a L{GoAwayCode<reverseproxy.wire.yamux.events.GoAwayCode>}."""
+"""No more streams; a L{GoAwayCode<reverseproxy.wire.yamux.events.GoAwayCode>} in place of the length."""
 
 WELL: Final = 4
 """
-Whether our service can be reached: 1 if it can, 0 if not, in place of the length.
+Whether the sender's service can be reached: 1 if it can, 0 if not, in place of the length.
 
-Not of yamux; only where both ends have agreed on it.
+Not a frame of yamux; only where both ends have agreed on C{tells}.
 """
 
 LEAVING: Final = 5
 """
-The server is about to leave, and wants another connection dialled; the milliseconds until then in place
-of the length.  What is open goes on, and streams may still be opened, until there is a L{GO_AWAY}.
+The server is about to leave: the agent is to dial another connection, after the milliseconds in place
+of the length.  Open streams go on, and more may be opened, until there is a L{GO_AWAY}.
 
-Not of yamux; only where both ends have agreed on it.
+Not a frame of yamux; only where both ends have agreed on C{moves}.
 """
 
 SYN: Final = 1
@@ -78,16 +79,16 @@ FIN: Final = 4
 """The last frame of one end."""
 
 RST: Final = 8
-"""The stream is broken off."""
+"""The stream is reset."""
 
 UNSENT: Final = 1
-"""In place of the credit, with L{RST}: nothing of the stream was passed on.  Yamux has 0 there."""
+"""In place of the credit, with L{RST}: nothing of the stream was passed on.  yamux has 0 there."""
 
 ON_WIRE: Final = 0xF
 """All flags that yamux has."""
 
 SILENT: Final = 0x100
-"""A flag of our own, which is never sent: nothing but an ACK was sent on the stream."""
+"""An internal flag, which is never sent: nothing but an ACK was sent on the stream."""
 
 MAX_ID: Final = 0xFFFFFFFF
 """The largest number of a stream."""

@@ -1,4 +1,4 @@
-"""The numbers of a connection's streams: odd ones of one end, even ones of the other, and all increase."""
+"""The numbers of a connection's streams: odd for one end, even for the other, and increasing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from reverseproxy.errors import MuxError, NoMoreStreams
 from reverseproxy.wire.yamux.frames import MAX_ID
 
 SPARE_IDS: Final = 1024
-"""Streams that can still be opened when L{StreamIds.exhausted} says that it is time to go away."""
+"""Streams that can still be opened when L{StreamIds.exhausted} becomes true."""
 
 
 class StreamIds:
     """
-    Which numbers were used, and which are next.
+    The numbers that were used, and the next one.
 
     @ivar next: the number of the stream that we open next.
     @ivar parity: 1 if ours are odd, else 0.
@@ -38,7 +38,7 @@ class StreamIds:
 
     @property
     def exhausted(self) -> bool:
-        """Whether L{left} is so few that it is time to go away."""
+        """Whether so few are L{left} that it is time for GoAway."""
         return self.next > MAX_ID - 2 * SPARE_IDS
 
     def take(self) -> int:
@@ -55,9 +55,9 @@ class StreamIds:
 
     def accept(self, number: int) -> None:
         """
-        The peer opens a stream.
+        Check and note the number of a stream that the peer opens.
 
-        @raise MuxError: if it can't have this number.
+        @raise MuxError: if it may not have this number.
         """
         if number & 1 == self.parity or number <= self._peer_last:
             parity = "even" if self.parity else "odd"
@@ -66,7 +66,7 @@ class StreamIds:
 
     def check_known(self, number: int) -> None:
         """
-        Find that a stream was there once.
+        Check that a stream was opened once.
 
         @raise MuxError: if it was not.
         """

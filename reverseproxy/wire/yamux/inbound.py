@@ -1,8 +1,8 @@
 """
 The receiving half of a multiplexed connection: what the peer's frames mean, and which it may send.
 
-What the peer has broken ends the connection, as a L{MuxError}; what it does too often, too; and what
-it may not have, it is refused.
+A peer that breaks the rules, or sends too many frames that carry nothing, ends the connection with a
+L{MuxError}.  Streams beyond the limits are refused.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from reverseproxy.wire.yamux.stream import YamuxStream
 from reverseproxy.wire.yamux.table import StreamTable
 
 MAX_PINGS: Final = 64
-"""Pings of ours whose answers are awaited; those before are given up."""
+"""Our pings whose answers are awaited; older ones are forgotten."""
 
 
 class Inbound:
     """
-    What comes on one connection: the L{FrameRules<reverseproxy.wire.yamux.reader.FrameRules>}.
+    Interprets the frames of one connection: its L{FrameRules<reverseproxy.wire.yamux.reader.FrameRules>}.
 
-    @ivar remote_goaway: whether the peer has said that it takes no more streams.
+    @ivar remote_goaway: whether the peer has sent GoAway.
     """
 
     __slots__ = ("_output", "_pings", "_table", "remote_goaway")
@@ -63,7 +63,7 @@ class Inbound:
         self.remote_goaway = False
 
     def expect_pong(self, token: int) -> None:
-        """We ask the peer; see L{MAX_PINGS}."""
+        """Note that we have sent a ping; see L{MAX_PINGS}."""
         self._pings.append(token)
         del self._pings[:-MAX_PINGS]
 
@@ -102,7 +102,7 @@ class Inbound:
         return stream
 
     def _on_late(self, number: int, flags: int, length: int) -> None:
-        """Data came for a stream that is over, or never was."""
+        """Handle data for a stream that is over, or never was."""
         table = self._table
         if number in table.resets:
             table.resets.drop(number, flags, length)
@@ -139,7 +139,7 @@ class Inbound:
     def _on_update(
         self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
     ) -> None:
-        """Take a frame of credit that has flags, or no stream."""
+        """Handle a window update that has flags, or whose stream is unknown."""
         if flags & ~ON_WIRE:
             raise MuxError(f"expected flags that are known on stream {number}")
         if flags & SYN:
@@ -166,7 +166,7 @@ class Inbound:
             self.on_end(stream, events)
 
     def _on_syn(self, number: int, flags: int, events: list[Event]) -> YamuxStream | None:
-        """The peer opens a stream; return it, unless it is refused or reset at once."""
+        """Open a stream for the peer; return it, unless it is refused or reset at once."""
         table, output = self._table, self._output
         table.ids.accept(number)
         if flags & RST:
@@ -190,13 +190,13 @@ class Inbound:
 
     def _on_reset(self, stream: YamuxStream, code: int, events: list[Event]) -> None:
         if not stream.local_open and not stream.remote_open:
-            return  # it is over, and the owner shall have what came
+            return  # it is over; what came can still be read
         if stream.flags & SYN:
             raise MuxError(f"expected a stream that was opened, which {stream.id} was not")
         table = self._table
         if stream.flags:
             table.abuse.charge_reset(table.now)
-        # Ours, no ACK, and no data either: the peer has thrown it away unseen.  Or it says so.
+        # One of ours without ACK and data: the peer has refused it unseen.  Or it says so (UNSENT).
         refused = stream.id & 1 == table.ids.parity and (
             (not stream.acknowledged and stream.recv_window == stream.window)
             or (table.limits.tells and code == UNSENT)
@@ -236,7 +236,7 @@ class Inbound:
             raise MuxError("expected SYN or ACK on a ping")
 
     def _on_session(self, kind: int, number: int, flags: int, code: int, events: list[Event]) -> None:
-        """Take a GoAway, what we have agreed on besides, or what is no frame at all."""
+        """Handle GoAway, and the frames that both ends have agreed on besides; refuse unknown types."""
         limits = self._table.limits
         if kind == WELL and limits.tells:
             if number or flags or code > 1:

@@ -1,4 +1,4 @@
-"""What may still come for streams that we have reset: what the peer sent before it knew is dropped."""
+"""Frames for streams that we have reset: what the peer has sent before it knew is dropped."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reverseproxy.errors import MuxError
 from reverseproxy.wire.yamux.frames import FIN, RST
 
 REMEMBERED_RESETS: Final = 1024
-"""Streams that we reset and remember, as the peer may have sent more for them."""
+"""How many streams that we reset are remembered, as the peer may have sent more for them."""
 
 
 class ResetStreams:
     """
     The latest streams that we have reset while the peer could send, and how many bytes it may have sent.
 
-    Of those before them, it is only known that there may have been some up to a certain number.
+    Of older ones, only the highest number is known.
     """
 
     __slots__ = ("_forgotten", "_windows")
@@ -35,7 +35,7 @@ class ResetStreams:
 
     def remember(self, number: int, window: int) -> None:
         """
-        Be ready for what may be under way for a stream.
+        Remember a stream that we reset.
 
         @param window: bytes that the peer may have sent.
         """
@@ -46,16 +46,16 @@ class ResetStreams:
             self._forgotten[number & 1] = max(self._forgotten[number & 1], number)
 
     def may_include(self, number: int) -> bool:
-        """Whether a stream that is not remembered may have been reset nevertheless."""
+        """Return whether a stream that is not remembered may have been reset earlier."""
         return number <= self._forgotten[number & 1]
 
     def ended(self, number: int) -> None:
-        """The peer has ended a stream, or reset it, and sends nothing more."""
+        """Forget a stream that the peer has ended or reset: nothing more comes for it."""
         self._windows.pop(number, None)
 
     def drop(self, number: int, flags: int, length: int) -> None:
         """
-        Take a frame of data for a stream that is remembered.
+        Drop a frame of data for a stream that is remembered.
 
         @raise MuxError: if the peer had no credit for so much.
         """

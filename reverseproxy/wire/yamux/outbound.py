@@ -1,12 +1,12 @@
 """
 The sending half of a multiplexed connection.
 
-What is written to a stream goes out at once, as long as the peer's credit lasts
-and nobody waits; else it waits in its stream, and the streams take turns.
+What is written to a stream is sent at once, if the peer's credit allows it and no
+other stream waits.  Otherwise it waits in its stream, and the streams take turns.
 
-Streams with little to send, such as a request or a message, don't wait for all
-those with much: they have a queue of their own, which is first in half of what is
-sent.  So frames of bulk can be large, however many streams there are.
+Streams with little to send, such as a request or a message, don't wait for those
+with much: they have a queue of their own, which gets half of what is sent first.
+So bulk can go in large frames, however many streams there are.
 """
 
 from __future__ import annotations
@@ -36,20 +36,19 @@ TURN: Final = 65536
 """Bytes that one L{YamuxOutput.take} returns, roughly, if it is not told otherwise."""
 
 ACK_AFTER: Final = 64
-"""Streams that wait for their ACK to ride on something, before it is sent alone."""
+"""Streams whose ACK waits for a frame to go with, beyond which ACKs are sent alone."""
 
 BRIEF: Final = 4096
-"""Bytes up to which what waits in a stream is little."""
+"""Bytes up to which a stream has little to send."""
 
 
 class YamuxOutput:
     """
-    What is to be sent, and when.
+    Sends the frames of one connection.
 
-    @ivar drained: streams of which something was L{pending}, and nothing is
-        since the last L{take}.
+    @ivar drained: streams that had bytes L{pending}, and have none since the last L{take}.
     @ivar unacknowledged: the peer's streams that have not been acknowledged, by number.
-    @ivar local_goaway: whether we have said that we want no more streams.
+    @ivar local_goaway: whether we have sent GoAway.
     """
 
     __slots__ = (
@@ -82,29 +81,29 @@ class YamuxOutput:
         self._max_frames = limits.max_pending_control + 2 * limits.max_streams
         self._table = table
         self._streams = table.streams
-        self._control: list[bytes] = []  # goes first
-        self._out: list[bytes | memoryview] = []  # what has to keep its order
-        self._frames = 0  # in _out, without those of data
-        self._room = TURN  # bytes that may be put into _out without waiting for a turn
-        self._tail = 0  # the stream whose data stands last in _out
+        self._control: list[bytes] = []  # frames that go first
+        self._out: list[bytes | memoryview] = []  # frames that have to keep their order
+        self._frames = 0  # how many of these have no data
+        self._room = TURN  # bytes of data that may be put into _out without waiting for a turn
+        self._tail = 0  # the stream whose data is last in _out
         self._tail_flags = 0
-        self._opening: deque[YamuxStream] = deque()  # ours that the peer does not know of, in their order
+        self._opening: deque[YamuxStream] = deque()  # our streams whose SYN was not sent, in their order
         self.unacknowledged: dict[int, YamuxStream] = {}
         self._acknowledge_now = False
-        # These may send and wait for a turn, those with little apart.
+        # Streams that have credit and wait for a turn: those with much, and those with little.
         self._ready: OrderedDict[int, YamuxStream] = OrderedDict()
         self._brief: OrderedDict[int, YamuxStream] = OrderedDict()
 
-    # what others have to send
+    # frames without data
 
     @property
     def waiting(self) -> int:
-        """How many frames without data the peer has not taken yet."""
+        """How many frames without data wait for the peer to read."""
         return len(self._control) + self._frames
 
     @property
     def overflow(self) -> bool:
-        """Whether the peer takes nothing, and too much was queued meanwhile."""
+        """Whether the peer does not read, and too many frames wait for it."""
         return len(self._control) + self._frames > self._max_frames
 
     def put_first(self, frame: bytes) -> None:
@@ -112,24 +111,24 @@ class YamuxOutput:
         self._control.append(frame)
 
     def put(self, frame: bytes) -> None:
-        """Send a frame behind those that are there."""
+        """Send a frame behind those that wait."""
         self._out.append(frame)
         self._frames += 1
         self._tail = 0
 
     def pong(self, token: int) -> None:
-        """Answer a ping: the peer knows then that we have its streams."""
+        """Answer a ping, and acknowledge the peer's streams with it."""
         self._control.append(pack(PING, ACK, 0, token))
         self._acknowledge_now = bool(self.unacknowledged)
 
     def go_away(self, code: int) -> None:
-        """Say that we take no more streams, behind those that we have opened."""
+        """Send GoAway: we take no more streams.  The SYNs of our own go before it."""
         self._announce()
         self.local_goaway = True
         self.put(pack(GO_AWAY, 0, 0, code))
 
     def fail(self, code: int) -> None:
-        """Give all streams up, and say why; the frames that were made still go out."""
+        """Drop all streams, and send GoAway with the reason, behind the frames that wait."""
         self._table.clear()
         self.local_goaway = True
         self._opening.clear()
@@ -142,11 +141,11 @@ class YamuxOutput:
     # beginning and end of streams
 
     def open(self, stream: YamuxStream) -> None:
-        """Tell the peer of a stream that we open, with the first of its data if that comes soon."""
+        """Send the SYN of a stream of ours, with its first data if there is some by the next L{take}."""
         self._opening.append(stream)
 
     def accept(self, stream: YamuxStream) -> None:
-        """Tell the peer that we have its stream, with the first frame of that if there is one soon."""
+        """Send the ACK of a peer's stream, with our first frame on it if there is one soon."""
         if self._extra:
             stream.flags = SILENT
             self._control.append(pack(UPDATE, ACK, stream.id, self._extra))
@@ -154,20 +153,20 @@ class YamuxOutput:
             self.unacknowledged[stream.id] = stream
 
     def withhold_ack(self, stream: YamuxStream) -> None:
-        """Don't acknowledge a stream, if that has not happened yet."""
+        """Send no ACK of a stream, if that was not sent yet."""
         if stream.flags & ACK:
             stream.flags = SILENT
             del self.unacknowledged[stream.id]
 
     def grant(self, stream: YamuxStream, credit: int) -> None:
-        """Tell the peer that it may send more bytes on a stream."""
+        """Send the peer credit for more bytes on a stream."""
         flags = stream.flags & ACK
         if flags:
             self.withhold_ack(stream)
         self._control.append(pack(UPDATE, flags, stream.id, credit))
 
     def resume(self, stream: YamuxStream) -> None:
-        """A stream that has something to send, and had no credit, has some: it waits for its turn."""
+        """Let a stream with bytes pending wait for its turn, now that it has credit."""
         if stream.pending <= BRIEF:
             self._brief[stream.id] = stream
         else:
@@ -175,7 +174,7 @@ class YamuxOutput:
 
     def refuse(self, number: int, ended: bool) -> None:
         """
-        Refuse a stream that the peer opens: without an ACK, as nobody has looked at it.
+        Refuse a stream that the peer opens: RST without an ACK, as it was not looked at.
 
         @param ended: whether the peer has ended it at once.
         """
@@ -186,9 +185,9 @@ class YamuxOutput:
 
     def reset(self, stream: YamuxStream, code: int) -> None:
         """
-        Break a stream off, and tell the peer if that has heard of it and does not know.
+        Reset a stream; the peer gets RST if it knows of the stream, and has not ended or reset it.
 
-        @param code: what the frame says besides.
+        @param code: in place of the credit in that frame.
         """
         if stream.flags & SYN:
             self._opening.remove(stream)
@@ -199,7 +198,7 @@ class YamuxOutput:
         self.drop(stream)
 
     def drop(self, stream: YamuxStream) -> None:
-        """Forget a stream, and what waits of it."""
+        """Forget a stream, and all that waits on it."""
         if stream.flags & ACK:
             del self.unacknowledged[stream.id]
         if stream.pending:
@@ -221,7 +220,7 @@ class YamuxOutput:
         if stream is None:
             return
         size = len(data)
-        # Nobody else waits, and as our window is not used up, nothing of this stream does.
+        # No other stream waits; and as the credit is not used up, nothing of this one does.
         if (
             0 < size <= self._max_frame
             and size <= stream.send_window
@@ -251,7 +250,7 @@ class YamuxOutput:
                 self.resume(stream)
 
     def _first_flags(self, stream: YamuxStream) -> int:
-        """Take what the first frame of a stream has to carry."""
+        """Return the flags that the first frame of a stream has to carry, once."""
         flags = stream.flags
         if flags & SYN and (self._extra or self._opening[0] is not stream):
             self._announce(stream)
@@ -264,7 +263,7 @@ class YamuxOutput:
         return flags & ON_WIRE
 
     def _announce(self, last: YamuxStream | None = None) -> None:
-        """Tell the peer of streams that we have opened, up to one of them: their numbers must increase."""
+        """Send the SYNs of our streams, up to one of them: their numbers must increase."""
         opening = self._opening
         while opening:
             stream = opening.popleft()
@@ -274,7 +273,7 @@ class YamuxOutput:
                 break
 
     def _acknowledge(self) -> None:
-        """Tell the peer that we have its streams."""
+        """Send the ACKs of the peer's streams."""
         for stream in self.unacknowledged.values():
             stream.flags = SILENT
             self._control.append(pack(UPDATE, ACK, stream.id, 0))
@@ -282,17 +281,17 @@ class YamuxOutput:
         self._acknowledge_now = False
 
     def pending(self, number: int) -> int:
-        """How many bytes of a stream wait for credit, or for their turn."""
+        """Return how many bytes of a stream wait for credit, or for their turn."""
         stream = self._streams.get(number)
         return 0 if stream is None else stream.pending
 
     def credit(self, number: int) -> int:
-        """How many bytes may be sent on a stream now; 0 for none, or if it is over."""
+        """Return how many bytes may be sent on a stream now; 0 if it is over."""
         stream = self._streams.get(number)
         return 0 if stream is None else max(0, stream.send_window)
 
     def end(self, number: int) -> None:
-        """End a stream behind what was sent; the peer still may send."""
+        """Send FIN on a stream, behind what is pending; the peer may still send."""
         stream = self._streams.get(number)
         if stream is None or not stream.local_open:
             return
@@ -309,14 +308,14 @@ class YamuxOutput:
         self._local_end(stream)
 
     def _local_end(self, stream: YamuxStream) -> None:
-        """All that we send on a stream is in the output."""
+        """Note that FIN was put into the output."""
         stream.local_open = False
         stream.send_window = -1
         self._table.finish(stream)
 
     @property
     def has_output(self) -> bool:
-        """Whether L{take} has something."""
+        """Whether L{take} would return something."""
         return bool(
             self._out
             or self._control
@@ -329,11 +328,11 @@ class YamuxOutput:
 
     def take(self, limit: int = TURN) -> bytes:
         """
-        Take what is to be sent now.
+        Return the bytes to send now.
 
         Call it again until it returns nothing, or the transport is full.
 
-        @param limit: bytes, roughly: what comes without data is not held back.
+        @param limit: bytes of data, roughly: frames without data are not held back.
         """
         if self.drained:
             self.drained = []
@@ -362,9 +361,12 @@ class YamuxOutput:
         self, ready: OrderedDict[int, YamuxStream], out: list[bytes | memoryview], limit: int
     ) -> int:
         """
-        Send a frame of each stream that can, again and again.
+        Send frames of data, one of each stream in turn.
 
-        @return: how many bytes that were.
+        @param ready: streams with pending bytes and credit.
+        @param out: gets the frames.
+        @param limit: bytes, roughly.
+        @return: how many bytes were sent.
         """
         most = self._max_frame
         room = limit

@@ -1,8 +1,8 @@
 """
-Frames out of bytes: whole headers, and as much of the data behind them as has come.
+From bytes to frames: whole headers, and as much of the data behind them as has come.
 
-Nothing is kept but the beginning of a header: data is handed on at once, in as many
-pieces as it comes in.
+Only an incomplete header is buffered: data is returned at once, in as many pieces as
+it comes in.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _QUOTED: Final = 24
 
 
 class FrameRules(Protocol):
-    """What frames mean, but for the most ordinary ones of data, with which the reader deals itself."""
+    """What frames mean, except plain data within its window, which the reader handles itself."""
 
     def on_data(
         self, number: int, flags: int, length: int, stream: YamuxStream | None, events: list[Event]
     ) -> YamuxStream | None:
         """
-        Look at a frame of data that has flags, or no stream, or no data, or too much of it.
+        Handle a frame of data that has flags, an unknown stream, no data, or more than the window.
 
-        @return: the stream that the data is for, which has been counted; L{None} to drop it.
+        @return: the stream of the data, which was counted; L{None} to drop it.
         @raise MuxError: if the peer broke the rules.
         """
 
     def on_control(self, kind: int, flags: int, number: int, length: int, events: list[Event]) -> None:
         """
-        Take a frame that is no more than its header.
+        Handle a frame without data.
 
         @raise MuxError: if the peer broke the rules.
         """
 
     def on_end(self, stream: YamuxStream, events: list[Event]) -> None:
-        """All that the peer sends on a stream has come."""
+        """Handle FIN, once all data before it has come."""
 
 
 class YamuxFrameReader:
@@ -52,24 +52,24 @@ class YamuxFrameReader:
 
     def __init__(self, streams: Mapping[int, YamuxStream], rules: FrameRules, highest: int) -> None:
         """
-        @param streams: those that there are, by number; others add to it and take away.
-        @param highest: the highest kind of frame that the two ends know.
+        @param streams: the streams of the connection, by number, as they are at any time.
+        @param highest: the highest type of frames that both ends know.
         """
         self._streams = streams
         self._rules = rules
         self._highest = highest
-        self._rest = b""  # the beginning of a header
-        self._left = 0  # bytes to come of a frame that has begun
-        self._stream: YamuxStream | None = None  # whose it is, or None to drop them
+        self._rest = b""  # an incomplete header
+        self._left = 0  # bytes to come of an incomplete frame of data
+        self._stream: YamuxStream | None = None  # the stream of that, or None to drop it
         self._flags = 0
 
     def read(self, data: bytes, events: list[Event]) -> int:
         """
         Take bytes.
 
-        @param events: what they mean is added to this.
-        @return: bytes that came on streams, which are still to be counted as held.
-        @raise MuxError: if the peer broke the rules; what it sent is quoted.
+        @param events: the events are appended to this.
+        @return: how many bytes came on streams; the caller has to count them as held.
+        @raise MuxError: if the peer broke the rules; quotes what it sent.
         """
         offset = self._continue(data, events) if self._left else 0
         if self._rest:
@@ -116,7 +116,7 @@ class YamuxFrameReader:
         return received
 
     def _continue(self, data: bytes, events: list[Event]) -> int:
-        """Take what comes of a frame of data that has begun; return how many bytes that were."""
+        """Take bytes of an incomplete frame of data; return how many these were."""
         size = len(data)
         left = self._left
         stream = self._stream
@@ -136,12 +136,12 @@ class YamuxFrameReader:
         return left
 
     def _keep(self, rest: bytes) -> None:
-        """Keep the beginning of a header, unless it is none."""
+        """Keep an incomplete header; refuse what can't become one."""
         if rest[0] or (len(rest) > 1 and rest[1] > self._highest):
             raise violation("expected version 0 and a type from 0 to 3", rest, 0, GoAwayCode.PROTOCOL_ERROR)
         self._rest = rest
 
 
 def violation(expected: str, data: bytes, offset: int, code: int) -> MuxError:
-    """Make an error that quotes what the peer sent."""
+    """Return an error that quotes what the peer sent."""
     return MuxError(f"{expected}; the peer sent {data[offset : offset + _QUOTED]!r}", code)

@@ -6,31 +6,31 @@ them has a L{Mux}.  The tunnel server opens the streams, one for each connection
 that it would otherwise have leased, so it is yamux's client; the protocol lets
 both ends open streams, and so does this module.
 
-Nothing is buffered on the way in: what has come of a frame is handed out at
-once, and the window of its stream bounds what the owner may have to keep.  It
-opens again when the owner says, with C{consumed}, that it has passed bytes on.
-Nothing is written by this module: C{take} returns what is to be sent, the
-frames of many streams in one piece.
+Nothing received is buffered here: the data of a frame is returned as it comes, and
+the window of its stream bounds how much the caller may have to keep.  It opens
+again when the caller reports, with C{consumed}, that it has passed bytes on.
+Nothing is written by this module: C{take} returns the bytes to send, the frames of
+many streams in one piece.
 
-What one stream does never ends another.  What ends the connection, as a
-L{MuxError}, is what leaves the two ends with different ideas of it, and a peer
-that makes us keep things without end, as it takes nothing of what we send.  One
-that opens more streams than it may, or opens and resets them, has them refused.
+A mistake on one stream never ends another.  The connection ends, with a
+L{MuxError}, if its two ends have different states of it, or if the peer does not
+read, so that frames pile up here.  Streams beyond the limits, or opened and reset
+too often, are refused.
 
 Where yamux's specification is silent, this is what happens here:
 
 - The numbers of the streams that an end opens increase.
-- An end that has gone away takes the streams that the other one opens before it
-  has gone away, too: it could not know.
-- The window that a peer may use is what the specification says, 256 KiB, or
-  what both ends have agreed on, and what it was told of since.  It may not have credit for more than 2 GiB.
+- An end that has sent GoAway takes the streams that the other one opens before it
+  sends GoAway, too: it may not have known.
+- The peer has the credit that the specification says, 256 KiB, or that both ends
+  have agreed on, and what it was given since.  It may not have more than 2 GiB.
 - When we have reset a stream, the peer may have sent as much as its window had,
   and may end the stream or reset it too: that is dropped.  Anything else for a
   stream that is over is an error, except for what only concerns our sending.
 - A stream that is refused is reset without an ACK.  One that has been accepted
-  is acknowledged before it is reset, or with it: so the other end, if it is one
-  of ours, knows which streams were never looked at.
-- An ACK rides on the first frame that a stream sends back.  It is sent alone if
+  is acknowledged before it is reset, or with it: so the other end, if it is of
+  this project, knows which streams were never looked at.
+- An ACK goes with the first frame that is sent on the stream.  It is sent alone if
   L{ACK_AFTER<reverseproxy.wire.yamux.outbound.ACK_AFTER>} streams wait for theirs, or if the peer pings.
 """
 
@@ -53,15 +53,15 @@ class Mux:
     """
     One end of a connection.
 
-    @ivar failed: the peer broke the rules: nothing more is read, and what
-        C{take} returns is to be sent before the connection is closed.
+    @ivar failed: whether the peer broke the rules: nothing more is read; send what
+        C{take} returns, and close the connection.
     @ivar consumed: see L{ReceiveWindows.consumed}.
     @ivar send: see L{YamuxOutput.send}.
     @ivar end: see L{YamuxOutput.end}.
     @ivar take: see L{YamuxOutput.take}.
     @ivar pending: see L{YamuxOutput.pending}.
     @ivar credit: see L{YamuxOutput.credit}.
-    @ivar output: all of that half.
+    @ivar output: the sending half.
     """
 
     __slots__ = (
@@ -82,8 +82,7 @@ class Mux:
 
     def __init__(self, client: bool, limits: MuxLimits | None = None, reserve: Reserve | None = None) -> None:
         """
-        @param client: whether our streams have odd numbers; the other end's
-            then have even ones.
+        @param client: whether our streams have odd numbers, and the peer's even ones.
         @param reserve: what windows may grow by, together with those of other
             connections.
         """
@@ -95,7 +94,7 @@ class Mux:
         self._useless = table.abuse.useless
         self._max_held = limits.max_held
         self.failed = False
-        # They are called for every message: without a step in between.
+        # Called for every message, hence without a call in between.
         self.consumed = ReceiveWindows(table, output).consumed
         self.send = output.send
         self.end = output.end
@@ -116,9 +115,9 @@ class Mux:
     @property
     def growth(self) -> Growth:
         """
-        How large the windows are that the peer may use.
+        The sizes of the receive windows.
 
-        The owner, who has the clock and sends pings, tells it of the round trip.
+        The caller, who sends pings and has the clock, reports the round trip to it.
         """
         return self._table.growth
 
@@ -130,9 +129,8 @@ class Mux:
     @property
     def local_goaway(self) -> bool:
         """
-        Whether we want no more streams from the peer, nor open any.
-
-        Those that it opens before it has gone away, too, are taken: it could not know.
+        Whether we have sent GoAway: we open no more streams, and refuse those that the peer opens
+        after its own GoAway.
         """
         return self.output.local_goaway
 
@@ -146,12 +144,12 @@ class Mux:
 
     @property
     def moves(self) -> bool:
-        """Whether a peer that is told that we are about to leave dials another connection."""
+        """Whether the peer dials another connection when L{tell_leaving} says that we are about to leave."""
         return self._table.limits.moves
 
     @property
     def ids_exhausted(self) -> bool:
-        """Whether our numbers are nearly used up, so that it is time to go away: a connection has 2**31."""
+        """Whether our 2**31 numbers are nearly used up, so that it is time for GoAway."""
         return self._table.ids.exhausted
 
     # receiving
@@ -161,9 +159,9 @@ class Mux:
         Take bytes.
 
         @param now: the time in seconds, for what is limited by time.
-        @return: what they mean, in order.
-        @raise MuxError: if the peer broke the rules.  What came before is in
-            its C{events}, and our GoAway in L{take}; nothing more is read.
+        @return: their events, in order.
+        @raise MuxError: if the peer broke the rules.  The events before that are in its
+            C{events}, and our GoAway is in L{take}; nothing more is read.
         """
         events: list[Event] = []
         if self.failed:
@@ -192,7 +190,7 @@ class Mux:
         return events
 
     def _relieve(self, events: list[Event]) -> None:
-        """Too much is held: break off what holds most."""
+        """Reset the streams that hold most, as too much is held; see C{max_held} of L{MuxLimits}."""
         table = self._table
         while table.held > self._max_held:
             stream = table.fullest()
@@ -200,7 +198,7 @@ class Mux:
             events.append(Reset(stream.id, False, False))
 
     def close(self) -> None:
-        """Let go of what windows have grown by: the connection is lost."""
+        """Give back what windows have grown by: the connection is over."""
         self.growth.close()
 
     # streams
@@ -210,8 +208,8 @@ class Mux:
         Open a stream; it can be written to at once.
 
         @return: its number.
-        @raise NoMoreStreams: if either end goes away, or there are too many
-            streams, or no numbers are left, or the peer takes nothing.
+        @raise NoMoreStreams: if either end has sent GoAway, there are too many streams, no
+            numbers are left, or the peer does not read.
         """
         table = self._table
         if self.failed or self._inbound.remote_goaway or self.output.local_goaway:
@@ -226,9 +224,9 @@ class Mux:
 
     def refuse(self, number: int) -> None:
         """
-        Reset a stream that the peer has opened and that was not looked at.
+        Refuse a stream that the peer has opened and that was not looked at.
 
-        Other than after L{reset}, the peer may then try what it wanted elsewhere.
+        The peer may then try its request or session elsewhere.
         """
         stream = self._table.streams.get(number)
         if stream is not None:
@@ -239,18 +237,16 @@ class Mux:
         """
         Reset a stream that the peer has opened and of which nothing was passed on.
 
-        As L{refuse}, but it may have been looked at, and the peer may know that.
-        Peers that have not agreed on L{MuxLimits.tells} see a reset.
+        Like L{refuse}, but for a stream that may have been acknowledged.  Peers that have
+        not agreed on L{MuxLimits.tells} see an ordinary reset.
         """
         self.reset(number, UNSENT if self._table.limits.tells else 0)
 
     def reset(self, number: int, code: int = 0) -> None:
         """
-        Break a stream off, and forget what waits to be sent on it.
+        Reset a stream, and drop what waits to be sent on it; it has no more events.
 
-        Nothing more comes for it.
-
-        @param code: what the frame says besides; see
+        @param code: in place of the credit of the frame; see
             L{UNSENT<reverseproxy.wire.yamux.frames.UNSENT>}.
         """
         stream = self._table.streams.get(number)
@@ -259,48 +255,48 @@ class Mux:
 
     @property
     def has_output(self) -> bool:
-        """Whether L{take} has something."""
+        """Whether L{take} would return something."""
         return self.output.has_output
 
     @property
     def drained(self) -> list[int]:
-        """Streams of which something was L{pending}, and nothing is since the last L{take}."""
+        """Streams that had bytes L{pending}, and have none since the last L{take}."""
         return self.output.drained
 
     # the connection's own frames
 
     def ping(self, token: int) -> None:
         """
-        Ask the peer for a L{Pong<reverseproxy.wire.yamux.events.Pong>}.
+        Send a ping, which the peer answers with a L{Pong<reverseproxy.wire.yamux.events.Pong>}.
 
-        @param token: 32 bits for the peer to repeat.
+        @param token: 32 bits, which the answer repeats.
         """
         if not self.failed:
             self.output.put_first(pack(PING, SYN, 0, token))
             self._inbound.expect_pong(token)
 
     def tell(self, well: bool) -> None:
-        """Say whether our service can be reached, if both ends have agreed on that."""
+        """Tell the peer whether our service can be reached, if both ends have agreed on that."""
         if not self.failed and self._table.limits.tells:
             self.output.put_first(pack(WELL, 0, 0, int(well)))
 
     def tell_leaving(self, after: int) -> None:
         """
-        Say that we are about to leave, if both ends have agreed on that.
+        Tell the peer that we are about to leave, if both ends have agreed on that.
 
-        @param after: in how many milliseconds the peer is to dial another connection.
+        @param after: after how many milliseconds the peer is to dial another connection.
         """
         if not self.failed and self._table.limits.moves:
             self.output.put_first(pack(LEAVING, 0, 0, after))
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
-        """Take no more streams, nor open any; those that are open go on."""
+        """Send GoAway: no more streams are opened; those that are open go on."""
         if not self.failed:
             self.output.go_away(code)
 
 
 def _highest_kind(limits: MuxLimits) -> int:
-    """The highest kind of frame that both ends know."""
+    """Return the highest type of frames that both ends know."""
     if limits.moves:
         return LEAVING
     return WELL if limits.tells else GO_AWAY

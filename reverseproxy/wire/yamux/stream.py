@@ -1,4 +1,4 @@
-"""What is known of one stream of a multiplexed connection, by whoever receives, sends, and counts."""
+"""The state of one stream, which the parts of a connection that receive, send and keep windows share."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 class YamuxStream:
     """
-    One stream.
+    The state of one stream.
 
-    It is kept until both ends have ended it and what came has been consumed.
+    It is kept until both ends have ended the stream and all that came was consumed.
 
     @ivar remote_open: whether the peer may send more.
     @ivar local_open: whether we may.
-    @ivar flags: what the first frame that we send is to carry: SYN, or ACK and
+    @ivar flags: what the first frame that we send has to carry: SYN, or ACK and
         L{SILENT<reverseproxy.wire.yamux.frames.SILENT>}.
     @ivar acknowledged: whether the peer has accepted our stream.
     @ivar recv_window: bytes that the peer may send now; -1 if it has ended the
         stream.
     @ivar held: bytes that came and were not consumed.
-    @ivar credit: bytes consumed that the peer has not been told of.
+    @ivar credit: bytes consumed for which no credit was sent yet.
     @ivar window: the sum of these three.
-    @ivar threshold: how much credit the peer is told of.
-    @ivar since: when the peer was last told, or the stream was opened.
-    @ivar part: what was consumed since a certain time, once the peer was told of any.
+    @ivar threshold: bytes from which on credit is sent.
+    @ivar since: when credit was last sent, or the stream was opened.
+    @ivar part: how much was consumed since a certain time, once credit was sent.
     @ivar send_window: bytes that we may send now; -1 if we have ended the stream.
-    @ivar queue: what is to be sent.
-    @ivar pending: bytes of that.
-    @ivar ending: whether that is all.
+    @ivar queue: the bytes that wait to be sent.
+    @ivar pending: how many these are.
+    @ivar ending: whether FIN follows them.
     """
 
     __slots__ = (

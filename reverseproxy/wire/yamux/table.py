@@ -1,4 +1,4 @@
-"""Which streams a connection has, and what all of them together hold."""
+"""The streams of a connection, and what all of them together hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StreamTable:
     @ivar growth: how large their windows may become.
     @ivar ids: which numbers were used.
     @ivar resets: those that we have reset.
-    @ivar abuse: what the peer has done that is of no use.
+    @ivar abuse: the peer's budgets for frames that carry nothing.
     """
 
     __slots__ = ("_threshold", "abuse", "growth", "held", "ids", "limits", "now", "resets", "streams")
@@ -50,9 +50,9 @@ class StreamTable:
 
     def add(self, number: int, flags: int) -> YamuxStream:
         """
-        Have a stream, with the windows that streams begin with.
+        Add a stream with the initial windows.
 
-        @param flags: what the first frame that we send on it is to carry.
+        @param flags: what the first frame that we send on it has to carry.
         """
         limits = self.limits
         stream = YamuxStream(number, limits.first, limits.window, self._threshold, flags, self.now)
@@ -60,14 +60,14 @@ class StreamTable:
         return stream
 
     def finish(self, stream: YamuxStream) -> None:
-        """Forget a stream if nothing more is to be done with it: it was of use."""
+        """Forget a stream if it is complete."""
         if not (stream.local_open or stream.remote_open or stream.held):
             self._forget(stream)
             if self.abuse.resets:
                 self.abuse.earn_stream()
 
     def drop(self, stream: YamuxStream) -> None:
-        """Forget a stream, whatever was to come of it."""
+        """Forget a stream that was reset or refused."""
         stream.local_open = stream.remote_open = False
         stream.recv_window = stream.send_window = -1
         self.held -= stream.held

@@ -1,7 +1,7 @@
 """
-What a peer may send, and when it is told of more.
+Receive windows: when the peer is given credit, and how much.
 
-How large windows are is L{Growth<reverseproxy.wire.window.Growth>}'s to say.
+Their sizes are decided by L{Growth<reverseproxy.wire.window.Growth>}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reverseproxy.wire.yamux.table import StreamTable
 
 
 class ReceiveWindows:
-    """Gives the peer credit for what was passed on of one connection's streams."""
+    """Gives the peer credit for what was consumed of one connection's streams."""
 
     __slots__ = ("_first", "_output", "_streams", "_table")
 
@@ -27,7 +27,7 @@ class ReceiveWindows:
 
     def consumed(self, number: int, size: int, now: float) -> None:
         """
-        Let the peer send as much again as has been passed on.
+        Report bytes that were consumed, for which the peer may send others.
 
         Every byte of every L{Data<reverseproxy.wire.yamux.events.Data>} has to be reported at some time, also
         if it was thrown away, and also when the stream has
@@ -54,7 +54,7 @@ class ReceiveWindows:
             if now - stream.since < TELL_EVERY:
                 stream.credit = credit
                 return
-            if stream.window > self._first:  # else it is too little to say anything of the way
+            if stream.window > self._first:  # else it is too little to judge the round trip by
                 credit += self._resize(stream, credit, now)
         else:
             credit += self._resize(stream, credit, now)
@@ -65,10 +65,10 @@ class ReceiveWindows:
 
     def _resize(self, stream: YamuxStream, credit: int, now: float) -> int:
         """
-        Change a stream's window by how fast what comes is passed on.
+        Change a stream's window by how fast its bytes are consumed.
 
-        @return: by how many bytes; if less than nothing, of so many of the credit the peer is not told, which
-            are never all.
+        @return: by how many bytes; if negative, for how many of the credit's bytes the peer is given none,
+            which are never all.
         """
         part = stream.part
         if part is None:
