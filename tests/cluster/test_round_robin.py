@@ -52,6 +52,14 @@ class RoundRobinTests(SynchronousTestCase):
         balancer.add(FakeHost("new"))
         self.assertEqual(picks(balancer, 4), ["h1", "h0", "new", "h1"])
 
+    def test_alone(self) -> None:
+        """A host that was alone for long has neither more nor fewer turns once there is another one."""
+        balancer = WeightedRoundRobinBalancer()
+        balancer.add(FakeHost("first", 3))
+        self.assertEqual(picks(balancer, 100), ["first"] * 100)
+        balancer.add(FakeHost("second", 3))
+        self.assertEqual(picks(balancer, 6), ["first", "second"] * 3)
+
     def test_tried_is_late(self) -> None:
         """A host that was passed over as tried is next, and only once."""
         balancer = RoundRobinBalancer()
