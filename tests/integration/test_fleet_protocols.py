@@ -18,6 +18,7 @@ from tests.faults.test_service_death import (
 from tests.fleet.certificates import Authority
 from tests.fleet.real_etcd import ETCD, RealEtcd
 from tests.integration.clients import gather
+from tests.integration.grpc_results import ENDINGS, KINDS
 from tests.integration.harness import DEADLINE, Child, ReverseProxy
 
 CALLS = "callsCluster"
@@ -104,30 +105,9 @@ class FleetProtocolTests(Life):
         kinds, statuses, endings = await gather([self.call(port, each) for each in ("kinds", "statuses")]) + [
             await self.call(port, "endings")
         ]
-        self.assertEqual(
-            kinds,
-            {
-                "unary": "hello",
-                "initial": "42",
-                "trailing": {"x-trailer": "42", "x-bin": [0, 255]},
-                "large": True,
-                "many": True,
-                "sum": str(2 * 256 * 12_000 + 3),
-                "chat": [str(i) for i in range(20)],
-                "chat at once": True,
-                "parallel": True,
-            },
-        )
+        self.assertEqual(kinds, KINDS)
         self.assertEqual(statuses["14"], [14, "as you wish: é"])
-        self.assertEqual(
-            endings,
-            {
-                "deadline": "DEADLINE_EXCEEDED",
-                "after the deadline": "1",
-                "after the cancel": "2",
-                "after a stream": "fine",
-            },
-        )
+        self.assertEqual(endings, ENDINGS)
 
 
 if ETCD is None:

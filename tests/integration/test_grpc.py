@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.integration.configs import quick_agent, server
+from tests.integration.grpc_results import ENDINGS, KINDS
 from tests.integration.harness import DEADLINE, JOINED, Child, IntegrationTestCase
 from tests.integration.http2_configs import spoken
 
@@ -43,20 +44,7 @@ class CallTests(GrpcTestCase):
     async def test_every_kind_of_call(self) -> None:
         port = await self.start()
         seen = await self.client(port, "kinds")
-        self.assertEqual(
-            seen,
-            {
-                "unary": "hello",
-                "initial": "42",
-                "trailing": {"x-trailer": "42", "x-bin": [0, 255]},
-                "large": True,
-                "many": True,
-                "sum": str(2 * 256 * 12_000 + 3),
-                "chat": [str(i) for i in range(20)],
-                "chat at once": True,
-                "parallel": True,
-            },
-        )
+        self.assertEqual(seen, KINDS)
 
     async def test_stalled_streams_stall_nobody_else(self) -> None:
         port = await self.start()
@@ -86,15 +74,7 @@ class EndingTests(GrpcTestCase):
                 "unknown": ["UNIMPLEMENTED", ""],
             },
         )
-        self.assertEqual(
-            await self.client(port, "endings"),
-            {
-                "deadline": "DEADLINE_EXCEEDED",
-                "after the deadline": "1",
-                "after the cancel": "2",
-                "after a stream": "fine",
-            },
-        )
+        self.assertEqual(await self.client(port, "endings"), ENDINGS)
 
     async def test_no_agent(self) -> None:
         self.cloud = self.run_proxy(spoken(server(cluster={"first_host_wait": "0s"}), "Http2"), "server")
