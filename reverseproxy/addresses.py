@@ -1,8 +1,7 @@
 """
-Address strings, taken apart and put together.
+Parse and format address strings.
 
-What stands in a configuration has been checked (L{reverseproxy.config}), so
-that nothing is checked twice here.
+Addresses of a configuration are validated by L{reverseproxy.config}, and not again here.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from ipaddress import IPv6Address, ip_address
 
 
 def is_unix(address: str) -> bool:
-    """Whether it is the address of a Unix socket, C{unix:/path}."""
+    """Say whether an address is that of a Unix socket, C{unix:/path}."""
     return address.startswith("unix:")
 
 
 def split_host_port(address: str) -> tuple[str, int]:
     """
-    Take C{host:port}, C{[v6]:port} or C{:port} apart.
+    Split C{host:port}, C{[v6]:port} or C{:port}.
 
     @return: the host, without brackets and possibly empty, and the port.
     @raise ValueError: if there is no port.
@@ -29,12 +28,12 @@ def split_host_port(address: str) -> tuple[str, int]:
 
 
 def host_of(address: str) -> str:
-    """The host of C{host:port} or C{[v6]:port}, without brackets; empty for a Unix socket."""
+    """Return the host of C{host:port} or C{[v6]:port}, without brackets; empty for a Unix socket."""
     return "" if is_unix(address) else _without_brackets(address.rpartition(":")[0])
 
 
 def join_host_port(host: str, port: int) -> str:
-    """Put a host and a port into one string, IPv6 addresses in brackets."""
+    """Format a host and a port, with IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -43,7 +42,7 @@ def _without_brackets(host: str) -> str:
 
 
 def is_ip(text: str) -> bool:
-    """Whether this is an IP address, without a port and brackets."""
+    """Say whether a text is an IP address, without port and brackets."""
     try:
         ip_address(text)
     except ValueError:
@@ -52,7 +51,7 @@ def is_ip(text: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Say whether an address can be reached from this machine only."""
     if address == "localhost":
         return True
     try:

@@ -39,11 +39,11 @@ from reverseproxy.transport import is_supported, with_streams
 log = Logger()
 
 EVENT_INTERVAL = 0.1
-"""Seconds after which an event is told at the latest."""
+"""Seconds until an event is delivered, at the latest."""
 
 
 class State(Enum):
-    """How far a L{Proxy} is."""
+    """The state of a L{Proxy}."""
 
     NEW = "new"
     RUNNING = "running"
@@ -54,15 +54,15 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Event:
     """
-    Something that has happened to an agent.
+    An event of an agent's connection.
 
     @ivar kind: C{join}, C{leave} or C{health}.
-    @ivar time: when, in seconds since 1970.
-    @ivar cluster: of which cluster.
-    @ivar host: the address that its connection comes from.
-    @ivar identity: who it has proved to be, such as C{token:edge-7}; C{unproved} if nobody.
-    @ivar reason: why, if there is a reason.
-    @ivar facts: all of it, as the admin API has it.
+    @ivar time: in seconds since 1970.
+    @ivar cluster: the name of the cluster.
+    @ivar host: the address of the connection.
+    @ivar identity: the proved identity, such as C{token:edge-7}; C{unproved} without one.
+    @ivar reason: the reason; may be empty.
+    @ivar facts: all fields, as in the admin API.
     """
 
     kind: str
@@ -77,11 +77,11 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Metric:
     """
-    One number that is counted or measured.
+    The value of a metric.
 
-    @ivar name: as Prometheus has it.
-    @ivar labels: what it is the number of.
-    @ivar value: the number; of a histogram, how many there were.
+    @ivar name: its name in Prometheus.
+    @ivar labels: its labels.
+    @ivar value: its value; of a histogram, the number of observations.
     """
 
     name: str
@@ -91,21 +91,21 @@ class Metric:
 
 def fast_reactor(reactor: Any) -> Any:
     """
-    Get the fast connections of this project, where they work: on Linux, with a reactor that has sockets.
+    Wrap a reactor with this project's fast transport, where it works: on Linux, with a socket reactor.
 
-    @param reactor: the program's.
-    @return: what to hand to L{Proxy}; it runs in the same loop, which otherwise stays as it is.
+    @param reactor: the program's reactor.
+    @return: a reactor for L{Proxy}, which runs in the same loop; the program's reactor is not changed.
     """
     return with_streams(reactor) if is_supported(reactor) else reactor
 
 
 class Proxy:
     """
-    Everything that one configuration describes, in a program of its own.
+    A proxy, tunnel server or agent in another program, as a configuration describes it.
 
-    Several of them in one process have nothing in common.
+    Several of them in one process are independent.
 
-    @ivar warnings: what has no effect, or may not be meant, as it is configured.
+    @ivar warnings: warnings about the configuration.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class Proxy:
         random: Random | None = None,
     ) -> None:
         """
-        Rather use L{from_file} or L{from_dict}.
+        Prefer L{from_file} or L{from_dict}.
 
         @param loaded: the configuration.
         @param read: reads it again.
-        @param name: what to call it in messages.
-        @param reactor: the program's, or what L{fast_reactor} makes of it.
-        @param random: for all that is random.
+        @param reactor: the program's reactor, or the result of L{fast_reactor}.
+        @param name: the configuration's name in messages.
+        @param random: the source of random numbers.
         """
         self._reactor = reactor
         self._app = ReverseProxy(loaded.config, reactor, random or SystemRandom(), name, counts=True)
@@ -139,9 +139,9 @@ class Proxy:
     @classmethod
     def from_file(cls, path: str, reactor: Any, random: Random | None = None) -> Proxy:
         """
-        Build one of a file: JSON or YAML, as C{reverseproxy run} takes it.
+        Build a proxy from a configuration file: JSON, YAML or TOML, as for C{reverseproxy run}.
 
-        @raise ConfigError: with everything that is wrong with it.
+        @raise ConfigError: with all problems of the file.
         """
         return cls(load(path), lambda: load(path), reactor, path, random)
 
@@ -150,10 +150,10 @@ class Proxy:
         cls, document: Mapping[str, Any], reactor: Any, name: str = "document", random: Random | None = None
     ) -> Proxy:
         """
-        Build one of what would stand in a file.
+        Build a proxy from the content of a configuration file.
 
-        @param name: what to call it in messages.
-        @raise ConfigError: with everything that is wrong with it.
+        @param name: the configuration's name in messages.
+        @raise ConfigError: with all problems of the document.
         """
 
         def read() -> Loaded:
@@ -165,15 +165,15 @@ class Proxy:
 
     @property
     def state(self) -> State:
-        """How far it is."""
+        """Its state."""
         return self._state
 
     @property
     def service(self) -> IService:
         """
-        The same as a service, for a program that has a tree of them.
+        The proxy as a Twisted service, for a program with a tree of services.
 
-        Whoever adds it there starts and stops it by that, and not by L{start} and L{stop}.
+        The parent service starts and stops it then, instead of L{start} and L{stop}.
         """
         return self._app
 
@@ -191,7 +191,7 @@ class Proxy:
 
     def stop(self) -> Deferred[None]:
         """
-        Finish what is under way, within C{graceful_timeout} of the configuration, and close everything.
+        Finish requests, within C{graceful_timeout} of the configuration, and close everything.
 
         @return: fires when that is done.
         """
@@ -218,31 +218,31 @@ class Proxy:
 
     def reload(self, document: Mapping[str, Any] | None = None) -> Deferred[Report]:
         """
-        Go on with another configuration, if nothing is wrong with it.
+        Apply another configuration, if it is valid.
 
-        @param document: it; L{None} to read the same file, or look at the same dictionary, again.
-        @return: what has come of it; never fails.
+        @param document: the configuration; L{None} to read the same file or dictionary again.
+        @return: fires with the result; never fails.
         """
         if document is not None:
             name = self._app.living.reloading.file
             self._app.read_from(lambda: loads(json.dumps(document), name))
         return self._app.reload()
 
-    # how it is
+    # state
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Where each listener is bound, by its name, such as C{127.0.0.1:2045}: the real port, for port 0."""
+        """The bound address of each listener by name, such as C{127.0.0.1:2045}; with the real port."""
         return {name: each.bound for name, each in self._app.listeners.items() if each.bound is not None}
 
     @property
     def clusters(self) -> Mapping[str, int]:
-        """How many hosts each cluster has now that may be given requests, by its name."""
+        """The number of available hosts of each cluster, by name."""
         return {cluster.name: cluster.healthy for cluster in self._app.clusters}
 
     @property
     def servers(self) -> Mapping[str, int]:
-        """How many connections there are to each tunnel server that an agent of this configuration dials."""
+        """The number of connections of this configuration's agents to each tunnel server."""
         found: dict[str, int] = {}
         for agent in self._app.agents:
             for server, serving in agent.by_server.items():
@@ -250,7 +250,7 @@ class Proxy:
         return found
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Look at all that is counted; C{docs/admin.rst} says what that is."""
+        """Return the values of all metrics; C{docs/admin.rst} describes them."""
         found = []
         for item in self._app.answer("metrics", {}):
             family = Family.from_json(item)
@@ -261,9 +261,9 @@ class Proxy:
 
     def on_event(self, told: Callable[[Event], object]) -> Callable[[], None]:
         """
-        Have a function called with each event, from now on.
+        Call a function with each event from now on.
 
-        @return: ends that.
+        @return: a function that ends that.
         """
         if not self._told:
             self._seen = self._app.inspector.parts.journal.last
@@ -298,13 +298,13 @@ class Proxy:
                 except Exception:
                     log.failure("a function that is told of events failed")
 
-    # using it
+    # use
 
     def endpoint(self, cluster: str, timeout: float | None = None) -> IStreamClientEndpoint:
         """
-        Get what connects to whoever serves a cluster, through a tunnel or not.
+        Return an endpoint that connects to a host of a cluster, through a tunnel or directly.
 
-        @param timeout: seconds to wait for a host that has room; L{None} for C{connect_timeout}
+        @param timeout: seconds to wait for an available host; L{None} for C{connect_timeout}
             of the cluster.
         """
         directory = ClusterDirectory()

@@ -1,14 +1,12 @@
 """
-Who an agent is: what it has proved, and what it merely says.
+The identity of an agent: what it has proved, and what it claims.
 
-A tunnel server makes one L{AgentIdentity} for each connection that joins, when
-all that there is to judge has been judged.  It stays with the connection, and
-with the host that this is, so that logs, access logs and the admin API speak of
-the same agent by the same names.
+A tunnel server makes one L{AgentIdentity} for each connection that joins, after all checks.
+It stays with the connection and its host, so that logs, access logs and the admin API name
+an agent in the same way.
 
-Proved are the name that belongs to a credential (a token), and the subject of a
-TLS certificate that was verified.  C{host_name} and the agent's id are what the
-agent says of itself: useful, and no more than that.
+The owner of a credential (a token) and the subject of a verified TLS certificate are proved.
+C{host_name} and the agent's id are claims of the agent.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 UNPROVED: Final = "unproved"
-"""What stands for the identity of an agent that has proved none."""
+"""Stands for the identity of an agent that has proved none."""
 
 MAX_NAMES: Final = 16
 """How many alternative names of a certificate are kept."""
@@ -32,21 +30,21 @@ MAX_NAME: Final = 256
 
 
 def _shown(text: str) -> str:
-    """Make what others have written fit for a line of a log: printable, and not too long."""
+    """Make a text of a peer fit for a line of the log: printable, and bounded in length."""
     text = text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 MAX_CLAIM: Final = 64
-"""How many characters of what an agent calls itself a line of a log has: anybody may cause such lines."""
+"""Characters of an agent's claimed name in the log; unauthenticated agents can cause such lines."""
 
 
 def shown_agent_id(agent: str) -> str:
     """
-    Shorten the id that an agent of this project gives its process.
+    Hash the id of an agent's process, for logs.
 
-    Whoever knows the whole of it, and has the agent's address, may close the
-    agent's connections gracefully.  So it is in no log.
+    The id itself is a secret: a peer that knows it, and has the agent's address, may close the
+    agent's connections gracefully.
     """
     return sha256(agent.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
@@ -54,10 +52,10 @@ def shown_agent_id(agent: str) -> str:
 @dataclass(frozen=True, slots=True)
 class CertificateSubject:
     """
-    Whom a verified TLS certificate belongs to.
+    The owner of a verified TLS certificate.
 
-    @ivar key: an opaque string that is the same for every certificate of the same
-        subject and alternative names, whoever has issued it and whenever.
+    @ivar key: an opaque string, the same for all certificates of the same
+        subject and alternative names.
     @ivar subject: the subject as RFC 4514 writes it; may be empty.
     @ivar names: the alternative names, such as C{"DNS:agent.example"}.
     """
@@ -73,17 +71,17 @@ class CertificateSubject:
 @dataclass(frozen=True, slots=True)
 class AgentIdentity:
     """
-    Who has brought a connection.
+    The identity of the agent of a connection.
 
-    @ivar name: the name that the agent's credential belongs to; empty if it
-        showed none, or one that is nobody's in particular.
-    @ivar policy: the policy by which the credential was judged; empty without one.
-    @ivar certificate: whom its TLS certificate belongs to; L{None} without a
+    @ivar name: the owner of the agent's credential; empty without a credential, or
+        if the credential names no owner.
+    @ivar policy: the credential's policy; empty without one.
+    @ivar certificate: the owner of its TLS certificate; L{None} without a
         verified one.
-    @ivar claim: what the agent calls itself (C{host_name}); proves nothing.
-    @ivar agent_id: tells the process of an agent of this project from others; see
-        L{shown_agent_id}.  Proves nothing.
-    @ivar version: which version of such announcements it speaks; 0 for MOSN's agents.
+    @ivar claim: the agent's name for itself (C{host_name}); not proved.
+    @ivar agent_id: the id of the process of an agent of this project, see
+        L{shown_agent_id}; not proved.
+    @ivar version: the version of its announcements; 0 for MOSN's agents.
     """
 
     name: str = ""
@@ -95,7 +93,7 @@ class AgentIdentity:
 
     @property
     def proved(self) -> bool:
-        """Whether it is known who this is."""
+        """Whether an identity was proved."""
         return bool(self.name) or self.certificate is not None
 
     @property
@@ -103,8 +101,8 @@ class AgentIdentity:
         """
         The identity as one word, for access logs and labels.
 
-        C{token:NAME}, or C{certificate:SUBJECT}, or L{UNPROVED}.  The kind stands
-        in front, so that nobody's name can look like another kind.
+        C{token:NAME}, or C{certificate:SUBJECT}, or L{UNPROVED}.  The kind comes
+        first, so that no name can look like another kind.
         """
         if self.name:
             return f"token:{_shown(self.name)}"
@@ -121,7 +119,7 @@ class AgentIdentity:
         return ", ".join(proofs)
 
     def __str__(self) -> str:
-        """The identity for a line of a log: what is proved first, what is claimed marked as such."""
+        """The identity for the log: first what is proved, then what is claimed, marked as such."""
         if self.name:
             text = f"agent {_shown(self.name)} ({self.proofs})"
         elif self.certificate is not None:
@@ -141,7 +139,7 @@ class AgentIdentity:
     # between processes, and for the admin API
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
+        """Return all of it as JSON."""
         certificate = self.certificate
         return {
             "name": self.name,
@@ -156,7 +154,7 @@ class AgentIdentity:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> AgentIdentity:
-        """Take back what L{to_json} gave."""
+        """Make an identity of the result of L{to_json}."""
         found = value["certificate"]
         certificate = (
             None
@@ -175,13 +173,13 @@ class AgentIdentity:
 
 def handle_of(identity: AgentIdentity, ip: str) -> str:
     """
-    Name an agent for operators: the same for all its connections, to whichever worker and server.
+    Return a handle for operators: the same for all connections of an agent, to any worker and server.
 
-    One of this project is a process; one of MOSN's can't be told from another
-    one of the same identity and address.
+    An agent of this project is one process; MOSN's agents of the same identity and address
+    share a handle.
 
-    @param ip: the address that it comes from.
-    @return: 16 hexadecimal digits, which tell nobody its id.
+    @param ip: the address of its connection.
+    @return: 16 hexadecimal digits, which don't reveal its id.
     """
     certificate = "" if identity.certificate is None else identity.certificate.key
     known = [identity.policy, identity.name, certificate, identity.agent_id or ip]

@@ -1,8 +1,8 @@
 """
-Which routes somebody may bring: domains and ports; pure.
+The routes that an agent may bring: domains and ports; pure.
 
-What a domain is, and which pattern takes which, is decided here alone: by who
-asks for one, by who may have it, and by who has it already.
+All code that parses domains or matches patterns uses this module: for requests of agents,
+allowances of credentials, and claims that are in use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 def clean_domain(text: str) -> str:
     """
-    Bring a domain into the form in which it is compared.
+    Normalize a domain.
 
     @param text: a host name, or one with C{*.} before it, which stands for all names below.
     @raise ValueError: if it is neither.
@@ -37,7 +37,7 @@ def clean_domain(text: str) -> str:
 
 def parse_ports(text: str) -> tuple[int, int]:
     """
-    Read C{2222} or C{2200-2299}.
+    Parse C{2222} or C{2200-2299}.
 
     @return: the first and the last port.
     @raise ValueError: if it is neither.
@@ -54,9 +54,9 @@ def parse_ports(text: str) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """
-    What somebody may have.
+    Domains and ports that an agent may bring.
 
-    @ivar domains: as L{clean_domain} gives them; C{*} for every one.
+    @ivar domains: normalized, see L{clean_domain}; C{*} for all.
     @ivar ports: ranges, each with its first and its last port.
     """
 
@@ -66,9 +66,9 @@ class Allowance:
     @classmethod
     def of(cls, domains: Iterable[str], ports: Iterable[str]) -> Allowance:
         """
-        Read one.
+        Parse one.
 
-        @raise ValueError: if it makes no sense.
+        @raise ValueError: if a domain or a port is invalid.
         """
         return cls(
             tuple("*" if each == "*" else clean_domain(each) for each in domains),
@@ -76,12 +76,12 @@ class Allowance:
         )
 
     def __or__(self, other: Allowance) -> Allowance:
-        """What is allowed by either."""
+        """Return the union of two allowances."""
         return Allowance(self.domains + other.domains, self.ports + other.ports)
 
     def permits_domain(self, domain: str) -> bool:
         """
-        Say whether a domain is among these.
+        Say whether a domain is allowed.
 
         C{*.x.example} allows all names below, and itself, but not C{x.example}.
         """
@@ -91,7 +91,7 @@ class Allowance:
         )
 
     def permits_port(self, port: int) -> bool:
-        """Say whether a port is among these."""
+        """Say whether a port is allowed."""
         return any(first <= port <= last for first, last in self.ports)
 
 

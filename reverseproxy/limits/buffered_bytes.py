@@ -1,23 +1,21 @@
 """
-What peers have sent that is not done with: how much of it a process keeps, and who has to go for it.
+A limit of the bytes that a process buffers for incomplete and queued messages.
 
-A part of a frame, of a head or of a handshake has to be kept until the rest of
-it comes, which may be never; a request is kept until a host has taken it, and an
-answer until its client has.  Each connection is bounded in this by its protocol,
-but there may be any number of connections.  So each has an L{BufferAccount} in an
-L{BufferBudget}, which bounds them together.
+A part of a frame, a head or a handshake is buffered until the rest arrives, which may be
+never; a request until a host has taken it, and a response until its client has.  Each
+protocol limits that for its connection, but there may be any number of connections.  So each
+has a L{BufferAccount} of a L{BufferBudget}, which limits all of them together.
 
-Below L{FREE} bytes nothing is entered, as a connection itself takes more than
-that, and the number of these is bounded elsewhere (L{reverseproxy.limits.connection_limit}).  So
-what comes whole costs nothing here.
+A connection with up to L{FREE} bytes does not count, as the connection itself takes more
+memory, and the number of connections has its own limit
+(L{reverseproxy.limits.connection_limit}).  So messages that arrive complete cost nothing here.
 
-When there is too much, the address that keeps most of it gives up the connection
-that keeps most.  Somebody with one large upload is not the victim of somebody
-else with a thousand small ones.  Long before that, those are not read for a
-while whose peers need not be closed for it: see L{BufferBudget.tight}.
+Over the limit, the address with most buffered bytes loses its largest connection: one large
+upload does not suffer from another client's thousand small ones.  Before that, at half of
+the limit, some protocols stop reading: see L{BufferBudget.tight}.
 
-What streams have received within their windows, for protocols that do not read,
-is no part of this; L{reverseproxy.transport} bounds that.
+Data that streams have received within their windows does not count here; L{reverseproxy.transport}
+limits that.
 
 This is pure: no sockets, no clock.
 """
@@ -41,22 +39,22 @@ from typing import Final, Generic, TypeVar
 from reverseproxy.limits.refusals import REFUSALS
 
 FREE: Final = 4096
-"""Bytes of one connection that are not counted."""
+"""Up to so many bytes of a connection don't count."""
 
 DEFAULT_LIMIT: Final = 32 * 1024 * 1024
-"""Bytes that a process keeps of strangers, if nothing else is configured."""
+"""The default limit for unauthenticated peers, in bytes."""
 
 TRUSTED_FACTOR: Final = 4
-"""How many times as much is kept of agents, tunnel servers and hosts."""
+"""The limit for agents, tunnel servers and hosts is so many times as high."""
 
 _T = TypeVar("_T")
 
 
 class _Ranking(Generic[_T]):
     """
-    Things by size; finds one of the largest in constant time.
+    Objects by size, of which it finds one of the largest in constant time.
 
-    @ivar total: all sizes together.
+    @ivar total: the sum of all sizes.
     """
 
     __slots__ = ("_by_magnitude", "_sizes", "total")
@@ -64,14 +62,14 @@ class _Ranking(Generic[_T]):
     def __init__(self) -> None:
         self.total = 0
         self._sizes: dict[_T, int] = {}
-        # those of a size with so many bits, oldest first
+        # objects by the bit length of their size, oldest first
         self._by_magnitude: list[dict[_T, None]] = []
 
     def __len__(self) -> int:
         return len(self._sizes)
 
     def set(self, thing: _T, size: int) -> None:
-        """Say how large something is; 0 takes it out."""
+        """Set the size of an object; 0 removes it."""
         before = self._sizes.pop(thing, 0)
         self.total += size - before
         old, new = before.bit_length(), size.bit_length()
@@ -91,27 +89,27 @@ class _Ranking(Generic[_T]):
 
     def largest(self) -> _T:
         """
-        Find something that is not half as large as anything else, or larger.
+        Return an object that is more than half as large as the largest one.
 
-        @raise IndexError: if there is nothing.
+        @raise IndexError: if there are none.
         """
         return next(iter(self._by_magnitude[-1]))
 
 
 class BufferAccount:
     """
-    What one connection keeps.
+    The buffered bytes of one connection.
 
-    @ivar size: bytes that are entered for it; 0 if they are not worth counting.
+    @ivar size: bytes that count; 0 up to L{FREE}.
     """
 
     __slots__ = ("_address", "_books", "_end", "size")
 
     def __init__(self, books: BufferBudget, address: str, end: Callable[[str], object]) -> None:
         """
-        @param address: whom it is counted with.
-        @param end: ends the connection, given the reason; called once at the most,
-            also from within L{keep}.
+        @param address: the key of the peer's address.
+        @param end: ends the connection, given the reason; called at most once,
+            perhaps from within L{keep}.
         """
         self.size = 0
         self._books: BufferBudget | None = books
@@ -120,9 +118,9 @@ class BufferAccount:
 
     def keep(self, size: int) -> None:
         """
-        Say how much the connection keeps now.
+        Set the number of buffered bytes.
 
-        That costs next to nothing if it is no more than L{FREE}, and was not before.
+        That costs almost nothing if it is and was up to L{FREE}.
         """
         books = self._books
         if books is None:
@@ -134,7 +132,7 @@ class BufferAccount:
             books.enter(self, self._address, size)
 
     def close(self) -> None:
-        """The connection keeps nothing any more, and never will."""
+        """Close the account: the connection buffers nothing any more."""
         self.keep(0)
         self._books = None
 
@@ -146,10 +144,10 @@ class BufferAccount:
 
 class BufferBudget:
     """
-    The books of all connections that share a bound.
+    All connections that share a limit.
 
-    @ivar limit: bytes; beyond it, a connection is ended.
-    @ivar ended: how many were.
+    @ivar limit: in bytes; above it, connections are ended.
+    @ivar ended: how many were ended.
     """
 
     def __init__(self, limit: int) -> None:
@@ -160,20 +158,20 @@ class BufferBudget:
 
     @property
     def total(self) -> int:
-        """Bytes that are kept."""
+        """All buffered bytes that count."""
         return self._addresses.total
 
     @property
     def tight(self) -> bool:
-        """Whether more than half of what may be kept is, so that nothing more is read that can wait."""
+        """Whether more than half of the limit is used, so that protocols should stop reading."""
         return self._addresses.total * 2 > self.limit
 
     def account(self, address: str, end: Callable[[str], object]) -> BufferAccount:
-        """Open an account; see there."""
+        """Open an account; see L{BufferAccount}."""
         return BufferAccount(self, address, end)
 
     def enter(self, account: BufferAccount, address: str, size: int) -> None:
-        """Note what an account has now; end others, or this one, if that is too much."""
+        """Record the size of an account, and end connections above the limit, perhaps its own."""
         accounts = self._accounts.get(address)
         if accounts is None:
             accounts = self._accounts[address] = _Ranking()
@@ -193,7 +191,7 @@ class BufferBudget:
 
 
 class AccountedProtocol:
-    """What a protocol derives from that keeps things; it has an account once there is something to count."""
+    """A base class for protocols that buffer data; it opens an account when there is something to count."""
 
     _counted: BufferAccount | None = None
 
@@ -202,7 +200,7 @@ class AccountedProtocol:
         raise NotImplementedError
 
     def count(self, size: int) -> None:
-        """Say how many bytes are kept now; this may end the connection before it returns."""
+        """Set the number of buffered bytes; this may end the connection before it returns."""
         account = self._counted
         if account is None:
             if size <= FREE:
@@ -211,19 +209,19 @@ class AccountedProtocol:
         account.keep(size)
 
     def count_no_more(self) -> None:
-        """Nothing is kept any more."""
+        """Close the account."""
         if self._counted is not None:
             self._counted.close()
 
 
 UNTRUSTED: Final = BufferBudget(DEFAULT_LIMIT)
-"""What this process keeps of those that anybody may be."""
+"""The budget for unauthenticated peers."""
 
 TRUSTED: Final = BufferBudget(DEFAULT_LIMIT * TRUSTED_FACTOR)
-"""What it keeps of agents that have joined, of tunnel servers, and of hosts."""
+"""The budget for joined agents, tunnel servers and hosts."""
 
 
 def set_limit(size: int) -> None:
-    """Set the bounds of this process, given that for strangers; 0 for none."""
+    """Set the limit for unauthenticated peers, and that of the others in proportion; 0 for none."""
     UNTRUSTED.limit = size or 1 << 62
     TRUSTED.limit = UNTRUSTED.limit * TRUSTED_FACTOR

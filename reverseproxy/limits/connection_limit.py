@@ -1,13 +1,12 @@
 """
-How many connections strangers may hold, and which of them has to go for another one.
+A limit of unauthenticated connections, and which one to close for a new one.
 
-A process has so many descriptors, and anybody who reaches one of its ports can
-use one up with a connection that says nothing.  So connections of strangers are
-a L{ConnectionLimit}: when it is too large, the address that holds most of it gives up the
-oldest of its connections of which nothing is lost.  Whoever comes with one
-connection is served, however many somebody else holds.
+Any client that reaches a port can use up a file descriptor with a silent connection.  So
+unauthenticated connections are counted by a L{ConnectionLimit}: at the limit, the address with
+most connections loses its oldest idle one.  A client with a single connection is served,
+however many another client has.
 
-This is pure: no sockets, no clock.  L{Descriptors} is the machine's side of it.
+This is pure: no sockets, no clock.  L{Descriptors} asks the system for its limits.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from itertools import chain, islice
 from typing import Final, Generic, Protocol, TypeVar
 
 _LOOKS: Final = 64
-"""How many connections of one address are looked at for one that can go, so that a look is cheap."""
+"""How many connections of an address are searched for an idle one, so that the time is bounded."""
 
 SHARE: Final = 4
-"""Nobody keeps more than one in so many of all connections from others, busy or not."""
+"""An address with more than one in so many of all connections loses busy ones, too."""
 
 _LEAST_RESERVE: Final = 32
 _MOST_RESERVE: Final = 1024
 
 MOST_DESCRIPTORS: Final = 1 << 20
-"""What a soft limit is raised to at the most; tables of descriptors take memory."""
+"""The highest soft limit; the kernel's tables of descriptors take memory."""
 
 
 def address_key(host: str) -> str:
     """
-    Say whom a connection is counted with: an IPv4 address, or a network of IPv6.
+    Return the key by which a connection is counted: an IPv4 address, or a /64 network of IPv6.
 
-    @param host: an IP address; anything else stands for itself.
+    @param host: an IP address; any other text is returned as it is.
     """
     if ":" not in host:
         return host
@@ -48,16 +47,16 @@ def address_key(host: str) -> str:
         return host
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
-    # Whoever has one address of IPv6 has the 64 bits behind the network's as well (RFC 6177).
+    # A client with one IPv6 address has a whole /64 network (RFC 6177).
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 class IEvictable(Protocol):
-    """A connection in a crowd; it has to be hashable."""
+    """A connection that is counted; it has to be hashable."""
 
     @property
     def expendable(self) -> bool:
-        """Whether nothing is lost with it: it has asked for nothing that is not answered."""
+        """Whether it is idle: it has no request without a response."""
 
 
 _M = TypeVar("_M", bound=IEvictable)
@@ -65,12 +64,12 @@ _M = TypeVar("_M", bound=IEvictable)
 
 class ConnectionLimit(Generic[_M]):
     """
-    Connections by address, and who has most.
+    Counts connections by address, and chooses which one to close.
 
     All methods take constant time.
 
-    @ivar most: how many there may be.
-    @ivar most_per_address: how many of one address; 0 for any number.
+    @ivar most: the limit of all connections.
+    @ivar most_per_address: the limit for one address; 0 for none.
     """
 
     def __init__(self, most: int, most_per_address: int = 0) -> None:
@@ -78,30 +77,30 @@ class ConnectionLimit(Generic[_M]):
         self.most_per_address = most_per_address
         self._size = 0
         self._by_address: dict[str, dict[_M, None]] = {}
-        # addresses by how many connections they have: number 0 is nobody
+        # addresses by their number of connections; index 0 stays empty
         self._by_count: list[dict[str, None]] = [{}]
 
     def __len__(self) -> int:
-        """How many connections there are."""
+        """Return the number of connections."""
         return self._size
 
     def __iter__(self) -> Iterator[_M]:
-        """All connections, by address, and those of one address oldest first."""
+        """Iterate over all connections by address, the oldest of each first."""
         return chain.from_iterable(self._by_address.values())
 
     def count(self, address: str) -> int:
-        """How many connections an address has."""
+        """Return the number of connections of an address."""
         return len(self._by_address.get(address, ()))
 
     def add(self, address: str, member: _M) -> None:
-        """Take in a connection, which must not be in it."""
+        """Add a connection, which must not be counted yet."""
         members = self._by_address.setdefault(address, {})
         self._move(address, len(members), len(members) + 1)
         members[member] = None
         self._size += 1
 
     def discard(self, address: str, member: _M) -> None:
-        """Take a connection out; harmless if it is not there."""
+        """Remove a connection; unknown ones are ignored."""
         members = self._by_address.get(address)
         if members is None or member not in members:
             return
@@ -121,7 +120,7 @@ class ConnectionLimit(Generic[_M]):
             self._by_count.pop()
 
     def is_full(self, address: str) -> bool:
-        """Whether there is no place for another connection of an address unless one goes."""
+        """Whether a connection has to be closed before another one of an address is added."""
         return self._size >= self.most or self._is_full_of(address)
 
     def _is_full_of(self, address: str) -> bool:
@@ -129,12 +128,11 @@ class ConnectionLimit(Generic[_M]):
 
     def victim(self, address: str) -> tuple[str, _M] | None:
         """
-        Choose who makes room for a connection of an address.
+        Choose a connection to close for a new one of an address.
 
-        @return: the oldest expendable connection of the address that has most, and
-            that address.  If what was looked at has something under way, it is the
-            newest one, should that address have more than its L{SHARE} and another
-            one want a place; else L{None}.
+        @return: the address with most connections, and its oldest idle connection.  If none
+            is idle, its newest one, if the address has more than its L{SHARE} and the new
+            connection is of another address; else L{None}.
         """
         loser = address if self._is_full_of(address) else next(iter(self._by_count[-1]), "")
         members = self._by_address.get(loser, {})
@@ -148,11 +146,11 @@ class ConnectionLimit(Generic[_M]):
 
 class Descriptors:
     """
-    How many descriptors the process may have, and how many of them are for itself.
+    The limit of file descriptors, and the reserve that accepted connections must not use.
 
     @ivar limit: the soft limit.
-    @ivar reserve: those that accepted connections are not to use: for
-        connections to hosts and servers, for logs, names and files.
+    @ivar reserve: descriptors for connections to hosts and servers, for logs,
+        name resolution and files.
     """
 
     def __init__(self, limit: int) -> None:
@@ -161,33 +159,33 @@ class Descriptors:
 
     @property
     def for_strangers(self) -> int:
-        """How many connections may be held that nobody vouches for."""
+        """The limit of unauthenticated connections."""
         return max(self.limit - self.reserve, 1)
 
     def is_scarce(self, descriptor: int) -> bool:
         """
-        Whether so many are in use that the reserve is being used up.
+        Whether the reserve is in use.
 
-        The kernel gives the lowest number that is free, so that a new
-        descriptor's tells of all of them.
+        @param descriptor: a new one; the kernel assigns the lowest free number, so it shows
+            how many are in use.
         """
         return descriptor >= self.limit - self.reserve
 
     def is_exhausted(self, descriptor: int) -> bool:
-        """The same, for the last quarter of the reserve."""
+        """Whether only the last quarter of the reserve is left."""
         return descriptor >= self.limit - self.reserve // 4
 
     @staticmethod
     def raise_limit() -> None:
-        """Raise the soft limit to the hard one, as far as that is sensible."""
+        """Raise the soft limit to the hard one, up to L{MOST_DESCRIPTORS}."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
         if soft != resource.RLIM_INFINITY and soft < most:
-            with suppress(ValueError, OSError):  # systems have bounds of their own
+            with suppress(ValueError, OSError):  # the system may have another limit
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
     @classmethod
     def current(cls) -> Descriptors:
-        """Look how many there may be."""
+        """Read the current limit of the process."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return cls(MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft)

@@ -1,7 +1,7 @@
 """
-What has been refused to strangers, and how often: plain numbers by reason.
+Counts of refusals by reason, of connections, requests and log lines.
 
-Each refusal is counted here, whether or not there is a line about it in the log.
+Each refusal counts here, also if its line in the log is suppressed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ REASONS: Final = {
     "tunnel": "a connection to a tunnel port that was closed before it had joined",
     "log": "a line of the log that was left out",
 }
-"""What each reason stands for."""
+"""The reasons, with descriptions."""
 
 
 class RefusalCounts(dict[str, int]):
     """
-    How often, by reason.
+    Numbers of refusals by reason.
 
-    There is one for a process, as memory, descriptors and the log are the process's.
+    There is one for a process, as memory, descriptors and the log belong to the process.
     """
 
     def __init__(self) -> None:
@@ -41,4 +41,4 @@ class RefusalCounts(dict[str, int]):
 
 
 REFUSALS: Final = RefusalCounts()
-"""Those of this process."""
+"""The counts of this process."""

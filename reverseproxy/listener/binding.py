@@ -1,4 +1,4 @@
-"""How the addresses of listeners are bound."""
+"""Bind the addresses of a configuration's listeners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def listen_at(reactor: Any, config: ListenerConfig, factory: IProtocolFactory, m
     address = config.address
     port: IListeningPort
     if INHERITED.keeps or (config.open_when_ready and hasattr(reactor, "adoptStreamPort")):
-        # Twisted's own ports can't be given away: they shut their sockets down when they are closed.
+        # Twisted's ports can't be passed on: they shut their sockets down when they are closed.
         return SharedPort(open_sockets(config, 1, mode), 0, reactor, 1, True).listen(factory)
     if config.network == "unix" or is_unix(address):
         path = address.removeprefix("unix:")
@@ -62,9 +62,9 @@ def _adopt(
     both: bool = False,
 ) -> IListeningPort:
     """
-    Listen on a socket that Twisted would make otherwise.
+    Listen on a socket with options that Twisted does not set.
 
-    @param both: IPv4 too, which the system may have other ideas of.
+    @param both: whether to accept IPv4 too, whatever the system's default.
     """
     with socket.socket(family, socket.SOCK_STREAM) as shared:
         shared.setblocking(False)
@@ -82,7 +82,7 @@ def _adopt(
 def say_bound(
     write: Callable[..., None], config: ListenerConfig, address: str, secure: bool, held: bool
 ) -> None:
-    """Log that an address is bound, and whether clients are let in."""
+    """Log that an address is bound, and whether it accepts clients already."""
     write(
         "listener {listener} has {address}{tls}, and lets clients in once each required cluster has a host"
         if held

@@ -1,4 +1,4 @@
-"""What happens when strangers hold too many connections: somebody makes room, or the last one goes."""
+"""Apply the limits of connections: close an idle connection for a new one, or refuse the new one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from reverseproxy.logs import Throttle
 log = Logger()
 
 LOG_RATE: Final = 0.1
-"""Lines a second about connections that were closed for others, or not taken."""
+"""Log lines a second about closed and refused connections."""
 
 PAUSE: Final = 0.5
-"""Seconds for which nothing is accepted where descriptors are about to run out."""
+"""Seconds without accepting when descriptors are about to run out."""
 
 
 class ILimitedConnection(Protocol):
-    """An accepted connection that somebody has to vouch for."""
+    """An accepted, unauthenticated connection."""
 
     @property
     def expendable(self) -> bool:
@@ -32,24 +32,24 @@ class ILimitedConnection(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """Its number; less than 0 if it has none."""
+        """Its file descriptor; negative if it has none."""
 
     def make_room(self) -> None:
-        """End, as it is expendable."""
+        """Close, as another connection needs the place."""
 
 
 class ConnectionLimiter:
     """
     Decides about each connection that a process accepts.
 
-    @ivar everyone: the connections of strangers on all listeners.
-    @ivar closed: how many were closed to make room.
-    @ivar refused: how many were not taken, as nobody could make room.
+    @ivar everyone: the limit of all unauthenticated connections.
+    @ivar closed: how many were closed for others.
+    @ivar refused: how many were refused.
     """
 
     def __init__(self, clock: IReactorTime, descriptors: Descriptors | None = None) -> None:
         """
-        @param descriptors: what the process has; looked up if not given.
+        @param descriptors: the descriptors of the process; read from the system if not given.
         """
         self._descriptors = descriptors or Descriptors.current()
         self._clock = clock
@@ -65,9 +65,9 @@ class ConnectionLimiter:
         """
         Decide about a new connection.
 
-        @param address: whom it is counted with.
-        @param limits: those of its listener.
-        @return: whether it is taken; it is in all crowds then, until L{leave}.
+        @param address: the key of the peer's address.
+        @param limits: the limits of its listener.
+        @return: whether it is accepted; then it counts in all limits until L{leave}.
         """
         limits = (self.everyone, *limits)
         scarce = self._descriptors.is_scarce(member.descriptor)
@@ -91,7 +91,7 @@ class ConnectionLimiter:
         return True
 
     def leave(self, address: str, member: ILimitedConnection, limits: Sequence[ConnectionLimit[Any]]) -> None:
-        """Forget a connection that is lost, or has been vouched for.  Harmless if it is not known."""
+        """Count a connection no more, as it is closed or authenticated; unknown ones are ignored."""
         self.everyone.discard(address, member)
         for limit in limits:
             limit.discard(address, member)
@@ -100,9 +100,9 @@ class ConnectionLimiter:
         self, member: ILimitedConnection, listener: str, pause: Callable[[], Callable[[], object]]
     ) -> None:
         """
-        Let a listener accept nothing for a while if descriptors are about to run out.
+        Pause a listener for a while if descriptors are about to run out.
 
-        @param pause: does that, and gives what ends it.
+        @param pause: pauses it, and returns a function that resumes it.
         """
         if not self._descriptors.is_exhausted(member.descriptor):
             return

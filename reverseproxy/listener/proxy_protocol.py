@@ -1,9 +1,9 @@
 """
-Connections that come by way of a load balancer, which says first who the client is.
+PROXY protocol: a header of a load balancer that names the client of a connection.
 
-A header of PROXY protocol is taken off a connection before anything else looks
-at it.  Only who is trusted may send one, and has to: the specification forbids
-to guess.  What others send is theirs, whatever it looks like.
+The header is read and removed before any other protocol sees the connection.  Only trusted
+peers may send one, and they have to: the specification forbids to guess.  Data of other
+peers is never taken for a header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reverseproxy.transport.fronts import FirstBytes, Front
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
 HEADER_TIMEOUT: Final = 10.0
-"""Seconds that a trusted peer has for its header."""
+"""Seconds for the header of a trusted peer."""
 
 MAX_LINE: Final = 107
 """Bytes of the longest header of version 1, with its end, by the specification."""
@@ -91,7 +91,7 @@ class HeaderReader:
         return source, destination, rest
 
     def _binary_size(self) -> int | None:
-        """Of a header of version 2; L{None} as long as not all of it is there."""
+        """Return the size of a header of version 2; L{None} while it is incomplete."""
         if len(self._data) < 16:
             return None
         size = 16 + int.from_bytes(self._data[14:16], "big")
@@ -100,7 +100,7 @@ class HeaderReader:
         return size if len(self._data) >= size else None
 
     def _line_size(self) -> int | None:
-        """Of a header of version 1."""
+        """Return the size of a header of version 1; L{None} while it is incomplete."""
         end = self._data.find(b"\r\n", 0, MAX_LINE)
         if end < 0 and len(self._data) >= MAX_LINE:
             raise ProxyHeaderError("its PROXY protocol header has no end")
@@ -109,9 +109,9 @@ class HeaderReader:
 
 def _parse(header: bytes) -> tuple[Any, Any]:
     """
-    Take a complete header apart.
+    Parse a complete header.
 
-    @raise ProxyHeaderError: if it makes no sense.
+    @raise ProxyHeaderError: if it is invalid.
     """
     try:
         if header.startswith(SIGNATURE):
@@ -134,9 +134,9 @@ def _parse(header: bytes) -> tuple[Any, Any]:
 
 def _checked(end: Any) -> Any:
     """
-    See that an address is one, which Twisted's parser of version 1 does not, and write it as all others.
+    Validate an address, which Twisted's parser of version 1 does not, and normalize it.
 
-    @raise ValueError: if it is none.
+    @raise ValueError: if it is invalid.
     """
     if isinstance(end, UNIXAddress):
         return end
@@ -152,7 +152,7 @@ def _checked(end: Any) -> Any:
 
 
 class _HeaderProtocol(FirstBytes):
-    """A connection whose header has not come yet."""
+    """The protocol of a connection until its header is complete."""
 
     _deadline: LenientTimeout | None = None
 
@@ -162,7 +162,7 @@ class _HeaderProtocol(FirstBytes):
         self._reader = HeaderReader()
 
     def connectionMade(self) -> None:
-        """See whether a header may come."""
+        """Wait for a header, if the peer is trusted."""
         factory = self._factory
         if factory.trusts(self.transport.getPeer()):
             self._deadline = LenientTimeout(factory.clock, HEADER_TIMEOUT, self._late)
@@ -170,7 +170,7 @@ class _HeaderProtocol(FirstBytes):
             self.begin(factory.wrapped, self._address, b"")
 
     def received(self, data: bytes) -> None:
-        """Take in a part of the header."""
+        """Parse a part of the header."""
         try:
             found = self._reader.feed(data)
         except ProxyHeaderError as error:
@@ -199,7 +199,7 @@ class _HeaderProtocol(FirstBytes):
             self._deadline = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell whoever has the connection, if anybody has."""
+        """Report the loss to the next protocol, if there is one."""
         self._stop_waiting()
         super().connectionLost(reason)
 
@@ -224,9 +224,9 @@ class _HeaderFactory(Front):
 
 def trusting(proxies: Iterable[str]) -> Callable[[IAddress], bool]:
     """
-    Say of a peer whether it sends headers.
+    Return a predicate for peers that send headers.
 
-    @param proxies: who does, as the configuration has them.
+    @param proxies: their addresses and networks, from the configuration.
     """
     listed = list(proxies)
     everybody = EVERYBODY in listed
@@ -234,7 +234,7 @@ def trusting(proxies: Iterable[str]) -> Callable[[IAddress], bool]:
 
     def trusts(peer: IAddress) -> bool:
         host = getattr(peer, "host", None)
-        # Who may connect to a Unix socket, the file system says.
+        # The file system decides who may connect to a Unix socket.
         return everybody or host is None or any(unmapped(host) in network for network in networks)
 
     return trusts
@@ -247,10 +247,10 @@ def proxied_factory(
     refused: Callable[[IAddress, str], object],
 ) -> IProtocolFactory:
     """
-    Take the headers off connections before a factory gets them.
+    Wrap a factory, so that headers are removed from its connections.
 
     @param wrapped: its C{buildProtocol} is given a L{ProxiedAddress} if the header names the client.
-    @param trusts: says of a peer whether it sends headers.
-    @param refused: told of a peer that is trusted, and has sent none, and why.
+    @param trusts: returns whether a peer sends headers.
+    @param refused: called with a trusted peer that has sent no valid header, and the reason.
     """
     return _HeaderFactory(wrapped, trusts, clock, refused)

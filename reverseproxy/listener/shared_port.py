@@ -1,14 +1,13 @@
 """
-Ports that several processes share: workers, or one process and the one that takes its place.
+Ports that several processes share: workers, or a process and the one that takes over from it.
 
-The supervisor binds them, and holds them for as long as it runs, so that none
-is lost when a worker is.
+The supervisor binds them, and keeps them while it runs, so that they outlive workers.
 
-Of a TCP port there is a socket for each worker, and the kernel shares
-connections out among these by their addresses (SO_REUSEPORT).  If all workers
-watched one socket, then whoever is quickest would take nearly all connections.
-Of a worker that is away, the others watch the socket meanwhile.  Where the
-kernel does not share connections out, and of Unix sockets, there is one for all.
+A TCP port has a socket for each worker, and the kernel distributes connections over these by
+their addresses (SO_REUSEPORT).  With one socket for all workers, the fastest would accept
+nearly all connections.  While a worker does not run, the others accept from its socket.  On
+systems where the kernel does not distribute connections, and for Unix sockets, there is one
+socket for all.
 """
 
 from __future__ import annotations
@@ -41,23 +40,23 @@ from reverseproxy.transport.ports import readable
 log = Logger()
 
 _AT_ONCE: Final = 16
-"""Connections that are accepted in one go."""
+"""Connections that are accepted in one turn of the reactor."""
 
 _PAUSE: Final = 1.0
-"""Seconds to wait when there are no descriptors left."""
+"""Seconds without accepting when there are no descriptors left."""
 
 
 @implementer(IReadDescriptor, ILoggingContext)
 class Acceptor:
     """
-    Accepts connections on a socket that others accept on, too.
+    Accepts connections on a Unix socket that other processes share.
 
-    For Unix sockets: Twisted's own port would remove the file when it is closed.
+    Twisted's own port would remove the file when it is closed.
     """
 
     def __init__(self, listening: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
         """
-        @param listening: is ours from now on.
+        @param listening: the socket, which this object closes.
         """
         self._socket = listening
         self._factory = factory
@@ -78,7 +77,7 @@ class Acceptor:
             self._reactor.addReader(self)
 
     def stopReading(self) -> None:  # noqa: N802
-        """Accept no more for now."""
+        """Pause accepting."""
         self._reactor.removeReader(self)
 
     def doRead(self) -> None:  # noqa: N802
@@ -109,7 +108,7 @@ class Acceptor:
         self.close()
 
     def stop_taking(self) -> None:
-        """Accept what waits, and then no more."""
+        """Accept the connections in the kernel's queue, and then no more."""
         for _ in range(BACKLOG // _AT_ONCE):
             if self._closed or not readable(self._socket.fileno()):
                 break
@@ -127,9 +126,9 @@ class Acceptor:
 @implementer(IListeningPort)
 class SharedPort:
     """
-    A worker's part in a port.
+    A worker's share of a port: its own socket, and those of workers that don't run.
 
-    It watches its own socket, and those of workers that are away.
+    @ivar held: whether the port is bound and not listening yet; see C{open_when_ready}.
     """
 
     def __init__(
@@ -141,10 +140,10 @@ class SharedPort:
         unlink: bool = False,
     ) -> None:
         """
-        @param sockets: one for each worker, or one for all; or any number, if they were inherited.
+        @param sockets: one for each worker, or one for all; or any number of inherited ones.
         @param own: this worker's number.
-        @param workers: how many there are; as many as sockets, if not given.
-        @param unlink: whether the file of a Unix socket is ours, and goes with the port.
+        @param workers: the number of workers; that of the sockets, if not given.
+        @param unlink: whether to remove the file of a Unix socket at the end.
         """
         self._count = len(sockets)
         self._workers = workers or self._count
@@ -159,7 +158,7 @@ class SharedPort:
         self._name = sockets[0].getsockname()
 
     def listen(self, factory: IProtocolFactory) -> IListeningPort:
-        """Begin to accept; or to hold the port, if a socket of ours is not listened on yet."""
+        """Start to accept; or only hold the port, if one of its sockets does not listen yet."""
         self._factory = factory
         self.held = not all(is_open(self._sockets[index]) for index in self._watched)
         if not self.held:
@@ -168,9 +167,9 @@ class SharedPort:
 
     def open(self) -> None:
         """
-        Listen at the port that was held until now.
+        Listen on a port that was held until now.
 
-        @raise OSError: if that can't be done.
+        @raise OSError: if that fails.
         """
         if self.held:
             for index in self._watched & self._sockets.keys():
@@ -187,7 +186,7 @@ class SharedPort:
             self._ports[index].startReading()
             return
         listening = self._sockets.pop(index)
-        open_socket(listening)  # if it is of a worker that has ended before it did so
+        open_socket(listening)  # if its worker has ended before it did so
         assert self._factory is not None
         if self._family == socket.AF_UNIX:
             port = self._ports[index] = Acceptor(listening, self._factory, self._reactor)
@@ -200,9 +199,9 @@ class SharedPort:
 
     def watch(self, numbers: Iterable[int]) -> None:
         """
-        Accept from certain sockets only.
+        Accept from the sockets of certain workers only.
 
-        @param numbers: of workers, whose sockets these are.
+        @param numbers: the workers' numbers.
         """
         if self._factory is None:
             return
@@ -217,7 +216,7 @@ class SharedPort:
         self._watched = wanted
 
     def _of_workers(self, numbers: Iterable[int]) -> set[int]:
-        """Which sockets are those of some workers: each has one at least, and each is somebody's."""
+        """Return the indexes of workers' sockets; each worker has at least one, and each socket a worker."""
         wanted: set[int] = set()
         for number in numbers:
             wanted.add(number % self._count)
@@ -225,33 +224,33 @@ class SharedPort:
         return wanted
 
     def leave(self) -> None:
-        """Somebody else has the sockets as well: leave the file of a Unix socket where it is."""
+        """Keep the file of a Unix socket, as another process uses the socket."""
         self._unlink = False
 
     def bequeath(self) -> tuple[socket.socket, ...]:
         """
-        Give the sockets to somebody else, in whose hands they stay when this port is closed.
+        Duplicate the sockets for another process.
 
-        @return: others for the same sockets, to be closed by the caller.
+        @return: duplicates, to be closed by the caller.
         """
         listening = {**self._sockets, **self._ports}
         return tuple(socket.socket(fileno=os.dup(listening[index].fileno())) for index in sorted(listening))
 
     def stopReading(self) -> None:  # noqa: N802 - as Twisted's ports have it
-        """Accept nothing for now; what comes meanwhile waits in the kernel."""
+        """Pause accepting; new connections wait in the kernel."""
         for index in self._watched & self._ports.keys():
             self._ports[index].stopReading()
 
     def startReading(self) -> None:  # noqa: N802
-        """Accept again."""
+        """Resume accepting."""
         for index in self._watched & self._ports.keys():
             self._ports[index].startReading()
 
     def stop_taking(self) -> None:
         """
-        Accept what waits, on the sockets of all workers, and then no more.
+        Accept the connections in the queues of all workers' sockets, and then no more.
 
-        Each worker does so when all stop, so that whoever closes a socket last has looked at it.
+        Each worker does so when all stop, so that the last one to close a socket has emptied its queue.
         """
         if self._factory is not None and not self.held:
             for index in list(self._sockets):
@@ -291,9 +290,9 @@ class SharedPort:
 
 def stop_taking(port: Any) -> Deferred[None]:
     """
-    Listen no more, as soon as what waits in the kernel is accepted, which would be reset else.
+    Close a port after accepting the connections in its queue, which would be reset otherwise.
 
-    @param port: one of a kind that is not ours is only closed.
+    @param port: a port of Twisted's own is only closed.
     @return: fires when it is closed.
     """
     if not hasattr(port, "stop_taking"):

@@ -32,13 +32,13 @@ from reverseproxy.errors import ReverseProxyError
 from reverseproxy.process.inherited_sockets import INHERITED
 
 BACKLOG = 1024
-"""Connections that the kernel may hold for us to accept."""
+"""The length of the kernel's accept queue."""
 
 NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.ENOPROTOOPT})
-"""What the kernel says where there is no IPv6."""
+"""Errors of a system without IPv6."""
 
 SHARES_OUT: Final = sys.platform == "linux"
-"""Whether the kernel shares connections out among several sockets of one port."""
+"""Whether the kernel distributes connections over several sockets of one port."""
 
 
 class ListenerFailed(ReverseProxyError):
@@ -50,8 +50,8 @@ def open_sockets(config: ListenerConfig, workers: int, mode: int = 0o666) -> lis
     Bind a listener's address.
 
     @param mode: the permissions of a Unix socket.
-    @return: a listening socket for each worker, or one for all; or as many as were inherited.  They
-        only are bound where the configuration has C{open_when_ready}, see L{open_socket}.
+    @return: a listening socket for each worker, or one for all, or all inherited ones.  With
+        C{open_when_ready} they are bound only; see L{open_socket}.
     @raise ListenerFailed: if it can't be bound.
     """
     address = config.address
@@ -67,7 +67,7 @@ def open_sockets(config: ListenerConfig, workers: int, mode: int = 0o666) -> lis
             if not config.open_when_ready:
                 each.listen(BACKLOG)
             else:
-                # Or others could bind the port as well, as long as nobody listens there.
+                # Otherwise another process could bind the port before it listens.
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         return sockets
     except OSError as error:
@@ -89,7 +89,7 @@ def _open_tcp(config: ListenerConfig, count: int) -> list[socket.socket]:
     host, number = split_host_port(config.address)
     if host:
         found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name of both kinds is IPv4's, as with Twisted.
+        # A name with addresses of both kinds means IPv4, as with Twisted.
         family, _, _, _, name = min(found, key=lambda each: each[0] != socket.AF_INET)
         return _open_family(config, count, family, name)
     try:
@@ -112,7 +112,7 @@ def _open_family(
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if both:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            # Our first one does not share the port with what is there already, unless it may.
+            # The first socket does not share the port with another process, unless configured.
             if index or config.reuseport:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             opened.bind(name)
@@ -125,24 +125,24 @@ def _open_family(
 
 
 def is_open(bound: socket.socket) -> bool:
-    """Whether a socket is listened on."""
+    """Whether a socket listens."""
     return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def open_socket(bound: socket.socket) -> None:
     """
-    Listen on a socket that is bound, whoever else has it, if nobody does so yet.
+    Listen on a bound socket, unless another process that shares it has done so.
 
-    @raise OSError: if that can't be done.
+    @raise OSError: if that fails.
     """
     if not is_open(bound):
-        # As connections have it from here, which must not keep the port when the process is started again.
+        # Connections inherit the option, and must not block the port at the next start.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.listen(BACKLOG)
 
 
 def address_of(family: int, name: Any) -> IAddress:
-    """Make an address of what the C{socket} module calls it."""
+    """Convert an address of the C{socket} module to one of Twisted."""
     if family == socket.AF_UNIX:
         return UNIXAddress(os.fsencode(name))
     kind = IPv6Address if family == socket.AF_INET6 else IPv4Address
@@ -151,9 +151,9 @@ def address_of(family: int, name: Any) -> IAddress:
 
 def remove_stale_socket(path: str) -> None:
     """
-    Remove the socket of a process that was killed.
+    Remove the socket file of a process that was killed.
 
-    @raise OSError: if somebody listens there, or it is no socket at all.
+    @raise OSError: if another process listens there, or the file is not a socket.
     """
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
@@ -168,12 +168,12 @@ def remove_stale_socket(path: str) -> None:
     except FileNotFoundError:
         return
     except BlockingIOError:
-        pass  # so many want to connect that we would have to wait
+        pass  # its accept queue is full
     raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def not_bound(config: ListenerConfig, error: CannotListenError | OSError) -> ListenerFailed:
-    """Say why a listener can't bind its address, and what to do."""
+    """Return an error that says why a listener can't bind its address, with a remedy."""
     reason = error.socketError if isinstance(error, CannotListenError) else error
     return ListenerFailed(f"listener {config.name} can't listen on {config.address}: {_explain(reason)}")
 
@@ -189,7 +189,7 @@ _ADVICE = {
 
 
 def _explain(error: Any) -> str:
-    """Say why an address can't be bound, and what to do."""
+    """Explain an error, with a remedy."""
     number = getattr(error, "errno", None)
     reason = str(getattr(error, "strerror", None) or error)
     return f"{reason}; {_ADVICE[number]}" if number in _ADVICE else reason

@@ -1,11 +1,10 @@
 """
-How long others may take, not counting what this process takes itself.
+Timeouts of peers that don't count the delays of this process.
 
-A process that waits for a processor, or for its machine, hears late of everything at
-once: that the time for an answer is over, and only then the answer, which its kernel
-has had for long.  A timer that goes off late says more of this process than of anybody
-else.  So whatever judges others by the time that they take gives them as much more as
-the timer was late.
+A process that was not scheduled, or whose machine was suspended, sees everything late: first
+that a timeout has expired, and only then the data that its kernel received long ago.  So a
+timer that fires late says nothing about the peer, and the peer gets as much more time as the
+timer was late.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from twisted.python.failure import Failure
 _T = TypeVar("_T")
 
 LATE: Final = 0.25
-"""Seconds by which a timer may be late before that counts."""
+"""Seconds by which a timer may be late without an extension."""
 
 MAX_EXTENSIONS: Final = 3
-"""How often in a row others get more time; who is late at every turn has to judge at last."""
+"""How many extensions in a row a peer gets, as a busy process may always be late."""
 
 
 def timer_lag(due: float, now: float) -> float:
     """
-    Say how late we are ourselves.
+    Return how late this process is.
 
-    @param due: when a timer should have gone off.
-    @return: seconds; 0.0 if that is nothing out of the ordinary.
+    @param due: when a timer should have fired.
+    @return: seconds; 0.0 up to L{LATE}.
     """
     late = now - due
     return late if late > LATE else 0.0
@@ -42,17 +41,17 @@ def timer_lag(due: float, now: float) -> float:
 
 class LenientTimeout:
     """
-    Calls something when somebody has had his time.
+    Calls a function when a peer's time is over.
 
-    If it is this process that is late, he has as much more as it was, but no more
-    than he had in the first place.
+    If this process is late, the peer gets as much more time as it was late, at most
+    its original time.
     """
 
     __slots__ = ("_call", "_clock", "_due", "_excuses", "_seconds", "_timer")
 
     def __init__(self, clock: IReactorTime, seconds: float, call: Callable[[], object]) -> None:
         """
-        @param seconds: how long he has.
+        @param seconds: the peer's time.
         """
         self._clock = clock
         self._seconds = seconds
@@ -75,11 +74,11 @@ class LenientTimeout:
             self._call()
 
     def active(self) -> bool:
-        """Whether he still has time."""
+        """Whether the peer still has time."""
         return self._timer is not None
 
     def cancel(self) -> None:
-        """Stop, if it is not over."""
+        """Cancel the timeout, if it has not fired."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -92,12 +91,11 @@ def add_lenient_timeout(
     too_late: Callable[[Any, float], Any] | None = None,
 ) -> Deferred[_T]:
     """
-    Cancel a L{Deferred} that has had its time, as C{addTimeout} does, but by L{LenientTimeout}.
+    Cancel a L{Deferred} after a L{LenientTimeout}; otherwise like C{addTimeout}.
 
-    @param too_late: given what it came to when it was cancelled, and the seconds, and
-        makes its result of that; by default that is L{TimeoutError}, if it
-        was cancelled.
-    @return: the same.
+    @param too_late: called with the result after the cancellation, and the seconds; returns
+        the result.  By default a cancelled Deferred fails with L{TimeoutError}.
+    @return: the same Deferred.
     """
     over = False
 

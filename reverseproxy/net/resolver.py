@@ -1,8 +1,7 @@
 """
-Names to addresses, again and again.
+Resolve host names repeatedly.
 
-Nothing that goes wrong here is fatal: what was known of a name stays known
-until there is something better.
+A failure is never fatal: the last known addresses stay in use until a lookup succeeds.
 """
 
 from __future__ import annotations
@@ -44,39 +43,39 @@ LOOKUP_TIMEOUT = 10.0
 """Seconds that one lookup may take."""
 
 RETRY_BASE = 1.0
-"""Seconds after which a lookup that failed is tried again for the first time."""
+"""Seconds before the first retry of a failed lookup."""
 
 RETRY_MAX = 30.0
-"""Seconds between two tries at most, unless the refresh interval is shorter."""
+"""Seconds between two retries at most; the refresh interval, if that is shorter."""
 
 REMIND = 60.0
-"""Seconds after which it is said again that a name can't be looked up."""
+"""Seconds between two log lines about a name that can't be resolved."""
 
 MOST_REASONS = 8
-"""How many reasons of that are told apart."""
+"""How many different reasons of a failure are logged at once."""
 
 MAX_ADDRESSES = 256
-"""How many addresses are taken from one name."""
+"""Addresses of one name that are used."""
 
 MAX_ABANDONED = 2
 """
-Lookups of one name that took too long and may still be under way, before no
-further one is begun.  Each occupies a thread of the reactor's, because the
-system's resolver can't be interrupted.
+How many timed-out lookups of one name may still be running before no new one begins.
+Each occupies a thread of the reactor's pool, since the system's resolver can't be
+interrupted.
 """
 
 ABANDONED_FORGOTTEN = 300.0
-"""Seconds after which a lookup that never came to an end no longer counts as one."""
+"""Seconds after which a lookup that has not ended no longer counts as running."""
 
 
 class IAnswerReceiver(IResolutionReceiver):
-    """Takes the addresses of a name, with what some resolvers know beside them."""
+    """Receives the addresses of a name, and more from resolvers that know more."""
 
     def lifetime(seconds: float) -> None:  # noqa: N805
-        """The addresses are good for so long."""
+        """Report the lifetime of the addresses, in seconds."""
 
     def failed(reason: str) -> None:  # noqa: N805
-        """There are no addresses, because of this; the end is still reported."""
+        """Report why there are no addresses; C{resolutionComplete} follows."""
 
 
 @implementer(IAnswerReceiver)
@@ -84,8 +83,8 @@ class _Lookup:
     """
     One lookup.
 
-    @ivar addresses: the IP addresses that have arrived, as ordered keys.
-    @ivar good_for: seconds that they are good for; L{None} if nobody knows.
+    @ivar addresses: the IP addresses received so far, as ordered keys.
+    @ivar good_for: their lifetime in seconds; L{None} if unknown.
     @ivar reason: why there are none.
     """
 
@@ -97,11 +96,11 @@ class _Lookup:
         self._resolution: IHostResolution | None = None
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803
-        """Keep what the lookup can be cancelled with."""
+        """Keep the handle for L{cancel}."""
         self._resolution = resolutionInProgress
 
     def addressResolved(self, address: IAddress) -> None:  # noqa: N802
-        """Take one address; kinds that we can't connect to are ignored."""
+        """Record an address; only IPv4 and IPv6 count."""
         if isinstance(address, (IPv4Address, IPv6Address)) and len(self.addresses) < MAX_ADDRESSES:
             self.addresses[address.host] = None
 
@@ -114,14 +113,14 @@ class _Lookup:
         self.reason = reason
 
     def resolutionComplete(self) -> None:  # noqa: N802
-        """Report the end."""
+        """End the lookup."""
         self._ended(self)
 
     def cancel(self) -> bool:
         """
-        Ask the resolver to stop.
+        Cancel the lookup.
 
-        @return: whether it has; Twisted's own can't.
+        @return: whether the resolver could; Twisted's own can't.
         """
         if self._resolution is None:
             return False
@@ -137,10 +136,10 @@ class _Lookup:
 
 class ReresolvingName:
     """
-    One host name, looked up again and again.
+    A host name that is resolved periodically.
 
     @ivar host: the name.
-    @ivar addresses: the IP addresses that it had when it was last known.
+    @ivar addresses: its IP addresses by the last successful lookup.
     """
 
     def __init__(
@@ -155,14 +154,14 @@ class ReresolvingName:
         respect_lifetime: bool = False,
     ) -> None:
         """
-        @param resolve: begins to look the name up for an
-            L{IAnswerReceiver}, as a resolver's C{resolveHostName} does.
+        @param resolve: starts a lookup for an L{IAnswerReceiver}, like a
+            resolver's C{resolveHostName}.
         @param changed: called when the addresses have changed.
         @param refresh: seconds between two lookups when the name has addresses;
             0 to look it up only until it has.
-        @param random: numbers from 0 to 1 that spread the lookups of many.
-        @param respect_lifetime: whether to look the name up again when its
-            addresses expire instead, if the resolver says when.
+        @param random: numbers from 0 to 1 for jitter.
+        @param respect_lifetime: whether to resolve the name when its addresses
+            expire instead, if the resolver reports a lifetime.
         """
         self.host = host
         self.addresses: tuple[str, ...] = ()
@@ -180,19 +179,19 @@ class ReresolvingName:
         self._abandoned: dict[_Lookup, float] = {}
 
     def look_up(self) -> None:
-        """Begin a lookup; every later one follows from it."""
+        """Start a lookup, and all later ones after it."""
         self._next = self._clock.callLater(LOOKUP_TIMEOUT, self._too_late)
         lookup = self._current = _Lookup(self._ended)
         try:
             self._resolve(lookup, self.host)
         except Exception as error:
-            # Whatever went wrong after the end does not matter any more.
+            # An error after the end of the lookup does not matter.
             if self._current is lookup:
                 self._stop_waiting()
                 self._failed(str(error) or type(error).__name__)
 
     def stop(self) -> None:
-        """Look up no more."""
+        """Stop all lookups."""
         lookup = self._stop_waiting()
         if lookup is not None:
             lookup.cancel()
@@ -251,7 +250,7 @@ class ReresolvingName:
         self._again(delay)
 
     def _tell(self, reason: str, delay: float) -> None:
-        """Say that it has failed: when that begins, when there is another reason, and now and then."""
+        """Log a failure: the first one, those with a new reason, and reminders."""
         now = self._clock.seconds()
         reminds = self._told is None or now - self._told >= REMIND
         fresh = reason not in self._reasons and len(self._reasons) < MOST_REASONS

@@ -1,5 +1,5 @@
 """
-Sockets that somebody else has bound, the process before this one or systemd.
+Listening sockets from the process that this one takes over, or from systemd.
 
 They are in L{INHERITED} until a listener of the configuration takes them
 (L{reverseproxy.listener.sockets.open_sockets}).
@@ -23,11 +23,11 @@ from reverseproxy.config.models import ListenerConfig
 @dataclass(frozen=True, slots=True)
 class ListenerSockets:
     """
-    Listening sockets of one listener, from whoever has bound them.
+    The listening sockets of one listener of another process.
 
-    @ivar name: the listener's name there.
-    @ivar address: what its configuration says there; empty if there is none, as a service manager
-        has bound it.
+    @ivar name: the listener's name.
+    @ivar address: its address in the other process's configuration; empty for a socket of a
+        service manager.
     @ivar sockets: one, or one for each worker.
     """
 
@@ -38,13 +38,13 @@ class ListenerSockets:
 
 class InheritedSockets:
     """
-    What this process has inherited, and nobody has taken yet.
+    Inherited sockets and routes that are not in use yet.
 
-    @ivar keeps: whether this process is to be able to bequeath its own sockets,
-        so that they must be such that can be given away.
-    @ivar files: of Unix sockets that a service manager has bound, and whose files are its own.
-    @ivar claims: the routes that agents of the process before this one have brought, as JSON has
-        them, until this one has made them its own.
+    @ivar keeps: whether another process may take over from this one, so that its ports must
+        keep sockets that can be passed on.
+    @ivar files: paths of Unix sockets that a service manager has bound, and owns.
+    @ivar claims: the routes that agents had brought to the other process, as JSON, until they
+        are restored here.
     """
 
     def __init__(self) -> None:
@@ -54,13 +54,12 @@ class InheritedSockets:
         self._bequests: list[ListenerSockets] = []
 
     def add(self, bequests: Iterable[ListenerSockets]) -> None:
-        """Keep sockets until somebody takes them."""
+        """Keep sockets until a listener takes them."""
         self._bequests += bequests
 
     def take(self, config: ListenerConfig) -> list[socket.socket]:
         """
-        Take the sockets of a listener: of the one that has its name and its address, or else of the
-        one that has its address.
+        Take the sockets for a listener: those with its name and address, or else with its address.
 
         @return: empty if there are none.
         """
@@ -75,14 +74,14 @@ class InheritedSockets:
         return []
 
     def pass_on(self, address: str) -> str:
-        """Give the address of a bequest: that of the configuration, if it is us who have bound it."""
+        """Return the address to pass on with a socket: empty if a service manager has bound it."""
         return "" if address.removeprefix("unix:") in self.files else address
 
     def close(self, keep: str = "") -> list[str]:
         """
-        Close what nobody has taken.
+        Close sockets that no listener has taken.
 
-        @param keep: how names of listeners begin that somebody may want later; empty for none.
+        @param keep: a prefix of names of listeners whose sockets stay; empty for none.
         @return: the names of the listeners whose sockets are closed.
         """
         kept = [each for each in self._bequests if keep and each.name.startswith(keep)]
@@ -94,20 +93,20 @@ class InheritedSockets:
 
 
 AGENTS_PORT: Final = "agents' port"
-"""How the names of listeners begin that agents bring."""
+"""The prefix of the names of listeners for ports that agents bring."""
 
 
 def name_of_port(port: int) -> str:
-    """Name the listener of a port that an agent has brought."""
+    """Return the name of the listener for a port that an agent has brought."""
     return f"{AGENTS_PORT} {port}"
 
 
 INHERITED: Final = InheritedSockets()
-"""What this process has inherited."""
+"""The inherited sockets of this process."""
 
 
 def _of_name(bequest: ListenerSockets, config: ListenerConfig) -> bool:
-    # What has a name and no address comes from somebody who knows only our names.
+    # A service manager knows names only, and no addresses.
     return bequest.name == config.name and bequest.address in ("", config.address)
 
 

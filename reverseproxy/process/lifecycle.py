@@ -1,8 +1,7 @@
 """
-From the start of a process to its end: whose place it takes, who takes its place, and who is told.
+The life of a process that twistd or twist runs: take over, serve, be taken over, stop.
 
-The service itself knows how to bind, how to serve and how to drain.  What is
-here is for processes that twistd or twist runs.
+It notifies the service manager of each step.  The service itself binds, serves and drains.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ log = Logger()
 
 
 AGENTS_WAIT: Final = 30.0
-"""Seconds for which ports that agents have brought are kept until they bring them again."""
+"""Seconds for which ports that agents have brought stay bound until the agents reconnect."""
 
 
 class IReplaceable(Protocol):
-    """A service whose place another process may take."""
+    """A service that another process may take over."""
 
     def bequeath(self) -> Iterable[ListenerSockets]:
-        """Give the sockets that it listens on."""
+        """Return duplicates of its listening sockets."""
 
     def claims(self) -> Iterable[dict[str, Any]]:
-        """Say which routes agents have brought, as JSON has them."""
+        """Return the routes that agents have brought, as JSON."""
 
     def succeed(self) -> None:
-        """Another process serves: nothing is listened on any more, and agents find it there."""
+        """Leave the addresses to the other process, which serves now."""
 
 
 class _Program(ProcessProtocol):
-    """The process that is started to take our place."""
+    """The process that was started to take over from this one."""
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         log.error(
@@ -55,16 +54,16 @@ class _Program(ProcessProtocol):
 
 class Lifecycle:
     """
-    One process.
+    The life of one process.
 
-    @ivar path: where processes find one another; empty if they don't.
+    @ivar path: the Unix socket for takeovers; empty for none.
     """
 
     def __init__(
         self, reactor: Any, service: IReplaceable, path: str = "", stop: Callable[[], object] | None = None
     ) -> None:
         """
-        @param stop: ends the process gracefully; the reactor's, if not given.
+        @param stop: stops the process gracefully; C{reactor.stop}, if not given.
         """
         self.path = path
         self._reactor = reactor
@@ -77,14 +76,14 @@ class Lifecycle:
 
     @property
     def takes_over(self) -> bool:
-        """Whether there is a process whose place this one is about to take."""
+        """Whether this process is taking over another one."""
         return self._successor is not None
 
     def begin(self) -> None:
         """
-        Take what there is to take over, before anything is bound.
+        Inherit sockets and routes, before anything is bound.
 
-        @raise ConfigError: if there is somebody who should give, and does not.
+        @raise ConfigError: if the other process does not give its sockets.
         """
         handed = handed_over()
         INHERITED.add(handed)
@@ -105,7 +104,7 @@ class Lifecycle:
             )
 
     def bound(self) -> None:
-        """All listeners of the configuration have what they need; agents may bring others, as before."""
+        """Close inherited sockets that no listener needs; those of agents' ports stay for L{AGENTS_WAIT}."""
         self._close(AGENTS_PORT)
         if self._successor is not None:
             self._reactor.callLater(AGENTS_WAIT, self._close)
@@ -116,9 +115,9 @@ class Lifecycle:
 
     def serves(self, status: str) -> None:
         """
-        Everything serves: whoever was there before may end, and somebody may come after us.
+        Report that everything serves: the old process may end, and another one may take over.
 
-        @param status: for people.
+        @param status: a text for people.
         """
         successor, self._successor = self._successor, None
         if self.path:
@@ -134,20 +133,20 @@ class Lifecycle:
                     path=self.path,
                     reason=str(error),
                 )
-        # In this order: one that is told of the end of the old process must know of the new one.
+        # In this order, so that the service manager knows the new process before the old one ends.
         self._manager.ready(status, os.getpid() if successor is not None else 0)
         if successor is not None:
             successor.serves()
 
     def _end(self) -> None:
-        """Another process serves in our place."""
+        """Stop, as another process has taken over."""
         self._succeeded = True
         self._manager.forget()
         self._service.succeed()
         self._stop()
 
     def upgrade(self) -> None:
-        """Start the program anew, as it is now, to take our place."""
+        """Start the program as it is installed now, to take over from this process."""
         if self._testator is None or self._succeeded or not self._testator.open:
             log.error("nothing is started to take our place: that needs --takeover, and that this one serves")
             return
@@ -161,22 +160,22 @@ class Lifecycle:
             log.error("nothing could be started to take our place: {reason}", reason=str(error))
 
     def reloading(self) -> None:
-        """The configuration is read again."""
+        """Report the beginning of a reload."""
         self._manager.reloading()
 
     def reloaded(self, status: str) -> None:
-        """That is done, one way or the other."""
+        """Report the end of a reload, successful or not."""
         self._manager.ready(status)
 
     def stopping(self) -> None:
-        """The process ends; whoever is started now does not take its place, but finds it empty."""
+        """Report that the process stops; a process that starts now can't take over from it."""
         if not self._succeeded:
             if self._testator is not None:
                 self._testator.stop()
             self._manager.stopping("finishing what is under way")
 
     def over(self) -> None:
-        """Everything has ended."""
+        """Release everything, at the end."""
         if self._testator is not None:
             self._testator.stop()
         self._manager.close()

@@ -1,10 +1,9 @@
 """
-The configuration is read again, checked, and taken into use, or not.
+Reload the configuration: read it, check it, and apply it or reject it.
 
-One reload runs at a time: whoever asks while one does gets another one after it,
-which serves all that have asked by then.  So however often it is asked for, the
-file is not read more often than that, and each answer is about the file as it was
-when it was asked for, or later.
+One reload runs at a time.  Requests during a reload share one more reload after it.  So the
+file is read only as often as needed, and each answer is about the file as it was at the
+request, or later.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from reverseproxy.problems import Place, Problem
 log = Logger()
 
 TOLD: Final = 3
-"""How many problems an event has; the log has all of them."""
+"""Problems in an event; the log has all of them."""
 
 MOST_TOLD: Final = 1000
 """Characters of these."""
@@ -35,15 +34,15 @@ MOST_TOLD: Final = 1000
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What has come of a reload.
+    The result of a reload.
 
-    @ivar file: what was read.
-    @ivar generation: the number of the configuration that is in use now: 1 is that of the start.
-    @ivar problems: why it is not the new one; empty if it is.
-    @ivar warnings: what should be known of it.
-    @ivar changes: what is different, as JSON has it; empty if nothing is, or that is not known.
-    @ivar restart: keys that do not count before a restart, with the reason.
-    @ivar summary: what is different, in words.
+    @ivar file: the file that was read.
+    @ivar generation: the number of the configuration in use; 1 is that of the start.
+    @ivar problems: why the new configuration was rejected; empty if it is in use.
+    @ivar warnings: warnings about it.
+    @ivar changes: the differences, as JSON; empty if there are none, or they are unknown.
+    @ivar restart: keys that need a restart, with reasons.
+    @ivar summary: the differences in words.
     """
 
     file: str
@@ -56,19 +55,19 @@ class Report:
 
     @property
     def successful(self) -> bool:
-        """Whether what was read is in use."""
+        """Whether the new configuration is in use."""
         return not self.problems
 
     @property
     def failure(self) -> dict[str, Any]:
-        """Why it is not the new one, as events have it: the first of the reasons."""
+        """The data of an event about the failure, with the first problems."""
         first = "; ".join(str(problem) for problem in self.problems[:TOLD])
         more = len(self.problems) - TOLD
         reason = f"{first}; and {more} more" if more > 0 else first
         return {"file": self.file, "generation": self.generation, "reason": reason[:MOST_TOLD]}
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """Return all of it as JSON."""
         return {
             "file": self.file,
             "generation": self.generation,
@@ -81,7 +80,7 @@ class Report:
 
 
 class ReloadRefused(ConfigError):
-    """It is too late for another configuration."""
+    """The process is stopping, so it applies no other configuration."""
 
     def __init__(self, file: str) -> None:
         super().__init__(Problem.at(Place(file), "the process is stopping"))
@@ -93,15 +92,15 @@ def _plain(problem: Problem) -> dict[str, str]:
 
 class Reloader:
     """
-    Takes configurations into use, one after the other.
+    Reloads the configuration, one time after the other.
 
-    @ivar read: reads the configuration; a L{Loaded}, now or later.
-    @ivar generation: the number of the one that is in use; 1 is that of the start.
-    @ivar successful: whether the last one that was read is.
-    @ivar succeeded: when that was so the last time, in seconds since 1970.
-    @ivar attempts: how often it was tried.
-    @ivar last: what has come of the last attempt; L{None} before the first one.
-    @ivar failed: called with what has come of an attempt that has failed.
+    @ivar read: reads the configuration; returns a L{Loaded} or a Deferred of it.
+    @ivar generation: the number of the configuration in use; 1 is that of the start.
+    @ivar successful: whether the last reload was successful.
+    @ivar succeeded: the time of the last success, in seconds since 1970.
+    @ivar attempts: the number of reloads.
+    @ivar last: the result of the last reload; L{None} before the first one.
+    @ivar failed: called with the result of each failed reload.
     """
 
     failed: Callable[[Report], object] = staticmethod(lambda report: None)
@@ -114,10 +113,10 @@ class Reloader:
         wall: Callable[[], float] = wall_time,
     ) -> None:
         """
-        @param read: reads the configuration; a L{Loaded}, now or later.
-        @param take: takes one into use that was read; given that, and what its generation
-            would be, it gives a L{Report}, now or later, or raises L{ConfigError} if it
-            can't, whereupon nothing must have changed.
+        @param read: see the attribute.
+        @param take: applies a configuration, given that and its generation; returns a
+            L{Report} or a Deferred of it, or raises L{ConfigError} without having
+            changed anything.
         @param wall: seconds since 1970.
         """
         self.file = file
@@ -134,9 +133,9 @@ class Reloader:
 
     def reload(self) -> Deferred[Report]:
         """
-        Read the configuration, and take it into use.
+        Read the configuration, and apply it.
 
-        @return: what has come of it; never fails.
+        @return: fires with the result; never fails.
         """
         report: Deferred[Report] = Deferred()
         self._asked.append(report)
@@ -181,7 +180,7 @@ class Reloader:
 
 
 def log_report(report: Report) -> None:
-    """Tell an operator what has come of a reload."""
+    """Log the result of a reload."""
     for warning in report.warnings:
         log.warn("{problem}", problem=str(warning))
     if not report.successful:

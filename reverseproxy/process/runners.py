@@ -1,9 +1,9 @@
 """
-Who runs us, and where that makes the log go.
+Decide where the log goes, depending on the runner: twistd or twist.
 
-C{twistd} logs with the observer that its application names, which is ours.
-C{twist} has options of its own for the log, and an observer of its own, which
-can't be taken from it; a file that the configuration names is written beside.
+C{twistd} logs with the observer of its application, which is ours.  C{twist} has its own
+options and its own observer, which can't be replaced; if the configuration names a file, our
+observer writes it in addition.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ STANDARD_OUTPUT: Final = ("stdout", "-")
 
 class LogPlan(NamedTuple):
     """
-    Where our observer writes, and workers do.
+    Where our observer and the workers write.
 
     @ivar path: see L{reverseproxy.logs.make_observer}, as for the next two.
     @ivar where: what names the path: a key of the document, or an option of twistd.
-    @ivar beside: whether the runner logs by itself, and our observer writes a
-        file beside that.
-    @ivar theirs: whether nothing but the runner's own log is written in this
-        process, so that our options for it make no difference.
+    @ivar beside: whether the runner writes a log of its own, and our observer a
+        file in addition.
+    @ivar theirs: whether only the runner writes a log in this process, so that our
+        options for it have no effect.
     """
 
     path: str
@@ -48,8 +48,8 @@ class DeduplicatingObserver:
     """
     Passes each event on once.
 
-    What is logged before logging has begun, such as which ports are bound, is
-    kept by Twisted and published again then, to observers that have seen it too.
+    Twisted keeps events from before the beginning of logging, such as bound ports, and
+    then publishes them again, also to observers that have seen them.
     """
 
     def __init__(self, observer: ILogObserver) -> None:
@@ -65,16 +65,16 @@ class DeduplicatingObserver:
         self._observer(event)
 
     def begun(self) -> None:
-        """Logging has begun: nothing comes again any more."""
+        """Stop comparing, as logging has begun and no event is published twice any more."""
         self._seen = None
 
 
 def is_foreign(runner: Mapping[str, Any] | None) -> bool:
     """
-    Tell whether something else than twistd runs us, which logs by itself.
+    Say whether the runner is not twistd, and so writes a log of its own.
 
-    @param runner: the options before ours; L{None} if we are alone, as in a
-        C{.tac} file, whose application we give our observer to.
+    @param runner: the options of the runner; L{None} without one, as in a C{.tac}
+        file, whose application gets our observer.
     """
     return runner is not None and "nodaemon" not in runner
 
@@ -86,8 +86,8 @@ def plan_log(
     Decide where the log goes.
 
     @param runner: see L{is_foreign}.
-    @param level: what our option says, if anything.
-    @param fmt: the same.
+    @param level: our option for the level, if it is given.
+    @param fmt: our option for the format, if it is given.
     """
     level = level or server.default_log_level
     fmt = fmt or "text"
@@ -96,7 +96,7 @@ def plan_log(
         assert runner is not None
         if path not in STANDARD_OUTPUT:
             return LogPlan(path, level, fmt, beside=True)
-        # What workers write should look like what is beside it.
+        # Workers write into the same log, in the same format.
         name = getattr(runner.get("logFile"), "name", "<stdout>")
         path = {"<stdout>": "stdout", "<stderr>": "stderr"}.get(name, name)
         level = level_name(runner.get("logLevel", LogLevel.info))

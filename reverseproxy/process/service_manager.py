@@ -1,9 +1,9 @@
 """
-What a service manager is told: systemd, or whoever else speaks its protocol.
+Talk to the service manager: systemd, or another one with its protocol.
 
-The messages go to the socket that C{NOTIFY_SOCKET} names, by C{sdnotify}, which is
-pure Python and needs no library of systemd's; without that variable they go
-nowhere.  Sockets that systemd has bound for us come as C{LISTEN_FDS} says.
+C{sdnotify}, which is pure Python, sends notifications to the socket that C{NOTIFY_SOCKET}
+names; without that variable there are none.  C{LISTEN_FDS} has the sockets that systemd has
+bound.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from reverseproxy.process.inherited_sockets import ListenerSockets
 log = Logger()
 
 _PARTS: Final = 2
-"""As often as that is a watchdog fed in its time."""
+"""How often the watchdog is fed within its time."""
 
 
 def handed_over(listening: ListenFDs | None = None) -> list[ListenerSockets]:
     """
-    Take the sockets that systemd has bound for this process.
+    Return the sockets that systemd has bound for this process.
 
-    @param listening: what systemd has said of them; what Twisted has found, if not given.
-    @return: one for each; empty if there are none, or they are for another process.
+    @param listening: systemd's variables; those that Twisted has read, if not given.
+    @return: empty if there are none, or they are for another process.
     """
     if listening is None:
-        # Whoever imports Twisted's endpoints, as twistd does, reads the variables, and removes them.
+        # The import of Twisted's endpoints, as by twistd, reads and removes the variables.
         listening = _SystemdParser._sddaemon
     names = {descriptor: name for name, descriptor in listening.inheritedNamedDescriptors().items()}
     bequests = []
@@ -51,13 +51,13 @@ def handed_over(listening: ListenFDs | None = None) -> list[ListenerSockets]:
 
 
 class ServiceManager:
-    """Whoever has started this process, as far as it wants to hear from us."""
+    """Notifies the service manager, if there is one."""
 
     def __init__(self, clock: Any, environ: MutableMapping[str, str]) -> None:
         """
         @param clock: the reactor.
-        @param environ: where the variables are that tell how to reach it; they stay, as
-            a process that takes our place is to find them.
+        @param environ: has the manager's variables; they stay, for a process that takes
+            over from this one.
         """
         self._notifier = SystemdNotifier() if environ.get("NOTIFY_SOCKET") else None
         self._environ = environ
@@ -71,10 +71,10 @@ class ServiceManager:
 
     def ready(self, status: str = "", pid: int = 0) -> None:
         """
-        Say that we serve.
+        Report that the process serves.
 
-        @param status: for people.
-        @param pid: the process to watch from now on, if that is not the one that was started.
+        @param status: a text for people.
+        @param pid: the new main process, if it is not the one that the manager has started.
         """
         more = [f"STATUS={status}"] if status else []
         self._tell("READY=1", *([f"MAINPID={pid}"] if pid else []), *more)
@@ -84,31 +84,31 @@ class ServiceManager:
                 self._watchdog.start(period, now=True)
 
     def _period(self) -> float:
-        """How often to feed the watchdog; 0.0 if there is none."""
+        """Return the seconds between two feeds of the watchdog; 0.0 if there is none."""
         microseconds = self._environ.get("WATCHDOG_USEC", "")
-        # WATCHDOG_PID is not asked: a process that takes the place of another one has its watchdog, too.
+        # Regardless of WATCHDOG_PID: a process that takes over another one has its watchdog, too.
         return int(microseconds) / 1e6 / _PARTS if microseconds.isdecimal() else 0.0
 
     def status(self, text: str) -> None:
-        """Say something for people."""
+        """Set the status, a text for people."""
         self._tell(f"STATUS={text}")
 
     def reloading(self) -> None:
-        """Say that we read the configuration again; L{ready} says that it is done."""
+        """Report a reload; L{ready} reports its end."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
 
     def stopping(self, status: str = "") -> None:
-        """Say that we end."""
+        """Report that the process stops."""
         self._tell("STOPPING=1", f"STATUS={status or 'stopping'}")
 
     def forget(self) -> None:
-        """Say nothing any more: another process has taken our place, and speaks for itself."""
+        """Send nothing more, as another process has taken over and reports itself."""
         self._silent = True
         if self._watchdog.running:
             self._watchdog.stop()
 
     def close(self) -> None:
-        """It is over."""
+        """Close the socket."""
         if self._watchdog.running:
             self._watchdog.stop()
         if self._notifier is not None and self._notifier.socket is not None:

@@ -1,4 +1,4 @@
-"""What signals mean to the services of a process."""
+"""Handle the signals of a process, for all of its services."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ log = Logger()
 
 
 class ISignalled(Protocol):
-    """What a service has to do with signals."""
+    """A service that reacts to signals."""
 
     def cut_short(self) -> None:
-        """While stopping, wait no longer for what is under way."""
+        """While stopping, abort what is still under way."""
 
     def reload(self) -> object:
-        """Go on with the configuration, and the certificates, as they are in their files now."""
+        """Reload the configuration and the certificates."""
 
     def reopen_logs(self) -> None:
-        """Open the log files anew, after something else has moved them away."""
+        """Reopen the log files, after log rotation has moved them."""
 
 
 class Signals:
     """
-    The signals of a process, in which there may be several services.
+    The signals of a process with one or more services.
 
-    SIGTERM and SIGINT stop the reactor, and when they come again nothing is
-    waited for any more; SIGUSR1 and SIGHUP are for every service.
+    SIGTERM and SIGINT stop the reactor; the second one aborts what is still under way.
+    SIGUSR1 and SIGHUP go to every service.
     """
 
     def __init__(self, reactor: Callable[[], Any]) -> None:
-        """@param reactor: gets the reactor that the process runs."""
+        """@param reactor: returns the reactor that runs the process."""
         self._reactor = reactor
         self._services: list[ISignalled] = []
         self._asked_to_stop = False
 
     def on(self, number: int, call: Callable[[], object]) -> None:
-        """Call something in the reactor's loop when a signal comes."""
+        """Call a function in the reactor's loop when a signal arrives."""
         signal.signal(number, lambda *_: self._reactor().callFromThread(call))
 
     def add(self, service: ISignalled) -> None:
-        """Tell a service of signals from now on."""
+        """Let a service react to signals."""
         if service not in self._services:
             self._services.append(service)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,15 +58,15 @@ class Signals:
 
     def take_sigterm(self) -> None:
         """
-        Take SIGTERM from the reactor, which has a handler of its own once it has started.
+        Replace the reactor's handler of SIGTERM once the reactor has started.
 
-        With that one twistd would end by SIGTERM itself; this is a normal end,
-        with status 0 (docs/mosn.rst 7).
+        With the reactor's, twistd would end by SIGTERM itself; with ours it ends with
+        status 0 (docs/mosn.rst 7).
         """
         self._reactor().addSystemEventTrigger("after", "startup", self.on, signal.SIGTERM, self.terminate)
 
     def remove(self, service: ISignalled) -> None:
-        """Tell it no more: it has stopped."""
+        """Remove a service that has stopped."""
         if service in self._services:
             self._services.remove(service)
         self._asked_to_stop = self._asked_to_stop and bool(self._services)
@@ -76,12 +76,12 @@ class Signals:
             getattr(service, method)()
 
     def terminate(self) -> None:
-        """Let everything finish and stop; the second time, wait for nothing."""
+        """Stop gracefully; the second time, at once."""
         if self._asked_to_stop:
             self._tell("cut_short")
             return
         log.info("asked to stop by a signal")
         if self._reactor().running:
             self._asked_to_stop = True
-            with suppress(ReactorNotRunning):  # it stops already, as another process has taken its place
+            with suppress(ReactorNotRunning):  # it is stopping, as another process has taken over
                 self._reactor().stop()

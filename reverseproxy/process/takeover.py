@@ -1,23 +1,21 @@
 """
-A process takes the place of another one, at the same addresses, and nothing is lost.
+Take over another process at the same addresses, without losing a connection.
 
-Both are started with the same path, of a Unix socket.  The first one listens
-there.  The next one connects, and is given the listening sockets themselves
-(SCM_RIGHTS), not only their addresses: connections that wait in the kernel to be
-accepted wait for whoever accepts first, so that none of them is lost, as it
-would be if either of the two closed a socket of its own.  When the new one
-serves it says so; the old one then takes no more, tells its agents, drains and
-ends, while the new one listens at the path for the one after it.
+Both processes are started with the same path of a Unix socket, on which the old one
+listens.  The new one connects, and gets the listening sockets themselves (SCM_RIGHTS), not
+only their addresses: connections in the kernel's accept queue are accepted by either
+process, and none is reset as it would be if a socket were closed.  When the new process
+serves, it says so; then the old one stops accepting, notifies its agents, drains and ends,
+while the new one listens at the path for its own successor.
 
-What goes over the socket: four bytes with the length of a JSON list of
-C{[name, address, number of sockets]}, that list, and the sockets in the order of
-the list, beside the bytes of the list and behind it, no more than L{_AT_ONCE} with one
-byte.  Where agents have brought routes, C{{"sockets": the list, "claims": [...]}} takes the place of
-the list; and C{{"problem": text}}, if there is nothing to give.  In the
-other direction C{serving} and an end of line; anything else, and the end of the connection,
-means that the new one could not be started.
+The protocol: four bytes with the length of a JSON list of C{[name, address, number of
+sockets]}, the list, and the sockets in the order of the list, as ancillary data of the list's
+bytes and of blanks behind it, at most L{_AT_ONCE} with one message.  If agents have brought
+routes, C{{"sockets": the list, "claims": [...]}} replaces the list; and C{{"problem": text}}, if
+the request is refused.  The new process answers C{serving} and a newline; anything else, or
+the end of the connection, means that it could not be started.
 
-Only root and the user of the old process may ask.
+Only root and the user of the old process may connect.
 """
 
 from __future__ import annotations
@@ -45,19 +43,19 @@ from reverseproxy.process.inherited_sockets import ListenerSockets
 log = Logger()
 
 TIMEOUT: Final = 10.0
-"""Seconds that the old process has to give its sockets."""
+"""Seconds that the old process has to send its sockets."""
 
 MOST_SOCKETS: Final = 4096
-"""Sockets that are taken."""
+"""The most sockets that are accepted."""
 
 MAX_LIST: Final = 1 << 20
-"""Bytes that the list of them may have."""
+"""Bytes of the list at the most."""
 
 MAX_CLAIMS: Final = 64 * 1024
-"""Bytes for routes that agents have brought, as nobody waits until the socket takes more."""
+"""Bytes for routes that agents have brought, as all has to fit into the socket's buffer."""
 
 OTHER: Final = "another process is about to take its place; wait for that"
-"""Why there is nothing for a second one."""
+"""The refusal of a second process."""
 
 _AT_ONCE: Final = 200
 _SERVING: Final = b"serving\n"
@@ -74,10 +72,10 @@ class TakeoverFailed(ReverseProxyError):
 
 class TakeoverClient:
     """
-    The new process, as long as the old one is there.
+    The new process's connection to the old one.
 
-    @ivar bequests: what it was given.
-    @ivar claims: the routes that agents of the old process have brought, as JSON has them.
+    @ivar bequests: the sockets of the old process.
+    @ivar claims: the routes that agents have brought to the old process, as JSON.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class TakeoverClient:
         self._connection = connection
 
     def serves(self) -> None:
-        """Tell the old process that it is not needed any more."""
+        """Tell the old process that the new one serves."""
         with self._connection, suppress(OSError):
             self._connection.sendall(_SERVING)
 
@@ -149,7 +147,7 @@ def _receive(connection: socket.socket) -> tuple[list[ListenerSockets], list[dic
 
 
 def _rights(ancillary: tuple[int, int, bytes]) -> bytes:
-    """The descriptors that came with some data; nothing for what else may come."""
+    """Return the descriptors in a piece of ancillary data; empty for other kinds."""
     level, kind, content = ancillary
     return content if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) else b""
 
@@ -169,7 +167,7 @@ def _listed(received: bytearray) -> list[tuple[str, str, int]]:
 
 
 def _announced(received: bytearray) -> int:
-    """How many sockets there will be; as many as one can think of, as long as that is not known."""
+    """Return the number of sockets in the list."""
     total = sum(count for *_, count in _listed(received))
     if total > MOST_SOCKETS:
         raise ValueError(f"it has {total} sockets")
@@ -181,7 +179,7 @@ def _announced(received: bytearray) -> int:
 
 @implementer(IReadDescriptor, ILoggingContext)
 class _Watched:
-    """A socket that something is done about when there is something to read."""
+    """Calls a function when a socket is readable."""
 
     def __init__(
         self, watched: socket.socket, reactor: Any, readable: Callable[[socket.socket], object]
@@ -208,16 +206,16 @@ class _Watched:
         self.close()
 
     def close(self) -> None:
-        """Watch it no more."""
+        """Stop, and close the socket."""
         self._reactor.removeReader(self)
         self.socket.close()
 
 
 class TakeoverServer:
     """
-    The old process: gives its sockets to whoever may have them and asks.
+    The old process's side: gives its sockets to a new process.
 
-    @ivar path: where it listens.
+    @ivar path: the Unix socket on which it listens.
     """
 
     def __init__(
@@ -229,9 +227,9 @@ class TakeoverServer:
         claims: Callable[[], Iterable[dict[str, Any]]] = list,
     ) -> None:
         """
-        @param bequeath: makes the sockets that are given, which are closed here afterwards.
+        @param bequeath: returns duplicates of the listening sockets, which are closed after sending.
         @param succeeded: called once another process serves.
-        @param claims: says which routes agents have brought, as JSON has them.
+        @param claims: returns the routes that agents have brought, as JSON.
         """
         self._claims = claims
         self.path = path
@@ -244,9 +242,9 @@ class TakeoverServer:
 
     def start(self) -> None:
         """
-        Listen at the path, whoever has listened there before.
+        Listen at the path, in place of any process before.
 
-        @raise OSError: if that can't be done.
+        @raise OSError: if that fails.
         """
         beside = f"{self.path}.{os.getpid()}"
         with ExitStack() as closing:
@@ -264,11 +262,11 @@ class TakeoverServer:
 
     @property
     def open(self) -> bool:
-        """Whether another process may take our place, and none is about to."""
+        """Whether another process may take over, and none is doing so."""
         return self._listening is not None and not self._heirs
 
     def stop(self) -> None:
-        """Listen no more; the path is left to whoever has it now."""
+        """Stop listening; the path stays if another process has it now."""
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.close()
@@ -293,7 +291,7 @@ class TakeoverServer:
             connection.close()
             return
         if self._heirs:
-            # Both would serve, and only one of them could be followed by anybody.
+            # Both would serve, but only one of them could be taken over later.
             log.warn("process {pid} wants our sockets, but another one is about to take our place", pid=pid)
             with connection, suppress(OSError):
                 connection.send(_encode({"problem": OTHER}))
@@ -331,7 +329,7 @@ def _encode(listed: object) -> bytes:
 
 
 def _fitting(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take as many as there is room for."""
+    """Return as many claims as fit into the message."""
     fitting, size = [], 0
     for claim in claims:
         size += len(json.dumps(claim))
@@ -348,9 +346,9 @@ def _give(
     connection: socket.socket, bequests: Sequence[ListenerSockets], claims: Sequence[dict[str, Any]]
 ) -> None:
     """
-    Send sockets; nobody is waited for.
+    Send sockets without waiting.
 
-    @raise OSError: if the connection does not take them.
+    @raise OSError: if they don't fit into the connection's buffer.
     """
     with ExitStack() as closing:
         sockets = [closing.enter_context(each) for bequest in bequests for each in bequest.sockets]
