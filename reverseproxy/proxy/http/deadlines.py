@@ -38,23 +38,23 @@ from math import inf
 from typing import Final, NamedTuple
 
 LOOKS: Final = 4
-"""Looks without a byte after which something stands still; it may take a quarter longer than said."""
+"""Looks without a byte after which the idle timeout has expired: up to a quarter later than configured."""
 
 
 class Clock(Enum):
     """The timeouts that can expire."""
 
     BEGIN = auto()
-    """The time for the response to begin."""
+    """The timeout for the response to begin."""
 
     IDLE = auto()
-    """The time without a byte in either direction."""
+    """The idle timeout, in both directions."""
 
     REQUEST = auto()
-    """The time for all of the request to come, where that is wanted."""
+    """The timeout for the whole request, where there is one."""
 
     END = auto()
-    """The time for the response to come to its end, where that is wanted."""
+    """The timeout for the whole response, where there is one."""
 
 
 class ExchangeStage(Enum):
@@ -69,10 +69,10 @@ class TimeLimits(NamedTuple):
     """
     The timeouts of an exchange, in seconds; infinity for none.
 
-    @ivar begin: from the end of the request until the response begins.
+    @ivar begin: from the end of the request to the begin of the response.
     @ivar idle: without a byte in either direction.
-    @ivar to_the_end: whether C{begin} bounds the whole response.
-    @ivar due: when all of the request must have come.
+    @ivar to_the_end: whether C{begin} includes the whole response.
+    @ivar due: when the request must be complete, by the clock.
     """
 
     begin: float
@@ -90,16 +90,16 @@ class ExchangeState(NamedTuple):
     """
     The progress of an exchange at one moment.
 
-    @ivar stage: how far it is.
-    @ivar asked_at: when all of the request had come; infinity if it has not.
-    @ivar attempt: which attempt it is.
-    @ivar moved: what has come and been taken on both sides: different if
-        anything has moved since.
-    @ivar taken: the same for what goes to the host alone.
-    @ivar unsettled: whether the host has not taken all of the request, or has
-        said that it is at work.
-    @ivar excused: whether what it waits for has a clock of its own: a queue, or
-        a peer behind a tunnel, which has timeouts of its own.
+    @ivar stage: its stage.
+    @ivar asked_at: when the request was complete; infinity if it is not.
+    @ivar attempt: the number of the attempt.
+    @ivar moved: counters of both directions, which differ from the last look's if
+        any data has moved.
+    @ivar taken: the same for data to the host only.
+    @ivar unsettled: whether a part of the request is still buffered for the host,
+        or the host has sent an interim response.
+    @ivar excused: whether it waits for something with timeouts of its own: a queue,
+        or a peer behind a tunnel.
     @ivar blocked: whether the rest of the request waits for us, or for the host.
     """
 
@@ -117,7 +117,7 @@ class Pace:
     """
     Finds out by regular looks whether data moves.
 
-    @ivar quiet: how many looks in a row have found that nothing has.
+    @ivar quiet: how many looks in a row have seen no progress.
     """
 
     __slots__ = ("_seen", "quiet")
@@ -130,8 +130,8 @@ class Pace:
         """
         Compare the present state with that of the last look.
 
-        @param seen: what there is now; not L{None}.
-        @param excused: whether it does not matter that nothing moves.
+        @param seen: the present counters; not L{None}.
+        @param excused: whether a lack of progress does not count.
         @return: L{quiet}.
         """
         if excused or seen != self._seen:
@@ -146,8 +146,8 @@ class ProgressWatch:
     """
     Watches the progress of one exchange.
 
-    @ivar interims: how often the host has said that it is at work; for the owner
-        to count.
+    @ivar interims: how many interim responses the host has sent; the owner counts
+        them.
     """
 
     __slots__ = ("_attempt", "_pace", "_settled_at", "_taken", "interims")
@@ -163,7 +163,7 @@ class ProgressWatch:
         """
         Check whether a timeout has expired.
 
-        @return: which one; or else when to look again, which may be never.
+        @return: the timeout, or when to look again; infinity for never.
         """
         if state.stage is ExchangeStage.WAIT:
             return self._wait(now, limits, state)

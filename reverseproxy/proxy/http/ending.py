@@ -17,14 +17,14 @@ class Ending:
     """
     Why the host gave no complete response.
 
-    @ivar reason: a sentence for the access log.
-    @ivar unsent: that the request was sent to no host, and why, if so; a server of
-        ours is told.
-    @ivar code: the error code with which the host broke the response off, in its
+    @ivar reason: the reason, for the access log.
+    @ivar unsent: why the request was sent to no host, for the server that forwarded
+        it; L{None} if it was sent.
+    @ivar code: the error code with which the host reset the response, in its
         version of HTTP; 0 if it did not.
-    @ivar message: of a response that was broken off: what the client may be told of the reason.
-    @ivar status: the status that would have been the answer, had none begun;
-        L{STALLED} if it is the client that has not taken it.
+    @ivar message: if the response was broken off, the text for the client.
+    @ivar status: if the response was broken off, the status that the error would
+        have had; L{STALLED} if the client did not read the response.
     """
 
     __slots__ = ("code", "message", "reason", "status", "unsent")

@@ -63,12 +63,11 @@ class IExchange(Protocol):
         """
         Take the loss of the connection before the response was complete.
 
-        @param unsent: whether the host has said that it did not act on the
-            request, as HTTP/2 can.
-        @param code: why, if the host has said that in an error code, which clients
-            of the same version are told.
-        @param terminated: whether a connection of many requests was lost, with
-            all that was under way on it.
+        @param unsent: whether the host did not process the request, as HTTP/2 can
+            tell.
+        @param code: the host's error code, which clients of the same version get;
+            0 for none.
+        @param terminated: whether a connection with many active requests was lost.
         @param flags: the reason as codes; see L{reverseproxy.proxy.flags}.
         """
 
@@ -83,17 +82,16 @@ class IDirectReader(Protocol):
         """
         Take a complete response.
 
-        @param data: the message as it came.
-        @param begin: where its body begins in that, which goes to its end.
+        @param data: the complete message.
+        @param begin: where its body begins in C{data}.
         """
 
     def response_sink(self) -> Any:
         """
         Return the transport to which the body can be spliced.
 
-        @return: a transport, which is given nothing else until the body has
-            come to its end, or the connection to the host is given up;
-            L{None} if there is none.
+        @return: a transport, to which nothing else is written until the body has
+            ended, or the connection to the host is lost; L{None} if there is none.
         """
 
     def response_passed(self, size: int) -> None:
@@ -154,13 +152,13 @@ class IUpstream(IUpgraded, Protocol):
     What L{IUpgraded} has is for when the host has switched protocols.
 
     @ivar reused: whether the host may have closed the connection before it saw
-        the request, so that one that gets no answer may be sent again.
-    @ivar full: whether it holds as much of a request as it should.
+        the request, so that a request without a response may be retried.
+    @ivar full: whether its write buffer is full.
     @ivar closed: whether it can't be used any more.
-    @ivar persists: whether the host takes another request behind the response
+    @ivar persists: whether the host keeps the connection open after the response
         whose head has come.
-    @ivar multiplexed: whether others' requests are under way on the same
-        connection, so that to break one off costs the others nothing.
+    @ivar multiplexed: whether the connection carries many requests at once, so
+        that one can be aborted without the others.
     """
 
     reused: bool
@@ -195,10 +193,10 @@ class IUpstream(IUpgraded, Protocol):
         """
         Send a request, as far as it has come.
 
-        @param events: what has come behind the head.
-        @param forwarded_by: what to tell the host about the client.
-        @param default_host: the authority of a request that names none.
-        @param direct: takes the response by the shorter ways.
+        @param events: the events after the head.
+        @param forwarded_by: the fields that describe the client; L{None} for none.
+        @param default_host: the authority for a request that names none.
+        @param direct: takes the response by the shortcuts.
         """
 
     def send(self, events: Sequence[Event]) -> None:
@@ -217,7 +215,7 @@ class IUpstream(IUpgraded, Protocol):
         """
         End the exchange.
 
-        @param reusable: whether both messages have come to their ends.
+        @param reusable: whether both messages are complete.
         """
 
     def abort(self, reason: str) -> None:
@@ -229,8 +227,8 @@ class IUpstream(IUpgraded, Protocol):
 
         All of the request has been sent.
 
-        @param release: to be called when the host can be used again.
-        @return: whether that is done; if not, L{abort} costs the host nothing.
+        @param release: called when the host can be used again.
+        @return: whether the connection is kept; if not, the caller may L{abort}.
         """
 
 
@@ -238,11 +236,11 @@ class IDownstream(Protocol):
     """
     What an exchange needs of its connection or stream to a client.
 
-    @ivar protocol: the protocol that the client speaks, as MOSN names it.
-    @ivar version: its version of HTTP, as traces have it.
-    @ivar full: whether it holds as much of a response as it should.
-    @ivar max_request_body_size: bytes; 0 for any number.
-    @ivar gate: decides whether a request may come over this connection; L{None} if all may.
+    @ivar protocol: the client's protocol, by MOSN's name.
+    @ivar version: the client's version of HTTP, for traces.
+    @ivar full: whether its write buffer is full.
+    @ivar max_request_body_size: bytes; 0 for no limit.
+    @ivar gate: decides which requests may come over this connection; L{None} for all.
     """
 
     protocol: str

@@ -32,21 +32,21 @@ class HttpSettings(ProxySettings):
     """
     See the module's text.
 
-    @ivar options: limits and habits of HTTP/1.
-    @ivar http2: limits and habits of HTTP/2.
-    @ivar observed: whether exchanges that have ended are told of one by one.
-    @ivar head_timeout: seconds for the head of a request to come.
+    @ivar options: options of HTTP/1.
+    @ivar http2: options of HTTP/2.
+    @ivar observed: whether there are traces or an access log.
+    @ivar head_timeout: seconds for the head of a request.
     @ivar linger: seconds that a closing connection may take once the client has
-        taken everything.
-    @ivar session_idle: the same as C{stream_idle} for what an upgraded request
-        carries; L{None} for never.
+        read everything.
+    @ivar session_idle: C{stream_idle} for sessions of upgraded requests; L{None} for
+        no timeout.
     @ivar sni_check: C{"demands"}, C{"always"} or C{"never"}: which requests may not name another
-        host than the handshake of their connection.
-    @ivar error_details: whether clients are told what goes wrong behind us.
-    @ivar look_period: seconds from one look at a request to the next.
-    @ivar misses: bounds the lines about requests that no virtual host takes.
-    @ivar discretion: decides what clients are told of errors.
-    @ivar strips: bounds the lines about fields that were dropped.
+        host than the TLS handshake of their connection.
+    @ivar error_details: whether clients get the details of internal errors.
+    @ivar look_period: seconds between two looks at a request.
+    @ivar misses: limits the rate of log lines about requests that match no virtual host.
+    @ivar discretion: decides how much of an error clients are told.
+    @ivar strips: limits the rate of log lines about fields that were dropped.
     """
 
     options: Http1Options = field(default_factory=Http1Options)
