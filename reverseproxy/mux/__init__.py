@@ -1,1 +1,1 @@
-"""Many streams on one connection, each a transport."""
+"""Multiplexing: many streams on one connection, each of which is a transport."""

@@ -1,4 +1,4 @@
-"""The end of a connection whose peer has still to take what was written."""
+"""Closing a connection whose peer has not read everything yet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from reverseproxy.transport.backlog import backlog_of
 
 CLOSE_TIMEOUT: Final = 5.0
-"""Seconds in which the peer must take something of what is left when a connection is closed."""
+"""Seconds within which the peer must acknowledge some of the unsent bytes of a closing connection."""
 
 
 class Closing:
     """
-    Closes a connection, and aborts it if its peer takes nothing any more.
+    Closes a connection, and aborts it if its peer stops reading.
 
-    @ivar begun: whether that is under way, or over.
+    @ivar begun: whether closing has begun.
     """
 
     __slots__ = ("_clock", "_timer", "_transport", "begun")
@@ -31,7 +31,7 @@ class Closing:
         self._timer: IDelayedCall | None = None
 
     def begin(self, transport: Any) -> None:
-        """Close a connection to which all was written."""
+        """Close a connection behind what was written."""
         self.begun = True
         self._transport = transport
         self._wait(backlog_of(transport).mark)
@@ -42,7 +42,7 @@ class Closing:
         self._timer = self._clock.callLater(CLOSE_TIMEOUT, self._look, mark)
 
     def _look(self, before: Hashable) -> None:
-        """See whether the peer still takes what is left for it."""
+        """Check whether the peer still reads, and abort the connection if it doesn't."""
         waits = backlog_of(self._transport)
         if waits.size and waits.mark != before:
             self._wait(waits.mark)
@@ -50,7 +50,7 @@ class Closing:
             self._transport.abortConnection()
 
     def done(self) -> None:
-        """The connection is lost."""
+        """Stop checking, as the connection is lost."""
         self._transport = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()

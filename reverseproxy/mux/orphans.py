@@ -1,4 +1,4 @@
-"""Streams that we have closed, and whose peer has not ended its half."""
+"""Streams that are closed here, and whose peer has not ended its half."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ __all__ = ["ORPHAN_TIMEOUT", "Orphans"]
 from typing import Final
 
 ORPHAN_TIMEOUT: Final = 60.0
-"""Seconds that a peer may take to end its half of a stream that we have closed."""
+"""Seconds that a peer has to end its half of a stream that is closed here."""
 
 
 class Orphans:
-    """The numbers of streams that nobody listens to, and until when they are borne.  Pure, given the time."""
+    """The numbers of such streams, with their deadlines.  No I/O: the time is passed in."""
 
     __slots__ = ("_until",)
 
     def __init__(self) -> None:
-        self._until: dict[int, float] = {}  # in the order of time, as all have as much of it
+        self._until: dict[int, float] = {}  # in the order of deadlines, as all have the same timeout
 
     def __len__(self) -> int:
         return len(self._until)
 
     def add(self, number: int, now: float) -> None:
-        """Wait for the end of a stream, for a while."""
+        """Add a stream."""
         self._until[number] = now + ORPHAN_TIMEOUT
 
     def ended(self, number: int) -> None:
-        """A stream is over, if it was one of these."""
+        """Remove a stream, if it is one of these, as its peer has ended it."""
         self._until.pop(number, None)
 
     def expire(self, now: float) -> list[int]:
-        """Take out those whose peer has not ended them for too long."""
+        """Remove the streams whose deadline is over, and return their numbers."""
         expired = []
         for number, until in self._until.items():
             if until > now:

@@ -1,14 +1,13 @@
 """
-Whether a question to a peer is still on its way.
+Whether a ping is still in transit.
 
-A question waits behind what was written before it: in the transport, in the
-kernel, and in queues of the network that may be megabytes long.  As long as the
-peer's kernel acknowledges some of that, nobody can say that the peer is gone.
-It has its time for an answer from when its kernel has the question: a kernel
-goes on acknowledging for a process that stands still.
+A ping is sent behind what was written before it: in the transport's buffer, in the
+kernel's, and in queues of the network that may be megabytes long.  As long as the
+peer's kernel acknowledges some of that, the peer can't be called dead.  Its timeout
+begins when its kernel has received the ping: a kernel goes on acknowledging for a
+process that stands still.
 
-Only what Linux says of TCP is good enough for this.  For all else a question is
-never on its way.
+This needs Linux's figures about a TCP connection.  On others a ping is never in transit.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from reverseproxy.net.tcp_info import acknowledged
 from reverseproxy.transport.backlog import backlog_of
 
 _ROOM: Final = 512
-"""Bytes in which the question is sure to be, with what stands before it and TLS around it."""
+"""Bytes within which a ping certainly ends, with frames before it and with TLS."""
 
 
 class Journey:
     """
-    A question on its way.
+    A ping in transit.
 
-    Begins when it is about to be written.
+    It is created just before the ping is written.
 
-    @ivar under_way: whether it may be on its way still.
+    @ivar under_way: whether the ping may still be in transit.
     """
 
     __slots__ = ("_acked", "_end", "_transport", "under_way")
@@ -45,9 +44,9 @@ class Journey:
 
     def moves(self) -> bool:
         """
-        See whether it has come nearer, or has arrived, since this was asked before.
+        Check whether the peer has acknowledged more since the last call.
 
-        It arrives once; from then on this is false.
+        This includes the moment in which the ping arrives; from then on this is false.
         """
         if not self.under_way:
             return False

@@ -1,19 +1,19 @@
 """
-How often connections are asked that carry nothing.
+How often connections without streams are pinged.
 
-Whether a machine or the network is gone, the kernel finds out by itself
-(L{reverseproxy.net.dead_peers}), for a hundredth of what a question takes here.  A
-question finds out whether the I{process} at the other end is there.  Nobody
-waits for that on a connection without streams, so that, with more than L{MANY}
-connections in this process, two things are given to it there:
+Whether a machine or the network has failed, the kernel finds out by itself
+(L{reverseproxy.net.dead_peers}), for a hundredth of the cost of a ping.  A ping finds
+out whether the peer's I{process} is alive.  No request waits for that on a connection
+without streams.  So, with more than L{MANY} connections in this process, two things
+are different for those without streams:
 
-  - Time.  A process that has as many to do with, or waits for a processor, answers
-    late, by many seconds if its machine has other work; if connections are ended
-    for that, it has more to do.  As long as its kernel takes what it is asked, it
-    may be silent for L{PATIENCE} times as long; meanwhile it is picked last
+  - Longer timeouts.  A process that has as many connections, or waits for a CPU,
+    answers late, by many seconds if its machine has other work; if its connections
+    were closed for that, it would have more to do.  As long as its kernel acknowledges
+    pings, it may be silent for L{PATIENCE} times as long; meanwhile it is chosen last
     (L{reverseproxy.cluster.health.stalls}).
-  - Rest.  Each is asked more rarely, so that all together are asked as often as
-    L{MANY} would be.
+  - Longer intervals.  Each is pinged less often, so that all together are pinged as
+    often as L{MANY} connections would be.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from reverseproxy.net.tcp_info import tcp_info
 from reverseproxy.transport.backlog import backlog_of
 
 PATIENCE: Final = 30.0
-"""How long a process may be silent whose kernel is there, as a multiple of C{mux_ping_timeout}."""
+"""How long a process may be silent while its kernel acknowledges, as a multiple of C{mux_ping_timeout}."""
 
 MANY: Final = 1000
-"""Connections with streams in this process, up to which all are asked equally often, and soon given up."""
+"""Multiplexed connections of this process, up to which intervals and timeouts are those configured."""
 
 
 class Sessions:
     """
-    How many connections with streams a process has.
+    The multiplexed connections of a process.
 
-    @ivar count: how many.
+    @ivar count: how many there are.
     """
 
     __slots__ = ("count",)
@@ -46,21 +46,21 @@ class Sessions:
 
     @property
     def many(self) -> bool:
-        """Whether these are so many that some may be late."""
+        """Whether there are so many that answers may be late."""
         return self.count > MANY
 
     def stretch(self, pause: float) -> float:
-        """Say how long the pause between questions is on a connection that carries nothing."""
+        """Return the interval of pings on a connection without streams, in seconds."""
         return pause * self.count / MANY if self.many else pause
 
 
 SESSIONS: Final = Sessions()
-"""Those of this process."""
+"""The multiplexed connections of this process."""
 
 
 def has_taken_all(transport: Any) -> bool:
     """
-    Whether a peer's kernel has acknowledged all that was written, questions included.
+    Return whether a peer's kernel has acknowledged all that was written, pings included.
 
     @param transport: of a connection, over TLS or not; false for anything but TCP on Linux.
     """

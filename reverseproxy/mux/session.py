@@ -1,18 +1,18 @@
 """
-Many streams over one connection.
+A connection that carries many streams.
 
-A L{MuxSession} is the protocol of any transport: ours, Twisted's own, one with
-TLS, one in memory.  Its streams are transports themselves
-(L{reverseproxy.mux.stream}).  Either end may open them, and the other
-one is given a protocol for each by a function of its own.
+A L{MuxSession} is a protocol for any transport: ours, Twisted's own, TLS, or one
+in memory.  Its streams are transports themselves (L{reverseproxy.mux.stream}).
+Either end may open streams; the other end makes the protocols of these by its
+C{accept} function.
 
-What all streams write in one turn of the reactor is sent in one go at its end.
-A stream whose protocol does not read is stopped by its own window; the
-connection is read on for the others.  A connection that takes no more pauses
-whoever writes into its streams.
+What all streams write in one turn of the reactor is sent at the end of the turn.
+A stream whose protocol does not read is stopped by its own window; reading goes on
+for the others.  When the connection's buffer is full, the producers of its streams
+are paused.
 
-A peer from which nothing comes is asked whether it is there, and the connection
-ends if nothing comes after that either.
+A peer from which nothing arrives is pinged, and the connection is aborted if
+nothing arrives after that either.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ class MuxSession(Protocol):
     """
     A connection that carries streams.
 
-    @ivar mux: the streams' frames.
-    @ivar turn: sends what streams have written, and calls them when that is done.
-    @ivar reason: why we have broken the connection off, if we have; else empty.
-    @ivar on_lost: called once when the connection is lost, before the streams
-        are told.
-    @ivar on_going: called once when the peer takes no more streams.
-    @ivar on_rtt: called with how many seconds each ping took to be answered.
-    @ivar on_leaving: called with the seconds after which the peer, which is about to leave, wants another
-        connection dialled.
-    @ivar on_well: called with what the peer says of its service: whether it can be reached.
+    @ivar mux: the state machine of the protocol (yamux).
+    @ivar turn: sends what streams have written, at the end of each turn.
+    @ivar reason: why this end has closed the connection; empty if it hasn't.
+    @ivar on_lost: called once when the connection is lost, before C{connectionLost} of
+        its streams.
+    @ivar on_going: called once when the peer accepts no more streams (GOAWAY).
+    @ivar on_rtt: called with the round-trip time of each ping, in seconds.
+    @ivar on_leaving: called when the peer is about to leave, with the seconds after which another
+        connection should be dialled.
+    @ivar on_well: called with whether the peer's service can be reached.
     """
 
     transport: Any
@@ -125,26 +125,24 @@ class MuxSession(Protocol):
         jitter: Callable[[], float] | None = None,
     ) -> None:
         """
-        @param client: which of the two ends we are; it does not matter which is
-            which.
-        @param clock: what has made the connection, if that is a reactor; streams
-            are sent sooner then.
-        @param accept: makes the protocol of a stream that the peer opens; the
-            stream is refused where it returns L{None}, and without it.
-        @param ping_interval: seconds without a byte from the peer after which it
-            is asked whether it is there.
+        @param client: whether this end opens odd-numbered streams; either end may.
+        @param clock: the reactor that has made the connection, so that streams are sent
+            at the end of its turns; or any other clock.
+        @param accept: makes the protocol of a stream that the peer opens; L{None}, or
+            that it returns L{None}, refuses the stream.
+        @param ping_interval: seconds without a byte from the peer after which it is pinged.
         @param ping_timeout: seconds that it has for its answer.
-        @param on_lost: called once when the connection is lost, before the
-            streams are told.
-        @param on_going: called once when the peer takes no more streams.
-        @param budget: bounds what the streams of all sessions hold that share it.
+        @param on_lost: called once when the connection is lost, before C{connectionLost}
+            of its streams.
+        @param on_going: called once when the peer accepts no more streams.
+        @param budget: bounds what the streams of all sessions buffer that share it.
         @param reserve: what the windows of these may grow by.
-        @param jitter: numbers from 0 to 1, by which questions are asked somewhat earlier:
-            those of thousands of connections shall not be asked in one moment.
+        @param jitter: returns numbers from 0 to 1, by which pings are sent somewhat earlier,
+            so that thousands of connections don't ping in the same moment.
         """
         limits = limits or MuxLimits()
         if accept is None:
-            # Those of the peer are refused at once, before anything is made of them.
+            # The peer's streams are refused by the state machine.
             limits = replace(limits, accept_backlog=0)
         self.mux = Mux(client, limits, reserve)
         self.turn = TurnEnd(turn_end_of(clock), self.mux.output, self._close_if_done, self._failed)
@@ -166,7 +164,7 @@ class MuxSession(Protocol):
         name = f"{peer.host}:{peer.port}" if isinstance(peer, IPv4Address | IPv6Address) else peer
         return f"<MuxSession with {name}, {self.streams} streams>"
 
-    # for whoever has the session
+    # for the owner of the session
 
     @property
     def streams(self) -> int:
@@ -190,12 +188,12 @@ class MuxSession(Protocol):
 
     @property
     def going(self) -> bool:
-        """Whether we have said that we take and open no more streams."""
+        """Whether this end accepts and opens no more streams, and has sent GOAWAY."""
         return self.mux.local_goaway
 
     @property
     def peer_going(self) -> bool:
-        """Whether the peer has said so."""
+        """Whether the peer accepts and opens no more streams."""
         return self.mux.remote_goaway
 
     @property
@@ -211,13 +209,13 @@ class MuxSession(Protocol):
 
     @property
     def unanswered(self) -> float:
-        """For how many seconds the peer has not answered a ping, and sent nothing else either."""
+        """For how many seconds a ping is unanswered, and nothing else has arrived; 0 if none is."""
         watch = self._watch
         return self._seconds() - watch.asking_since if watch.asking else 0.0
 
     def open(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Open a stream, as one of Twisted's client endpoints connects.
+        Open a stream, as C{connect} of a client endpoint.
 
         It may be written to at once.
 
@@ -250,38 +248,38 @@ class MuxSession(Protocol):
 
     def note_wait(self, waits: bool) -> None:
         """
-        Remember how far the connection has got, as the peer has acknowledged nothing for a while.
+        Note how much was sent, as the peer has acknowledged nothing for a while.
 
-        If it turns out to be lost, streams of which nothing has ever left are told so
-        (L{StreamRefused}).
+        If the connection is lost, streams of which nothing was ever sent are lost with
+        L{StreamRefused}, so that their requests may be tried elsewhere.
 
-        @param waits: whether that is still so.
+        @param waits: whether the peer still acknowledges nothing.
         """
         self._streams.note_wait(waits)
 
     def go_away(self) -> None:
         """
-        Let streams that are open finish, take no more, and then close.
+        Send GOAWAY: accept no more streams, let open ones finish, and then close.
 
-        The peer may have opened some that it could not know not to open: it is
-        done with that when it has gone away, too.
+        The peer may have opened further streams before it received that; it opens none
+        once it has sent GOAWAY, too.
         """
         if not (self.going or self.lost):
             self.mux.go_away(GoAwayCode.NORMAL)
             self.turn.schedule()
 
     def tell(self, well: bool) -> None:
-        """Say whether our service can be reached, if the peer wants to know."""
+        """Tell the peer whether our service can be reached, if it supports that."""
         if not self.lost:
             self.mux.tell(well)
             self.turn.schedule()
 
     def tell_leaving(self, seconds: float) -> bool:
         """
-        Say that we are about to leave: the peer dials another connection, and uses this one on.
+        Tell the peer that we are about to leave: it dials another connection, and goes on using this one.
 
-        @param seconds: after which it is to dial.
-        @return: whether the peer has agreed to do so.
+        @param seconds: the time after which it should dial.
+        @return: whether the peer supports that.
         """
         if self.lost or not self.mux.moves:
             return False
@@ -291,9 +289,9 @@ class MuxSession(Protocol):
 
     def close(self, reason: str) -> None:
         """
-        Close the connection, once what was written is sent.
+        Close the connection behind what was written.
 
-        @param reason: what streams that are open are told.
+        @param reason: why, for open streams.
         """
         if self.lost or self._closing.begun:
             return
@@ -309,9 +307,9 @@ class MuxSession(Protocol):
 
     def abort(self, reason: str) -> None:
         """
-        Break the connection off now.
+        Abort the connection now.
 
-        @param reason: what streams that are open are told.
+        @param reason: why, for open streams.
         """
         if not self.lost:
             self.reason = self.reason or reason
@@ -330,7 +328,7 @@ class MuxSession(Protocol):
     # the connection
 
     def connectionMade(self) -> None:
-        """Begin, and find out how far away the peer is."""
+        """Register as a producer, and send the first ping."""
         transport = self.transport
         self._peer, self._host = transport.getPeer(), transport.getHost()
         self.turn.connect(transport)
@@ -340,7 +338,7 @@ class MuxSession(Protocol):
         self._watch.start()
 
     def dataReceived(self, data: bytes) -> None:
-        """Tell streams of what has come for them."""
+        """Parse frames, and deliver their data to the streams."""
         watch = self._watch
         watch.heard = now = self._seconds()
         watch.asking = False
@@ -381,7 +379,7 @@ class MuxSession(Protocol):
             self.turn.schedule()
 
     def _happened(self, kind: Any, event: Any) -> None:
-        """Anything but data, which is much rarer."""
+        """Handle any event but data."""
         if kind is Opened:
             if self._streams.accept(event.stream) and self._watch.rests:
                 self._watch.wake()
@@ -412,14 +410,14 @@ class MuxSession(Protocol):
         self.turn.schedule()
 
     def _broken(self, error: MuxError) -> None:
-        """The peer has broken the rules, which ends the connection."""
+        """Abort the connection, as the peer has violated the protocol."""
         REFUSALS["streams"] += 1
         log.warn("{session} is closed: {reason}", session=self, reason=str(error))
         self.turn.send(bounded=False)
         self.abort(str(error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End all streams but those that have everything, and only have to be read."""
+        """Close all streams, except those that have received everything and are still being read."""
         if self.lost:
             return
         self._streams.lost = True
@@ -437,13 +435,13 @@ class MuxSession(Protocol):
         self._streams.lose(reason)
 
     def _close_if_done(self) -> None:
-        """We have gone away: close what the peer does not need any more either."""
+        """Close the connection after GOAWAY, if the peer has sent one too and no streams are left."""
         mux = self.mux
         if mux.remote_goaway and not (mux.streams or self.lost or self._closing.begun):
             self._begin_close()
 
     def _failed(self) -> None:
-        """An error of ours: this connection can't be relied on any more."""
+        """Abort the connection after an unexpected exception, as its state may be wrong."""
         log.failure("{session} is closed, as something failed in it", session=self)
         self.abort("something failed in it")
 

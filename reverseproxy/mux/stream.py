@@ -1,14 +1,14 @@
 """
 One of many streams of a connection, as a transport.
 
-What protocols may expect of it is what they may expect of a TCP connection, and
-is tested with the same tests.  What differs:
+Protocols may expect of it what they may expect of a TCP connection, and it passes
+the same tests.  What differs:
 
   - There is no socket, hence no C{getHandle}, and the options of TCP are those
-    of the connection that carries the streams, whoever sets them.
-  - What is written leaves at the end of the reactor's turn, with what others
-    have written, so that C{abortConnection} takes some of it back.
-  - A stream that is aborted ends by itself; the others do not notice.
+    of the connection that carries the streams, and are not changed here.
+  - What is written is sent at the end of the reactor's turn, with what other streams
+    have written, so that C{abortConnection} discards some of it.
+  - A stream that is aborted does not affect other streams.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HIGH_WATER: Final = 65536
 """Bytes written and not yet sent with which a producer is paused, as Twisted's transports have it."""
 
 _PIECE: Final = 65536
-"""Bytes that are delivered at once of what had to wait."""
+"""The most buffered bytes that are delivered at once."""
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ILoggingContext)
@@ -53,9 +53,9 @@ class MuxStream(Consumer):
     A stream; see L{reverseproxy.mux.session.MuxSession}.
 
     @ivar number: the stream's.
-    @ivar protocol: who has it, until it is lost.
+    @ivar protocol: uses the stream; L{None} once it is lost.
     @ivar connected: whether it is open.
-    @ivar disconnected: whether its protocol has been told of its end.
+    @ivar disconnected: whether C{connectionLost} has been called.
     @ivar disconnecting: whether it is being closed.
     @ivar shut: whether nothing can be written any more.
     @ivar ended: whether the peer has sent everything.
@@ -92,7 +92,7 @@ class MuxStream(Consumer):
     ) -> None:
         """
         @param number: the stream's.
-        @param factory: is told when the stream is lost, if there is one.
+        @param factory: its C{doStop} is called when the stream is lost.
         """
         super().__init__()
         self.protocol: Any = protocol
@@ -107,11 +107,11 @@ class MuxStream(Consumer):
         self.number = number
         self._factory = factory
         self._held: bytearray | None = None
-        self._dropped = 0  # bytes received that nobody wants
-        self._owed = 0  # bytes with which the protocol had enough, until it wants more
+        self._dropped = 0  # bytes received while it is being closed
+        self._owed = 0  # bytes delivered for which no credit was given, as the protocol then paused
         self._log_end = False
         self._half_closing = False
-        self._attended = False  # the session will look at us when what was written is out
+        self._attended = False  # written_out will be called
         self._keep_alive = False
 
     def __repr__(self) -> str:
@@ -119,29 +119,29 @@ class MuxStream(Consumer):
 
     @property
     def held(self) -> int:
-        """Bytes that have come and have to wait."""
+        """Bytes that are buffered for the protocol."""
         return 0 if self._held is None else len(self._held)
 
     def backlog(self) -> Backlog:
         """
         See L{reverseproxy.transport.backlog.backlog_of}.
 
-        What is on its way, within the peer's credit, counts as taken: the peer
-        gives more credit for it now and then, which is all that is known.
+        What was sent within the peer's credit counts as acknowledged: that the peer
+        gives more credit now and then is all that is known of it.
         """
         number = self.number
         size = self._mux.pending(number)
         if not size:
             return NOTHING
         streams = self._streams
-        # While the connection takes nothing, a stream waits for it, and no matter for which of them.
+        # While the connection's buffer is full, any progress of the connection is progress of the stream.
         below = backlog_of(streams.carrier.transport).mark if streams.turn.full else 0
         return Backlog(size, (size, self._mux.credit(number), below))
 
-    # ITransport; write runs for every message, hence no helpers
+    # ITransport; write runs for every message, hence few calls
 
     def write(self, data: bytes) -> None:
-        """Send with the next batch, or as soon as the peer lets us; see L{ITransport}."""
+        """Send at the end of the turn, or as soon as the peer's window allows; see L{ITransport}."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if self.shut or not data:
@@ -154,7 +154,7 @@ class MuxStream(Consumer):
         producer = self.producer
         if producer is not None:
             if not self.streamingProducer:
-                self._attend()  # it is asked for more when this is out
+                self._attend()  # it is resumed when this is sent
             elif not self._producer_paused and (turn.full or output.pending(self.number) > HIGH_WATER):
                 self._producer_paused = True
                 self._attend()
@@ -165,27 +165,27 @@ class MuxStream(Consumer):
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Close once everything that was written is sent; see L{ITransport}."""
+        """Close behind everything that was written; see L{ITransport}."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             self._attend()
 
     def loseWriteConnection(self) -> None:
-        """End our half once everything that was written is sent; see L{ITCPTransport}."""
+        """End our half behind everything that was written; see L{ITCPTransport}."""
         if self.connected and not self._half_closing:
             self._half_closing = True
             self._attend()
 
     def abortConnection(self) -> None:
-        """End the stream now, at both ends; see L{ITCPTransport}."""
+        """Reset the stream now; see L{ITCPTransport}."""
         self.reset("")
 
     def reset(self, reason: str) -> None:
         """
-        End the stream now, at both ends.
+        Reset the stream now.
 
-        @param reason: what its protocol is told; if empty, that it has aborted
-            the stream itself.
+        @param reason: the reason of C{connectionLost}; if empty, that the protocol has
+            aborted the stream itself.
         """
         if self._streams.forget(self):
             self._mux.reset(self.number)
@@ -193,9 +193,9 @@ class MuxStream(Consumer):
 
     def disown(self) -> None:
         """
-        End the stream now, at both ends, and say that nothing of it was passed on.
+        Reset the stream now, and tell the peer that nothing of it was forwarded.
 
-        The peer may try what it wanted elsewhere, if both ends have agreed on saying so.
+        The peer may then try its request elsewhere, if both ends have negotiated that.
         """
         if self._streams.forget(self):
             self._mux.disown(self.number)
@@ -210,18 +210,18 @@ class MuxStream(Consumer):
         return self._streams.carrier.getHost()
 
     def getTcpNoDelay(self) -> bool:
-        """Nothing is delayed beyond the end of the turn; see L{ITCPTransport}."""
+        """Return true: nothing is delayed beyond the end of the turn; see L{ITCPTransport}."""
         return True
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """The connection is tuned by whoever made it."""
+        """Do nothing: options of the connection are set by its owner."""
 
     def getTcpKeepAlive(self) -> bool:
-        """What L{setTcpKeepAlive} said; the connection asks its peer in any case."""
+        """Return the value of L{setTcpKeepAlive}; the connection pings its peer in any case."""
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """The connection is tuned by whoever made it."""
+        """Keep the value: options of the connection are set by its owner."""
         self._keep_alive = bool(enabled)
 
     def logPrefix(self) -> str:
@@ -244,11 +244,11 @@ class MuxStream(Consumer):
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """Read no more: the peer is stopped by its window, and nobody else is."""
+        """Deliver nothing; the stream's window stops the peer, and no other stream."""
         self.paused = True
 
     def resumeProducing(self) -> None:
-        """Read again, beginning with what has come meanwhile, in a moment."""
+        """Deliver again, beginning with what is buffered, at the end of the turn."""
         if self.paused and self.connected and not self.disconnecting:
             self.paused = False
             if self._owed:
@@ -264,7 +264,7 @@ class MuxStream(Consumer):
     # what the session calls
 
     def hold(self, data: bytes) -> None:
-        """Take in what can't be delivered now."""
+        """Buffer data that can't be delivered now."""
         if self.disconnecting:
             self._dropped += len(data)
             return
@@ -274,7 +274,7 @@ class MuxStream(Consumer):
         self._streams.budget.add(self, len(data))
 
     def deliver(self) -> None:
-        """Pass on what was held, unless the protocol does not want it again."""
+        """Deliver what is buffered, until the protocol pauses."""
         held = self._held
         while held and not self.paused and self.connected and not self.disconnecting:
             data = bytes(held[:_PIECE])
@@ -293,7 +293,7 @@ class MuxStream(Consumer):
             self.tell_end()
 
     def delivered(self, size: int) -> None:
-        """The protocol has got something; if it wants no more for now, it has not passed that on yet."""
+        """Give the peer credit for delivered bytes; if the protocol has paused, when it resumes."""
         if self.paused:
             self._owed += size
         else:
@@ -301,17 +301,17 @@ class MuxStream(Consumer):
 
     @property
     def waits(self) -> bool:
-        """Whether what comes next has to be held, because something is or the protocol does not read."""
+        """Whether data has to be buffered, because some is, or the protocol has paused."""
         return self.paused or self._held is not None or self.disconnecting
 
     def end(self) -> None:
-        """The peer has sent everything."""
+        """Handle the end of the peer's half."""
         self.ended = True
         if not self.waits:
             self.tell_end()
 
     def tell_end(self) -> None:
-        """Tell the protocol that the peer has sent everything; one that can't half-close closes."""
+        """Call C{readConnectionLost}; close if the protocol doesn't provide L{IHalfCloseableProtocol}."""
         if self._log_end:
             return
         self._log_end = True
@@ -325,7 +325,7 @@ class MuxStream(Consumer):
             return
         if self._streams.forget(self):
             if not self.shut:
-                # As TCP does to a peer that has sent everything and is not listened to.
+                # As TCP does when a socket is closed with data in its send buffer.
                 if self._mux.pending(self.number):
                     self._mux.reset(self.number)
                 else:
@@ -333,7 +333,7 @@ class MuxStream(Consumer):
             self.lost(Failure(ConnectionDone()))
 
     def failed(self) -> None:
-        """Our protocol has raised what is being handled: that ends this stream, and no other."""
+        """Reset this stream, and no other, as its protocol has raised the exception that is being handled."""
         reason = Failure()
         log.failure("{stream!r} is closed, as its protocol failed", reason, stream=self)
         if self._streams.forget(self):
@@ -346,7 +346,7 @@ class MuxStream(Consumer):
             self._streams.turn.attend(self)
 
     def written_out(self) -> None:
-        """Do what had to wait until everything that was written has been sent."""
+        """Resume the producer, or close, as everything that was written has been sent."""
         self._attended = False
         if not self.connected:
             return
@@ -371,7 +371,7 @@ class MuxStream(Consumer):
         if streams.forget(self):
             if not self.shut:
                 self._mux.end(self.number)
-            # So that a peer that goes on sending is not stopped by its window, and finds out.
+            # With credit a peer that goes on sending is not stopped by its window, and gets a reset.
             streams.consumed(self.number, self.held + self._dropped + self._owed)
             if not self.ended:
                 streams.abandon(self.number)
@@ -379,11 +379,11 @@ class MuxStream(Consumer):
 
     @property
     def complete(self) -> bool:
-        """Whether all has been sent and received, so that the connection is not needed any more."""
+        """Whether everything has been sent and received, so that the connection is not needed any more."""
         return self.ended and self.shut and not self.disconnecting
 
     def lost(self, reason: Failure) -> None:
-        """The end; the session has forgotten us."""
+        """Call C{connectionLost}, and drop all references: the session has removed this stream."""
         if self.disconnected:
             return
         self.connected = False
@@ -399,7 +399,7 @@ class MuxStream(Consumer):
                 producer.stopProducing()
         except BaseException:
             log.failure("{stream!r}: its producer failed when it was closed", stream=self)
-        # As connections do: sessions come and go, and each would be a cycle for the collector.
+        # The references make cycles.
         protocol, self.protocol = self.protocol, None
         try:
             protocol.connectionLost(reason)

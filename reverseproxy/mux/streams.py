@@ -1,4 +1,4 @@
-"""The streams of a session that have a protocol, and those that are left behind."""
+"""The streams of a session, by number, and those that are closed at this end only."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ log = Logger(namespace="reverseproxy.mux.session")
 
 
 class StreamRefused(ConnectionLost):
-    """A stream was refused by a peer that has certainly not looked at what came on it."""
+    """A stream was refused by a peer that has certainly not processed any of it."""
 
 
 class Carrier(Protocol):
     """
-    The connection below.
+    What streams need of their session.
 
-    @ivar transport: its own.
+    @ivar transport: the connection's.
     """
 
     transport: Any
 
     def getPeer(self) -> IAddress:
-        """Its peer's address."""
+        """Return the peer's address."""
 
     def getHost(self) -> IAddress:
-        """Our address."""
+        """Return the address of this end."""
 
 
 class SessionStreams:
     """
-    Which protocol has which stream, until one of the two ends is not interested any more.
+    The streams of a session that have a protocol.
 
-    @ivar carrier: the connection below.
-    @ivar mux: the streams' frames.
+    @ivar carrier: the session.
+    @ivar mux: the state machine of the protocol (yamux).
     @ivar turn: sends what streams have written.
-    @ivar budget: bounds what streams hold.
-    @ivar by_number: those that have a protocol.
+    @ivar budget: bounds what streams buffer.
+    @ivar by_number: the streams that have a protocol.
     @ivar lost: whether the connection is lost.
     """
 
@@ -79,7 +79,7 @@ class SessionStreams:
         accept: Callable[[], IProtocol | None] | None = None,
     ) -> None:
         """
-        @param seconds: the time.
+        @param seconds: returns the clock's time.
         @param accept: makes the protocol of a stream that the peer opens; L{None}, or that it returns
             L{None}, refuses the stream.
         """
@@ -94,13 +94,13 @@ class SessionStreams:
         self._orphans = Orphans()
         self._unsent = UnsentStreams()
 
-    # those of the session
+    # called by the session
 
     def open(self, protocol: IProtocol, factory: IProtocolFactory) -> MuxStream:
         """
-        Open a stream for a protocol, which is not told yet.
+        Open a stream for a protocol, without connecting that yet.
 
-        @param factory: is told when the stream is lost.
+        @param factory: its C{doStop} is called when the stream is lost.
         @raise NoMoreStreams: if there can't be any more.
         """
         number = self.mux.open()
@@ -132,20 +132,20 @@ class SessionStreams:
 
     def note_wait(self, waits: bool) -> None:
         """
-        Remember how far the connection has got, as the peer has acknowledged nothing for a while.
+        Note how much was sent, as the peer has acknowledged nothing for a while.
 
-        @param waits: whether that is still so.
+        @param waits: whether the peer still acknowledges nothing.
         """
         if not self.lost:
             self._unsent.note(self.carrier.transport, waits)
 
     def unwanted(self, number: int) -> None:
-        """Data came for a stream that we have closed: as TCP has it, the peer is told that nobody listens."""
+        """Reset a stream that is closed at this end, as data has arrived for it."""
         self._orphans.ended(number)
         self.mux.reset(number)
 
     def ended(self, number: int) -> None:
-        """The peer has sent everything."""
+        """Handle the end of the peer's half of a stream."""
         stream = self.by_number.get(number)
         if stream is not None:
             stream.end()
@@ -154,7 +154,7 @@ class SessionStreams:
             self.turn.schedule()
 
     def was_reset(self, event: Reset) -> None:
-        """A stream was broken off."""
+        """Handle the reset of a stream."""
         stream = self.by_number.get(event.stream)
         if stream is None:
             self._orphans.ended(event.stream)
@@ -163,13 +163,13 @@ class SessionStreams:
         self.turn.schedule()
 
     def clear_orphans(self, now: float) -> None:
-        """Break off streams whose peer has not ended its half for too long."""
+        """Reset streams whose peer has not ended its half in time."""
         for number in self._orphans.expire(now):
             self.mux.reset(number)
             self.turn.schedule()
 
     def lose(self, reason: Failure) -> None:
-        """End all but those that have everything, and only have to be read: the connection is lost."""
+        """Close all streams except complete ones that are still being read, as the connection is lost."""
         for stream in list(self.by_number.values()):
             if not stream.complete and self.forget(stream):
                 if self._unsent.includes(stream.number):
@@ -180,25 +180,25 @@ class SessionStreams:
     # called by streams
 
     def lose_later(self, stream: MuxStream, reason: Failure) -> None:
-        """Tell a stream that is forgotten of its end, but not now."""
+        """Call C{lost} of a removed stream at the end of the turn."""
         stream.shut = True
         self.turn.call(lambda: stream.lost(reason))
 
     def forget(self, stream: MuxStream) -> bool:
         """
-        Let a stream hear of nothing any more.
+        Remove a stream.
 
-        @return: whether it has heard of things until now.
+        @return: whether it was there.
         """
         self.turn.forget(stream)
         return self.by_number.pop(stream.number, None) is not None
 
     def abandon(self, number: int) -> None:
-        """Wait for the end of a stream that nobody listens to, for a while."""
+        """Wait for the peer to end its half of a stream that is closed at this end."""
         self._orphans.add(number, self._seconds())
 
     def consumed(self, number: int, size: int) -> None:
-        """A stream has taken what it had to hold; the peer may send more."""
+        """Give the peer credit for bytes of a stream that were delivered."""
         if size and not self.lost:
             self.mux.consumed(number, size, self._seconds())
             self.turn.schedule()

@@ -1,9 +1,9 @@
 """
-What a session does at the end of a turn of the reactor.
+The work of a session at the end of a turn of the reactor.
 
-What all streams have written in a turn is sent in one go, and whoever waits for it to be sent is
-told after that.  What is done then may bring about more of it, which is looked for a few times;
-the rest has to wait for the next turn, as other connections do.
+What all streams have written in a turn is sent at once; then streams that wait for that are called.
+These calls may write more, which is sent in a few more passes; the rest has to wait for the next turn,
+so that other connections are served.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from reverseproxy.mux.stream import MuxStream
 
 PASSES: Final = 4
-"""How often the end of a turn looks for what it has brought about itself."""
+"""The most passes at the end of one turn."""
 
 
 @implementer(IPushProducer)
 class TurnEnd:
     """
-    Sends what streams have written, and calls back whoever wants that.
+    Sends what streams have written, and calls streams that wait for that.
 
     @ivar scheduled: whether it will be called at the end of this turn.
-    @ivar full: whether the connection takes no more for now.
+    @ivar full: whether the connection's buffer is full.
     """
 
     __slots__ = (
@@ -55,10 +55,10 @@ class TurnEnd:
         failed: Callable[[], object],
     ) -> None:
         """
-        @param at_turn_end: calls something at the end of a turn, or in the next one.
-        @param output: what is to be sent.
-        @param goes: called at the end of each turn once we have gone away.
-        @param failed: called while an exception is handled that is an error of ours.
+        @param at_turn_end: schedules a call for the end of a turn, or for the next one.
+        @param output: the frames to be sent.
+        @param goes: called at the end of each turn after GOAWAY was sent.
+        @param failed: called while an unexpected exception is handled.
         """
         self.scheduled = False
         self.full = False
@@ -66,9 +66,9 @@ class TurnEnd:
         self._output = output
         self._goes = goes
         self._failed = failed
-        self._transport: Any = None  # while it is there
-        self._attention: list[MuxStream] = []  # may have sent everything, and have something to do then
-        self._waiting: dict[int, MuxStream] = {}  # have not
+        self._transport: Any = None  # None before and after the connection
+        self._attention: list[MuxStream] = []  # wait until what they wrote is sent: to be checked
+        self._waiting: dict[int, MuxStream] = {}  # wait, and something is unsent
         self._later: list[Callable[[], object]] = []
 
     def connect(self, transport: Any) -> None:
@@ -76,44 +76,44 @@ class TurnEnd:
         self._transport = transport
 
     def disconnect(self) -> None:
-        """Send nothing any more; whoever is to be called is called."""
+        """Send nothing any more; scheduled calls are still made."""
         self._transport = None
 
     # what there is to do
 
     def schedule(self) -> None:
-        """See to what there is to send, and to do, at the end of the turn."""
+        """Schedule the work for the end of the turn."""
         if not self.scheduled:
             self.scheduled = True
             self._at_turn_end(self._end)
 
     def attend(self, stream: MuxStream) -> None:
-        """Call C{written_out} of a stream as soon as all that it wrote is sent, but not now."""
+        """Call C{written_out} of a stream once all that it wrote is sent, at the end of a turn."""
         self._attention.append(stream)
         self.schedule()
 
     def call(self, call: Callable[[], object]) -> None:
-        """Call something, but not now."""
+        """Schedule a call for the end of the turn."""
         self._later.append(call)
         self.schedule()
 
     def forget(self, stream: MuxStream) -> None:
-        """A stream is over, whatever of it was to be sent."""
+        """Forget a stream that waits, as it is closed."""
         self._waiting.pop(stream.number, None)
 
     # IPushProducer: this is the producer of the connection
 
     def pauseProducing(self) -> None:
-        """The connection takes no more for now."""
+        """Send no more, as the connection's buffer is full."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """The connection takes more."""
+        """Send again, as the connection's buffer has room."""
         self.full = False
         self.schedule()
 
     def stopProducing(self) -> None:
-        """The connection is lost; whoever has it hears of that as well."""
+        """Do nothing: the session handles the loss of the connection."""
 
     # the end of a turn
 
@@ -142,9 +142,9 @@ class TurnEnd:
 
     def send(self, bounded: bool = True) -> None:
         """
-        Give the transport what there is to send, as long as it is there.
+        Write all output to the transport, if there is one.
 
-        @param bounded: only as long as it wants more.
+        @param bounded: whether to stop when the connection's buffer is full.
         """
         if self._transport is None:
             return

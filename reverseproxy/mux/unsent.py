@@ -1,4 +1,4 @@
-"""Which streams of a connection that is lost have certainly never left."""
+"""Which streams of a lost connection were certainly never sent."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from reverseproxy.transport.departures import Departures
 
 class UnsentStreams:
     """
-    Remembers how far a connection had got when its streams were opened.
+    Remembers how much of a connection had been sent when its streams were opened.
 
-    What that says of those that were opened last is found when the connection is lost, see
-    L{Departures}.
+    Which streams were never sent is found when the connection is lost; see L{Departures}.
     """
 
     __slots__ = ("_departures", "_newest")
 
     def __init__(self) -> None:
-        self._newest = 0  # of those that we have opened
+        self._newest = 0  # the number of the last stream opened here
         self._departures: Departures | None = None
 
     def opened(self, number: int) -> None:
-        """We have opened a stream."""
+        """Note that a stream was opened at this end."""
         self._newest = number
 
     def note(self, transport: Any, waits: bool) -> None:
         """
-        Remember how far a connection has got, as the peer has acknowledged nothing for a while.
+        Note how much was sent, as the peer has acknowledged nothing for a while.
 
-        @param waits: whether that is still so.
+        @param waits: whether the peer still acknowledges nothing.
         """
         departures = self._departures
         if departures is None:
@@ -44,6 +43,6 @@ class UnsentStreams:
             departures.forget()
 
     def includes(self, number: int) -> bool:
-        """Find, once the connection is lost, whether nothing of a stream has ever left."""
+        """Return, once the connection is lost, whether nothing of a stream was ever sent."""
         stayed = None if self._departures is None else self._departures.stayed
         return stayed is not None and number > stayed and not (number ^ self._newest) & 1

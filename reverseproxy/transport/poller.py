@@ -1,14 +1,13 @@
 """
-A set of descriptors that is one descriptor to the reactor.
+An epoll object of many descriptors, which is one descriptor to the reactor.
 
-Twisted's reactors set a logging context up around every event, which costs more
-than to receive a small message.  The price can't be changed from outside, but
-an epoll object is a descriptor itself, readable when any of those in it has an
-event: so the reactor is given that one, and pays once for all that are ready.
+Twisted's reactors set up a logging context around every event, which costs more
+than to receive a small message.  That can't be changed from outside, but an epoll
+object is a descriptor itself, readable when any descriptor in it has an event: so
+the reactor watches that one, and sets up one context for all that are ready.
 
-What is public of L{twisted.internet.interfaces.IReactorFDSet} and
-L{IReadDescriptor} is all that this needs of a reactor, so that it works with
-every one that can watch a descriptor.
+It needs nothing of a reactor but the public L{twisted.internet.interfaces.IReactorFDSet}
+and L{IReadDescriptor}, so that it works with every reactor that can watch a descriptor.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 @implementer(IReadDescriptor, ILoggingContext)
 class Poller:
     """
-    Watches descriptors, and tells them of their events in the reactor's turn.
+    Watches descriptors, and calls C{doRead} and C{doWrite} on those that have events.
 
-    Events mean what they mean to Twisted's epoll reactor: an exception, or a
-    reason that C{doRead} or C{doWrite} return, ends that one connection.  There
-    are two differences.  A descriptor that is no longer watched hears of
-    nothing, even if the event had come before; Twisted may still tell it.  And
-    what is logged has no C{log_system} with the name of the connection.
+    Events have the meaning that they have in Twisted's epoll reactor: an exception, or
+    a reason that C{doRead} or C{doWrite} returns, closes that connection.  There are two
+    differences.  A descriptor that is no longer watched is not called, even if its event
+    came before; Twisted may still call it.  And log events have no C{log_system} with
+    the name of the connection.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -54,10 +53,10 @@ class Poller:
         self._epoll = select.epoll()
         self._descriptors: dict[int, Any] = {}
         self._interests: dict[int, int] = {}
-        # Descriptors added since events were last asked for: an event for such a
-        # number belongs to a connection that was closed in the meantime.
+        # Descriptors added since the last poll: an event for such a number is one of a
+        # connection that was closed in the meantime.
         self._fresh: set[int] = set()
-        self._left: list[tuple[int, int]] = []  # events that the last turn had no time for
+        self._left: list[tuple[int, int]] = []  # events that the last turn had no time to handle
         self._in_turn = False
         self._last: list[Callable[[], object]] = []
 
@@ -67,34 +66,34 @@ class Poller:
     # IReactorFDSet, towards descriptors
 
     def addReader(self, reader: Any) -> None:  # noqa: N802 - Twisted's name, as are those below
-        """Tell a descriptor when it can be read from; see L{IReactorFDSet}."""
+        """Watch a descriptor for reading; see L{IReactorFDSet}."""
         self._watch(reader, _READ)
 
     def addWriter(self, writer: Any) -> None:  # noqa: N802
-        """Tell a descriptor when it can be written to."""
+        """Watch a descriptor for writing; see L{IReactorFDSet}."""
         self._watch(writer, _WRITE)
 
     def removeReader(self, reader: Any) -> None:  # noqa: N802
-        """Tell a descriptor no more when it can be read from."""
+        """Stop watching a descriptor for reading; see L{IReactorFDSet}."""
         self._forget(reader, _READ)
 
     def removeWriter(self, writer: Any) -> None:  # noqa: N802
-        """Tell a descriptor no more when it can be written to."""
+        """Stop watching a descriptor for writing; see L{IReactorFDSet}."""
         self._forget(writer, _WRITE)
 
     def removeAll(self) -> list[Any]:  # noqa: N802
-        """Forget all descriptors, and return them."""
+        """Stop watching all descriptors, and return them."""
         descriptors = list(self._descriptors.values())
         for each in descriptors:
             self._forget(each, _READ | _WRITE)
         return descriptors
 
     def getReaders(self) -> list[Any]:  # noqa: N802
-        """All descriptors that are told when they can be read from."""
+        """Return all descriptors that are watched for reading."""
         return [self._descriptors[fd] for fd, interest in self._interests.items() if interest & _READ]
 
     def getWriters(self) -> list[Any]:  # noqa: N802
-        """All descriptors that are told when they can be written to."""
+        """Return all descriptors that are watched for writing."""
         return [self._descriptors[fd] for fd, interest in self._interests.items() if interest & _WRITE]
 
     def _watch(self, descriptor: Any, event: int) -> None:
@@ -103,7 +102,7 @@ class Poller:
         if interest is None:
             self._epoll.register(fd, event)
             if not self._descriptors:
-                # Only as long as there is something to watch, as trial wants it.
+                # Only as long as there is something to watch: trial looks for readers that are left.
                 self._reactor.addReader(self)
             self._descriptors[fd] = descriptor
             self._interests[fd] = event
@@ -130,7 +129,7 @@ class Poller:
     # IReadDescriptor, towards the reactor
 
     def fileno(self) -> int:
-        """The epoll object's own descriptor."""
+        """Return the epoll object's descriptor."""
         return self._epoll.fileno()
 
     def logPrefix(self) -> str:
@@ -139,10 +138,10 @@ class Poller:
 
     def doRead(self) -> None:  # noqa: N802
         """
-        Tell descriptors of the events that there are now, for no longer than a turn may take.
+        Handle the events that there are now, for at most the time of one turn.
 
-        The kernel puts those that it tells of behind the others, so that these come first
-        next time.
+        The kernel moves descriptors that it has reported behind the others, so that these come
+        first next time.
         """
         descriptors, interests, fresh = self._descriptors, self._interests, self._fresh
         events, self._left = self._left, []
@@ -165,12 +164,12 @@ class Poller:
                 if event & _READ:
                     reading = True
                     why = descriptor.doRead()
-                    # By now the number may be another's, or nobody's.
+                    # By now the number may be that of another descriptor, or of none.
                     if event & _WRITE and not why and interests.get(fd, 0) & _WRITE and fd not in fresh:
                         reading = False
                         why = descriptor.doWrite()
                 elif event & _GONE:
-                    # Everything that had come has been read, if it was wanted.
+                    # Everything that had arrived has been read, unless reading was paused.
                     reading = bool(interest & _READ)
                     why = CONNECTION_DONE if reading else CONNECTION_LOST
                 elif event:
@@ -179,10 +178,10 @@ class Poller:
                     continue
                 if why:
                     self._disconnect(descriptor, why, reading)
-            except BaseException as error:  # whatever it is, it must not end the other connections
+            except BaseException as error:  # whatever it is, the other connections must go on
                 self._failed(descriptor, error)
             if monotonic() >= end:
-                # They come first in the next turn, which is at once: the kernel has them still.
+                # They come first in the next turn, which follows at once: the epoll object stays readable.
                 self._left = list(rest)
                 break
         self._in_turn = False
@@ -194,12 +193,12 @@ class Poller:
 
     def call_at_turn_end(self, call: Callable[[], object]) -> None:
         """
-        Call something once all descriptors have been told of what there is now.
+        Schedule a call for the end of this turn, when all events have been handled.
 
-        For what is better done once than for each event, such as to send what
-        many of them have brought about.  It is called in the order of the calls
-        of this method.  Outside of a turn, and for what such a call calls for in
-        its turn, it is in the reactor's next one.
+        This is for work that is better done once than for each event, such as to
+        send what many events have produced.  Calls are made in the order in which
+        they were scheduled.  What is scheduled outside of a turn, or by such a call, is
+        called in the reactor's next turn.
         """
         if not self._in_turn and not self._last:
             self._reactor.callLater(0, self._end_turn)
@@ -229,7 +228,7 @@ class Poller:
             log.failure("{connection!r} failed again when it was closed", connection=descriptor)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends, or can watch us no more: so do all connections."""
+        """Close all connections, as the reactor ends, or can't watch the epoll object any more."""
         self._reactor.removeReader(self)
         for each in self.removeAll():
             try:

@@ -1,17 +1,16 @@
 """
-How much is done in one turn of the reactor, so that everybody's turn comes soon.
+How much is read in one turn of the reactor, so that turns stay short.
 
-In one turn, each connection that has something is read once.
-What that costs is the sender's choice: a quarter of a megabyte of one upload is
-nothing, and as much of frames of twelve bytes takes a tenth of a second; and
-a hundred connections may send either.  Whoever asks for something small waits
-for several such turns.  So the time of a turn decides how much is read in
-the next ones.
+In one turn, each connection that is readable is read once.  What that costs depends
+on the sender: a quarter of a megabyte of one upload costs next to nothing, and as
+much of frames of twelve bytes takes a tenth of a second; and a hundred connections
+may send either.  A small request waits for several such turns.  So the time that a
+turn has taken decides how much is read in the next ones.
 
-It decides as well how many connections have their turn in one.  Ten thousand
-that all have something are ten thousand handshakes, or answers, at the worst;
-timers, such as those that ask peers whether they are there, would wait for all
-of them.  The kernel keeps the others, in the order in which they have come.
+It also decides how many connections are read in one turn.  Ten thousand readable
+connections are, at worst, ten thousand handshakes or answers; timers, such as those
+of pings, would be delayed by all of them.  The kernel keeps the others, in the order
+in which they became readable.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ LARGEST: Final = 256 * 1024
 """Bytes."""
 
 SMALLEST: Final = 16 * 1024
-"""Bytes; with less, much would be as much work, and of no more use."""
+"""Bytes; smaller reads would mean more work for the same data, and no shorter turns."""
 
 MOST: Final = 1024
 """Connections."""
 
 FEWEST: Final = 64
-"""Connections; with less, turns themselves are what takes the time."""
+"""Connections; with fewer, most time would go into the turns themselves."""
 
 LONG: Final = 0.01
-"""Seconds of a turn, from which on less is done: an answer takes some four turns."""
+"""Seconds of a turn, above which less is read: an answer takes some four turns."""
 
 SHORT: Final = 0.004
-"""Seconds of a turn, below which more is done again."""
+"""Seconds of a turn, below which more is read again."""
 
 
 class Portions:
     """
-    What a turn brings.
+    The limits of one turn.
 
-    @ivar size: bytes that may be read at once.
-    @ivar events: connections that have their turn in one.
-    @ivar full: whether both are as large as they may be.
+    @ivar size: bytes of one read.
+    @ivar events: connections that are read or written to in one turn.
+    @ivar full: whether both have their largest values.
     """
 
     __slots__ = ("events", "full", "size")
@@ -56,7 +55,7 @@ class Portions:
         self.full = True
 
     def turned(self, seconds: float) -> None:
-        """Say how long a turn took."""
+        """Adapt to how long a turn took, in seconds."""
         if seconds > LONG:
             self.size = max(self.size // 2, SMALLEST)
             self.events = max(self.events // 2, FEWEST)
@@ -68,4 +67,4 @@ class Portions:
 
 
 PORTIONS: Final = Portions()
-"""Those of this process, which has one reactor."""
+"""The limits of this process, which has one reactor."""

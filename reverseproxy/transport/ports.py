@@ -1,12 +1,12 @@
 """
-Ports that take a bounded number of connections in one turn of the reactor.
+Ports that accept a bounded number of connections in one turn of the reactor.
 
-Twisted's adapt to how many come at once, by twenty in each turn and with no bound:
-whoever connects often enough decides how long everybody else waits, and uses
-descriptors up before anybody who has too many of them can be closed.
+Twisted's ports adapt to how many connections arrive at once, by twenty in each turn
+and without a bound: a client that connects often enough delays all others, and uses up
+descriptors before connections above a limit can be closed.
 
-L{reverseproxy.transport.stream} has them with connections of its own;
-L{BoundedReactor} has them with Twisted's.
+L{reverseproxy.transport.stream} has such ports for our connections, L{BoundedReactor}
+for Twisted's.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ MOST: Final = 32
 
 
 LAST: Final = 1024
-"""Connections that are accepted at the last moment; there can't be more of them in the backlog."""
+"""Connections that are accepted when a port closes; the backlog can't be longer."""
 
 
 class Accepting:
-    """A port that takes no more in one turn than L{MOST}, and than there are descriptors in reserve for."""
+    """A port that accepts at most L{MOST} connections in one turn, and no more than descriptors are spare."""
 
     _number_accepts = 0
-    _takes = False  # what waits is accepted before it is closed
+    _takes = False  # whether the backlog is accepted before closing
 
     @property
     def numberAccepts(self) -> int:  # noqa: N802 - Twisted's name
-        """How many connections to accept in one turn."""
+        """Return how many connections to accept in one turn."""
         return self._number_accepts
 
     @numberAccepts.setter
@@ -52,9 +52,9 @@ class Accepting:
 
     def stop_taking(self) -> None:
         """
-        Listen no more from now on, not from the next turn on, and accept first what waits.
+        Stop listening now, not in the next turn, after accepting the backlog.
 
-        Whoever waits in the kernel is reset when the socket is closed.
+        The kernel resets connections of the backlog when the socket is closed.
         """
         self._takes = True
         port: Any = self
@@ -74,7 +74,7 @@ class Accepting:
 
 
 def readable(descriptor: int) -> bool:
-    """Whether there is something to read, or to accept, at once."""
+    """Return whether a descriptor can be read, or accepted from, at once."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
@@ -82,22 +82,22 @@ def readable(descriptor: int) -> bool:
 
 class AcceptingAtFile(Accepting, unix.Port):
     """
-    A Unix socket that is listened on, whose file may have been removed, or taken by somebody else.
+    A listening Unix socket whose file may have been removed, or replaced by another process.
 
-    Twisted's then leaves the socket open for ever, or removes what is not its own.
+    Twisted's port then leaves the socket open for ever, or removes the other's file.
     """
 
     _path = b""
     _file: tuple[int, int] | None = None
 
     def startListening(self) -> None:  # noqa: N802 - Twisted's name
-        """Listen, and remember which file that is."""
+        """Listen, and remember the identity of the file."""
         unix.Port.startListening(self)
         self._path = unix.Port.getHost(self).name or b""
         self._file = _identify(self._path)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close, and remove the file if it is still ours."""
+        """Close, and remove the file if it is still this one."""
         if self._file is not None and _identify(self._path) == self._file:
             os.unlink(self._path)
         if self.lockFile is not None:
@@ -106,7 +106,7 @@ class AcceptingAtFile(Accepting, unix.Port):
 
 
 def _identify(path: bytes) -> tuple[int, int] | None:
-    """Tell the file of a Unix socket from others; L{None} if there is none, as of an abstract name."""
+    """Return the identity of a Unix socket's file; L{None} if there is none, as for an abstract name."""
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
@@ -119,14 +119,14 @@ class _Port(Accepting, tcp.Port):
 
 
 class _UnixPort(AcceptingAtFile):
-    """A Unix socket that is listened on, with Twisted's connections."""
+    """A listening Unix socket with Twisted's connections."""
 
 
 class ListeningReactor:
     """
-    Stands for a reactor, but for the ports that are listened on.
+    A proxy of a reactor that listens with ports of its own.
 
-    Give it to whatever takes a reactor; it provides what the reactor provides.
+    It provides what the reactor provides, and can be used in its place.
     """
 
     tcp_port: Callable[..., Any]
@@ -144,7 +144,7 @@ class ListeningReactor:
         self._reactor = reactor
         self._owner = owner
         directlyProvides(self, providedBy(reactor))
-        # What is called for every request is not looked up twice.
+        # These are called for every request, so that they don't go through __getattr__.
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds
 
@@ -183,7 +183,7 @@ class ListeningReactor:
 
 
 class BoundedReactor(ListeningReactor):
-    """Stands for one of Twisted's reactors, whose ports it bounds."""
+    """A proxy of one of Twisted's reactors, with bounded ports."""
 
     tcp_port = _Port
     unix_port = _UnixPort

@@ -1,4 +1,4 @@
-"""Producers of transports that are not Twisted's."""
+"""The producer of a transport that is not derived from Twisted's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 class Consumer:
     """
-    A transport with room for one producer, which it pauses and resumes; see L{IConsumer}.
+    A transport that can have one producer; see L{IConsumer}.
 
     @ivar producer: L{None} if there is none.
-    @ivar streamingProducer: whether that pushes.
-    @ivar disconnected: whether it is too late for one.
+    @ivar streamingProducer: whether it is a push producer.
+    @ivar disconnected: whether the connection is lost, so that a producer is stopped at once.
     """
 
     __slots__ = ("_producer_paused", "disconnected", "producer", "streamingProducer")
@@ -26,7 +26,7 @@ class Consumer:
         self._producer_paused = False
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume who writes, or ask it for each piece; see L{IConsumer}."""
+        """Register a push or pull producer; see L{IConsumer}."""
         if self.producer is not None:
             raise RuntimeError(f"{self!r} has a producer already, {self.producer!r}")
         if self.disconnected:

@@ -1,4 +1,4 @@
-"""A reactor whose connections are ours."""
+"""A proxy of a reactor with the connections of this package."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from reverseproxy.transport.stream import (
 
 class StreamReactor(ListeningReactor):
     """
-    Stands for a reactor, which does everything but watching streams.
+    A proxy of a reactor, for instance for Twisted's endpoints.
 
-    Give it to whatever takes a reactor; Twisted's endpoints do.  It provides
-    what the reactor provides.  Connections and ports that are made through it
-    are L{reverseproxy.transport.stream}'s, in a L{Poller}; those that are made
-    through the reactor itself are as ever.
+    It provides what the reactor provides.  Connections and ports that are made
+    through it are L{reverseproxy.transport.stream}'s, and watched by a L{Poller};
+    those that are made through the reactor itself are Twisted's.
 
-    The poller is an object of its own, as attributes of this one are looked up at
-    several times the price: what it does not have is looked for in the reactor.
+    The poller is an object of its own, as attributes of a class that has
+    C{__getattr__} are several times as slow.
 
     @ivar poller: watches the connections.
     @ivar call_at_turn_end: see L{Poller.call_at_turn_end}.

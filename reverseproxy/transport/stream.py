@@ -1,20 +1,19 @@
 """
-Connections that send at once.
+TCP and Unix connections that send in C{write}.
 
-Twisted's stock transport keeps what is written until the reactor says that the
-socket can be written to, which costs two system calls and an event for every
-write.  The connections here send in C{write}, and wait for the reactor only for
-what the kernel did not take.  They receive into one buffer for all connections.
+Twisted's own transport buffers what is written until the reactor reports that the
+socket is writable, which costs two system calls and an event for every write.  The
+connections here send in C{write}, and buffer only what the kernel did not take.  They
+receive into one buffer for all connections.
 
-Everything else is Twisted's: how to connect and to accept, to close and to
-half-close, producers.  What differs:
+Everything else is Twisted's: connecting and accepting, closing and half-closing,
+producers.  What differs:
 
-  - C{write} may send before it returns, so that C{abortConnection} takes back
-    less of what was written.  An error that C{write} meets is reported by the
-    reactor as ever, in a later turn, after one more read: an answer that came
-    before the connection was reset is not lost.
+  - C{write} may send before it returns, so that C{abortConnection} discards less of
+    what was written.  An error in C{write} is reported as usual, in a later turn, after
+    one more read: an answer that arrived before the connection was reset is not lost.
   - Up to L{READ_SIZE} bytes are received at once, not 64 KiB; fewer while turns are long.
-  - A producer is paused by what is still to be sent, not by what was written.
+  - A producer is paused by what is unsent, not by what was written.
   - What is written between C{abortConnection} and C{connectionLost} is dropped
     at once, and C{loseWriteConnection} on a lost connection does nothing.
   - There is no C{startTLS}: L{reverseproxy.tls} wraps protocols.
@@ -62,28 +61,28 @@ from reverseproxy.transport.portions import LARGEST, PORTIONS
 from reverseproxy.transport.ports import Accepting, AcceptingAtFile
 
 READ_SIZE: Final = LARGEST
-"""Bytes that one read takes at the most."""
+"""The most bytes of one read."""
 
 BULK: Final = 32768
-"""Bytes of one read from which on L{StreamTransport.splice_to} lets the kernel move them."""
+"""Bytes of one read from which on L{StreamTransport.splice_to} lets the kernel move what follows."""
 
 _PIECES: Final = 64
-"""How many writes that had to wait are sent by one system call at the most."""
+"""The most buffered writes that are sent by one system call."""
 
-# One for all: what arrives is copied out before anybody hears of it.  A buffer
+# One for all connections: what arrives is copied out before it is delivered.  A buffer
 # for each read would be memory that the allocator maps and unmaps every time.
 _buffer = memoryview(bytearray(READ_SIZE))
 
 
 class _Pipes:
-    """The pipe of this process, once there is use for one."""
+    """The pipe of this process, made at its first use."""
 
     def __init__(self) -> None:
         self._pipe: Pipe | None = None
         self._usable = True
 
     def get(self) -> Pipe | None:
-        """The pipe; L{None} if there is none to be had."""
+        """Return the pipe; L{None} if there can't be one."""
         if self._pipe is None and self._usable:
             try:
                 self._pipe = Pipe()
@@ -92,7 +91,7 @@ class _Pipes:
         return self._pipe
 
     def give_up(self) -> None:
-        """The kernel does not want to move anything: not of such sockets, or not for us."""
+        """Use no pipe any more, as the kernel moves nothing between such sockets, or not for this process."""
         pipe, self._pipe = self._pipe, None
         self._usable = False
         if pipe is not None:
@@ -102,39 +101,39 @@ class _Pipes:
 _pipes = _Pipes()
 
 _UNABLE: Final = frozenset({EINVAL, ENOSYS, EPERM})
-"""What the kernel says if it does not move anything, or may not."""
+"""Errors of the kernel if it can't, or may not, move anything."""
 
 
 class StreamTransport(tcp.Connection):
     """
-    What is new, to be mixed into Twisted's connections.
+    What differs from Twisted's connections, to be mixed into them.
 
     @ivar unsent: bytes that were written and that the kernel has not taken.
-    @ivar before_close: called once with why the connection is lost, as long as the
-        socket is there.
+    @ivar before_close: called once with the reason for which the connection is lost,
+        before the socket is closed.
     """
 
     unsent = 0
     before_close: Callable[[Failure], object] | None = None
-    _pieces: deque[bytes]  # what is unsent, if anything is
+    _pieces: deque[bytes]  # what is unsent, if there is something
     _offset = 0  # bytes of the first piece that are sent
-    _reset = False  # write has met an error, which is for doRead or doWrite to report
-    _onward: StreamTransport | None = None  # where what comes is passed on to
-    _onward_left = 0  # how much of it, bytes
+    _reset = False  # write has failed, which doRead or doWrite will report
+    _onward: StreamTransport | None = None  # the target of splice_to
+    _onward_left = 0  # bytes that are still to be spliced
     _onward_told: Callable[[int], object]
-    producer: Any  # pushes, or pulls; Twisted says only that it is one of these
-    _in_bulk = False  # much came with the last read
+    producer: Any  # Twisted's type has in common what push and pull producers have
+    _in_bulk = False  # the last read was large
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # What each read and write looks at: CPython finds an object's own attributes
-        # at a tenth of the price of a default that its class has.
+        # Every read and write needs these: to find a default in the class takes CPython
+        # several times as long as to find an object's own attribute.
         self.unsent = 0
         self.producer = self._onward = None
         self._writeDisconnected = self._aborting = False
         initialize: Callable[..., None] = super().__init__
         initialize(*args, **kwargs)
 
-    # This and write run for every message, hence no helpers.
+    # This and write run for every message, hence few calls.
 
     def doRead(self) -> Any:  # noqa: N802 - Twisted's name, as are those below
         """Receive, and deliver; see L{IReadDescriptor}."""
@@ -149,38 +148,38 @@ class StreamTransport(tcp.Connection):
         if size:
             self.protocol.dataReceived(_buffer[:size].tobytes())
             return None
-        # The kernel reports an error once, so if write has met it this only looks like an end-of-file.
+        # The kernel reports an error once: if write has met it, this looks like an end-of-file.
         return CONNECTION_LOST if self._reset else CONNECTION_DONE
 
     def write(self, data: bytes) -> None:
-        """Send, or keep what can't be sent now; see L{ITransport}."""
+        """Send, or buffer what can't be sent now; see L{ITransport}."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if not self.connected or self._writeDisconnected or self._aborting or not data:
             return
         sent = 0
-        # A pull producer is asked for more when what it wrote is sent, so that has to be an event.
+        # A pull producer is resumed when what it wrote is sent, which needs an event.
         if not self.unsent and (self.producer is None or self.streamingProducer):
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
                 pass
             except OSError as error:
-                # The other two are met again: one says that we can't send, the other that we can't yet.
+                # The other two occur again: one as sending is shut down, the other as it is not possible yet.
                 self._reset = error.errno not in (EPIPE, ENOBUFS)
         if sent < len(data):
             self._keep(data, sent)
 
     def splice_to(self, target: StreamTransport, size: int, told: Callable[[int], object]) -> None:
         """
-        Send what comes from now on to another connection, instead of telling the protocol of it.
+        Forward what is received from now on to another connection, without the protocol.
 
-        It is as if the protocol wrote it there at once: what the target does not
-        take is kept there, and its producer is paused.  But nothing is made of
-        it here, and much of it does not come here at all.
+        It is as if the protocol wrote it there at once: what the target's kernel does
+        not take is buffered there, and its producer is paused.  But no bytes objects are
+        made of it, and most of it never leaves the kernel.
 
-        @param size: how many bytes; what comes behind them is the protocol's again.
-        @param told: called with the size of each part that was passed on.
+        @param size: how many bytes; the protocol receives what comes behind them.
+        @param told: called with the size of each part that was forwarded.
         """
         self._onward = target
         self._onward_left = size
@@ -188,7 +187,7 @@ class StreamTransport(tcp.Connection):
         self._in_bulk = False
 
     def stop_splice(self) -> None:
-        """Pass nothing on any more."""
+        """Forward nothing any more."""
         self._onward = None
 
     def backlog(self) -> Backlog:
@@ -229,10 +228,10 @@ class StreamTransport(tcp.Connection):
 
     def _move(self, pipe: Pipe, target: StreamTransport) -> bool:
         """
-        Let the kernel move what has come.
+        Let the kernel move what was received.
 
-        @return: whether anything was moved.  What kept it from that, or an
-            end-of-file, is for an ordinary read to find.
+        @return: whether anything was moved.  If not, an ordinary read finds the
+            error or the end-of-file.
         """
         limit = min(self._onward_left, READ_SIZE)
         try:
@@ -243,7 +242,7 @@ class StreamTransport(tcp.Connection):
             if reason.errno in _UNABLE:
                 _pipes.give_up()
             else:
-                self._reset = True  # of which the read would hear nothing
+                self._reset = True  # which the read would not report
             return False
         if not size:
             return False
@@ -288,11 +287,11 @@ class StreamTransport(tcp.Connection):
             self.producer.pauseProducing()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send, or keep what can't be sent now; see L{ITransport}."""
+        """Send, or buffer what can't be sent now; see L{ITransport}."""
         self.write(b"".join(iovec))
 
     def doWrite(self) -> Any:  # noqa: N802
-        """Send what was kept, and then do what had to wait for that; see L{IWriteDescriptor}."""
+        """Send what is buffered; then resume the producer, or close; see L{IWriteDescriptor}."""
         if self._reset:
             return CONNECTION_LOST
         if self.unsent:
@@ -323,7 +322,7 @@ class StreamTransport(tcp.Connection):
         return None
 
     def loseWriteConnection(self) -> None:
-        """Send an end-of-file after everything else; see L{IHalfCloseableDescriptor}."""
+        """Send an end-of-file behind everything else; see L{IHalfCloseableDescriptor}."""
         if self.connected:
             tcp.Connection.loseWriteConnection(self)
 
@@ -340,7 +339,7 @@ class StreamTransport(tcp.Connection):
 
     def startTLS(self, *_: object) -> NoReturn:  # noqa: N802 - Twisted's name
         """
-        There is none.
+        Raise an error: TLS is not a feature of these transports.
 
         @raise NotImplementedError: always.
         """
@@ -373,7 +372,7 @@ class _UnixTransport(StreamTransport):
 
     def sendFileDescriptor(self, fileno: int) -> NoReturn:  # noqa: N802 - Twisted's name
         """
-        There is no such thing here.
+        Raise an error: no descriptors are passed.
 
         @raise NotImplementedError: always.
         """
@@ -392,9 +391,9 @@ class _UnixClient(_UnixTransport, unix.Client):
 
 def adopt_connection(descriptor: int, family: int, factory: IProtocolFactory, reactor: Any) -> None:
     """
-    Give a protocol to a connection that somebody else has accepted.
+    Make a transport of a connected socket, with a protocol.
 
-    @param descriptor: the connection's; it is not closed, but duplicated.
+    @param descriptor: the socket's; it is duplicated, and not closed.
     """
     if family == socket.AF_UNIX:
         adopt: Callable[..., object] = _UnixServer._fromConnectedSocket
@@ -406,11 +405,11 @@ def adopt_connection(descriptor: int, family: int, factory: IProtocolFactory, re
 
 def _prepare(kind: type[StreamTransport]) -> None:
     """
-    Name once what objects of a class get late.
+    Set all attributes that objects of a class may get later, once, on a first object.
 
-    CPython has one table of names for all of them, to which names can be added
-    only while there are few objects.  Whoever gets a name later has a dictionary
-    of his own, which is almost a kilobyte.
+    CPython has one table of attribute names for all objects of a class, to which names
+    can be added only while there are few objects.  An object that gets another attribute
+    later has a dictionary of its own, of almost a kilobyte.
     """
     first = kind.__new__(kind)
     for name in (
@@ -435,7 +434,7 @@ class StreamPort(Accepting, tcp.Port):
 
 
 class UnixStreamPort(AcceptingAtFile):
-    """A Unix socket that is listened on."""
+    """A listening Unix socket."""
 
     transport = _UnixServer
 
