@@ -204,7 +204,7 @@ class AcceptedConnection(Handover):
             super().connectionLost(reason)
         except Exception:
             self._failed()
-        # Last: whoever waits for it may close what the inner protocol has just used.
+        # Last: a callback may close what the inner protocol has just used.
         self._connections.forget(self)
 
 
