@@ -180,9 +180,9 @@ class Attempts(HostChoice):
             while (host := cluster.acquire(self._context)) is not None:
                 protocol, support = self.protocol, host.protocol_support
                 if (
-                    # What is spoken already: L{_suits} comes to the same, but takes longer.
+                    # A host that already speaks the protocol: L{_suits} would agree, but takes longer.
                     (not host.exclusive or protocol in host.pools)
-                    and not host.committed_protocol
+                    and (not host.committed_protocol or host.committed_protocol == protocol)
                     and (support is None or support.speaks(protocol))
                 ) or self._suits(host):
                     self._connect(host)
