@@ -8,7 +8,10 @@ out between both.  Of each two rounds that lie side by side, the ratio is taken,
 the median, with the interval in which it lies with a probability of 95 %; what two rounds of the
 same kind differ by says how much of it is noise::
 
-    python -m benchmarks.metrics [--seconds 2] [--rounds 12] [--agents 1] [--relay]
+    python -m benchmarks.metrics [--seconds 2] [--rounds 12] [--agents 1] [--relay] [--pin]
+
+With C{--pin}, the server and the agent share one core, and what drives them and answers them has another:
+slower, but nothing moves between cores, so that rounds differ less.
 """
 
 from __future__ import annotations
@@ -98,7 +101,10 @@ class End:
 class Site:
     """A server and its agents."""
 
-    def __init__(self, directory: Path, agents: int, relay: bool = False) -> None:
+    def __init__(self, directory: Path, agents: int, relay: bool = False, pin: bool = False) -> None:
+        core, *others = sorted(os.sched_getaffinity(0))
+        if pin and others:
+            os.sched_setaffinity(0, others)  # wrk and nginx inherit it
         self._client, tunnel, hosting, service, *admins = free_ports(6)
         config = directory / "nginx.conf"
         config.write_text(NGINX.format(directory=directory, port=service, body=BODY))
@@ -131,6 +137,9 @@ class Site:
             },
         )
         self.ends.append(End(directory, "agent", document, admins[1]))
+        if pin and others:
+            for end in self.ends:
+                os.sched_setaffinity(end.pid, {core})
         self._seen = False
         _wait(self.ends[0].log, r" joined with weight", 2 * agents)
 
@@ -203,11 +212,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="of each kind")
     parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--relay", action="store_true", help="let the agent pass bytes on, instead of HTTP")
+    parser.add_argument(
+        "--pin", action="store_true", help="share cores out: one for both ends, others for the rest"
+    )
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="metrics-"))
     site = None
     try:
-        site = Site(directory, options.agents, options.relay)
+        site = Site(directory, options.agents, options.relay, options.pin)
         site.round(2, False)  # to get warm
         kinds = [False, True, True, False] * ((options.rounds + 1) // 2)
         costs = [site.round(options.seconds, seen) for seen in kinds]
