@@ -149,8 +149,8 @@ class Members:
             self.count_health(host)
         elif not host.health.faults:
             host.set_fault(Fault.ORDERED, True)
-        # Configured hosts follow the configuration, and hosts of other servers are logged there.
-        write = log.info if host.is_reverse and not host.server else log.debug
+        # Configured hosts follow the configuration; the process that has an agent's connection logs it.
+        write = log.info if host.is_reverse and not host.is_remote else log.debug
         write(
             "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
             cluster=self._cluster.name,
@@ -223,8 +223,8 @@ class Members:
         self.unreachable.forget(host)
         for task in self.tasks:
             task.left(host)
-        # Configured hosts follow the configuration, and hosts of other servers are logged there.
-        write = log.info if host.is_reverse and not host.server else log.debug
+        # Configured hosts follow the configuration; the process that has an agent's connection logs it.
+        write = log.info if host.is_reverse and not host.is_remote else log.debug
         write(
             "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
             cluster=self._cluster.name,

@@ -258,6 +258,12 @@ class Directory:
 
     def lose(self, entry: Entry, reason: str) -> None:
         """Announce that a connection was lost on the way between two workers."""
+        log.info(
+            "cluster {cluster}: host {host} is lost on its way to another worker: {reason}",
+            cluster=entry.cluster.name,
+            host=entry.host.address,
+            reason=reason,
+        )
         self.place(entry, self.links.number)
         self.tell({"leave": entry.number})
         entry.host.close(reason)

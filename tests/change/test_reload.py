@@ -236,7 +236,7 @@ class ReloadCase(IntegrationTestCase):
         self.agent_document = agent_document(await self.cloud.port("tunnel"), hosts)
         self.write("agent", self.agent_document)
         self.edge = self.run_proxy(self.files["agent"], "agent")
-        await self.cloud.counted(self.joined, 6 * self.workers)
+        await self.cloud.counted(self.joined, 6)
         ports = {kind: await self.cloud.port(kind) for kind in KINDS}
         clients = Clients(self, ports)
         await clients.start()

@@ -86,7 +86,7 @@ class EveryKindTests(UpgradeCase):
         old = [self.cloud]
         for _ in range(TIMES):
             new = self.run_proxy(self.files["server"], "server", "--workers", str(self.workers))
-            await new.counted(self.joined, 6 * self.workers)
+            await new.counted(self.joined, 6)
             await old[-1].logged(OVER)
             await clients.load.answers(1000)
             old.append(new)

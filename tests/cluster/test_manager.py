@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -33,6 +33,7 @@ from reverseproxy.interfaces import PickContext
 from tests import most
 from tests.cluster.counting import count_steps, pure_heapq
 from tests.cluster.fakes import FakeHost, IdleUser, ReturningHost, Users, reverse_host
+from tests.tunnel.logged import capture
 
 
 def make_cluster(clock: Clock, requests: int = 0, pending: int = 0, **options: Any) -> Cluster:
@@ -529,6 +530,19 @@ class MembershipTests(ClusterCase):
         self.assertEqual((self.cluster.joined, self.cluster.left), (1, 1))
         self.assertEqual(host.retirements, 1)
         self.assertEqual(repr(self.cluster), "<Cluster edge: 0 hosts, 0 active, 0 waiting>")
+
+    def test_one_line_for_one_connection(self) -> None:
+        """The worker that has an agent's connection says that it joined and left; others at DEBUG."""
+
+        class Away(ReturningHost):
+            is_remote = True
+
+        for kind, level in ((ReturningHost, LogLevel.info), (Away, LogLevel.debug)):
+            host = kind("a")
+            with capture() as events:
+                self.cluster.add_host(host)
+                self.cluster.remove_host(host, "the agent leaves")
+            self.assertEqual([event["log_level"] for event in events], [level, level])
 
     def test_replaced(self) -> None:
         """A new host with the address of a member takes its place; requests on the old one end."""

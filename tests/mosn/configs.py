@@ -63,8 +63,12 @@ def _server(listeners: list[Any], routers: list[Any], clusters: list[Any], **mor
     return {"servers": [server], "cluster_manager": {"clusters": clusters}, **more}
 
 
-def server_config(certificates: Certificates) -> dict[str, Any]:
-    """A tunnel server with a listener and a cluster for each situation."""
+def server_config(certificates: Certificates, mode: str) -> dict[str, Any]:
+    """
+    A tunnel server with a listener and a cluster for each situation.
+
+    @param mode: with workers, the log is to say when each of them knows a host.
+    """
     listeners, routers, clusters = [], [], []
     for tls in TLS:
         context: dict[str, Any] = {}
@@ -107,7 +111,10 @@ def server_config(certificates: Certificates) -> dict[str, Any]:
                     "connect_timeout": "1h",  # many clients wait for their turn on one connection
                 }
             )
-    return _server(listeners, routers, clusters)
+    document = _server(listeners, routers, clusters)
+    if mode == "workers":
+        document["servers"][0]["default_log_level"] = "DEBUG"
+    return document
 
 
 def agent_config(

@@ -78,7 +78,7 @@ class ServerWorld(World):
     """See L{World}."""
 
     async def start(self) -> None:
-        self.run_child("server", server_config(self.certificates))
+        self.run_child("server", server_config(self.certificates, self.mode))
         self._ports: dict[str, int] = {}
         for tls in TLS:
             self._ports[tunnel_of(tls)] = await self.child.port(tunnel_of(tls))
