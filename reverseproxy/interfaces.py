@@ -1,5 +1,5 @@
 """
-Contracts between the rooms of the project, and for plug-ins.
+Interfaces between the packages of the project, and for plug-ins.
 
 Plug-ins are found through L{twisted.plugin.getPlugins} in the C{twisted.plugins}
 package: provide one of L{IServerListerPlugin}, L{ICredentialPlugin},
@@ -52,30 +52,30 @@ from reverseproxy.identity.allowance import NOTHING, Allowance
 
 
 class IService(Interface):
-    """What an agent makes reachable."""
+    """A service behind an agent."""
 
-    well: bool = Attribute("Whether it can be reached, as far as that is known.")
+    well: bool = Attribute("Whether it is reachable, as far as known.")
 
 
 class IGate(Interface):
-    """What is known of the TLS handshake of a connection, for requests that come over it."""
+    """The TLS handshake of a connection, for the requests on it."""
 
-    differs: bool = Attribute("Whether it depends on the name in the handshake what is demanded of clients.")
+    differs: bool = Attribute("Whether what is required of clients depends on the name in the handshake.")
 
     def misdirects(host: bytes, always: bool) -> bool:
         """
-        Say whether a request should come over another connection.
+        Say whether a request belongs on another connection (421 Misdirected Request).
 
         @param host: its Host, with or without a port.
-        @param always: whether any other name than that in the handshake is wrong;
-            else only one for which more would have been demanded.
+        @param always: whether every name other than that in the handshake is wrong;
+            otherwise only one for which more would have been required.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
     """
-    Who is at the other end of a connection that a listener takes.
+    The peer of an accepted connection.
 
     @ivar remote: the peer's address as MOSN writes it: C{"10.0.0.7:50000"},
         C{"[::1]:50000"}, or C{"unix:/path"}.
@@ -84,16 +84,16 @@ class ConnectionInfo:
     @ivar identity: what a verified TLS peer certificate proves, as an opaque
         string that stays the same when the certificate is renewed for the same
         subject; L{None} without a verified certificate.
-    @ivar subject: whom that certificate belongs to, for people; L{None} without one.
-    @ivar reverse: whether an agent dialled this connection and handed it in.
-    @ivar announced: whether the tunnel server that it was dialled to has said
-        that it is of this project.
-    @ivar service: what a tunnel server is told of; L{None} unless it wants to be
-        told which requests are not sent on, see L{reverseproxy.wire.http.unsent}.
+    @ivar subject: the owner of that certificate, for people; L{None} without one.
+    @ivar reverse: whether an agent dialled this connection to a tunnel server.
+    @ivar announced: whether that tunnel server has announced that it is of this
+        project.
+    @ivar service: the agent's service; L{None} unless the tunnel server wants reports of
+        requests that were not forwarded, see L{reverseproxy.wire.http.unsent}.
     @ivar marked: whether what is sent on it begins with a mark, as a tunnel server
         has agreed; see L{reverseproxy.wire.mosn.marks}.
-    @ivar gate: which requests may come over it; L{None} without TLS.
-    @ivar number: tells it from all others that this process knows of.
+    @ivar gate: decides which requests belong on it; L{None} without TLS.
+    @ivar number: unique in this process.
     """
 
     remote: str
@@ -117,16 +117,16 @@ class ConnectionInfo:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """
-    Who an accepted credential belongs to, and what it allows.
+    The owner of an accepted credential, and what it allows.
 
     @ivar name: the name of the agent, for logs and for ownership checks; empty
-        if the credential does not say who it is, so that its connections belong
-        to whom TLS or the address says.
-    @ivar clusters: the clusters it may join; L{None} for every one.
-    @ivar max_weight: the largest weight that its hosts may announce; a larger
-        one is lowered to it.  L{None} for no bound.
-    @ivar routes: the domains and ports that it may bring, where the server takes
-        such from agents.
+        if the credential names no owner, so that TLS or the address identifies
+        the owner of its connections.
+    @ivar clusters: the clusters it may join; L{None} for all.
+    @ivar max_weight: the largest weight of its hosts; larger ones are reduced
+        to it.  L{None} for no limit.
+    @ivar routes: the domains and ports that it may bring, if the server accepts
+        routes of agents.
     """
 
     name: str
@@ -138,21 +138,19 @@ class Identity:
 @dataclass(slots=True)
 class PickContext:
     """
-    What a balancer may know of the request it picks a host for.
+    The data of a request for a load balancer.
 
-    @ivar tried: hosts that already failed this request, not to be picked again.
-    @ivar deprioritized: those of them that have not failed, but may well do so, as
-        another one of the same agent has; see L{readmit}.
-    @ivar hash_key: what the route's hash policy found in the request.
-    @ivar metadata: what the route demands of a host's metadata.
-    @ivar last: what a balancer has picked for this request before, if it
-        remembers; its own to set.
-    @ivar position: where a balancer that goes through the hosts in order has
-        got to with this request; its own to set.
-    @ivar only: the one host that will do; L{None} if others will, too.
-    @ivar among: hosts of which any will do, and no others, as they are when it is looked at;
-        L{None} for all of the cluster.
-    @ivar hurried: whether it should not be kept waiting for long.
+    @ivar tried: hosts that must not be picked, as they have failed this request.
+    @ivar deprioritized: those of them that have not failed, but probably would, as
+        another host of the same agent has; see L{readmit}.
+    @ivar hash_key: the result of the route's hash policy.
+    @ivar metadata: the metadata that the route requires of a host.
+    @ivar last: the previous pick for this request; set by balancers that need it.
+    @ivar position: the position in the hosts' order for this request; set by
+        balancers that need it.
+    @ivar only: the only eligible host; L{None} for all.
+    @ivar among: the only eligible hosts, a live collection; L{None} for all of the cluster.
+    @ivar hurried: whether it should not wait for long.
     """
 
     tried: set[IHost] = field(default_factory=set)
@@ -176,7 +174,7 @@ class PickContext:
 
     def readmit(self) -> bool:
         """
-        Allow for the deprioritized hosts again, as there are no others.
+        Make the deprioritized hosts eligible again, as there are no others.
 
         @return: whether there are any.
         """
@@ -189,9 +187,9 @@ class PickContext:
 
 class IConnectionSink(Interface):
     """
-    Something that takes connections: a listener.
+    A listener: makes protocols for connections.
 
-    A port feeds it, or an agent does with connections that it dialled.
+    The connections come from a port, or from an agent that has dialled them.
     """
 
     name: str = Attribute("The listener's name.")
@@ -200,66 +198,65 @@ class IConnectionSink(Interface):
         """
         Make the protocol for one connection.
 
-        The caller connects it (C{makeConnection}) and feeds it; when it
-        provides L{IDrainable}, the caller may drain it.
+        The caller calls its C{makeConnection}; if it provides L{IDrainable}, the
+        caller may drain it.
         """
 
 
 class IDrainable(Interface):
-    """A protocol that can finish what it has begun and then close."""
+    """A protocol that can finish its requests and then close."""
 
     busy: bool = Attribute("Whether a request or session is under way now.")
 
     def drain() -> None:
         """
-        Take no new request; close once what is under way has been answered.
+        Accept no new request, and close after the responses to those under way.
 
-        Closes now if nothing is under way, unless the connection is a reverse
-        one (L{ConnectionInfo.reverse}): there the other end sends the requests
-        and may have sent one already, so that it is left to whoever hands
-        connections in to close it when it has been quiet for long enough.
+        Without requests under way it closes at once, except a reverse connection
+        (L{ConnectionInfo.reverse}): its peer may have sent a request already, so the
+        agent closes it when it has been idle for long enough.
         """
 
 
 class IPartable(Interface):
-    """A protocol that can close its connection at a time when the peer expects it."""
+    """A protocol that can announce the close of its connection to the peer."""
 
     def part() -> None:
-        """Close once the next request, or the one under way, is answered, and say so there."""
+        """Close after the response to the next request, or to the one under way, which announces that."""
 
 
 class IEndable(Interface):
-    """A protocol that can end what is under way as its protocol has it, when that has lasted for too long."""
+    """A protocol that can abort requests or sessions in the way of its protocol."""
 
     doing: str = Attribute(
-        "What is under way now, in a word or two for the log, such as C{WebSocket}; empty for nothing."
+        "The request or session under way in a word or two for the log, such as C{WebSocket}; or empty."
     )
 
     def end(reason: str) -> None:
         """
-        End what is under way, and close, or let whoever asks close: a response that has not begun is an
-        error, one that has is broken off; a session is told in its own words, if it has any.
+        Abort what is under way, and close, or leave the close to the caller: send an error instead of a
+        response that has not begun, break off one that has, and end a session by its own protocol.
 
-        Called after L{IDrainable.drain}.  Whoever asks bears with what is then still to be sent and
-        answered for a moment, and aborts the connection after that.
+        Called after L{IDrainable.drain}.  The caller waits a moment for data that is still to be sent,
+        and then aborts the connection.
 
-        @param reason: for the access log, and for the peer where its protocol has room for it.
+        @param reason: for the access log, and for the peer if its protocol can carry it.
         """
 
 
 class IExpendable(Interface):
-    """A protocol of which nothing is lost, at times, when its connection is closed for another one."""
+    """A protocol whose connection may be closed for another one while it is idle."""
 
     expendable: bool = Attribute(
-        "Whether nothing that the peer has asked for is under way: at the most, a part of a request has come."
+        "Whether it is idle: without a complete request under way; a part of one may have arrived."
     )
 
 
 class IHost(IStreamClientEndpoint):
     """
-    One host of a cluster: an endpoint, with what a balancer wants to know of it.
+    One host of a cluster: an endpoint, with its state for load balancers.
 
-    A static host dials; a reverse host leases its held connection.
+    A static host dials; a reverse host leases its agent's connection.
     """
 
     address: str = Attribute("The address string, unique in its cluster.")
@@ -268,32 +265,32 @@ class IHost(IStreamClientEndpoint):
     metadata: Mapping[str, str] = Attribute("Labels for subsets and logs.")
     healthy: bool = Attribute("Whether it may be picked.")
     active: int = Attribute("Requests or sessions under way on it.")
-    capacity: int | None = Attribute("How many of them it can carry at once; None: any number.")
-    connections: int = Attribute("Connections to it that are open, or being made.")
+    capacity: int | None = Attribute("The limit of these; None for no limit.")
+    connections: int = Attribute("Open connections to it, and attempts.")
     healthy_since: float = Attribute("When it joined, or became healthy after that: reactor's seconds.")
     is_remote: bool = Attribute("Whether another worker, or another server, has its connection.")
     server: str = Attribute("The id of the server of the fleet that has its agent; empty for this one.")
     exclusive: bool = Attribute(
-        "Whether it has but one connection, which is leased, and may come from another worker."
+        "Whether it has only one connection, which is leased, and may move between workers."
     )
 
     def connect(factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect a protocol, as L{IStreamClientEndpoint} has it."""
+        """See L{IStreamClientEndpoint}."""
 
 
 class ILoadBalancer(Interface):
     """
-    Chooses among the hosts that could take a request now.
+    Picks a host for a request.
 
     Every method takes O(log n) at most.  The caller suspends a host while it is
     busy or unhealthy; a suspended host keeps its place in the balancer's order.
     """
 
     def add(host: IHost) -> None:
-        """Take in a new host, which may be picked from now on."""
+        """Add a host."""
 
     def remove(host: IHost) -> None:
-        """Forget a host; unknown ones are ignored."""
+        """Remove a host; unknown ones are ignored."""
 
     def suspend(host: IHost) -> None:
         """Do not pick this host until it is resumed."""
@@ -310,7 +307,7 @@ class ILoadBalancer(Interface):
 
 
 class IServerLister(Interface):
-    """Tells an agent which tunnel servers to keep connections to."""
+    """Provides the tunnel servers of an agent."""
 
     def start(update: Callable[[Sequence[str]], None]) -> None:
         """
@@ -326,7 +323,7 @@ class IServerLister(Interface):
 class IServerListerPlugin(Interface):
     """A kind of L{IServerLister}, for C{dynamic_server_lister}."""
 
-    name: str = Attribute("What the configuration calls it.")
+    name: str = Attribute("Its name in the configuration.")
 
     def build(cluster: str, config: Mapping[str, Any], reactor: IReactorTime) -> IServerLister:
         """
@@ -337,24 +334,24 @@ class IServerListerPlugin(Interface):
 
 
 class ICredentialSource(Interface):
-    """Gives an agent the credential to send."""
+    """Provides the credential of an agent."""
 
     def fetch(cluster: str) -> Deferred[str]:
         """
-        The credential for one dial; asked anew each time.
+        Return the credential for one connection attempt; called for each.
 
         A failure fails that dial only, which is retried with backoff.
         """
 
 
 class ICredentialCheck(Interface):
-    """What an L{ICredentialSource} may provide too: it says without a dial whether there is a credential."""
+    """Optional for an L{ICredentialSource}: checks for the credential without a connection attempt."""
 
     def check() -> None:
         """
-        Look for the credential, without asking anybody through a network.
+        Check for the credential, without network access.
 
-        @raise CredentialMissing: if it isn't there now; the message says where it was looked for.
+        @raise CredentialMissing: if it is missing; the message says where it was looked for.
         """
 
 
@@ -372,50 +369,50 @@ class ICredentialPlugin(Interface):
 
 
 class IConnectionValidator(Interface):
-    """Decides on a tunnel server whether a credential is good."""
+    """Validates credentials on a tunnel server."""
 
     def validate(
         credential: str, host_name: str, cluster_name: str
     ) -> Identity | Deferred[Identity | None] | None:
         """
-        Judge a credential.
+        Validate a credential.
 
-        @return: whose it is, or L{None} to reject it, now or later.
+        @return: its owner, or L{None} to reject it; or a Deferred of that.
         """
 
 
 class IRevoking(IConnectionValidator):
-    """A validator that knows when what it has found good may not be good any more."""
+    """A validator whose credentials can be revoked."""
 
     def look() -> bool:
         """
-        Say whether that may be so since it was asked the last time.
+        Say whether credentials may have been revoked since the last call.
 
-        Asked about once a second; it must not take long.
+        It is called about once a second, and must be fast.
         """
 
     def judge_again(
         credential: str, host_name: str, cluster_name: str
     ) -> Identity | Deferred[Identity | None] | None:
         """
-        Judge a credential that was good once.
+        Validate a credential again that was valid before.
 
-        For that, nobody can try to guess one; else see L{IConnectionValidator.validate}.
+        No attempt to guess one is possible here; otherwise see L{IConnectionValidator.validate}.
         """
 
 
 class INaming(IRevoking):
-    """A validator that knows its agents by their names as well, without their credentials."""
+    """A validator that knows its agents by name, too, without their credentials."""
 
     def may_join(name: str, cluster_name: str) -> bool:
         """
-        Say whether an agent of this name may join a cluster, if it has its credential.
+        Say whether an agent of this name may join a cluster.
 
-        For agents that other servers of a fleet have let in.
+        It is for agents that have joined other servers of a fleet.
         """
 
     def allowance_of(name: str) -> Allowance | None:
-        """Say which routes an agent of this name may bring; L{None} if there is none of this name."""
+        """Return which routes an agent of this name may bring; L{None} for an unknown name."""
 
 
 class IValidatorPlugin(Interface):
@@ -434,7 +431,7 @@ class IValidatorPlugin(Interface):
 class IXProtocolPlugin(Interface):
     """An RPC protocol of whole frames, for C{downstream_protocol}."""
 
-    name: str = Attribute("What the configuration calls it.")
+    name: str = Attribute("Its name in the configuration.")
 
     def build(options: Mapping[str, Any]) -> Any:
         """

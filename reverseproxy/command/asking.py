@@ -1,4 +1,4 @@
-"""Subcommands that ask a process that runs: C{status}, C{ready}, C{agents} and C{drain}."""
+"""Subcommands that query a running process by its admin API: C{status}, C{ready}, C{agents} and C{drain}."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ INCOMPLETE: Final = 3
 
 
 def _failed(problem: Exception) -> SystemExit:
-    """Say what is wrong; the end with status 1."""
+    """Return an exception that prints a message and exits with status 1."""
     click.echo(str(problem), err=True)
     return SystemExit(1)
 
 
 def _end(lacks: Sequence[str]) -> None:
-    """End, with what the answers lacked; see L{INCOMPLETE}."""
+    """Exit, with a message and another status if answers were incomplete; see L{INCOMPLETE}."""
     for each in lacks:
         click.echo(each, err=True)
     if lacks:
@@ -33,7 +33,7 @@ def _end(lacks: Sequence[str]) -> None:
 
 
 def _admin_options(function: Callable[..., None]) -> Callable[..., None]:
-    """How to find a process that runs, and what to print of it."""
+    """Add the options of the admin API, and of the output."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print what the admin API has said."),
         click.option(
@@ -212,10 +212,10 @@ def drain(
 
 def _one(begin: str, known: Sequence[str], lacks: Sequence[str]) -> str:
     """
-    The only agent whose id begins so.
+    Return the only agent whose id has a prefix.
 
-    @param lacks: why some may not be known.
-    @raise AdminProblem: if it is not one.
+    @param lacks: why the list of agents may be incomplete.
+    @raise AdminProblem: if there is none, or more than one.
     """
     from reverseproxy.command.remote import AdminProblem
 

@@ -1,8 +1,8 @@
 """
-A look at everything that a configuration needs, each fault with a remedy.
+Check everything that a configuration needs, and suggest a remedy for each fault.
 
-What is dialled is closed again as soon as the connection, or the TLS handshake,
-is complete: no agent joins, and no service sees a request.
+Connections are closed as soon as they are made, or their TLS handshake is complete: no agent
+joins, and no service gets a request.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ Resolve = Callable[[str], "Deferred[list[str]]"]
 @dataclass(frozen=True, slots=True)
 class _Target:
     """
-    Something that will be dialled.
+    An address that the configuration dials.
 
-    @ivar what: what to call it.
+    @ivar what: its name in messages.
     @ivar address: C{host:port}, or C{unix:/path}.
     @ivar tls: L{None} for plaintext.
-    @ivar absent: what to do if nobody is there.
+    @ivar absent: the remedy if nothing listens there.
     """
 
     what: str
@@ -60,22 +60,22 @@ class _Target:
 
 def examine(file: str, reactor: Any, tell: Callable[[Finding], None]) -> Deferred[bool]:
     """
-    Look at everything.
+    Run all checks.
 
-    @param tell: is called with what is found, as soon as it is.
-    @return: fires with whether all is well, or only to be warned of.
+    @param tell: called with each finding at once.
+    @return: fires with whether there are no failures, only warnings at most.
     """
     return Deferred.fromCoroutine(Examination(file, reactor, tell).run())
 
 
 class Examination:
-    """One look at everything; see L{examine}."""
+    """One run of all checks; see L{examine}."""
 
     def __init__(
         self, file: str, reactor: Any, tell: Callable[[Finding], None], resolve: Resolve | None = None
     ) -> None:
         """
-        @param resolve: finds the addresses of a name; L{None} to ask the system.
+        @param resolve: resolves a name; L{None} for the system's resolver.
         """
         self._file = file
         self._reactor = reactor
@@ -84,7 +84,7 @@ class Examination:
         self._well = True
 
     async def run(self) -> bool:
-        """Look at everything; tell whether all is well."""
+        """Run all checks; return whether there are no failures."""
         self._all(versions())
         self._all(descriptors())
         self._all(clock())
@@ -107,7 +107,7 @@ class Examination:
             self._found(finding)
 
     def _load(self) -> Loaded | None:
-        """Load the configuration, and see whether it can be built."""
+        """Load the configuration, and build it without running it."""
         try:
             loaded = load(self._file)
             built = ReverseProxy(loaded.config, self._reactor, SystemRandom(), self._file, dry=True)
@@ -134,7 +134,7 @@ class Examination:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), look)
 
     async def _reach(self, target: _Target) -> None:
-        """Find the addresses of something, and dial each."""
+        """Resolve a target, and dial each address."""
         if is_unix(target.address):
             unix = UNIXClientEndpoint(self._reactor, target.address.removeprefix("unix:"))
             self._found(await self._dial(target, unix, target.address))
@@ -159,7 +159,7 @@ class Examination:
             self._found(replace(finding, level=WARN) if some and finding.level == FAIL else finding)
 
     async def _dial(self, target: _Target, endpoint: IStreamClientEndpoint, shown: str) -> Finding:
-        """Dial one address; tell what came of it."""
+        """Dial one address, and report the result."""
         begun = self._reactor.seconds()
         done = "reached"
         if target.tls is not None:
@@ -184,7 +184,7 @@ def _late(*_: object) -> NoReturn:
 
 
 def _explain(error: Exception, target: _Target) -> tuple[str, str]:
-    """Say why something can't be reached, and what to do."""
+    """Explain why an address can't be reached, with a remedy."""
     match error:
         case CertificateRejected():
             remedy = "let ca_cert name the authority, and server_name a name that is in the certificate"
@@ -204,7 +204,7 @@ def _explain(error: Exception, target: _Target) -> tuple[str, str]:
 
 
 def _targets(config: Config) -> Iterator[_Target]:
-    """What a configuration will dial, each once."""
+    """Return the addresses that a configuration dials, without duplicates."""
     seen: set[tuple[str, int]] = set()
     make = partial(_Target, absent="start the tunnel server, or correct the address in server_list")
     for agent in config.agents:

@@ -1,8 +1,8 @@
 """
-Which listener, virtual host and rule a request would meet.
+Explain which listener, virtual host and route a request would match.
 
-The rule is found by the router itself: a copy of its configuration, in which
-each rule answers with its own place, has the same table as the one that runs.
+The router itself finds the route: in a copy of its configuration each route responds with its
+own place in the document, and the table of the copy equals that of the running router.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class BadRequest(Exception):
-    """What was given is no request; the message says why."""
+    """The arguments are not a valid request; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request that nobody sends."""
+    """A request as the router sees it, which is never sent."""
 
     facts: RouteInput
     port: int
@@ -58,13 +58,13 @@ def explain_request(
     file: str, url: str, method: str, headers: Sequence[str], listener: str | None
 ) -> tuple[list[str], bool]:
     """
-    Tell what would happen with a request.
+    Explain what would happen to a request.
 
     @param headers: each C{"name: value"}.
-    @param listener: the name of the only listener to look at; L{None} for those
-        at the port of the URL, or all if none is.
-    @return: lines for people, and whether anything takes the request.
-    @raise BadRequest: if it is none, or there is no such listener.
+    @param listener: the name of a listener; L{None} for those at the port of the
+        URL, or all if there are none.
+    @return: lines of text, and whether a route takes the request.
+    @raise BadRequest: if the request is invalid, or there is no such listener.
     @raise ConfigError: if the configuration can't be used.
     """
     request = _request(url, method, headers)
@@ -109,7 +109,7 @@ def _request(url: str, method: str, headers: Sequence[str]) -> _Request:
 
 
 def _port(listener: ListenerConfig) -> int | None:
-    """The port that a listener is bound to; L{None} if to none."""
+    """Return the port of a listener; L{None} if it has none."""
     if not listener.bind_port or listener.network == "unix":
         return None
     try:
@@ -142,7 +142,7 @@ def _where(listener: ListenerConfig) -> str:
 
 
 def _listener(listener: ListenerConfig, config: Config, facts: RouteInput) -> tuple[list[str], bool]:
-    """What a listener does with a request, and whether it takes it."""
+    """Return what a listener does with a request, and whether it takes it."""
     notes = []
     tls = bool(listener.filter_chain.tls_contexts)
     if tls and facts.scheme == "http" and not listener.inspector:
@@ -176,7 +176,7 @@ def _listener(listener: ListenerConfig, config: Config, facts: RouteInput) -> tu
 
 
 def _marked(config: RouterConfig) -> RouterConfig:
-    """A router whose rules answer with their places."""
+    """Return a router whose routes respond with their places."""
     hosts = []
     for number, host in enumerate(config.virtual_hosts):
         rules = tuple(
@@ -209,7 +209,7 @@ def _route(place: Place, router: RouterConfig, config: Config, facts: RouteInput
 
 
 def _match(rule: RouterRuleConfig) -> str:
-    """What a rule demands, in a line."""
+    """Return the conditions of a route, in a line."""
     match = rule.match
     for name in ("prefix", "path", "regex"):
         if value := getattr(match, name):
@@ -257,7 +257,7 @@ def _clusters(config: Config, names: dict[str, str] | dict[str, None]) -> Iterat
 
 
 def _further(route: ClusterRoute) -> Iterator[str]:
-    """What else is done with a request that is forwarded."""
+    """Return what else the route does with a forwarded request."""
     if route.upstream_protocol:
         yield f"spoken to in {route.upstream_protocol}"
     if route.timeout_said:

@@ -1,4 +1,4 @@
-"""What C{expose} does beside running an agent: it serves a directory, and shows how things are."""
+"""What C{expose} does besides running an agent: serve a directory, and show the status."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 class Exposing:
     """
-    One service that is exposed.
+    One exposed service.
 
-    @ivar live: whether its state is shown in a line of a terminal.
+    @ivar live: whether to show its status in a line of the terminal.
     """
 
     def __init__(self, name: str, directory: Path, tcp: bool, files: str = "") -> None:
         """
-        @param name: what it is called.
-        @param directory: where its sockets may be.
-        @param files: the directory to serve; empty if the service is somebody else's.
+        @param name: the name of the service.
+        @param directory: the directory for its sockets.
+        @param files: the directory to serve; empty for another service.
         """
         self.live = sys.stdout.isatty()
         self._name = name
@@ -45,7 +45,7 @@ class Exposing:
         self._temporary = ""
 
     def socket(self, what: str) -> str:
-        """The path of a Unix socket of ours, short enough for one."""
+        """Return a path for a Unix socket that is short enough."""
         path = str(self._directory / f"{self._name}-{what}.sock")
         if len(path.encode()) <= MAX_SOCKET:
             return path
@@ -56,7 +56,7 @@ class Exposing:
 
     def begin(self, service: ReverseProxy, clock: Any) -> None:
         """
-        Begin, now that the agent has started.
+        Begin after the start of the agent.
 
         @param clock: the reactor.
         """
@@ -81,7 +81,7 @@ class Exposing:
         self._announce(service, clock, say)
 
     def _announce(self, service: ReverseProxy, clock: Any, say: Callable[[str], object]) -> None:
-        """Say where clients go, whenever that is known, or is another place."""
+        """Print the address for clients, whenever it is known or changes."""
         told: list[str] = []
 
         def look() -> None:
@@ -105,7 +105,7 @@ class Exposing:
 
 
 def sample(service: ReverseProxy, now: float) -> LiveSample:
-    """Look at the counters of an agent's process."""
+    """Read the counters of an agent's process."""
     requests, seconds = 0, 0.0
     for tally in service.inspector.parts.tallies.values():
         for cell in list(tally.cells.values()):

@@ -1,4 +1,4 @@
-"""A directory of files as a service: read only, without what is hidden."""
+"""Serve a directory of files: read only, without hidden files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reverseproxy.listener import remove_stale_socket
 
 class Files(File):
     """
-    Files of a directory and of those below it.
+    The files of a directory and its subdirectories.
 
-    Names that begin with a dot are not there, nor is what a link leads to outside.
+    Names that begin with a dot are hidden, and so are links that lead out of the directory.
     """
 
     def getChild(self, path: bytes, request: Any) -> Any:  # noqa: N802 - Twisted's name
-        """Find a file of this directory."""
+        """Return a file or a subdirectory."""
         if path.startswith(b".") or b"/" in path or b"\0" in path:
             return self.childNotFound
         child: Any = File.getChild(self, path, request)
@@ -31,7 +31,7 @@ class Files(File):
         return child
 
     def listNames(self) -> list[str]:  # noqa: N802 - Twisted's name
-        """What a listing has."""
+        """Return the names in a listing."""
         names = File.listNames(self)
         return [name for name in names if not name.startswith(".")]
 
@@ -43,7 +43,7 @@ def _within(child: File, parent: File) -> bool:
 
 def serve_directory(directory: str, socket: str, reactor: Any) -> Any:
     """
-    Serve a directory at a Unix socket, which its owner alone may connect to.
+    Serve a directory on a Unix socket, to which only its owner may connect.
 
     @return: the port.
     """

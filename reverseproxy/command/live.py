@@ -1,9 +1,8 @@
 """
-What is under way, in the last line of a terminal.
+A status line at the bottom of a terminal.
 
-The line is made of two looks at the same counters (L{LiveSample}); what goes wrong is
-told above it, with what can be done (L{remedy}).  Both are pure; L{LiveLine} puts
-them on the terminal.
+It is made of two samples of the same counters (L{LiveSample}); errors are printed above it,
+with a remedy (L{remedy}).  Both are pure; L{LiveLine} writes to the terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel, formatEvent
 
 INTERVAL: Final = 0.5
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 
 _CLEAR: Final = "\r\x1b[K"
 
@@ -48,9 +47,9 @@ _REMEDIES: Final[Sequence[tuple[str, str]]] = (
 
 def remedy(text: str) -> str:
     """
-    Say what can be done about what a line of the log says.
+    Return a remedy for an error in the log.
 
-    @return: empty if there is no telling.
+    @return: empty if none is known.
     """
     return next((what for sign, what in _REMEDIES if sign in text), "")
 
@@ -58,14 +57,14 @@ def remedy(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class LiveSample:
     """
-    One look.
+    One sample of the counters.
 
-    @ivar time: when that was, in seconds.
-    @ivar serving: how many connections there are.
-    @ivar wanted: how many there should be.
-    @ivar requests: how many requests or sessions have ended so far.
-    @ivar busy: how many are under way.
-    @ivar seconds: how long those that have ended took, all together.
+    @ivar time: its time, in seconds.
+    @ivar serving: the number of connections.
+    @ivar wanted: the number of connections that there should be.
+    @ivar requests: the number of completed requests or sessions.
+    @ivar busy: the number of those under way.
+    @ivar seconds: the total duration of the completed ones.
     """
 
     time: float
@@ -82,11 +81,11 @@ def _latency(seconds: float) -> str:
 
 def render(name: str, before: LiveSample, now: LiveSample, tcp: bool, width: int) -> str:
     """
-    Make the line.
+    Format the line.
 
-    @param before: an earlier look, between which and this one rate and latency are taken.
+    @param before: an earlier sample, since which rate and latency are measured.
     @param tcp: whether sessions are counted, which have no latency.
-    @param width: characters that the terminal has in a line.
+    @param width: the width of the terminal in characters.
     """
     parts = [name]
     if now.serving < now.wanted:
@@ -120,9 +119,9 @@ class LiveLine:
         window: int = 20,
     ) -> None:
         """
-        @param look: looks at the counters.
-        @param width: characters that the terminal has in a line, at present.
-        @param window: over how many looks rate and latency are taken.
+        @param look: takes a sample.
+        @param width: returns the present width of the terminal in characters.
+        @param window: the number of samples over which rate and latency are measured.
         """
         self._name = name
         self._look = look
@@ -136,17 +135,17 @@ class LiveLine:
         self._loop.clock = clock
 
     def start(self) -> None:
-        """Draw from now on."""
+        """Start to draw."""
         self._loop.start(INTERVAL)
 
     def stop(self) -> None:
-        """Leave the line as it is."""
+        """Stop, and leave the line as it is."""
         if self._loop.running:
             self._loop.stop()
             self._put(f"{_CLEAR}{self._line}\n")
 
     def draw(self) -> None:
-        """Draw the line, if it is another one."""
+        """Draw the line, if it has changed."""
         now = self._look()
         self._samples = [*self._samples[-self._window :], now]
         line = render(self._name, self._samples[0], now, self._tcp, self._width())
@@ -155,11 +154,11 @@ class LiveLine:
             self._put(f"{_CLEAR}{line}")
 
     def say(self, text: str) -> None:
-        """Write something above the line."""
+        """Print a text above the line."""
         self._put(f"{_CLEAR}{text}\n{self._line if self._loop.running else ''}")
 
     def observe(self, event: dict[str, Any]) -> None:
-        """Tell of what goes wrong, as an observer of the log."""
+        """Print errors, as an observer of the log."""
         level = event.get("log_level")
         if level not in (LogLevel.warn, LogLevel.error, LogLevel.critical):
             return

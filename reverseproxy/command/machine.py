@@ -1,4 +1,4 @@
-"""What a machine has to have for a configuration: versions, descriptors, a clock, free ports."""
+"""Check the machine: versions, descriptors, the clock, free ports."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[.*?\])?\s*>=\s*([0-9.]+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    What a look at one thing has shown.
+    The result of one check.
 
     @ivar level: L{OK}, L{WARN} or L{FAIL}.
-    @ivar what: the thing.
-    @ivar detail: what is so.
-    @ivar remedy: what to do; empty if nothing has to be done.
+    @ivar what: the subject.
+    @ivar detail: what was found.
+    @ivar remedy: what to do; empty if nothing.
     """
 
     level: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def versions() -> Iterator[Finding]:
-    """What this runs with, and whether that is new enough."""
+    """Check the versions of Python and of libraries."""
     openssl = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode("ascii", "replace")
     detail = f"reverseproxy {__version__}, Python {platform.python_version()}, {openssl}, {sys.platform}"
     yield Finding(OK, "versions", detail)
@@ -90,9 +90,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def descriptors(limit: int | None = None) -> Iterator[Finding]:
     """
-    How many connections there can be.
+    Check the limit of file descriptors.
 
-    @param limit: how many descriptors a process may have; L{None} to ask.
+    @param limit: the limit; L{None} to read it from the system.
     """
     if limit is None:
         Descriptors.raise_limit()
@@ -106,7 +106,7 @@ def descriptors(limit: int | None = None) -> Iterator[Finding]:
 
 
 def _kernel_clock() -> int | None:
-    """What adjtimex(2) says of the clock; L{None} where it can't be asked."""
+    """Return the result of adjtimex(2); L{None} on systems without it."""
     try:
         adjtimex = ctypes.CDLL(None).adjtimex
     except (OSError, AttributeError):
@@ -120,10 +120,10 @@ def clock(
     now: Callable[[], float] = wall_time, kernel: Callable[[], int | None] = _kernel_clock
 ) -> Iterator[Finding]:
     """
-    Whether the clock can be believed, by which certificates are valid.
+    Check the wall clock, on which the validity of certificates depends.
 
     @param now: seconds since 1970.
-    @param kernel: what the kernel says of the clock, see adjtimex(2).
+    @param kernel: the result of adjtimex(2).
     """
     moment = datetime.fromtimestamp(now(), UTC)
     detail = f"{moment:%Y-%m-%d %H:%M} UTC"
@@ -144,7 +144,7 @@ _REMEDIES: Final = {
 
 
 def port(listener: ListenerConfig) -> Iterator[Finding]:
-    """Whether a listener could be bound; it is, and let go of at once."""
+    """Check whether a listener can be bound; the port is released at once."""
     what = f"listener {listener.name}"
     if not listener.bind_port:
         return

@@ -1,4 +1,4 @@
-"""A running process is told to read its configuration again, and asked what has come of it."""
+"""Let a running process reload its configuration, and get the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INVALID: Final = 422
 
 
 class ReloadFailed(Exception):
-    """It has not been reloaded, or nobody can say; the message says why, and what to do."""
+    """The reload has failed, or its result is unknown; the message has the reason and a remedy."""
 
 
 def _ask(client: AdminClient, method: str, path: str) -> tuple[int, dict[str, Any]]:
@@ -37,10 +37,10 @@ def _ask(client: AdminClient, method: str, path: str) -> tuple[int, dict[str, An
 
 def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
     """
-    Reload by way of the admin API.
+    Reload by the admin API.
 
-    @return: what has come of it, as the API has it.
-    @raise ReloadFailed: if it could not be asked for, or not by us.
+    @return: the result, as the API returns it.
+    @raise ReloadFailed: if the request failed or was refused.
     """
     status, body = _ask(AdminClient(endpoint, token, TIMEOUT), "POST", f"{PATH}:reload")
     if status in (200, INVALID):
@@ -67,9 +67,9 @@ def reload_by_signal(
     """
     Reload by SIGHUP.
 
-    @param endpoint: where to ask what has come of it; L{None} if there is nowhere.
-    @return: that; L{None} if only the log says it.
-    @raise ReloadFailed: if the signal could not be sent, or nothing has come of it.
+    @param endpoint: the admin API, for the result; L{None} without one.
+    @return: the result; L{None} if only the log has it.
+    @raise ReloadFailed: if the signal could not be sent, or had no effect.
     """
     pid = _read_pid(pid_file)
     before = client = None

@@ -1,4 +1,4 @@
-"""Asking a process that runs, by its admin API: a small client, with what is wrong in words."""
+"""A client of the admin API, whose errors are messages for people."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _PAGE: Final = 500
 
 
 class AdminProblem(Exception):
-    """The process could not be asked, or would not; the message says why, and what to do."""
+    """A request to the admin API failed or was refused; the message has the reason and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminEndpoint:
     """
-    Where an admin API is.
+    The address of an admin API.
 
     @ivar address: C{host:port} or C{unix:/path}.
     @ivar secure: whether it has TLS.
-    @ivar ca: the file of what its certificate is verified by; empty for the system's.
+    @ivar ca: a file of authorities for its certificate; empty for the system's.
     """
 
     address: str
@@ -53,7 +53,7 @@ class AdminEndpoint:
         """
         Parse C{host:port}, C{unix:/path}, C{/path}, or a URL.
 
-        @param ca: the file of what its certificate is verified by, which implies TLS.
+        @param ca: a file of authorities for its certificate, which implies TLS.
         @raise AdminProblem: for anything else.
         """
         secure = ca is not None
@@ -76,11 +76,11 @@ class AdminEndpoint:
 
 def find_admin(address: str | None, config: str | None, ca: str | None) -> AdminEndpoint:
     """
-    Find an admin API, by what the command line says.
+    Find an admin API by the options of the command line.
 
     @param address: C{host:port}, C{unix:/path}, C{/path}, or a URL.
-    @param config: the file of a process that runs on this machine, instead.
-    @raise AdminProblem: if that does not say where it is.
+    @param config: instead, the configuration of a process on this machine.
+    @raise AdminProblem: if neither gives an address.
     """
     if config is not None:
         return _of_file(config, ca or "")
@@ -121,7 +121,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def __init__(self, path: str, seconds: float) -> None:
         """
-        @param seconds: that anything may take.
+        @param seconds: the timeout.
         """
         super().__init__("localhost", timeout=seconds)
         self._path = path
@@ -135,16 +135,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 class AdminClient:
     """
-    Asks one process.
+    Queries one process.
 
-    @ivar problems: what answers lacked, none twice: which workers, or servers of a fleet, have not
-        answered or were not told, and why.
+    @ivar problems: why answers are incomplete: workers, or servers of a fleet, that have not
+        answered or were not reached.
     """
 
     def __init__(self, endpoint: AdminEndpoint, token: str = "", timeout: float = TIMEOUT) -> None:
         """
-        @param token: who asks; empty for nobody in particular.
-        @param timeout: seconds that each answer may take.
+        @param token: a token of the admin API; empty for none.
+        @param timeout: seconds for each answer.
         """
         self.problems: list[str] = []
         self._timeout = timeout
@@ -154,9 +154,9 @@ class AdminClient:
     @classmethod
     def with_token_file(cls, endpoint: AdminEndpoint, file: str | None) -> AdminClient:
         """
-        Make one whose token is in a file.
+        Make a client with a token from a file.
 
-        @raise AdminProblem: if there is none.
+        @raise AdminProblem: if the file has none.
         """
         if file is None:
             return cls(endpoint)
@@ -171,10 +171,10 @@ class AdminClient:
 
     def ask(self, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
         """
-        Ask.
+        Send a request, and return the answer.
 
         @param path: below C{/api/tunnel/v1/}.
-        @raise AdminProblem: without an answer of success.
+        @raise AdminProblem: if it is not successful.
         """
         given = {name: value for name, value in query.items() if value is not None}
         status, answer = self.request(method, path + (f"?{urlencode(given)}" if given else ""))
@@ -202,10 +202,10 @@ class AdminClient:
 
     def ready(self) -> str:
         """
-        Ask whether the process can do its work.
+        Query the readiness of the process.
 
-        @return: why not, as far as the caller may know; empty if it can.
-        @raise AdminProblem: without an answer to that.
+        @return: the reasons why it is not ready, as far as the caller may know; empty if it is.
+        @raise AdminProblem: if there is no answer.
         """
         status, body = self._exchange("GET", "/readyz")
         text = body.decode("utf-8", "replace").strip()
@@ -214,7 +214,7 @@ class AdminClient:
         return "" if status == 200 else text
 
     def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
-        """Send a request; the status and the body of the answer."""
+        """Send a request; return the status and the body of the answer."""
         connection = self._connection()
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
@@ -233,7 +233,7 @@ class AdminClient:
 
     def items(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """
-        Ask for all items of a list, page by page.
+        Iterate over all items of a list, page by page.
 
         @raise AdminProblem: as L{ask} does.
         """
@@ -279,7 +279,7 @@ class AdminClient:
 
 
 def _lacking(item: Mapping[str, Any]) -> str:
-    """Say who has not answered, or was not told, and why."""
+    """Return why an answer is incomplete."""
     who = f"server {item['server']}: " if item.get("server") else ""
     if not who and item["worker"]:
         who = f"worker {item['worker']}: "
@@ -288,5 +288,5 @@ def _lacking(item: Mapping[str, Any]) -> str:
 
 
 def agent_path(key: str, action: str = "") -> str:
-    """The path of an agent, and of what can be done to it."""
+    """Return the path of an agent, or of an action on it."""
     return f"agents/{quote(key, safe='')}{f'/{action}' if action else ''}"

@@ -1,4 +1,4 @@
-"""Checking and running a file, as C{twistd reverseproxy} does, and looking at what it needs."""
+"""Check and run configurations, as C{twistd reverseproxy} does."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from reverseproxy.tap import Options
 
 
 def check_file(file: str, strict: bool) -> NoReturn:
-    """Check a configuration, print what there is to say, and end the process."""
+    """Check a configuration, print the result, and end the process."""
     options = Options()
     options.parseOptions(["--check", *["--strict"] * strict, "--config", file])
     raise AssertionError("a check ends the process")
 
 
 def examine_file(file: str) -> NoReturn:
-    """Look at everything that a configuration needs, print what is found, and end the process."""
+    """Run the checks of C{doctor}, print the findings, and end the process."""
 
     def tell(finding: Finding) -> None:
         click.echo(str(finding))
@@ -65,7 +65,7 @@ def serve(
     directory: Path, listen: str, http_listen: str, services: Sequence[PublishedService], bring: Bring
 ) -> None:
     """
-    Run a tunnel server, for some services, and for those that agents bring.
+    Run a tunnel server for given services, and for those that agents bring.
 
     @raise InstantProblem: if it can't be set up.
     """
@@ -110,11 +110,10 @@ def expose(
     """
     Run an agent for a service.
 
-    @param files: the directory that is the service; empty for any other.
-
-    @param fingerprint: of the certificate that the server must show; L{None} if that was
+    @param fingerprint: the fingerprint of the server's certificate; L{None} if it was
         pinned before.
     @param ca: a file of authorities instead, or C{"system"}.
+    @param files: the directory to serve; empty for another service.
     @raise InstantProblem: if it can't be set up.
     """
     state = StateDirectory(directory)
@@ -137,7 +136,7 @@ def expose(
 
 
 def _pin(state: StateDirectory, service: ExposedService, fingerprint: str | None) -> str:
-    """Find the file of the certificate that the server has to show."""
+    """Return the file of the pinned certificate, and pin it if it is new."""
     before = state.pinned(service.name)
     if before is not None and (fingerprint is None or same_fingerprint(before[1], fingerprint)):
         return before[0]

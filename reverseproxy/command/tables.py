@@ -1,4 +1,4 @@
-"""What commands print of a process that runs: tables for people; pure."""
+"""Format the answers of a running process as tables; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reverseproxy.logs import counted
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table, with numbers at the right of their columns."""
+    """Return the lines of a table, with numbers aligned to the right."""
     cells = [list(head), *([_cell(each) for each in row] for row in rows)]
     numeric = [
         len(cells) > 1 and all(row[column].replace(".", "").isdecimal() for row in cells[1:])
@@ -38,7 +38,7 @@ def _cell(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time that has passed, in its two largest units."""
+    """Format a duration with its two largest units."""
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     rest = int(seconds)
     parts: list[str] = []
@@ -59,7 +59,7 @@ def status_lines(
     listeners: Sequence[Mapping[str, Any]],
     servers: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """How a process is, for people."""
+    """Return the status of a process as lines of text."""
     workers = f", {summary['workers']} workers" if summary["workers"] else ""
     state = "draining" if summary["draining"] else "running"
     lines = [
@@ -87,7 +87,7 @@ def status_lines(
 def unwell(
     summary: Mapping[str, Any], listeners: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """What a process can't do now; nothing, if all is well."""
+    """Return what a process can't do now; empty if all is well."""
     reasons = ["it is draining"] if summary["draining"] else []
     reasons += [
         f"the listener {each['name']} is not bound"
@@ -114,7 +114,7 @@ def _listener(item: Mapping[str, Any]) -> list[object]:
 
 
 def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
-    """Who has joined, for people."""
+    """Return a table of the joined agents."""
     head = (
         "ID",
         "IDENTITY",

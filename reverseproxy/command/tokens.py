@@ -1,8 +1,8 @@
 """
-The server's file of tokens, changed as people ask for it.
+Read and change the server's file of tokens.
 
-The format is the one of the credential policy C{static}; that policy reads what
-is there, and what is about to be written.
+The format is that of the credential policy C{static}, which also validates the file before and
+after a change.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class TokenFile:
         """
         Make a token.
 
-        @param another: beside the tokens that the agent has; else it must have none.
-        @param no_cluster: whether it may join none but those that it brings, rather than any.
-        @param domains: that the agent may bring, as C{ports}.
-        @param output: a file to write it to, which must not be there yet; L{None} for none.
+        @param another: whether to allow it in addition to existing tokens of the agent.
+        @param no_cluster: whether the agent may join only clusters that it brings, rather than any.
+        @param domains: domains that the agent may bring; C{ports} likewise.
+        @param output: a new file for the token; L{None} for none.
         @return: the token.
-        @raise TokenProblem: and nothing has been changed.
+        @raise TokenProblem: if that fails; then nothing has changed.
         """
         if not agent:
             raise TokenProblem("an agent needs a name")
@@ -95,7 +95,7 @@ class TokenFile:
 
     def agents(self) -> set[str]:
         """
-        Say who has tokens.
+        Return the names of agents that have tokens.
 
         @raise TokenProblem: if the file can't be used.
         """
@@ -103,7 +103,7 @@ class TokenFile:
 
     def describe(self) -> list[str]:
         """
-        Say whose tokens there are.
+        Describe all tokens, without their secrets.
 
         @raise TokenProblem: if the file can't be used.
         """
@@ -120,11 +120,11 @@ class TokenFile:
 
     def revoke(self, agent: str, fingerprint: str | None) -> int:
         """
-        Take tokens of an agent out.
+        Remove tokens of an agent.
 
-        @param fingerprint: of the only one to take out; L{None} for all.
-        @return: how many these were.
-        @raise TokenProblem: and nothing has been changed.
+        @param fingerprint: that of the only token to remove; L{None} for all.
+        @return: how many were removed.
+        @raise TokenProblem: if that fails; then nothing has changed.
         """
         entries = self._read()
         left, count = [], 0
@@ -164,7 +164,7 @@ class TokenFile:
         return [dict(entry) for entry in entries]
 
     def _write(self, entries: list[dict[str, Any]]) -> None:
-        """Put entries in the place of those that are there, all at once, or not at all."""
+        """Replace all entries atomically."""
         document: Any = {"tokens": entries} if self._wrapped else entries
         try:
             _validate(document)
@@ -186,9 +186,9 @@ class TokenFile:
 
 def _validate(document: Any) -> None:
     """
-    Let the policy look at tokens.
+    Validate tokens by the credential policy.
 
-    @raise ValueError: if it would refuse them.
+    @raise ValueError: if they are invalid.
     """
     StaticValidatorPlugin().build(
         {"tokens": document["tokens"] if isinstance(document, Mapping) and "tokens" in document else document}
@@ -200,15 +200,15 @@ def _tokens(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _fingerprint(token: str) -> str:
-    """What tells tokens apart, and does not give them away."""
+    """Return the fingerprint of a token."""
     return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _replace(path: str, text: str) -> None:
     """
-    Write a file that nobody sees half-written, with the mode and the owner of the one before.
+    Replace a file atomically, with its mode and owner.
 
-    @raise OSError: and the one before is there still.
+    @raise OSError: if that fails; then the old file is unchanged.
     """
     target = os.path.realpath(path)
     try:
@@ -233,9 +233,9 @@ def _replace(path: str, text: str) -> None:
 
 def write_secret(path: str, secret: str) -> None:
     """
-    Write a file that its owner alone may read.
+    Write a new file that only its owner may read.
 
-    @raise TokenProblem: if it is there already, or can't be written.
+    @raise TokenProblem: if it exists, or can't be written.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
