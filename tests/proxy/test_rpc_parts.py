@@ -17,7 +17,7 @@ from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
 from reverseproxy.proxy.rpc.answers import STALL, WRITE_SIZE, Answers
 from reverseproxy.proxy.rpc.draining import DRAIN_GRACE, ConnectionDrain, DrainStage
-from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, Heartbeats
+from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, HEARTBEAT_IDLE, Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.outgoing import Outgoing
@@ -344,6 +344,29 @@ class HeartbeatTests(SynchronousTestCase):
         heartbeats.begin()
         self.clock.pump([5, 5])
         self.assertEqual(self.sent, [1, 2])
+        heartbeats.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_silence(self) -> None:
+        """One is sent when nothing has come for long, unless we have not read."""
+        heartbeats = self.heartbeats()
+        heartbeats.begin()
+        self.clock.advance(HEARTBEAT_IDLE - 1)
+        heartbeats.heard()
+        self.clock.advance(1)
+        self.assertEqual(self.sent, [])
+        self.clock.advance(HEARTBEAT_IDLE - 1)
+        self.assertEqual(self.sent, [1])
+        self.in_flight.heartbeats.pop(1).answered()
+        self.unread = True
+        self.clock.advance(HEARTBEAT_IDLE)
+        self.unread = False
+        heartbeats.excuse()
+        self.clock.advance(HEARTBEAT_IDLE - 1)
+        self.assertEqual(self.sent, [1])
+        self.clock.advance(1)
+        self.assertEqual(self.sent, [1, 2])
+        self.in_flight.heartbeats.pop(2).answered()
         heartbeats.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

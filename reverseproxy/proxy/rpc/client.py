@@ -31,9 +31,8 @@ from reverseproxy.mux.session import StreamRefused
 from reverseproxy.proxy.closing import CloseLimits, DelayedClose
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.host_connection import SharedConnection
-from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
-from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_IDLE, Heartbeats
+from reverseproxy.proxy.rpc.heartbeats import Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
@@ -91,8 +90,6 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         self._decoder = RpcFrameDecoder(pool.protocol, pool.max_frame)
         self._served = False  # the host has answered with success
         self._pausers: set[object] = set()
-        self._last_read = 0.0
-        self._timer = LazyTimer(pool.clock, self._look)
         self._cause: tuple[str, int] = (
             "",
             int(ResponseFlag.UC),
@@ -104,9 +101,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         pool = self._pool
         self.outgoing.open(self.transport)
         self._tune()
-        self._last_read = pool.clock.seconds()
         if pool.heartbeats:
-            self._look()
             self.heartbeats.begin()
         pool.add(self)
 
@@ -213,8 +208,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         """Give each response to its exchange."""
         if self.stage >= ENDING:
             return
-        self._last_read = self._pool.clock.seconds()
-        self.heartbeats.failures = 0
+        self.heartbeats.heard()
         decoder = self._decoder
         frames = decoder.feed(data)
         if frames and not self._served:
@@ -294,7 +288,7 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
         if who in self._pausers:
             self._pausers.remove(who)
             if not self._pausers and self.stage < ENDING:
-                self._last_read = self._pool.clock.seconds()
+                self.heartbeats.excuse()
                 self.transport.resumeProducing()
 
     def _cut_off(self, reason: str) -> None:
@@ -328,17 +322,6 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
             count=failures,
         )
         self.abort("no heartbeat is answered")
-
-    def _look(self) -> None:
-        """Send a heartbeat if the host has been silent for long, and set the timer for the next check."""
-        now = self._pool.clock.seconds()
-        if self._pausers:
-            self._last_read = now  # reading is paused on our side
-        left = self._last_read + HEARTBEAT_IDLE - now
-        if left <= 0:
-            self.heartbeats.send()
-            left = HEARTBEAT_IDLE
-        self._timer.look_at(now + left)
 
     # the end
 
@@ -394,7 +377,6 @@ class RpcClient(SharedConnection, Rebindable, AccountedProtocol):
     def _end(self) -> None:
         """Stop reading and writing."""
         self.stage = ENDING
-        self._timer.stop()
         self._decoder.close()
         self.count_no_more()
         self.outgoing.close()

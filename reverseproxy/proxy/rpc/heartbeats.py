@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from reverseproxy.errors import HostGone
 from reverseproxy.net.lenient_timeouts import LenientTimeout
+from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.rpc.in_flight import InFlight
 
 if TYPE_CHECKING:
@@ -101,7 +102,17 @@ class Heartbeats:
     @ivar failures: the number of heartbeats in a row without a reply.
     """
 
-    __slots__ = ("_clock", "_connection", "_in_flight", "_keepalive", "_schedule", "_taken", "failures")
+    __slots__ = (
+        "_clock",
+        "_connection",
+        "_heard_at",
+        "_idle_timer",
+        "_in_flight",
+        "_keepalive",
+        "_schedule",
+        "_taken",
+        "failures",
+    )
 
     def __init__(
         self, clock: IReactorTime, keepalive: Keepalive, in_flight: InFlight, connection: IBeating
@@ -116,15 +127,39 @@ class Heartbeats:
         self._connection = connection
         self._taken: Hashable = None  # the connection's value when the last heartbeat was sent
         self._schedule: IDelayedCall | None = None
+        self._heard_at = 0.0
+        self._idle_timer = LazyTimer(clock, self._look)
 
     def begin(self) -> None:
-        """Begin to send heartbeats at the cluster's interval, if it has one."""
+        """Begin to send heartbeats: while the host is silent, and at the cluster's interval."""
+        self._heard_at = self._clock.seconds()
+        self._look()
         if self._keepalive.interval > 0:
             self._schedule = self._clock.callLater(self._keepalive.interval, self._scheduled)
 
     def _scheduled(self) -> None:
         self._schedule = self._clock.callLater(self._keepalive.interval, self._scheduled)
         self.send()
+
+    def heard(self) -> None:
+        """Note that the host has sent data, whatever it is: the connection is alive."""
+        self.failures = 0
+        self._heard_at = self._clock.seconds()
+
+    def excuse(self) -> None:
+        """Note that reading was paused on our side until now."""
+        self._heard_at = self._clock.seconds()
+
+    def _look(self) -> None:
+        """Send a heartbeat if the host has been silent for long, and set the timer for the next check."""
+        now = self._clock.seconds()
+        if self._connection.unread:
+            self._heard_at = now
+        left = self._heard_at + HEARTBEAT_IDLE - now
+        if left <= 0:
+            self.send()
+            left = HEARTBEAT_IDLE
+        self._idle_timer.look_at(now + left)
 
     def send(self) -> None:
         """Send a heartbeat now, unless L{MOST_WAITING} are under way."""
@@ -165,6 +200,7 @@ class Heartbeats:
 
     def stop(self) -> None:
         """Stop: the connection is closed."""
+        self._idle_timer.stop()
         schedule, self._schedule = self._schedule, None
         if schedule is not None:
             schedule.cancel()
