@@ -10,14 +10,13 @@ from typing import Final
 from reverseproxy.config._checker import Checker
 from reverseproxy.config._filters import (
     FaultConfig,
-    FlowControlConfig,
-    FlowRuleConfig,
     HeaderToMetadataConfig,
     IpAccessConfig,
     PayloadLimitConfig,
     PerFilterConfig,
     StreamFilterConfig,
 )
+from reverseproxy.config._flow_control import FlowControlConfig, FlowRuleConfig
 from reverseproxy.config._headers import HeaderMatcherConfig
 from reverseproxy.config._listeners import ListenerConfig
 from reverseproxy.config._nodes import Location

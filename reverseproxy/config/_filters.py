@@ -12,9 +12,6 @@ __all__ = [
     "FaultAbortConfig",
     "FaultConfig",
     "FaultDelayConfig",
-    "FlowActionConfig",
-    "FlowControlConfig",
-    "FlowRuleConfig",
     "HeaderRuleConfig",
     "HeaderToMetadataConfig",
     "IpAccessConfig",
@@ -32,12 +29,21 @@ from typing import Annotated, ClassVar, Final
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, TypedModel, key
+from reverseproxy.config._flow_control import FlowControlConfig
 from reverseproxy.config._headers import HeaderMatcherConfig, HeaderName
-from reverseproxy.config._values import Bool, Free, Int, Number, Span, Text, UInt, between, or_default, quote
+from reverseproxy.config._values import (
+    Bool,
+    FinalStatus,
+    Free,
+    Int,
+    Span,
+    Text,
+    UInt,
+    between,
+    or_default,
+    quote,
+)
 from reverseproxy.config.networks import IpRange, networks_of
-
-_LIMITED: Final = 509
-"""The status of what flow control refuses, as MOSN has it (C{LimitExceededCode})."""
 
 _TOO_LARGE: Final = 413
 _FAULT: Final = 500
@@ -49,20 +55,7 @@ def _action(text: str) -> str:
     return text or "allow"
 
 
-def _final_status(code: int) -> int:
-    if code and not 200 <= code <= 599:
-        raise ValueError(f"{code} is not a final HTTP status; write a number from 200 to 599")
-    return code
-
-
-def _not_negative(value: float) -> float:
-    if value < 0:
-        raise ValueError(f"{value} is negative; write 0 or a number above it")
-    return value
-
-
 Action = Annotated[Text, AfterValidator(_action)]
-Status = Annotated[Int, AfterValidator(_final_status)]
 
 
 class IpListConfig(Model):
@@ -119,7 +112,7 @@ class PayloadLimitConfig(Model):
         "blank at its end only.",
         spellings=("max_entity_size ",),
     )
-    http_status: Annotated[Status, or_default(_TOO_LARGE)] = key(
+    http_status: Annotated[FinalStatus, or_default(_TOO_LARGE)] = key(
         _TOO_LARGE, f"The status of the answer to larger ones; 0 means {_TOO_LARGE}."
     )
 
@@ -134,7 +127,7 @@ class FaultDelayConfig(Model):
 class FaultAbortConfig(Model):
     """Answers in place of a host's."""
 
-    status: Annotated[Status, or_default(_FAULT)] = key(
+    status: Annotated[FinalStatus, or_default(_FAULT)] = key(
         _FAULT, f"The status of the answer; 0 means {_FAULT}."
     )
     percentage: UInt = key(0, "How many of a hundred requests are answered like that; 100 and more mean all.")
@@ -148,130 +141,6 @@ class FaultConfig(Model):
     upstream_cluster: Text = key("", "The cluster whose requests this is for; empty means all of them.")
     headers: tuple[HeaderMatcherConfig, ...] = key(
         (), 'What the headers of these requests must all match; "method" means the request method.'
-    )
-
-
-class FlowActionConfig(Model):
-    """The answer to requests that are too many."""
-
-    status: Annotated[Status, or_default(_LIMITED)] = key(_LIMITED, f"The status; 0 means {_LIMITED}.")
-    body: Text = key("current request is limited", "The body.")
-
-
-_OLD: Final = "not acted on, as in MOSN: older versions of Sentinel had it"
-_MEMORY: Final = "A bound of the strategy MemoryAdaptive."
-_NO_MEMORY: Final = "not acted on, as tokenCalculateStrategy 2 is not supported"
-
-
-class FlowRuleConfig(Model):
-    """
-    How many requests for one resource may pass in an interval.
-
-    Each process counts its own; of several workers each has its part of the
-    threshold.
-    """
-
-    strict_keys = True
-
-    id: Text = key("", "A name for humans.")
-    resource: Text = key("", "What is counted: requests with this path, query or target.", required=True)
-    token_calculate_strategy: Annotated[Int, between(0, 2)] = key(
-        0,
-        "How the threshold changes: 0 not at all; 1 it begins lower and grows while the resource is in use "
-        "(WarmUp). 2 is not supported (MemoryAdaptive).",
-        name="tokenCalculateStrategy",
-    )
-    control_behavior: Annotated[Int, between(0, 1)] = key(
-        0,
-        "What becomes of requests beyond it: 0 they are refused; 1 all are spread evenly, and wait for their "
-        "turn as long as that takes no longer than maxQueueingTimeMs.",
-        name="controlBehavior",
-    )
-    threshold: Annotated[Number, AfterValidator(_not_negative)] = key(
-        0.0, "How many requests may pass in an interval; 0 means none."
-    )
-    relation_strategy: Annotated[Int, between(0, 1)] = key(
-        0,
-        "Which requests count: 0 those for the resource, 1 those for refResource.",
-        name="relationStrategy",
-    )
-    ref_resource: Text = key("", "The resource that counts instead.", name="refResource")
-    max_queueing_time_ms: UInt = key(
-        0, "How long a request may wait for its turn, in milliseconds.", name="maxQueueingTimeMs"
-    )
-    warm_up_period_sec: UInt = key(
-        0, "WarmUp: how long it takes to reach the threshold, in seconds.", name="warmUpPeriodSec"
-    )
-    warm_up_cold_factor: UInt = key(
-        0,
-        "WarmUp: the threshold divided by this is what there is at first; 0 means 3.",
-        name="warmUpColdFactor",
-    )
-    stat_interval_in_ms: UInt = key(0, "The interval in milliseconds; 0 means 1000.", name="statIntervalInMs")
-    low_mem_usage_threshold: Int = key(
-        0, _MEMORY, name="lowMemUsageThreshold", acted=False, quiet=True, why=_NO_MEMORY
-    )
-    high_mem_usage_threshold: Int = key(
-        0, _MEMORY, name="highMemUsageThreshold", acted=False, quiet=True, why=_NO_MEMORY
-    )
-    mem_low_water_mark_bytes: Int = key(
-        0, _MEMORY, name="memLowWaterMarkBytes", acted=False, quiet=True, why=_NO_MEMORY
-    )
-    mem_high_water_mark_bytes: Int = key(
-        0, _MEMORY, name="memHighWaterMarkBytes", acted=False, quiet=True, why=_NO_MEMORY
-    )
-    limit_app: Free = key(None, "Whose requests count.", name="limitApp", acted=False, quiet=True, why=_OLD)
-    grade: Free = key(None, "What is counted.", acted=False, quiet=True, why=_OLD)
-    strategy: Free = key(None, "Which requests count.", acted=False, quiet=True, why=_OLD)
-
-
-_NO_SENTINEL: Final = "not acted on: Sentinel's own logs are not written"
-
-
-class FlowControlConfig(Model):
-    """
-    How many requests may pass, by rules of Sentinel's.
-
-    All rules for a resource must let a request pass. Requests of RPC protocols
-    have neither path nor query, so that no rule is for them.
-    """
-
-    strict_keys = True
-
-    global_switch: Bool = key(False, "Whether the rules count at all.")
-    limit_key_type: Text = key(
-        "PATH",
-        "What a request's resource is: its path, its query (ARG), or its target with both (URI).",
-        choices=("PATH", "ARG", "URI"),
-        strict=True,
-    )
-    rules: tuple[FlowRuleConfig, ...] = key((), "The rules.")
-    action: FlowActionConfig = key(FlowActionConfig(), "The answer to requests that are too many.")
-    callback_name: Text = key(
-        "",
-        "An extension that names resources and answers requests.",
-        acted=False,
-        protects=True,
-        why="there are no extensions of flow control",
-    )
-    dynamic_data_resources: Free = key(
-        None,
-        "Where to get more rules from.",
-        acted=False,
-        protects=True,
-        why="rules can't be had from elsewhere than the file",
-    )
-    app_name: Text = key("", "A name in Sentinel's logs.", acted=False, quiet=True, why=_NO_SENTINEL)
-    log_path: Text = key("", "Where Sentinel's logs are.", acted=False, quiet=True, why=_NO_SENTINEL)
-    monitor: Bool = key(
-        False, "Nothing.", acted=False, quiet=True, why="not acted on, as in MOSN, where nothing looks at it"
-    )
-    direction: Text = key(
-        "",
-        "Which requests these are to Sentinel.",
-        acted=False,
-        quiet=True,
-        why="not acted on, as in MOSN: they are always inbound",
     )
 
 

@@ -36,7 +36,7 @@ from reverseproxy.config._proxies import (
     ProxyConfig,
     RpcOptions,
 )
-from reverseproxy.config._routers import ClusterWeightConfig, RouteActionConfig
+from reverseproxy.config._route_actions import ClusterWeightConfig, RouteActionConfig
 from reverseproxy.config._spellings import same_value
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import describe, quote

@@ -12,9 +12,7 @@ from reverseproxy.config._checker import CLUSTERS, LISTENERS, ROUTERS
 from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._nodes import Location
 from reverseproxy.config._proxies import ProxyConfig
-from reverseproxy.config._routers import (
-    RouterConfig,
-)
+from reverseproxy.config._routers import RouterConfig
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import quote
 from reverseproxy.config.models import Config

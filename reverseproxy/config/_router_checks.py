@@ -8,16 +8,11 @@ from typing import Final
 
 from reverseproxy.config._base import Model
 from reverseproxy.config._checker import PROTOCOLS, ROUTERS, Checker
+from reverseproxy.config._matches import MatchConfig
 from reverseproxy.config._named import Names
 from reverseproxy.config._nodes import Location
-from reverseproxy.config._routers import (
-    MatchConfig,
-    MirrorPolicyConfig,
-    RouteActionConfig,
-    RouterConfig,
-    RouterRuleConfig,
-    VirtualHostConfig,
-)
+from reverseproxy.config._route_actions import MirrorPolicyConfig, RouteActionConfig
+from reverseproxy.config._routers import RouterConfig, RouterRuleConfig, VirtualHostConfig
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import compile_regex, quote
 from reverseproxy.config.diagnostics import Diagnostics

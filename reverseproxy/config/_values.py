@@ -12,11 +12,11 @@ __all__ = [
     "Address",
     "Bool",
     "Duration",
+    "FinalStatus",
     "Free",
     "HostPort",
     "Int",
     "Interval",
-    "ValueKind",
     "Limit",
     "Nanoseconds",
     "Number",
@@ -24,6 +24,7 @@ __all__ = [
     "Span",
     "Text",
     "UInt",
+    "ValueKind",
     "between",
     "compile_regex",
     "describe",
@@ -245,3 +246,13 @@ def compile_regex(text: str) -> str:
 
 Regex = Annotated[str, Strict(), AfterValidator(compile_regex)]
 """A regular expression of RE2, compiled when the configuration is loaded."""
+
+
+def _final_status(code: int) -> int:
+    if code and not 200 <= code <= 599:
+        raise ValueError(f"{code} is not a final HTTP status; write a number from 200 to 599")
+    return code
+
+
+FinalStatus = Annotated[Int, AfterValidator(_final_status)]
+"""A status of HTTP that ends a response."""

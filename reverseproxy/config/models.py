@@ -126,9 +126,6 @@ from reverseproxy.config._filters import (
     FaultAbortConfig,
     FaultConfig,
     FaultDelayConfig,
-    FlowActionConfig,
-    FlowControlConfig,
-    FlowRuleConfig,
     HeaderRuleConfig,
     HeaderToMetadataConfig,
     IpAccessConfig,
@@ -140,7 +137,8 @@ from reverseproxy.config._filters import (
     StreamFilterConfig,
 )
 from reverseproxy.config._fleet import FleetConfig, PeerCertificateConfig, PeersConfig
-from reverseproxy.config._headers import HeaderMatcherConfig
+from reverseproxy.config._flow_control import FlowActionConfig, FlowControlConfig, FlowRuleConfig
+from reverseproxy.config._headers import HeaderMatcherConfig, HeaderToAddConfig, HeaderValueConfig
 from reverseproxy.config._health import (
     CheckConfig,
     HealthCheckConfig,
@@ -155,6 +153,7 @@ from reverseproxy.config._listeners import (
     ListenerConfig,
     ProxyProtocolConfig,
 )
+from reverseproxy.config._matches import MatchConfig, VariableMatcherConfig
 from reverseproxy.config._proxies import (
     BoltOptions,
     Http1Options,
@@ -163,28 +162,22 @@ from reverseproxy.config._proxies import (
     ProxyConfig,
     RpcOptions,
 )
-from reverseproxy.config._routers import (
+from reverseproxy.config._route_actions import (
     ClusterWeightConfig,
     CookieHashConfig,
     DirectResponseConfig,
     HashPolicyConfig,
     HeaderHashConfig,
-    HeaderToAddConfig,
-    HeaderValueConfig,
-    MatchConfig,
     MirrorPolicyConfig,
     PatternConfig,
     RedirectConfig,
     RegexRewriteConfig,
     RetryPolicyConfig,
     RouteActionConfig,
-    RouterConfig,
-    RouterRuleConfig,
     SourceIpHashConfig,
-    VariableMatcherConfig,
-    VirtualHostConfig,
     WeightedClusterConfig,
 )
+from reverseproxy.config._routers import RouterConfig, RouterRuleConfig, VirtualHostConfig
 from reverseproxy.config._tcp_proxy import CidrConfig, TcpProxyConfig, TcpRouteConfig
 from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tracing import TracingConfig, TracingOptions
