@@ -30,7 +30,8 @@ from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
 from reverseproxy.cluster.host import Host, StaticHost
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.names.dns import DnsClient, dns_settings
+from reverseproxy.cluster.names.dns import DnsClient
+from reverseproxy.cluster.names.dns_settings import dns_settings
 from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.tls import ClientTls
 from reverseproxy.wire.proxy_protocol import encode_header

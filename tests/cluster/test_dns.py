@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.cluster.names.dns}."""
+"""Tests for L{reverseproxy.cluster.names.dns} and L{reverseproxy.cluster.names.dns_settings}."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from reverseproxy.cluster.names import dns as cluster_dns
-from reverseproxy.cluster.names.dns import (
-    SOCKET_LIFE,
-    DnsClient,
-    DnsSettings,
-    dns_settings,
-    parse_resolv_conf,
-)
+from reverseproxy.cluster.names import dns_settings as settings_module
+from reverseproxy.cluster.names.dns import SOCKET_LIFE, DnsClient
+from reverseproxy.cluster.names.dns_settings import DnsSettings, dns_settings, parse_resolv_conf
 from reverseproxy.config.models import ClusterConfig, DnsResolversConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.net.resolver import IAnswerReceiver
@@ -131,7 +126,7 @@ class SettingsTests(SynchronousTestCase):
         path = self.mktemp()
         with open(path, "w") as file:
             file.write("nameserver 10.0.0.8\n")
-        self.patch(cluster_dns, "RESOLV_CONF", path)
+        self.patch(settings_module, "RESOLV_CONF", path)
         self.assertEqual(self.settings(respect_dns_ttl=True), DnsSettings((("10.0.0.8", 53),)))
 
     def test_no_servers(self) -> None:
@@ -145,7 +140,7 @@ class SettingsTests(SynchronousTestCase):
             file.write(b"\xff search x")
         error = self.assertRaises(ConfigError, self.settings, dns_resolver_file=path)
         self.assertEqual(str(error), f"{key}: there is no name server in {path!r}")
-        self.patch(cluster_dns, "RESOLV_CONF", path)
+        self.patch(settings_module, "RESOLV_CONF", path)
         error = self.assertRaises(ConfigError, self.settings, respect_dns_ttl=True)
         self.assertEqual(str(error), f"respect_dns_ttl: there is no name server in {path!r}")
 

@@ -13,7 +13,8 @@ from twisted.names import dns
 from zope.interface import implementer
 
 from reverseproxy.addresses import is_ip, join_host_port, split_host_port
-from reverseproxy.cluster.names.dns import DnsClient, DnsSettings, NotResolved, parse_resolv_conf
+from reverseproxy.cluster.names.dns import DnsClient, NotResolved
+from reverseproxy.cluster.names.dns_settings import DnsSettings, parse_resolv_conf
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
 
