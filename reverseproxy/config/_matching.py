@@ -9,7 +9,6 @@ from __future__ import annotations
 
 __all__ = ["Matcher", "ReadDirectory", "refuse_unsupported"]
 
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Final, Literal, get_origin
@@ -25,8 +24,8 @@ from reverseproxy.config._base import (
     spellings_of,
 )
 from reverseproxy.config._clusters import HostConfig
-from reverseproxy.config._document import NO_VARIABLES, Object
-from reverseproxy.config._environment import TEMPLATES
+from reverseproxy.config._document import Object
+from reverseproxy.config._free_values import REPEATED, FreeValues
 from reverseproxy.config._nodes import Items, Node, info_of, purpose
 from reverseproxy.config._proxies import (
     BoltOptions,
@@ -42,8 +41,6 @@ from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._values import describe, quote
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.problems import Place
-
-_REPEATED: Final = "this key occurs more than once; the last one counts"
 
 _LABELS: Final[dict[type[Model], str]] = {
     HostConfig: "metadata",
@@ -68,7 +65,6 @@ _SCHEMA: Final = "$schema"
 _MAX_GUESSES: Final = 1000
 """How many unknown keys are compared with the known ones, which takes a millisecond each."""
 
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False, 0)
 """The values that Go gives an absent key, which need no warning."""
@@ -78,33 +74,6 @@ ReadDirectory = Callable[[str], tuple[list[tuple[str, Object]], bool]]
 Reads all documents of a directory; returns their names and contents, and whether none
 was left out because of an error.
 """
-
-
-class _FreeValues:
-    """Reads values that no model describes."""
-
-    def __init__(self, findings: Diagnostics) -> None:
-        self._findings = findings
-
-    def read(self, value: Any, place: Place) -> Any:
-        """Return a value that no model describes, after warning of its repeated keys."""
-        self._findings.seen(place)
-        if isinstance(value, str):
-            self._verbatim(value, place)
-        if isinstance(value, Object):
-            for name in value.repeated:
-                self._findings.warn(place / name, _REPEATED)
-            return {name: self.read(item, place / name) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self.read(item, place / index) for index, item in enumerate(value)]
-        return value
-
-    def _verbatim(self, text: str, place: Place) -> None:
-        """Warn of a text that looks like it has an environment variable."""
-        if "${" in text and (found := _VARIABLE.search(text)) and place.name not in TEMPLATES:
-            if self._findings.is_wrong(place):
-                return  # the variable is not set
-            self._findings.warn(place, f"${{{found[1]}}} is taken as it is written: {NO_VARIABLES}")
 
 
 class _Guesses:
@@ -145,7 +114,7 @@ class Matcher:
         @param directory: called to read each directory that the document names; raises L{OSError}.
         """
         self._findings = findings
-        self._values = _FreeValues(findings)
+        self._values = FreeValues(findings)
         self._directory = directory
         self._guesses = _Guesses()
 
@@ -318,7 +287,7 @@ class Matcher:
             self._findings.warn(place, f"{node.model.unknown_key}{hint}")
 
     def _repeated(self, node: Node, written: str) -> None:
-        self._findings.warn(node.place / written, _REPEATED)
+        self._findings.warn(node.place / written, REPEATED)
 
     def _required(self, node: Node) -> None:
         """Require the keys that must be there."""
