@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from hpack import Decoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -426,6 +427,16 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(events[0][1].status, 405)
 
 
+class Library:
+    """A decoder that keeps nothing."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+
+    def decode(self, block: bytes) -> Any:
+        return self._decoder.decode(block, raw=True)
+
+
 class AgainTests(SynchronousTestCase):
     """Messages that come again are not taken apart again, unless they mean something else."""
 
@@ -446,6 +457,44 @@ class AgainTests(SynchronousTestCase):
         (_, third), _ = peer.feed(peer.headers(11, POST, True))
         self.assertIsNot(third, one)
         self.assertEqual((third.method, third.target), (one.method, one.target))
+
+    def test_a_block_in_another_place(self) -> None:
+        """What was made of a block counts only where it would be made again."""
+        peer = server(max_fields=3)
+        plain = server(max_fields=3)
+        plain.connection._decoder = Library()
+        head = b"\x82\x86\x84\1\1a"
+        trailers = b"\0\1x\0011"
+        connect = b"\2\7CONNECT\0\x09:protocol\1w\x86\x84\1\1a"
+        many = b"\x82\x86\x84" + trailers * 4
+        reads = [
+            *(raw(1, 5, 1, head), raw(1, 5, 3, head), raw(1, 4, 5, head), raw(1, 5, 5, head)),  # as trailers
+            *(raw(1, 4, 7, head), raw(1, 5, 7, trailers), raw(1, 4, 9, head), raw(1, 5, 9, trailers)),
+            *(raw(1, 5, 11, trailers), raw(1, 5, 13, trailers)),  # as a head
+            *(raw(1, 4, 15, connect), raw(1, 5, 17, connect), raw(1, 5, 19, many), raw(1, 5, 21, many)),
+            raw(4, 0, 0, b"\xf0\xd7\0\0\0\1"),  # the peer takes upgrades
+            *(raw(1, 4, 23, connect), raw(1, 5, 25, head)),
+        ]
+        for number, read in enumerate(reads):
+            self.assertEqual(
+                *[
+                    [
+                        (stream, repr(event), getattr(event, "headers", None))
+                        for stream, event in each.feed(read)
+                    ]
+                    for each in (peer, plain)
+                ],
+                number,
+            )
+            self.assertEqual(peer.connection.take(), plain.connection.take(), number)
+
+    def test_no_addresses_for_peers(self) -> None:
+        """The library's texts have some."""
+        peer = server()
+        [(_, error)] = peer.feed(raw(1, 5, 1, b"\xff\xff"))
+        self.assertEqual(error.code, ErrorCode.COMPRESSION_ERROR)
+        self.assertNotIn("0x", str(error))
+        self.assertNotIn(b"0x", peer.take()[-1].additional_data)
 
     def test_bad_requests_are_bad_again(self) -> None:
         peer = server(max_resets=1000)

@@ -301,8 +301,10 @@ class FrameReader(Windows):
                 f"a field block of more than {self._limits.hard_header_list_size} bytes when decoded",
             ) from None
         except (HPACKError, UnicodeError, IndexError) as error:
+            # The library shows buffers by their addresses, which are not for peers to know.
+            reason = str(error).partition(" from <")[0][:80]
             raise Http2Error(
-                ErrorCode.COMPRESSION_ERROR, f"a field block can't be decoded: {str(error)[:80]}"
+                ErrorCode.COMPRESSION_ERROR, f"a field block can't be decoded: {reason}"
             ) from None
         if len(fields) > USUAL_FIELDS:
             self._spend_control("fields", (len(fields) - USUAL_FIELDS) / FIELDS_PER_FRAME)
