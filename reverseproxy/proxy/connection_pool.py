@@ -191,7 +191,7 @@ class ConnectionPool(Generic[_C]):
     # called by connections
 
     def add(self, connection: _C) -> None:
-        """A connection is made."""
+        """Add a new connection, to be called by it when it is connected."""
         self._all.add(connection)
         self._open[connection] = None
 
@@ -210,7 +210,7 @@ class ConnectionPool(Generic[_C]):
             (support.succeeded if success else support.note_answer)(self.host, self.protocol_name)
 
     def mark_idle(self, connection: _C) -> None:
-        """An open connection carries no request from now on."""
+        """Start the idle timeout of an open connection, as it carries no request."""
         timeout = self.settings.idle_timeout
         if timeout is None:
             self._idle[connection] = 0.0
@@ -233,20 +233,20 @@ class ConnectionPool(Generic[_C]):
             connection.close("idle timeout")
 
     def forget(self, connection: _C) -> None:
-        """A connection takes no more requests, and so does not count any more."""
+        """Stop using a connection for requests, and counting it."""
         if connection in self._open:
             del self._open[connection]
             self._idle.pop(connection, None)
             self.host.connection_closed()
 
     def retire(self, connection: _C, reason: str) -> None:
-        """The host wants no more requests on a connection; with it goes a reverse host."""
+        """Forget a connection on which the host wants no more requests; a reverse host leaves its cluster."""
         self.forget(connection)
         if self.exclusive and self.host.cluster is not None:
             self.host.cluster.remove_host(self.host, reason)
 
     def remove(self, connection: _C) -> None:
-        """A connection is lost, or not ours any more."""
+        """Remove a connection that is lost, or was given back."""
         self.forget(connection)
         self._all.discard(connection)
         if not self._all and self._idle_timer is not None:
@@ -346,7 +346,7 @@ class SharedPool(ConnectionPool[_S]):
                 waiter.errback(reason)
 
     def add(self, connection: _S) -> None:
-        """A connection is made, and carries nothing yet."""
+        """Add a new connection, which is idle until it is used."""
         super().add(connection)
         self.mark_idle(connection)
         if self._draining:
