@@ -23,7 +23,7 @@ from reverseproxy.identity import UNPROVED, AgentIdentity, CertificateSubject, s
 from reverseproxy.interfaces import ConnectionInfo, Identity
 from reverseproxy.logs.folding import PERIOD
 from reverseproxy.problems import PART
-from reverseproxy.tunnel.server.connection import TunnelConnection
+from reverseproxy.tunnel.server.connection import HandshakePhase, TunnelConnection
 from reverseproxy.tunnel.server.filter import TunnelServer
 from reverseproxy.tunnel.server.guesses import FREE
 from reverseproxy.wire.mosn.extensions import Announcement, CloseProof
@@ -127,6 +127,37 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual((host.address, host.hostname, host.weight), ("10.0.0.1:50001", "edge", 7))
         self.assertFalse(connection.closed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_phases(self) -> None:
+        """How far a connection has come follows from what it waits for."""
+        server = self.server()
+        connection = self.connect(server)
+        phases = [connection.protocol.phase]
+        frame = encode(ConnectionInit("blue", credential_policy="judge", credential="x"))
+        connection.receive(frame[:5])
+        phases.append(connection.protocol.phase)
+        self.judge.verdict = verdict = Deferred()
+        connection.receive(frame[5:])
+        phases.append(connection.protocol.phase)
+        verdict.callback(Identity(""))
+        phases.append(connection.protocol.phase)
+        connection.lose()
+        phases.append(connection.protocol.phase)
+        self.assertEqual(
+            phases,
+            [
+                HandshakePhase.SILENT,
+                HandshakePhase.READING,
+                HandshakePhase.JUDGING,
+                HandshakePhase.JOINED,
+                HandshakePhase.LOST,
+            ],
+        )
+        refused = self.connect(server)
+        refused.receive(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertIs(refused.protocol.phase, HandshakePhase.CLOSING)
+        refused.receive(frame)
+        self.assertIs(refused.protocol.phase, HandshakePhase.CLOSING)
 
     def joined_by(self, connection: Connection) -> tuple[AgentIdentity, str]:
         """Who the last host is of, and what the log says when it leaves."""

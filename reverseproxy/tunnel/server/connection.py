@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["TunnelConnection"]
 
 from collections.abc import Coroutine
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,27 @@ if TYPE_CHECKING:
 log = Logger(__package__)
 
 _EXPECTED = frozenset({Flag.INIT, Flag.GRACEFUL_CLOSE})
+
+
+class HandshakePhase(Enum):
+    """
+    How far a connection has come.
+
+    @cvar SILENT: no byte of a frame has come, perhaps since a graceful close; MOSN's agents keep such
+        connections in reserve.
+    @cvar READING: a frame is incomplete.
+    @cvar JUDGING: a frame waits for a decision, and reading is paused.
+    @cvar JOINED: it is a host.
+    @cvar CLOSING: it is being closed, with the reason in the log.
+    @cvar LOST: it is closed.
+    """
+
+    SILENT = "silent"
+    READING = "reading"
+    JUDGING = "judging"
+    JOINED = "joined"
+    CLOSING = "closing"
+    LOST = "lost"
 
 
 @implementer(IDrainable, IExpendable)
@@ -79,13 +101,26 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
         """Whether it may be closed to make room: it has not joined, and no validator is judging it."""
         return self.holding is None and self._judging is None
 
+    @property
+    def phase(self) -> HandshakePhase:
+        """How far it has come."""
+        if self._lost:
+            return HandshakePhase.LOST
+        if self._closing is not None:
+            return HandshakePhase.CLOSING
+        if self.holding is not None:
+            return HandshakePhase.JOINED
+        if self._judging is not None:
+            return HandshakePhase.JUDGING
+        return HandshakePhase.SILENT if self._deadline is None else HandshakePhase.READING
+
     # IDrainable
 
     def drain(self) -> None:
         """Let requests finish, and tell the agent that no more will come; see L{IDrainable}."""
         if self.holding is not None:
             super().drain()
-        elif self._deadline is None and not self._over:
+        elif self.phase is HandshakePhase.SILENT:
             lose_connection(self.transport)  # kept in reserve by a MOSN agent
         else:
             self.drop("the server stops", "leaving")
@@ -99,12 +134,13 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Process a part of the handshake."""
-        if self._over:
+        phase = self.phase
+        if phase in (HandshakePhase.CLOSING, HandshakePhase.LOST):
             return
-        if self._judging is not None:
+        if phase in (HandshakePhase.JUDGING, HandshakePhase.JOINED):
             self._surplus.append(data)  # no more than one read, as reading is paused
             return
-        if self._deadline is None:
+        if phase is HandshakePhase.SILENT:
             self._began = self._server.clock.seconds()
             self._deadline = LenientTimeout(
                 self._server.clock,
@@ -144,7 +180,7 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
 
     @property
     def _over(self) -> bool:
-        return self._lost or self._closing is not None
+        return self.phase in (HandshakePhase.CLOSING, HandshakePhase.LOST)
 
     def _judge(self, judging: Coroutine[Deferred[Any], Any, None]) -> None:
         done = Deferred.fromCoroutine(judging)
