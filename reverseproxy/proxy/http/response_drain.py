@@ -27,7 +27,7 @@ MAX_BYTES: Final = 256 * 1024
 """Bytes of its body that are taken; more are not worth the connection."""
 
 
-class IKept(Protocol):
+class IReusableConnection(Protocol):
     """The connection to be kept."""
 
     def finish(self, reusable: bool) -> None:
@@ -43,11 +43,11 @@ class ResponseDrain:
     response_waiting = 0
     """Nothing of the answer waits for anybody."""
 
-    def __init__(self, client: IKept, clock: IReactorTime, release: Callable[[], None]) -> None:
+    def __init__(self, client: IReusableConnection, clock: IReactorTime, release: Callable[[], None]) -> None:
         """
         @param release: gives the host back.
         """
-        self._client: IKept | None = client
+        self._client: IReusableConnection | None = client
         self._release = release
         self._size = 0
         self._timer = clock.callLater(PATIENCE, self._give_up, "nobody waits for the answer")
@@ -94,7 +94,7 @@ class ResponseDrain:
             client.abort(reason)
         self._release()
 
-    def _end(self) -> IKept | None:
+    def _end(self) -> IReusableConnection | None:
         if self._timer.active():
             self._timer.cancel()
         client, self._client = self._client, None
