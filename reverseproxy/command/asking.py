@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["agents", "drain", "ready", "status"]
+__all__ = ["agents", "drain", "exclusions", "ready", "status"]
 
 import json
 from collections.abc import Callable, Sequence
@@ -210,7 +210,52 @@ def drain(
     _end(client.problems)
 
 
-def _one(begin: str, known: Sequence[str], lacks: Sequence[str]) -> str:
+@click.command()
+@_admin_options
+@click.option("--lift", metavar="ID", help="Let in again what this one of the list keeps out.")
+def exclusions(
+    admin: str | None,
+    config: str | None,
+    token_file: str | None,
+    ca: str | None,
+    as_json: bool,
+    lift: str | None,
+) -> None:
+    """
+    List the agents that operators keep out of a tunnel server, for how long, and why.
+
+    The status is 3 if a worker has not answered, or does not know of it.
+
+    ID is the id of an entry of the list, or how that begins. To lift one takes the role "operate".
+
+    \b
+      reverseproxy exclusions --config server.json
+      reverseproxy exclusions --config server.json --token-file operator.token --lift 5f1c09ae
+    """
+    from reverseproxy.command.remote import AdminProblem, exclusion_path
+    from reverseproxy.command.tables import exclusions_table, printable
+
+    try:
+        client = _client(admin, config, token_file, ca)
+        found = list(client.items("exclusions"))
+        if lift is not None:
+            key = _one(lift, [each["id"] for each in found], client.problems, "exclusion")
+            answer = client.ask(exclusion_path(key), "DELETE")
+    except AdminProblem as problem:
+        raise _failed(problem) from None
+    if lift is not None:
+        told = f"{key}: {' '.join(answer['target'])} may come back"
+        click.echo(json.dumps(answer, indent=2) if as_json else printable(told))
+    elif as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        click.echo("\n".join(exclusions_table(found)))
+    else:
+        click.echo("nobody is kept out", err=True)
+    _end(client.problems)
+
+
+def _one(begin: str, known: Sequence[str], lacks: Sequence[str], what: str = "agent") -> str:
     """
     Return the only agent whose id has a prefix.
 
@@ -223,7 +268,7 @@ def _one(begin: str, known: Sequence[str], lacks: Sequence[str]) -> str:
     if begin in found:
         return begin
     if len(found) != 1:
-        what = f"{len(found) or 'no'} agents"
-        problem = f'{what} have an id that begins with {begin}; see "reverseproxy agents"'
+        problem = f"{len(found) or 'no'} {what}s have an id that begins with {begin}"
+        problem += f'; see "reverseproxy {what}s"'
         raise AdminProblem("\n".join([*lacks, problem]))
     return found[0]

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from reverseproxy import __version__
-from reverseproxy.command.asking import agents, drain, ready, status
+from reverseproxy.command.asking import agents, drain, exclusions, ready, status
 from reverseproxy.command.instant_commands import expose, server
 from reverseproxy.command.reload_command import reload
 from reverseproxy.command.terminal import FILE, OrderedGroup, fail
@@ -252,5 +252,6 @@ for _each in (
     ready,
     agents,
     drain,
+    exclusions,
 ):
     command.add_command(_each)

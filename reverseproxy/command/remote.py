@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["AdminClient", "AdminEndpoint", "AdminProblem", "agent_path", "endpoint_of", "find_admin"]
+__all__ = [
+    "AdminClient",
+    "AdminEndpoint",
+    "AdminProblem",
+    "agent_path",
+    "endpoint_of",
+    "exclusion_path",
+    "find_admin",
+]
 
 import http.client
 import json
@@ -290,3 +298,8 @@ def _lacking(item: Mapping[str, Any]) -> str:
 def agent_path(key: str, action: str = "") -> str:
     """Return the path of an agent, or of an action on it."""
     return f"agents/{quote(key, safe='')}{f'/{action}' if action else ''}"
+
+
+def exclusion_path(key: str) -> str:
+    """Return the path of an entry of the list of those who are kept out."""
+    return f"exclusions/{quote(key, safe='')}"

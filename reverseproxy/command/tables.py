@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["agents_table", "duration", "status_lines", "table", "unwell"]
+__all__ = ["agents_table", "duration", "exclusions_table", "printable", "status_lines", "table", "unwell"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -33,7 +33,11 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    text = str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing moves the cursor or changes colours."""
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
@@ -144,4 +148,20 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     ]
     if not any(each.get("elsewhere") for each in agents):
         return table(head[:-1], [row[:-1] for row in rows])
+    return table(head, rows)
+
+
+def exclusions_table(exclusions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return who is kept out, for people."""
+    head = ("ID", "KEPT OUT", "FOR", "AGENTS", "WHY")
+    rows = [
+        [
+            each["id"],
+            " ".join(each["target"]),
+            duration(each["seconds"]),
+            ", ".join(each["agents"]),
+            each["why"],
+        ]
+        for each in exclusions
+    ]
     return table(head, rows)

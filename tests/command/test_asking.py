@@ -125,6 +125,8 @@ class CommandTests(SynchronousTestCase):
             ("agents",),
             ("drain", "x"),
             ("drain", "x", "--resume"),
+            ("exclusions",),
+            ("exclusions", "--lift", "x"),
         ):
             code, output = self.run_command(*command_line, "--admin", missing)
             self.assertEqual(code, 1)
@@ -182,6 +184,45 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(
                 (result.exit_code, result.stdout, result.stderr), (code, "0d1c: may come back\n", said)
             )
+
+    def test_exclusions(self) -> None:
+        """Who is kept out is listed, and let in by the beginning of an id; one process may not know of it."""
+        item = {
+            "id": "5f1c09ae",
+            "target": ["identity", "token:edge-7\x1b[31m"],
+            "agents": ["0d1c"],
+            "seconds": 90.4,
+            "until": 1e9,
+            "why": "banned by ops",
+        }
+        self.answers(exclusions={"items": [item], "next": None, "problems": []})
+        _, output = self.run_command("exclusions", "--admin", "a:1")
+        self.assertEqual(
+            output,
+            "ID        KEPT OUT                    FOR     AGENTS  WHY\n"
+            "5f1c09ae  identity token:edge-7?[31m  1m 30s  0d1c    banned by ops\n",
+        )
+        _, output = self.run_command("exclusions", "--admin", "a:1", "--json")
+        self.assertEqual(json.loads(output), [item])
+        lack = {"worker": 2, "problem": "is not ready"}
+        for problems, code, said in (([], 0, ""), ([lack], 3, "worker 2: is not ready\n")):
+            page = {"items": [item], "next": None, "problems": []}
+            lifted = {"id": item["id"], "target": item["target"], "agents": ["0d1c"], "was_kept_out": True}
+            answers = {"exclusions": page, "5f1c09ae": {**lifted, "problems": problems}}
+            self.answers(**answers)
+            result = CliRunner().invoke(command, ("exclusions", "--lift", "5f", "--admin", "a:1"))
+            self.assertEqual(
+                (result.exit_code, result.stdout, result.stderr),
+                (code, "5f1c09ae: identity token:edge-7?[31m may come back\n", said),
+            )
+        result = CliRunner().invoke(command, ("exclusions", "--lift", "6", "--admin", "a:1"))
+        self.assertEqual((result.exit_code, result.stdout), (1, ""))
+        self.assertEqual(
+            result.stderr, 'no exclusions have an id that begins with 6; see "reverseproxy exclusions"\n'
+        )
+        self.answers(exclusions={"items": [], "next": None, "problems": []})
+        result = CliRunner().invoke(command, ("exclusions", "--admin", "a:1"))
+        self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, "", "nobody is kept out\n"))
 
     def test_a_worker_does_not_answer(self) -> None:
         """Lists that lack what it has say so; and who may be in it is not simply said not to be there."""

@@ -45,6 +45,7 @@ BEGINNINGS = {
     "reverseproxy ready ": _ASKED,
     "reverseproxy agents ": _ASKED,
     "reverseproxy drain ": _ASKED,
+    "reverseproxy exclusions ": _ASKED,
     "reverseproxy expose ": _EXPOSED,
     ".venv/bin/python -m twisted.trial tests.": _SUITE,
     ".venv/bin/python -m tests.": _SUITE,

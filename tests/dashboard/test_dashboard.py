@@ -151,6 +151,9 @@ if BROWSER is not None:
                 page.wait_for_selector("#view-events td:has-text('kept out for 120 s')")
                 page.click("#tab-refused")
                 page.wait_for_selector("#view-refused td:has-text('agents/{id}/resume')")
+                page.click("#view-refused tr:has-text('drained by') button")
+                page.wait_for_selector("#toast:has-text('Let in again')")
+                page.wait_for_selector("#view-refused button", state="detached")
 
             await self.see(world, look)
             self.assertEqual(len(world.proxy.inspector.parts.agent_index), 0)

@@ -52,5 +52,7 @@ class AskingTests(IntegrationTestCase):
         code, text = await self.ask("drain", agent["id"][:6], *who, "--for", "60")
         self.assertEqual((code, text), (0, f"{agent['id']}: 1 connection let go; kept out for 60 s"))
         await cloud.counted(LEFT, 1)
+        code, text = await self.ask("exclusions", *who)
+        self.assertEqual((code, agent["id"] in text, "drained by " in text), (0, True, True), text)
         code, text = await self.ask("drain", agent["id"], *who, "--resume")
         self.assertEqual((code, text), (0, f"{agent['id']}: may come back"))

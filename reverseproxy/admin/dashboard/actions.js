@@ -70,6 +70,10 @@ export async function resume(id) {
   await act("It is let in again", () => change("POST", `${path(id)}/resume`));
 }
 
+export async function letIn(exclusion) {
+  await act("Let in again", () => change("DELETE", `exclusions/${encodeURIComponent(exclusion)}`));
+}
+
 // the agent that is looked at
 
 function facts(agent) {

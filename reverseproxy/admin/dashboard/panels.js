@@ -1,7 +1,8 @@
 // All views but the agents.
 
 import { all, get } from "./api.js";
-import { $, age, clock, count, date, el, fill, rate, seconds, share, table } from "./dom.js";
+import { letIn } from "./actions.js";
+import { $, age, clock, count, date, el, fill, plural, rate, seconds, share, table } from "./dom.js";
 
 const DAY = 86400;
 
@@ -80,14 +81,24 @@ async function explain(event) {
 // the others
 
 export async function drawRefused() {
-  const { items } = await get("joins/refused?limit=200");
-  fill($("view-refused"), table(["When", "Who", "Wanted", "Why", "What to do"], items.map((item) => [
+  const [{ items }, kept] = await Promise.all([get("joins/refused?limit=200"), get("exclusions?limit=200")]);
+  const focused = document.activeElement?.id ?? "";
+  fill($("view-refused"), kept.items.length ? [
+    el("h2", { class: "soft" }, "Kept out by operators"),
+    table(["Who", "Why", ["Still for", "number"], ""], kept.items.map((item) => [
+      el("span", {}, item.target.join(" "), el("small", {}, item.agents.join(", "))),
+      item.why, [age(item.seconds), "number"],
+      el("button", { type: "button", id: `let-in-${item.id}`, onclick: () => letIn(item.id).then(drawRefused) }, "Let in again"),
+    ])),
+    el("h2", { class: "soft" }, "Refused joins"),
+  ] : null, table(["When", "Who", "Wanted", "Why", "What to do"], items.map((item) => [
     [clock(item.time), "number"],
     el("span", {}, item.proved ? item.identity.replace(/^(token|certificate):/, "") : item.address, el("small", {}, [item.claimed_host_name && `calls itself “${item.claimed_host_name}”`, item.proved && item.address].filter(Boolean).join(" · "))),
     el("span", {}, item.cluster || "–", el("small", {}, item.policy ? `policy ${item.policy}` : "no credential")),
     el("span", {}, el("span", { class: item.result === "too_many" ? "pill warn" : "pill bad" }, item.result.replaceAll("_", " ")), el("small", {}, item.reason)),
     item.remedy,
   ]), "Nobody has been refused."));
+  if (focused.startsWith("let-in-")) $(focused)?.focus();
   return items;
 }
 
