@@ -309,18 +309,19 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         assert isinstance(end, RelayEnd)
         self._pending = None
         self._upstream = end
-        if self._host is not None and not self._host.is_reverse:  # a tunnel sets its own socket options
+        host, cluster = self._host, self._cluster
+        assert host is not None
+        assert cluster is not None
+        if not host.is_reverse:  # a tunnel sets its own socket options
             tune(end.transport)
-        if self._cluster is not None and self._host is not None:
-            self._cluster.report(self._host, Outcome.CONNECTED)
-            self._notes.connected(self._cluster.name)
-        is_reverse = self._host is not None and self._host.is_reverse
+        cluster.report(host, Outcome.CONNECTED)
+        self._notes.connected(cluster.name)
         end.close_limits = self.close_limits._replace(
-            excused=is_reverse, told=partial(self._cut, self._notes.host_address)
+            excused=host.is_reverse, told=partial(self._cut, self._notes.host_address)
         )
         end.on_close = self._upstream_closed
         self.count_no_more()
-        if self._host is not None and self._host.tells and not end.received:
+        if host.tells and not end.received:
             self._kept = list(self._early)
         version = self._settings.proxy_protocol
         if version and not self._introduced and not end.lost:
@@ -330,12 +331,15 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         couple(self, end)
         if end.lost:
             self._release()  # on_close was not set in time
-            return
+        else:
+            self._watch_idle(end, host.is_reverse)
+
+    def _watch_idle(self, end: RelayEnd, is_reverse: bool) -> None:
+        """Start the idle timeout of the session, if it has one."""
         idle = self._settings.session_idle
         if idle is not None and not self.lost:
-            self._watch = SessionWatch(
-                self._clock, (self, end), idle, self._expired, partial(self._excused, is_reverse)
-            )
+            excused = partial(self._excused, is_reverse)
+            self._watch = SessionWatch(self._clock, (self, end), idle, self._expired, excused)
 
     def _upstream_closed(self, reason: Failure) -> None:
         self._note_end(reason, ResponseFlag.UC)
