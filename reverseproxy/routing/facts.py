@@ -18,9 +18,9 @@ Lookup = Callable[[str], str | None]
 @dataclass(slots=True)
 class RouteInput:
     """
-    What a router may look at.
+    The facts of a request that routing depends on.
 
-    Text that came as bytes is decoded as UTF-8 with C{surrogateescape}.
+    Bytes are decoded as UTF-8 with C{surrogateescape}.
 
     @ivar method: the request method as sent; empty for RPC.
     @ivar path: the path without the query, in the form of L{normalize_path};
@@ -31,12 +31,12 @@ class RouteInput:
         for RPC.
     @ivar headers: looks a header up by its lower-case name; L{None} when the
         request has no such header.  Called only when a rule asks for one.
-    @ivar scheme: C{"http"} or C{"https"}: how the request reached us.
-    @ivar protocol: what MOSN calls the client's protocol, such as C{"Http1"},
+    @ivar scheme: C{"http"} or C{"https"}, of the client's connection.
+    @ivar protocol: MOSN's name of the client's protocol, such as C{"Http1"},
         C{"Http2"} or C{"bolt"}.
-    @ivar variables: looks up the other variables that MOSN has, by their names
-        in L{reverseproxy.routing.variables.EXCHANGE_VARIABLES}, at the moment
-        when it is called; L{None} when there is nobody to ask.
+    @ivar variables: looks up MOSN's other variables, by their names in
+        L{reverseproxy.routing.variables.EXCHANGE_VARIABLES}, as they are when it is
+        called; L{None} if there are none.
     """
 
     method: str
@@ -51,10 +51,10 @@ class RouteInput:
     @classmethod
     def of_rpc(cls, headers: Lookup, protocol: str, variables: Lookup | None = None) -> RouteInput:
         """
-        The facts of a request that has headers only.
+        Make the facts of a request that has headers only.
 
-        Rules that look at the path never match it.  As it names no host, it has
-        a virtual host only where there is none but the default one, as in MOSN.
+        Rules with a path never match it.  As it has no host, it matches a virtual host
+        only if the router has none but the default one, as in MOSN.
         """
         return cls("", "", "", "", headers, "", protocol, variables)
 
@@ -66,9 +66,8 @@ def normalize_path(target: str) -> str:
     As MOSN's HTTP parser does (the C{Path()} of C{valyala/fasthttp}'s C{URI}):
     percent-escapes are decoded, runs of slashes become one, and C{.} and C{..}
     segments are resolved, never above the root.  So a rule for C{/admin} can't
-    be dodged with C{/x/../admin} or C{/%61dmin}.  A result that is not UTF-8
-    carries the odd bytes as surrogate escapes.  C{*} (of C{OPTIONS *}) and the
-    empty string stay as they are.
+    be evaded with C{/x/../admin} or C{/%61dmin}.  Bytes that are not UTF-8 become
+    surrogate escapes.  C{*} (of C{OPTIONS *}) and the empty string are not changed.
 
     @param target: the path, without query and fragment, as the client sent it.
     @return: the path to put into L{RouteInput.path}.
@@ -97,7 +96,7 @@ def split_host(text: str) -> tuple[str, str] | None:
     """
     Split C{host:port} as MOSN does for domains and Host headers.
 
-    That is Go's C{net.SplitHostPort}, except that a missing port is fine.
+    That is Go's C{net.SplitHostPort}, except that the port may be missing.
 
     @return: host and port; the port is empty if there is none; an IPv6 address
         loses its brackets only when a port follows.  L{None} if the text is no

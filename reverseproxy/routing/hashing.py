@@ -1,11 +1,11 @@
 """
-What consistent hashing goes by.
+Keys of consistent hashing.
 
-As in MOSN (C{headerHashPolicyImpl} and its relatives in C{pkg/router/types.go}), a
-header, a cookie, or else the client's address.  Keys are texts of the same form
-as there; which host has a key is up to the balancer.  A request without the
-header or cookie has no key, so that all hosts share such requests; in MOSN they
-all have the key 0, and one host gets them all.
+As in MOSN (C{headerHashPolicyImpl} and the like in C{pkg/router/types.go}), a key is
+made of a header, a cookie, or else the client's address.  Keys are texts of the same
+form as there; the load balancer maps them to hosts.  A request without the header or
+cookie has no key, so that such requests are spread over all hosts; in MOSN they have
+the key 0, and one host gets them all.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from reverseproxy.routing.facts import RouteInput
 
 HashKey = Callable[["RouteInput", str], bytes | None]
-"""Given a request and the client's IP address, the key."""
+"""Returns the key of a request, given it and the client's IP address; L{None} for none."""
 
 
 def source_ip_key(facts: RouteInput, remote_ip: str) -> bytes | None:
-    """The client's address; one of IPv4 is the same whether or not it is written as IPv6."""
+    """Return the client's address; IPv4-mapped IPv6 addresses count as IPv4."""
     return remote_ip.removeprefix("::ffff:").encode("utf-8", "surrogateescape") or None
 
 
 def header_key(name: str) -> HashKey:
-    """Go by a header."""
+    """Make keys of a header."""
     lower = name.lower()
 
     def key(facts: RouteInput, remote_ip: str) -> bytes | None:
@@ -39,7 +39,7 @@ def header_key(name: str) -> HashKey:
 
 
 def cookie_key(name: str) -> HashKey:
-    """Go by a cookie; none is made for a client that has none, as in MOSN."""
+    """Make keys of a cookie; a client without it is not given one, as in MOSN."""
 
     def key(facts: RouteInput, remote_ip: str) -> bytes | None:
         value = find_cookie(facts, name)
@@ -49,7 +49,7 @@ def cookie_key(name: str) -> HashKey:
 
 
 def find_cookie(facts: RouteInput, name: str) -> str | None:
-    """Find a cookie's value; of several with the name, the first one's."""
+    """Return the value of a cookie; of several with the name, the first one's."""
     cookies = facts.headers("cookie")
     if cookies is None:
         return None

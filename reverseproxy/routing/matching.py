@@ -64,16 +64,16 @@ def _fold(text: str) -> str:
     return "".join(folded)
 
 
-# Tests: each is True for a request that its rule matches.
+# Tests: each is true for a request that its rule matches.
 
 
 def rooted(facts: RouteInput) -> bool:
-    """The path begins with a slash, as all do but those of RPC and of C{OPTIONS *}."""
+    """Match paths that begin with a slash: all but those of RPC and of C{OPTIONS *}."""
     return facts.path[:1] == "/"
 
 
 def prefix_test(prefix: str) -> Test:
-    """The path begins with a text."""
+    """Match paths with a prefix."""
     if prefix == "/":
         return rooted
 
@@ -84,7 +84,7 @@ def prefix_test(prefix: str) -> Test:
 
 
 def path_test(path: str) -> Test:
-    """The path is a text, in any case."""
+    """Match one path, in any case."""
     folded = _fold(path)
 
     def test(facts: RouteInput) -> bool:
@@ -94,7 +94,7 @@ def path_test(path: str) -> Test:
 
 
 def regex_test(search: Search) -> Test:
-    """There is a path in which a pattern is found."""
+    """Match paths in which a pattern is found; an empty path never matches."""
 
     def test(facts: RouteInput) -> bool:
         return facts.path != "" and search(facts.path)
@@ -103,7 +103,7 @@ def regex_test(search: Search) -> Test:
 
 
 def service_test(value: str) -> Test:
-    """The compatible fast match: the only pattern it knows is C{.*}, whatever the regex flag says."""
+    """Match the header C{service}, as MOSN's fast match: the only pattern is C{.*}, in spite of C{regex}."""
 
     def test(facts: RouteInput) -> bool:
         service = facts.headers("service")
@@ -126,7 +126,7 @@ class Demand(NamedTuple):
 
 def variables_test(alternatives: Sequence[Sequence[Demand]]) -> Test:
     """
-    All demands of one alternative hold.
+    Match requests for which all conditions of one alternative hold.
 
     A variable without a value counts as empty, as in MOSN.
     """
@@ -148,7 +148,7 @@ def _always(facts: RouteInput) -> bool:
 
 
 def with_headers(test: Test | None, method: str | None, headers: list[tuple[str, HeaderTest]]) -> Test:
-    """Add the conditions on method and headers; all must hold."""
+    """Add conditions on method and headers to a test; all must hold."""
     if method is None and not headers:
         return test or _always
 
@@ -166,16 +166,16 @@ def with_headers(test: Test | None, method: str | None, headers: list[tuple[str,
     return every
 
 
-# Matchers: each gives the result for a request, or None.
+# Matchers: each returns the result for a request, or None.
 
 
 def nothing(facts: RouteInput) -> RouteResult | None:
-    """There is no rule."""
+    """Match no request, as there is no rule."""
     return None
 
 
 def first_of(rules: Sequence[Rule]) -> Matcher:
-    """The first rule that matches decides."""
+    """Return the result of the first rule that matches."""
     if not rules:
         return nothing
     if len(rules) == 1:
@@ -193,7 +193,7 @@ def first_of(rules: Sequence[Rule]) -> Matcher:
 
 
 def _only(test: Test, outcome: RouteResult | Action) -> Matcher:
-    """The common case of one rule."""
+    """Return the matcher for a single rule, the common case."""
     if outcome is DEAD_END:
         return nothing
     if callable(outcome):

@@ -1,13 +1,12 @@
 """
-Changes to requests and responses on their way: headers, path and Host.
+Changes to requests and responses that are forwarded: headers, path and Host.
 
 As in MOSN (C{finalizeRequestHeaders} in C{pkg/router/base_rule.go} and
 C{pkg/router/header_parser.go}): headers first, those of the route, then of its
 virtual host, then of the router, where each adds before it removes; then the
 Host header, which may be taken from a header; then the path.
 
-All of this is compiled once for each route.  Nothing here changes what it is
-given.
+All of this is compiled once for each route.  Arguments are never changed in place.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ if TYPE_CHECKING:
     from reverseproxy.routing.variables import Getter
 
 ORIGINAL_PATH: Final = b"x-mosn-original-path"
-"""The header that says what a path was before it was rewritten."""
+"""The header with the path before it was rewritten."""
 
 IMMUTABLE_FIELDS: Final = OF_THE_MESSAGE
-"""Headers that say where a message ends or whose connection it is on: the proxy writes them itself."""
+"""Headers that frame a message or concern one connection: the proxy writes them itself."""
 
-# What several fields of one name are joined with, where it is not a comma.
+# Headers whose values are not joined with commas.
 _COOKIE: Final = b"cookie"
 _SET_COOKIE: Final = b"set-cookie"
 
@@ -55,10 +54,9 @@ _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]+")
 
 def field_value(text: str) -> bytes:
     """
-    Make a header's value of a text that may have come from anywhere.
+    Make a header's value of any text, trusted or not.
 
-    Line ends and their kind are percent-encoded, so that a value can't end its
-    header.
+    Control characters are percent-encoded, so that a value can't end its header.
     """
     value = text.encode("utf-8", "surrogateescape").strip(b" \t")
     if _CONTROL.search(value) is not None:
@@ -72,10 +70,9 @@ class HeaderStep:
     One change to headers.
 
     @ivar name: the header, in lower case.
-    @ivar value: what to add, or a variable whose value is added; L{None} to
-        remove the header.
-    @ivar append: whether to put it behind the old value rather than in its
-        place.
+    @ivar value: the value to add, or the getter of a variable; L{None} to remove the
+        header.
+    @ivar append: whether to add it to the old value rather than replace that.
     """
 
     name: bytes
@@ -87,14 +84,13 @@ class HeaderMutation:
     """
     Changes to headers.
 
-    Where a header that is there already is added with C{append}, the new value
-    stands behind the old one and a comma, in one field.  A cookie stands behind
-    a semicolon, and C{Set-Cookie}, which can't be joined, gets another field.
-    Where it is added without, all old values go.
+    If a header exists and is added with C{append}, the new value follows the old one
+    and a comma, in one field.  Cookies are joined with a semicolon, and C{Set-Cookie},
+    which can't be joined, gets another field.  Without C{append}, it replaces all old
+    values.
 
-    @ivar names: all headers that may change, in lower case.  Whoever lets a
-        C{Connection} header of the client take headers out must not let it take
-        these.
+    @ivar names: all headers that may change, in lower case.  A C{Connection} header of
+        the client must not remove these.
     """
 
     __slots__ = ("_steps", "names")
@@ -107,9 +103,9 @@ class HeaderMutation:
         """
         Make the changes.
 
-        @param headers: fields in order; it stays as it is.
-        @param facts: what values that are variables are taken from.
-        @return: the new fields, those that came in the case they came in.
+        @param headers: fields in order; not changed.
+        @param facts: the source of variables.
+        @return: the new fields; names keep their case.
         """
         fields = list(headers)
         names = [name.lower() for name, _ in fields]
@@ -137,11 +133,11 @@ class HeaderMutation:
 
 
 PathRewrite = Callable[[str], str | None]
-"""Given a decoded path, the new one; L{None} where there is nothing to do."""
+"""Returns the new path for a decoded one; L{None} if it does not change."""
 
 
 def replace_prefix(old: str, new: str) -> PathRewrite:
-    """Put something in place of a path's beginning."""
+    """Replace a prefix of a path."""
 
     def rewrite(path: str) -> str | None:
         return new + path[len(old) :] if path.startswith(old) else None
@@ -150,12 +146,12 @@ def replace_prefix(old: str, new: str) -> PathRewrite:
 
 
 def replace_whole(new: str) -> PathRewrite:
-    """Put something in place of a path."""
+    """Replace a whole path."""
     return lambda path: new
 
 
 def replace_pattern(replace: Replace) -> PathRewrite:
-    """Put something in place of what a pattern finds in a path."""
+    """Replace all matches of a pattern in a path."""
 
     def rewrite(path: str) -> str | None:
         old = path.encode("utf-8", "surrogateescape")
@@ -167,7 +163,7 @@ def replace_pattern(replace: Replace) -> PathRewrite:
 
 class Rewritten(NamedTuple):
     """
-    A request as it goes on.
+    A request as it is forwarded.
 
     @ivar target: the request target, in origin form.
     @ivar host: the authority.
@@ -181,7 +177,7 @@ class Rewritten(NamedTuple):
 
 class RequestMutation:
     """
-    What changes in a request.
+    Changes to a request.
 
     @ivar names: all headers that may change, in lower case; see
         L{HeaderMutation.names}.
@@ -197,9 +193,9 @@ class RequestMutation:
         host_header: bytes = b"",
     ) -> None:
         """
-        @param host: the new authority.
-        @param host_header: the header that it is taken from otherwise, in lower
-            case.
+        @param host: the new authority; empty for none.
+        @param host_header: the header that it is taken from if C{host} is empty, in
+            lower case.
         """
         self._headers = headers
         self._path = path
@@ -213,12 +209,11 @@ class RequestMutation:
         """
         Make the changes.
 
-        @param facts: the request as the route was found for it: its path is the
-            one that is rewritten.
-        @param target: the request target, in origin form; it stays as it is
-            unless the path is rewritten, and the query always does.
+        @param facts: the request that the route was found for: its path is rewritten.
+        @param target: the request target, in origin form; it is not changed unless the
+            path is rewritten, and its query never.
         @param host: the authority.
-        @param headers: fields in order; it stays as it is.
+        @param headers: fields in order; not changed.
         """
         if self._headers is not None:
             headers = self._headers.apply(headers, facts)

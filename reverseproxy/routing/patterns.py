@@ -1,9 +1,8 @@
 """
-Regular expressions.
+Regular expressions, by RE2, whose syntax MOSN uses as well.
 
-They are RE2, the syntax that MOSN takes as well.  It searches in time linear in
-the length of the text, whatever the pattern, so that neither a careless pattern
-nor a hostile path can hang the process.
+It searches in time linear in the length of the text, whatever the pattern, so that
+neither a careless pattern nor a hostile path can block the process.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any, Final
 import re2
 
 Search = Callable[[str], bool]
-"""Whether a pattern is found in a text."""
+"""Returns whether a pattern is found in a text."""
 
 Replace = Callable[[bytes], bytes]
-"""Puts something in place of all that a pattern finds in a text."""
+"""Replaces all matches of a pattern in a text."""
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _REFERENCE: Final = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
@@ -28,7 +27,7 @@ _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,7}")
 
 
 class PatternError(ValueError):
-    """A text is no regular expression that RE2 takes; the message says why."""
+    """A text is no regular expression of RE2; the message says why."""
 
 
 def _compile(pattern: str, captures: bool) -> Any:
@@ -38,7 +37,7 @@ def _compile(pattern: str, captures: bool) -> Any:
     try:
         return re2.compile(_encode(pattern), options)
     except re2.error as error:
-        # It gives its reasons as bytes.
+        # Its messages are bytes.
         reason = error.args[0] if error.args else error
         raise PatternError(
             reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
@@ -47,7 +46,7 @@ def _compile(pattern: str, captures: bool) -> Any:
 
 def compile_search(pattern: str) -> Search:
     """
-    Compile a pattern into a search that tells only whether it is found.
+    Compile a pattern to a function that returns whether it is found.
 
     @raise PatternError: if it is not valid.
     """
@@ -61,10 +60,9 @@ def compile_search(pattern: str) -> Search:
 
 def _encode(text: str) -> bytes:
     """
-    Encode for RE2, which can't take what is not UTF-8.
+    Encode for RE2, which accepts UTF-8 only.
 
-    A byte that is not UTF-8 becomes U+FFFD, which is what Go's regexp takes it
-    for.
+    A byte that is not UTF-8 becomes U+FFFD, as in Go's regexp.
     """
     try:
         return text.encode("utf-8")
@@ -74,7 +72,7 @@ def _encode(text: str) -> bytes:
 
 def compile_replacement(pattern: str, substitution: str) -> tuple[Replace, list[str]]:
     """
-    Compile a pattern and what to put in place of all its matches.
+    Compile a pattern and the substitution for its matches.
 
     The substitution is Go's: C{$1}, C{${1}} and C{${name}} stand for groups,
     where C{$1x} is C{${1x}}, and C{$$} for a dollar sign.  A group that has no
@@ -113,7 +111,7 @@ def compile_replacement(pattern: str, substitution: str) -> tuple[Replace, list[
                 break
             start, stop = match.span()
             out.append(text[last:start])
-            # Not for an empty match right behind another one, as in Go.
+            # An empty match right behind another one is not replaced, as in Go.
             if stop > last or start == 0:
                 out.append(expand(match))
             last = stop
@@ -125,7 +123,7 @@ def compile_replacement(pattern: str, substitution: str) -> tuple[Replace, list[
 
 
 def _next(text: bytes, position: int) -> int:
-    """Where the next character of UTF-8 begins."""
+    """Return the index of the next character of UTF-8."""
     position += 1
     while position < len(text) and text[position] & 0xC0 == 0x80:
         position += 1

@@ -1,21 +1,21 @@
 """
-How long a request may take to be answered.
+The time limits of a request.
 
-That is until the response begins, unless the route wants it to be the whole
-response; what comes after that is bounded by how long nothing may move, which
-is the route's and the filter's to say; see L{reverseproxy.proxy.http.deadlines}.
+They bound the time until the response begins, or, if the route says so, the whole
+response.  Behind that, the idle timeouts of route and filter apply; see
+L{reverseproxy.proxy.http.deadlines}.
 
-As in MOSN (C{pkg/proxy/util.go}), the route says so, then the request's headers
+As in MOSN (C{pkg/proxy/util.go}), the route has timeouts, then the request's headers
 C{x-mosn-try-timeout} and C{x-mosn-global-timeout}, in milliseconds, then an RPC
-frame's own timeout; each replaces what was before it.
+frame's own timeout; each replaces those before.
 
-They are honoured as MOSN does where one proxy tells another by them.  Strangers
-could make their requests wait for longer than the route would let them: their
-headers do not come here (L{reverseproxy.wire.http.border}), and what their frames say
-counts only if it is less.
+Headers and frames are honoured as in MOSN if a trusted proxy has set them.  Other
+clients could make their requests wait for longer than the route allows: their
+headers are dropped before (L{reverseproxy.wire.http.border}), and the timeouts of
+their frames count only if they are shorter.
 
-A time that a request asks for is its sender's choice: a host that has not
-answered in it has done nothing wrong.
+A host that exceeds a timeout that the request has set is not considered faulty: the
+sender may have chosen it too short.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from reverseproxy.routing.results import ClusterRoute
 
 DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds that a response may take to begin when nobody says anything, or 0 (C{GlobalTimeout} in MOSN)."""
+"""Seconds until a response has to begin if no timeout is set, or 0 is (C{GlobalTimeout} in MOSN)."""
 
 MAX_TIMEOUT: Final = 2.0**31 / 1000
-"""The longest time in seconds that a request can ask for; longer ones are taken as this."""
+"""The longest timeout in seconds that a request can set; longer ones count as this."""
 
 TRY_TIMEOUT_HEADER: Final = "x-mosn-try-timeout"
 GLOBAL_TIMEOUT_HEADER: Final = "x-mosn-global-timeout"
@@ -56,12 +56,12 @@ _GRPC_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n
 
 class Timeouts(NamedTuple):
     """
-    How long things may take, in seconds.
+    The time limits of one request, in seconds.
 
     @ivar total: from the end of the request until the response begins, however
         many attempts that takes; 0.0 for no limit.
     @ivar attempt: the same for one attempt; 0.0 for no limit but the other one.
-    @ivar total_asked: whether it is the request that limits C{total}.
+    @ivar total_asked: whether the request has set C{total}, and not the route.
     @ivar attempt_asked: the same for C{attempt}.
     """
 
@@ -72,7 +72,7 @@ class Timeouts(NamedTuple):
 
     @property
     def asked(self) -> bool:
-        """Whether the request limits anything."""
+        """Whether the request has set either of them."""
         return self.total_asked or self.attempt_asked
 
 
@@ -80,16 +80,16 @@ def timeouts(
     route: ClusterRoute, headers: Lookup | None, frame_timeout: int | None = None, believed: bool = True
 ) -> Timeouts:
     """
-    Say how long a request may take.
+    Decide on the time limits of a request.
 
-    A negative time is none, and a total of 0 is L{DEFAULT_TIMEOUT}.  The time of
+    A negative timeout is none, and a total of 0 is L{DEFAULT_TIMEOUT}.  The limit of
     an attempt does not count if it is not shorter than the total.
 
     @param headers: looks up a header by its lower-case name; L{None} if the
         caller knows that the request has none of these headers.
-    @param frame_timeout: milliseconds, from an RPC frame; L{None} or 0 if it
-        does not say.
-    @param believed: whether the frame may also make the time longer.
+    @param frame_timeout: the timeout of an RPC frame in milliseconds; L{None} or 0 if it
+        has none.
+    @param believed: whether the frame may also make the limit longer.
     """
     total, attempt = route.timeout, route.retry.try_timeout
     total_asked = attempt_asked = False
@@ -113,16 +113,16 @@ def timeouts(
 
 def patience(route: ClusterRoute, headers: Lookup, idle: float, believed: bool = True) -> float | None:
     """
-    Say how long a response of HTTP may take to begin where nobody has said so.
+    Decide how long an HTTP response may take to begin if neither route nor request has a timeout.
 
-    A call of gRPC, and a stream of events, may begin with its first message,
-    whenever there is one: so it may take as long as the next one may.  A call of
-    gRPC may also say itself how long its client waits.
+    The response to a call of gRPC, and a stream of server-sent events, may begin only
+    with the first message: so the idle timeout applies, too.  A call of gRPC may also
+    have a deadline of its own.
 
     @param headers: looks up a header by its lower-case name.
-    @param idle: seconds without a byte that are allowed, infinity for any.
-    @param believed: whether C{grpc-timeout} may also make the time longer.
-    @return: L{None} if somebody has: the route, or the request.
+    @param idle: the idle timeout in seconds, infinity for none.
+    @param believed: whether C{grpc-timeout} may also make the limit longer.
+    @return: seconds; L{None} if the route or the request has a timeout.
     """
     if route.timeout_said or _integer(headers(GLOBAL_TIMEOUT_HEADER)):
         return None
@@ -137,7 +137,7 @@ def patience(route: ClusterRoute, headers: Lookup, idle: float, believed: bool =
 
 
 def _grpc_timeout(text: str | None) -> float | None:
-    """Read C{grpc-timeout}, which is up to eight digits and a unit; L{None} if it is none."""
+    """Parse C{grpc-timeout}, up to eight digits and a unit; L{None} if it is malformed."""
     if text is None or not _GRPC_TIMEOUT.fullmatch(text):
         return None
     return min(int(text[:-1]) * _GRPC_UNITS[text[-1]], MAX_TIMEOUT)
@@ -148,7 +148,7 @@ def _seconds(milliseconds: int) -> float:
 
 
 def _integer(text: str | None) -> int | None:
-    """Parse a number of 64 bits as Go does; L{None} if it is none, as if the header were not there."""
+    """Parse an integer of 64 bits as Go does; L{None} if it is malformed, as if the header were missing."""
     if text is None or not _INTEGER.fullmatch(text):
         return None
     number = int(text)

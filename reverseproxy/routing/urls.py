@@ -1,4 +1,4 @@
-"""Writing paths, hosts and queries so that nothing gets out of its place."""
+"""Percent-encoding of paths, hosts and queries of URLs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ __all__ = ["quote_host", "quote_path", "quote_query"]
 from typing import Final
 from urllib.parse import quote
 
-# What stays as it is: in a path net/url's choice, as its String() is what MOSN
-# sends; in a host RFC 3986's; in a query anything printable, as it is not ours
-# to rewrite.
+# Characters that are not encoded: in a path those of Go's net/url, whose String() MOSN uses; in a host
+# those of RFC 3986; in a query everything printable, as queries are forwarded as they came.
 _PATH_SAFE: Final = "$&+,/:;=@"
 _HOST_SAFE: Final = "!$&'()*+,;=:[]"
 _QUERY_SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F))
 
 
 def quote_path(text: str) -> str:
-    """Percent-encode a path; it begins with a slash in any case."""
+    """Percent-encode a path, and put a slash in front if there is none."""
     return _quote(text if text[:1] == "/" else "/" + text, _PATH_SAFE)
 
 
@@ -26,7 +25,7 @@ def quote_host(text: str) -> str:
 
 
 def quote_query(text: str) -> str:
-    """Percent-encode what can't stand in a query at all."""
+    """Percent-encode what a query can't contain."""
     return _quote(text, _QUERY_SAFE)
 
 
