@@ -222,7 +222,9 @@ def exclusions(
     lift: str | None,
 ) -> None:
     """
-    List the agents that operators keep out of a tunnel server, for how long, and why.
+    List the agents that operators keep out, or let one in.
+
+    The list says for how long they are kept out, and why.
 
     The status is 3 if a worker has not answered, or does not know of it.
 
