@@ -7,37 +7,31 @@ __all__ = ["Fleet", "FleetParts"]
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.fleet import FleetView
-from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, ClusterManager
-from reverseproxy.fleet.announcer import Agent
+from reverseproxy.fleet.agent_publisher import AgentPublisher
 from reverseproxy.fleet.forwarding import Forwarder
 from reverseproxy.fleet.incoming_links import IncomingLink, IncomingLinks
 from reverseproxy.fleet.interfaces import IDirectory
-from reverseproxy.fleet.local_hosts import LocalHosts, mode_of, name_of
+from reverseproxy.fleet.local_hosts import LocalHosts, name_of
 from reverseproxy.fleet.observers import RequestObservers
 from reverseproxy.fleet.orders import KINDS, Orders
 from reverseproxy.fleet.outgoing_link import OutgoingLink
 from reverseproxy.fleet.outgoing_links import OutgoingLinks
-from reverseproxy.fleet.records import HostKey, HostRecord
+from reverseproxy.fleet.records import HostRecord
 from reverseproxy.fleet.remote_hosts import RemoteHosts
+from reverseproxy.fleet.review import FleetReview
 from reverseproxy.fleet.traffic import Traffic
-from reverseproxy.identity import handle_of
-from reverseproxy.tls import ClientTls, ServerTls, verify_again
+from reverseproxy.tls import ClientTls, ServerTls
 from reverseproxy.tunnel.server.exclusions import Exclusions
 
 log = Logger()
-
-REVIEW: Final = 1.0
-"""Seconds between two checks for changes of certificates and of this server's configuration of agents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +74,7 @@ class Fleet:
 
     @ivar id: its id.
     @ivar own: its agents.
+    @ivar agents: publishes them.
     @ivar traffic: counters of forwarded streams.
     @ivar view: what load balancers need to know of the fleet.
     @ivar remote: the hosts of other servers' agents.
@@ -97,6 +92,7 @@ class Fleet:
     def __init__(self, parts: FleetParts) -> None:
         self.id = parts.server_id
         self.own = LocalHosts()
+        self.agents = AgentPublisher(self.id, self.own, lambda agent: self.incoming.announce(agent))
         self.traffic = Traffic()
         self.view = FleetView(lambda: 1 + len(self.links.all), name_of, self._reaches)
         self.remote = RemoteHosts(parts.clusters, parts.reactor, self.traffic, parts.objection)
@@ -111,7 +107,7 @@ class Fleet:
             parts.prove,
             self.forwarder,
             self._greet,
-            self._state,
+            self.agents.state,
             self._hear,
         )
         self.directory: IDirectory | None = None
@@ -120,20 +116,23 @@ class Fleet:
             exclusions = Exclusions(parts.reactor.seconds)
         self.orders = Orders(exclusions, lambda: self.incoming, parts.reactor)
         self._publishes = parts.publishes
-        self._told: dict[Agent, bool] = {}
-        self._tls, self._dial_tls = parts.tls, parts.dial_tls
-        self._version = 0 if parts.tls is None else parts.tls.version
-        self._standing = parts.standing
-        self._stood: Hashable = None
-        self._review = LoopingCall(self._look)
-        self._review.clock = parts.reactor
-        self.own.listeners.append(self)
+        self._review = FleetReview(
+            parts.reactor,
+            self.incoming,
+            self.links,
+            parts.tls,
+            parts.dial_tls,
+            parts.standing,
+            self._objections_changed,
+        )
 
     # beginning and ending
 
     def use(self, directory: IDirectory) -> None:
         """Set the directory; nothing is read or published yet."""
         self.directory = directory
+        if self._publishes:
+            self.agents.directory = directory
         directory.judge(self.links.reaches)
         directory.listen(self.remote)
 
@@ -142,7 +141,7 @@ class Fleet:
         self.links.start()
         if self.directory is not None:
             self.directory.start()
-        self._review.start(REVIEW, now=False)
+        self._review.start()
 
     def drain(self) -> None:
         """Publish that this server is about to leave; links announce it by themselves."""
@@ -156,8 +155,7 @@ class Fleet:
         @param stays: whether another process goes on as this server, so that its records stay.
         @return: fires when that has been done; never fails.
         """
-        if self._review.running:
-            self._review.stop()
+        self._review.stop()
         self.remote.stop()
         self.links.stop()
         self.orders.stop()
@@ -171,34 +169,6 @@ class Fleet:
 
     def _reaches(self, server: str) -> bool:
         return self.links.reaches(server)
-
-    def _look(self) -> None:
-        tls = self._tls
-        if tls is not None:
-            tls.reload_if_changed()
-            if self._dial_tls is not None:
-                self._dial_tls.reload_if_changed()
-            if tls.version != self._version:
-                self._version = tls.version
-                self._judge_links(tls)
-        standing = self._standing()
-        if standing != self._stood:
-            self._stood = standing
-            self.on_standing()
-            self.remote.review()
-
-    def _judge_links(self, tls: ServerTls) -> None:
-        """End links whose peers have certificates that are not valid any more."""
-        for incoming in list(self.incoming.all):
-            reason = verify_again(incoming.transport, tls)
-            if reason:
-                incoming.complain(reason)
-                incoming.session.abort(reason)
-        for outgoing in self.links:
-            session = outgoing.session
-            reason = "" if session is None else verify_again(session.transport, tls)
-            if reason:
-                outgoing.revoke(reason)
 
     def share(self, cluster: Cluster) -> None:
         """
@@ -238,71 +208,15 @@ class Fleet:
         else:
             self.forwarder.heard(link, message)
 
-    # ILocalHostListener
-
-    def agent_came(self, cluster: Cluster, agent: str) -> None:
-        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
-        self._tell(cluster.name, agent, self.own.is_well(cluster.name, agent))
-        self._publish(cluster.name, agent)
-
-    def agent_changed(self, cluster: Cluster, agent: str) -> None:
-        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
-        well = self.own.is_well(cluster.name, agent)
-        if self._told.get((cluster.name, agent)) is not well:
-            self._tell(cluster.name, agent, well)
-        self._publish(cluster.name, agent)
-
-    def agent_left(self, cluster: Cluster, agent: str) -> None:
-        """See L{ILocalHostListener<reverseproxy.fleet.local_hosts.ILocalHostListener>}."""
-        self._told.pop((cluster.name, agent), None)
-        self.incoming.announce((cluster.name, agent))
-        if self.directory is not None and self._publishes:
-            self.directory.withdraw(HostKey(cluster.name, agent, self.id))
-
-    def _tell(self, cluster: str, agent: str, well: bool) -> None:
-        self._told[cluster, agent] = well
-        self.incoming.announce((cluster, agent))
-
-    def _state(self, agent: Agent) -> dict[str, Any]:
-        """Return the message that announces an agent's state."""
-        well = self._told.get(agent)
-        how = {"gone": True} if well is None else {"well": well}
-        return {**how, "cluster": agent[0], "agent": agent[1]}
-
     def _greet(self, link: IncomingLink) -> None:
         """Send a server that has linked the exclusions, and the agents that are not well."""
         self.orders.greet(link)
-        for agent, well in self._told.items():
-            if not well:
-                link.announce(agent)
+        for agent in self.agents.unhealthy:
+            link.announce(agent)
 
-    def record(self, cluster: str, agent: str) -> HostRecord | None:
-        """Return the record of an agent of this server; L{None} if it has no connections."""
-        hosts = self.own.find(cluster, agent)
-        if not hosts:
-            return None
-        first = next(iter(hosts))
-        return HostRecord(
-            cluster,
-            agent,
-            self.id,
-            hostname=first.hostname[:256],
-            weight=first.weight,
-            connections=len(hosts),
-            metadata=first.metadata,
-            identity=first.identity,
-            mode=mode_of(first),
-            tells=all(host.tells for host in hosts),
-            well=any(host.healthy for host in hosts),
-            handle=_handle(first),
-        )
-
-    def _publish(self, cluster: str, agent: str) -> None:
-        if self.directory is None or not self._publishes:
-            return
-        record = self.record(cluster, agent)
-        if record is not None:
-            self.directory.publish(record)
+    def _objections_changed(self) -> None:
+        self.on_standing()
+        self.remote.review()
 
     # for the admin API
 
@@ -337,10 +251,3 @@ class Fleet:
                 }
             )
         return found
-
-
-def _handle(host: Host) -> str:
-    """Return the id of a host's agent in the admin API; empty if the host is not an agent's."""
-    if host.identity is None:
-        return ""
-    return handle_of(host.identity, host_of(host.address) or "unix")

@@ -241,7 +241,7 @@ class LinkTests(SynchronousTestCase):
         """Whoever links is told of all of them, and the link stays."""
         told: list[Any] = []
         agents = [("clientCluster", f"{number:032x}") for number in range(MANY)]
-        self.world.fleet("a")._told.update(dict.fromkeys(agents, False))
+        self.world.fleet("a").agents._announced.update(dict.fromkeys(agents, False))
         self.world.fleet("b").remote.link_message = (  # type: ignore[method-assign]
             lambda link, message: told.append(message.get("agent"))
         )
