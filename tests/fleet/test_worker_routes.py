@@ -17,7 +17,7 @@ from reverseproxy.workers.links import Link
 from reverseproxy.workers.route_desk import RouteDesk
 from tests.fleet import test_routes
 from tests.tunnel.test_agent_routes import TUNNELS, WEB, server
-from tests.workers.test_routes import Place
+from tests.workers.test_routes import WorkerPlace
 from tests.workers.world import FakeWorker, MemoryChannel
 
 FIRST = 50
@@ -34,7 +34,7 @@ class FleetWorker(FakeWorker):
         return lambda message: self.tell(message)
 
 
-class FleetPlace(Place):
+class FleetPlace(WorkerPlace):
     """Its place, which tells the right one of its parts."""
 
     def send(self, message: Any) -> None:
