@@ -32,14 +32,14 @@ def only(call: Call, *methods: str) -> None:
         raise Problem(405, f"use {' or '.join(methods)}", Allow=", ".join(allowed))
 
 
-def page_of(call: Call) -> tuple[str, int]:
+def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
     """
-    Say which page is wanted.
+    Return which page is wanted: after which key it begins, and how many items it may have.
 
-    @return: after what it begins, and how many items it may have.
-    @raise Problem: if that is no number.
+    @param usual: how many items, if the request does not say.
+    @raise Problem: if the limit is no number from 1 to L{MOST}.
     """
-    text = call.query.get("limit", str(USUAL))
+    text = call.query.get("limit", str(usual))
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
         raise Problem(400, f"limit must be a number from 1 to {MOST}")
     return call.query.get("after", ""), int(text)

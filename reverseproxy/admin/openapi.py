@@ -42,6 +42,8 @@ _PAGE: Final[dict[str, _Schema]] = {
 }
 _LIMIT: Final[dict[str, _Schema]] = {"limit": _PAGE["limit"]}
 
+_LONG_PAGE: Final[dict[str, _Schema]] = {**_PAGE, "limit": {**_PAGE["limit"], "default": 500}}
+
 _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "agents": {
         "get": _Operation(
@@ -110,7 +112,9 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
             },
         )
     },
-    "certificates": {"get": _Operation("Certificates and revocation lists in use")},
+    "certificates": {
+        "get": _Operation("Certificates and revocation lists in use, the first to expire first", _LONG_PAGE)
+    },
     "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
     "fleet": {

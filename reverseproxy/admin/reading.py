@@ -154,10 +154,12 @@ class Reading:
         return await self._page(items[:limit], None, answers)
 
     async def _certificates(self, call: Call) -> Reply:
+        after, limit = page_of(call, MOST)
         answers = await self._source.ask("certificates", {})
-        found = {(item["use"], item["name"]): item for answer in answers for item in answer.value or ()}
-        items = sorted(found.values(), key=lambda item: item["not_after"])
-        return await self._page(items[:MOST], None, answers)
+        found = {_expiry_key(item): item for answer in answers for item in answer.value or ()}
+        keys = sorted(key for key in found if key > after)
+        last = keys[limit - 1] if len(keys) > limit else None
+        return await self._page([found[key] for key in keys[:limit]], last, answers)
 
     async def _workers(self, call: Call) -> Reply:
         workers = self._source.facts()["workers"]
@@ -259,6 +261,11 @@ class Reading:
                 "problems": problems_of(answers),
             }
         )
+
+
+def _expiry_key(item: Mapping[str, Any]) -> str:
+    """Return a text by whose order certificates are in the order in which they expire."""
+    return f"{max(0.0, item['not_after']):017.3f} {item['use']} {item['name']}"
 
 
 def _lasts(answers: list[Answer]) -> list[str | None]:

@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from typing import Any
+from urllib.parse import quote
 
 from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
@@ -296,6 +297,35 @@ class ReadingTests(AdminTestCase):
         )
         self.assertIn("add this cluster to those of its credential", refusal["remedy"])
         self.assertIn("of agent edge-7 (token of policy static)", events.text())
+
+    def test_certificates(self) -> None:
+        """Page by page, the first to expire first; all of them, if there are more than one page has."""
+        world = World()
+        many = [
+            {
+                "use": f"place {number % 3}",
+                "name": f"c{number}",
+                "not_before": 0.0,
+                "not_after": 1e9 - number // 2,
+            }
+            for number in range(1003)
+        ]
+        world.proxy.inspector.parts.certificates = lambda: many
+        for query, size in (("", 500), ("limit=7&", 7)):
+            found: list[dict[str, Any]] = []
+            after, pages = "", 0
+            while pages < 200:
+                page = world.ask(f"{API}/certificates?{query}after={quote(after)}").json
+                self.assertLessEqual(len(page["items"]), size)
+                found += page["items"]
+                pages += 1
+                if page["next"] is None:
+                    break
+                after = page["next"]
+            self.assertEqual(len(found), 1003)
+            self.assertEqual(
+                sorted(each["not_after"] for each in found), [each["not_after"] for each in found]
+            )
 
     def test_the_rest(self) -> None:
         world = World()

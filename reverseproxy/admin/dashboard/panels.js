@@ -132,7 +132,7 @@ export async function drawPeers() {
 }
 
 export async function drawCertificates() {
-  const { items } = await get("certificates");
+  const items = await all("certificates");
   const now = Date.now() / 1000;
   fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Left", "number"]], items.map((item) => {
     const left = item.not_after - now;
