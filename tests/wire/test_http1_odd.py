@@ -14,12 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.message import END, End
-from reverseproxy.wire.http1.chunked import CHUNK_EXCESS, ChunkDecoder
+from reverseproxy.wire.http1.chunked import CHUNK_EXCESS, StrictChunkDecoder
 from reverseproxy.wire.http1.codings import MAX_INFLATED, Inflater
 from reverseproxy.wire.http1.fields import chunk, last_chunk
 from reverseproxy.wire.http1.heads import ResponseHead, response_head_bytes
 from reverseproxy.wire.http1.lenient import normalise
-from reverseproxy.wire.http1.response_chunked import MAX_LINE, ResponseChunks
+from reverseproxy.wire.http1.lenient_chunked import MAX_LINE, LenientChunkDecoder
 from reverseproxy.wire.http1.responses import ResponseParser
 from reverseproxy.wire.http1.templates import TEMPLATE_AFTER
 from tests import most
@@ -395,7 +395,7 @@ def read_with_llhttp(data: bytes) -> bytes:
     return found.body
 
 
-class ResponseChunksTests(SynchronousTestCase):
+class LenientChunkDecoderTests(SynchronousTestCase):
     def read(self, decoder: Any, parts: list[bytes]) -> Any:
         """@return: the data, the trailers and what follows; L{None} if it is refused."""
         data = b""
@@ -414,9 +414,9 @@ class ResponseChunksTests(SynchronousTestCase):
     def test_as_the_strict_one(self, case: tuple[bytes, list[bytes]], behind: bytes) -> None:
         _, parts = case
         parts = [*parts, behind] if behind else parts
-        expected = self.read(ChunkDecoder(1000), parts)
+        expected = self.read(StrictChunkDecoder(1000), parts)
         self.assertIsNotNone(expected)
-        self.assertEqual(self.read(ResponseChunks(1000), parts), expected)
+        self.assertEqual(self.read(LenientChunkDecoder(1000), parts), expected)
 
     @settings(deadline=None, max_examples=most(1000))
     @given(
@@ -448,9 +448,9 @@ class ResponseChunksTests(SynchronousTestCase):
     def test_takes_all_that_the_strict_one_takes(self, text: bytes, size: int) -> None:
         if not text:
             return
-        found = self.read(ResponseChunks(1000), [text])
-        self.assertEqual(self.read(ResponseChunks(1000), pieces(text, size)), found)
-        expected = self.read(ChunkDecoder(1000), [text])
+        found = self.read(LenientChunkDecoder(1000), [text])
+        self.assertEqual(self.read(LenientChunkDecoder(1000), pieces(text, size)), found)
+        expected = self.read(StrictChunkDecoder(1000), [text])
         if expected is not None and expected[1] is not None:
             self.assertEqual(found, expected)
 
@@ -460,18 +460,18 @@ class ResponseChunksTests(SynchronousTestCase):
             b"0\nX: a\nHost: b\nTransfer-Encoding: chunked\nY: c\n d\n\nrest",
         ):
             for size in (1, 3, 1000):
-                data, trailers, rest = self.read(ResponseChunks(1000), pieces(text, size))
+                data, trailers, rest = self.read(LenientChunkDecoder(1000), pieces(text, size))
                 self.assertEqual((data, trailers, rest), (b"", [(b"X", b"a"), (b"Y", b"c d")], b"rest"))
 
     def test_small_chunks_are_fine(self) -> None:
-        decoder = ResponseChunks(1000)
+        decoder = LenientChunkDecoder(1000)
         for _ in range(10_000):
             decoder.feed(b"1\r\nx\r\n")
             self.assertEqual(decoder.take_data(), b"x")
 
     def test_what_is_no_data_is_bounded(self) -> None:
         for start, more in ((b"3", b" "), (b"3;", b"x"), (b"0\r\nX: ", b"x"), (b"0\r\n", b"X: y\r\n")):
-            decoder = ResponseChunks(100_000)
+            decoder = LenientChunkDecoder(100_000)
             decoder.feed(start)
             fed = 0
             with self.assertRaises(HttpError):
@@ -482,7 +482,7 @@ class ResponseChunksTests(SynchronousTestCase):
             self.assertLess(len(decoder._partial), CHUNK_EXCESS + MAX_LINE)
 
     def test_chunk_in_many_reads(self) -> None:
-        decoder = ResponseChunks(1000)
+        decoder = LenientChunkDecoder(1000)
         decoder.feed(b"100000\r\n")
         for _ in range(16):
             self.assertEqual(decoder.feed(b"x" * 65536), b"")

@@ -9,7 +9,7 @@ body that two readers understand differently.
 
 from __future__ import annotations
 
-__all__ = ["CHUNK_EXCESS", "ChunkDecoder", "ChunkedBody"]
+__all__ = ["CHUNK_EXCESS", "StrictChunkDecoder", "ChunkDecoder"]
 
 import re
 from typing import Any, Final
@@ -39,7 +39,7 @@ _HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 """Brings llhttp to where a chunked body begins."""
 
 
-class ChunkedBody:
+class ChunkDecoder:
     """
     Decodes one chunked body: what strict and lenient decoders have in common.
 
@@ -104,13 +104,13 @@ class ChunkedBody:
             raise HttpError(self.fault, "too little data in a chunked body")
 
 
-class ChunkDecoder(ChunkedBody):
+class StrictChunkDecoder(ChunkDecoder):
     """Decodes the chunked body of a request strictly, together with llhttp."""
 
     __slots__ = ("_llhttp", "_size", "_skip")
 
     def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
-        """See L{ChunkedBody}."""
+        """See L{ChunkDecoder}."""
         super().__init__(max_trailers, max_fields)
         self._size = 0
         self._skip = 0  # bytes to the next line with a size
@@ -124,7 +124,7 @@ class ChunkDecoder(ChunkedBody):
         self._llhttp = None
 
     def feed(self, data: bytes) -> bytes:
-        """See L{ChunkedBody.feed}; the status is 400, or 431 for too many trailers."""
+        """See L{ChunkDecoder.feed}; the status is 400, or 431 for too many trailers."""
         self._data = []
         end = self._find_end(data)
         try:

@@ -13,7 +13,7 @@ import httptools
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import END, End, Event
-from reverseproxy.wire.http1.chunked import ChunkedBody
+from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.fields import EMPTY_LINE, SHORTEST_FIELD
 
 
@@ -60,7 +60,7 @@ class Parser:
         self._partial = b""  # the part of a head that has come, which llhttp has seen
         self._left = 0  # bytes to come of a body of known length; UNTIL_CLOSE
         self._lenient = False  # the head that is coming is malformed, but may be understood
-        self._chunks: ChunkedBody | None = None  # within a chunked body
+        self._chunks: ChunkDecoder | None = None  # within a chunked body
         self._llhttp: Any = None
         self._renew()
 
@@ -211,7 +211,7 @@ class Parser:
         self._end(END)
         return data[left:]
 
-    def _feed_chunks(self, chunks: ChunkedBody, data: bytes) -> bytes:
+    def _feed_chunks(self, chunks: ChunkDecoder, data: bytes) -> bytes:
         """Take bytes of a chunked body; return what comes behind it."""
         try:
             rest = chunks.feed(data)
@@ -228,7 +228,7 @@ class Parser:
             self._end(End(chunks.trailers) if chunks.trailers else END)
         return rest
 
-    def _take_data(self, chunks: ChunkedBody) -> None:
+    def _take_data(self, chunks: ChunkDecoder) -> None:
         """Make one event of all data of a read; none of no data: an empty chunk would be the last one."""
         data = chunks.take_data()
         if data:

@@ -19,13 +19,13 @@ import httptools
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import END, MAX_INTERIM, NO_OPTIONS, End, Event
-from reverseproxy.wire.http1.chunked import ChunkedBody
+from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.codings import Inflater
 from reverseproxy.wire.http1.fields import CHUNKED, UNTIL_CLOSE, connection_options, content_length
 from reverseproxy.wire.http1.heads import ResponseHead
 from reverseproxy.wire.http1.lenient import Normalised, begins_well, find_end, normalise
+from reverseproxy.wire.http1.lenient_chunked import LenientChunkDecoder
 from reverseproxy.wire.http1.parser import Parser
-from reverseproxy.wire.http1.response_chunked import ResponseChunks
 from reverseproxy.wire.http1.significant_fields import (
     CODING,
     CONNECTION,
@@ -188,7 +188,7 @@ class PlainResponseParser(Parser):
                 self._left = 0
                 self._end(END)
                 self.close()
-            elif isinstance(self._chunks, ResponseChunks) and self._chunks.may_end:
+            elif isinstance(self._chunks, LenientChunkDecoder) and self._chunks.may_end:
                 # The body is complete (RFC 9112 8), and the connection can't be used again.
                 self.surplus = True
                 self._end(END)
@@ -272,7 +272,7 @@ class PlainResponseParser(Parser):
         if body == 0:
             self._end(END)
         elif body == CHUNKED:
-            self._chunks = ResponseChunks(self._max_head, self._max_fields)
+            self._chunks = LenientChunkDecoder(self._max_head, self._max_fields)
         else:
             self._left = body
 
@@ -343,7 +343,7 @@ class PlainResponseParser(Parser):
             verbatim = False
         return length, options, verbatim
 
-    def _take_data(self, chunks: ChunkedBody) -> None:
+    def _take_data(self, chunks: ChunkDecoder) -> None:
         data = chunks.take_data()
         if data:
             self._add(data)

@@ -15,11 +15,11 @@ A head that has a body is compared as a whole only.  Everything else is for the 
 
 What keeps bytes from being taken for a head that are none, or only a part of one:
 
- - Nothing is compared but between messages: within a head, a body or trailers L{RequestParser} has no
-   known fields, or has a body to read.
+ - Nothing is compared but between messages: C{_known_fields} is empty within a head or a body, and a head
+   with a body is looked for only where the strict parser would begin a head.
  - A head without a body is compared with all of a read.  With one byte behind it, it is read strictly.
- - Heads that may be the last ones on their connection are not kept, nor those with C{Upgrade}, with a
-   length or coding that is not understood, or with a target that names an authority.
+ - Heads that may be the last ones on their connection are not kept, nor those with C{Upgrade}, nor those
+   whose target names an authority.
  - The same limits apply as to heads that are parsed.
 """
 

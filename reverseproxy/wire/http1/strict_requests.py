@@ -32,7 +32,7 @@ from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
 from reverseproxy.wire.http.fields import MAX_HEADERS, MAX_METHOD, NO_METHODS, TOKEN
 from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
 from reverseproxy.wire.http.upgrades import passed_on
-from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http1.chunked import StrictChunkDecoder
 from reverseproxy.wire.http1.fields import CHUNKED, connection_options, content_length
 from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.parser import Parser
@@ -379,7 +379,7 @@ class StrictRequestParser(Parser):
         if length == 0:
             self._end(END)
         elif length == CHUNKED:
-            self._chunks = ChunkDecoder(self._max_head, self._max_fields)
+            self._chunks = StrictChunkDecoder(self._max_head, self._max_fields)
         else:
             self._left = length
 

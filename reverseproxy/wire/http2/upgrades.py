@@ -40,7 +40,7 @@ from typing import Final, NamedTuple
 from reverseproxy.wire.http.fields import MAX_METHOD, NO_METHODS, TOKEN
 from reverseproxy.wire.http.message import END, UNKNOWN_LENGTH, End, Event, Request, Response
 from reverseproxy.wire.http.upgrades import names_of, protocols_of
-from reverseproxy.wire.http1.chunked import ChunkDecoder
+from reverseproxy.wire.http1.chunked import StrictChunkDecoder
 from reverseproxy.wire.http1.fields import chunk, last_chunk
 
 FIELD: Final = b":upgrade"
@@ -124,7 +124,7 @@ class Content:
         """
         self.complete = length == 0
         self._left = length
-        self._chunks = ChunkDecoder(MAX_TRAILERS) if length == UNKNOWN_LENGTH else None
+        self._chunks = StrictChunkDecoder(MAX_TRAILERS) if length == UNKNOWN_LENGTH else None
 
     def feed(self, data: bytes) -> tuple[list[bytes | End], bytes]:
         """

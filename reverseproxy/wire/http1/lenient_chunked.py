@@ -9,14 +9,14 @@ What is forwarded is written in chunks of our own.
 
 from __future__ import annotations
 
-__all__ = ["ResponseChunks"]
+__all__ = ["LenientChunkDecoder"]
 
 import re
 from typing import Final
 
 from reverseproxy.errors import HttpError
 from reverseproxy.wire.http.fields import MAX_HEADERS, forbidden_in_trailers
-from reverseproxy.wire.http1.chunked import ChunkedBody
+from reverseproxy.wire.http1.chunked import ChunkDecoder
 from reverseproxy.wire.http1.fields import MAX_LENGTH
 from reverseproxy.wire.http1.lenient import find_end, parse_lines
 
@@ -30,15 +30,15 @@ _FIRST_SO_FAR: Final = re.compile(b"(?:" + _SIZE + rb"\r?)?")
 _NEXT_SO_FAR: Final = re.compile(rb"(?:\r?|\r?\n(?:" + _SIZE + rb"\r?)?)")
 
 
-class ResponseChunks(ChunkedBody):
-    """The chunked body of a response."""
+class LenientChunkDecoder(ChunkDecoder):
+    """Decodes the chunked body of a response leniently."""
 
     fault = 502
 
     __slots__ = ("_left", "_next")
 
     def __init__(self, max_trailers: int, max_fields: int = MAX_HEADERS) -> None:
-        """See L{ChunkedBody}; behind the last chunk, C{_partial} has the trailers, with the LF in front."""
+        """See L{ChunkDecoder}; behind the last chunk, C{_partial} has the trailers, with the LF in front."""
         super().__init__(max_trailers, max_fields)
         self._left = 0  # bytes to come of the current chunk
         self._next = _FIRST  # what the next line with a size matches
@@ -53,7 +53,7 @@ class ResponseChunks(ChunkedBody):
         return self._last and self._partial in (b"\n", b"\n\r")
 
     def feed(self, data: bytes) -> bytes:
-        """See L{ChunkedBody.feed}."""
+        """See L{ChunkDecoder.feed}."""
         found: list[bytes] = []
         self._data = found
         text = data
