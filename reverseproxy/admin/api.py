@@ -264,7 +264,8 @@ class TunnelApi:
             done = "banned" if at_once else "drained"
             await self._exclude(target, seconds, f"{done} by {caller.name}", order, key)
         why = f"{'kicked' if at_once else 'drained'} by {caller.name}"
-        answers = await self._source.ask("let_go", {"id": key, "why": why, "at_once": at_once})
+        arguments = {"id": key, "why": why, "at_once": at_once, "order": order}
+        answers = await self._source.ask("let_go", arguments)
         count = sum(answer.value or 0 for answer in answers)
         passed, problems = await self._pass_on(caller, what, agent, seconds, order)
         kept_out: dict[str, Any] | None = None

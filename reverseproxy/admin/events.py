@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["EventStream", "MOST_STREAMS", "PERIOD"]
 
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -32,6 +33,9 @@ OF_ALL: Final = frozenset({"reload", "reload_failed"})
 
 FIRST: Final = 1
 """That one."""
+
+MOST_ORDERS: Final = 100
+"""Orders to let go of an agent that are remembered, as another worker may say later that it has obeyed."""
 
 
 class EventStream:
@@ -60,6 +64,7 @@ class EventStream:
         self._ended = ended
         self._seen: dict[str, int] | None = {} if recent else None
         self._quiet = 0
+        self._orders: deque[str] = deque(maxlen=MOST_ORDERS)
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
@@ -84,21 +89,22 @@ class EventStream:
         if not self._loop.running:
             return
         seen = {} if self._seen is None else self._seen
-        parts = []
+        found: list[tuple[str, dict[str, Any]]] = []
         for answer in answers:
             if answer.value is None:
                 continue
             origin, last = answer.value["origin"], seen.get(answer.value["origin"], 0)
             for event in answer.value["events"]:
                 if last and event["id"] > last + 1:
-                    parts.append(_format("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
+                    found.append(("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
                 last = event["id"]
                 of_all = event["kind"] in OF_ALL
                 if of_all and answer.worker > FIRST:
                     continue
                 worker = None if of_all else answer.worker or None
-                parts.append(_format(event["kind"], {**event, "worker": worker}))
+                found.append((event["kind"], {**event, "worker": worker}))
             seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
+        parts = [_format(kind, event) for kind, event in self._one_for_each_order(found)]
         self._seen = seen
         self._quiet = 0 if parts else self._quiet + 1
         if self._quiet >= HEARTBEAT:
@@ -106,6 +112,24 @@ class EventStream:
             parts.append(b": still here\n\n")
         if parts:
             self._write(b"".join(parts))
+
+    def _one_for_each_order(
+        self, events: Iterable[tuple[str, dict[str, Any]]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Make one event of what several workers have done by the same order of an operator."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        known: dict[str, dict[str, Any]] = {}
+        for kind, event in events:
+            order = event.pop("order", "")
+            if order in known:
+                known[order]["connections"] += event["connections"]
+                known[order]["worker"] = None
+            elif not order or order not in self._orders:
+                found.append((kind, event))
+                if order:
+                    known[order] = event
+        self._orders.extend(known)
+        return found
 
 
 def _format(kind: str, value: dict[str, Any]) -> bytes:

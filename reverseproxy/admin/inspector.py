@@ -272,7 +272,12 @@ class Inspector:
         return {"origin": self._origin, "last": journal.last, "events": events}
 
     def _let_go(self, arguments: Mapping[str, Any]) -> int:
-        """Let go of an agent, and say so to who listens to events."""
+        """
+        Let go of an agent, and keep an event of it.
+
+        @param arguments: C{id}, C{why}, C{at_once}, and C{order}, by which workers that have obeyed the
+            same order are known.
+        """
         parts, key = self.parts, arguments["id"]
         found = parts.agent_index.identity_of(key)
         count = parts.agent_index.let_go(arguments)
@@ -286,6 +291,7 @@ class Inspector:
                 claimed_host_name=found.claim,
                 connections=count,
                 reason=arguments["why"],
+                order=arguments["order"],
             )
         return count
 

@@ -129,7 +129,7 @@ class Passing:
         found, targets = self._index.identity_of(agent), self._index.targets_of(agent)
         if found is None or targets is None:
             return 0
-        count = self._let_go({"id": agent, "why": why, "at_once": what == "kick"})
+        count = self._let_go({"id": agent, "why": why, "at_once": what == "kick", "order": order_id})
         told = f"{counted(count, 'connection')}{told}"
         log.info(
             "audit: {caller}: {what} agent {agent} ({identity}): {told}",

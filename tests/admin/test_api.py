@@ -688,6 +688,44 @@ class EventTests(AdminTestCase):
             [(each["kind"], each["worker"]) for each in told], [("reload", None), ("join", 1), ("join", 2)]
         )
 
+    def test_what_an_operator_does_is_one_event(self) -> None:
+        """Each worker lets go of an agent's connections by the same order, one of them later than others."""
+
+        def drained(number: int, order: str, connections: int) -> dict[str, Any]:
+            return {"id": number, "kind": "drain", "order": order, "connections": connections}
+
+        looks = [
+            [[drained(1, "a", 2)], [drained(1, "a", 1), drained(2, "b", 4)], []],
+            [[], [], [drained(1, "a", 8), drained(2, "c", 5)]],
+        ]
+
+        class Workers:
+            def ask(self, question: str, arguments: Any) -> Any:
+                happened = looks.pop(0)
+                values = [
+                    {"origin": str(number), "last": len(events), "events": events}
+                    for number, events in enumerate(happened)
+                ]
+                return succeed([Answered(number, value) for number, value in enumerate(values, 1)])
+
+        written: list[bytes] = []
+        clock = Clock()
+        stream = EventStream(
+            Workers(),  # type: ignore[arg-type]
+            clock,
+            lambda data: written.append(data) or True,  # type: ignore[func-returns-value]
+            lambda: None,
+            recent=True,
+        )
+        stream.start()
+        clock.advance(PERIOD)
+        stream.stop()
+        told = [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+        self.assertEqual(
+            [(each["worker"], each["connections"], "order" in each) for each in told],
+            [(None, 3, False), (2, 4, False), (3, 5, False)],
+        )
+
     def test_refusals(self) -> None:
         """They are told, but not as many as strangers may like."""
         world = World(tunnel_config=STATIC)
