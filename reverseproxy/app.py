@@ -225,8 +225,8 @@ class ReverseProxy(Service):
         await DeferredList([each.stopService() for each in listeners], consumeErrors=True)
         if fleet is not None:
             await fleet.stop(stays)
-        if self._world.fleet_resources.desk is not None:
-            self._world.fleet_resources.desk.stop()
+        if self._world.fleet_resources.arbiter is not None:
+            self._world.fleet_resources.arbiter.stop()
         if worker is not None:
             worker.stop()
         for server in self._world.tunnels.values():
@@ -252,7 +252,7 @@ class ReverseProxy(Service):
         """Have the routes that agents brought to the process before this one, before anything is accepted."""
         claims, INHERITED.claims = INHERITED.claims, []
         for name, server in self._world.tunnels.items():
-            if server.routes is not None and server.routes.desk is None:
+            if server.routes is not None and server.routes.arbiter is None:
                 server.routes.inherit([claim for claim in claims if claim["listener"] == name])
 
     def bequeath(self) -> list[ListenerSockets]:
@@ -266,7 +266,7 @@ class ReverseProxy(Service):
         return [
             claim
             for name, server in self._world.tunnels.items()
-            if server.routes is not None and server.routes.desk is None
+            if server.routes is not None and server.routes.arbiter is None
             for claim in server.routes.bequeath(name)
         ]
 

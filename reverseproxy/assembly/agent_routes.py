@@ -47,10 +47,10 @@ def build_agent_routes(
     )
     routes = make_agent_routes(config, surface, world.clusters, world.reactor)
     if world.worker is not None:
-        routes.desk = world.worker.clerk
+        routes.arbiter = world.worker.clerk
         routes.listener = listener
-    elif world.fleet_resources.desk is not None:
-        routes.desk = world.fleet_resources.desk
+    elif world.fleet_resources.arbiter is not None:
+        routes.arbiter = world.fleet_resources.arbiter
         routes.listener = listener
     return routes
 

@@ -303,8 +303,8 @@ class Assembly:
             self._leave(old)
         self._old = None
         self._steps.clear()
-        if world.fleet_resources.desk is not None:
-            world.fleet_resources.desk.review()
+        if world.fleet_resources.arbiter is not None:
+            world.fleet_resources.arbiter.review()
 
     def _commit_listeners(self) -> None:
         world = self._world

@@ -111,14 +111,14 @@ def build_fleet(
             partial(_objection_to_routes, world),
             fleet.links.reaches,
         )
-        desk = (
+        arbiter = (
             FleetRouteArbiter(*parts)
             if world.worker is None
-            else SupervisorRoutes(*parts, worker=world.worker).desk
+            else SupervisorRoutes(*parts, worker=world.worker).arbiter
         )
-        fleet.on_standing = desk.judge_again
-        fleet.on_linked = desk.review
-        world.fleet_resources.desk = desk
+        fleet.on_standing = arbiter.judge_again
+        fleet.on_linked = arbiter.review
+        world.fleet_resources.arbiter = arbiter
     if world.fleet_resources.store_tls is not None:
         tell_of_expiry(findings, world.fleet_resources.store_tls)
     return fleet

@@ -36,7 +36,7 @@ class FleetResources:
     @ivar make_directory: makes the directory of a fleet; L{None} for the configured etcd.
     @ivar tls: the TLS of links from other servers, and of links to them; L{None} for plaintext.
     @ivar store_tls: the TLS to etcd; L{None} for plaintext.
-    @ivar desk: decides which agent gets a route; L{None} if each server decides by itself.
+    @ivar arbiter: decides which agent gets a route; L{None} if each server decides by itself.
     @ivar logs: the access logs of requests that other servers forward.
     """
 
@@ -44,7 +44,7 @@ class FleetResources:
         self.make_directory: Any = None
         self.tls: tuple[ServerTls, ClientTls] | None = None
         self.store_tls: ClientTls | None = None
-        self.desk: FleetRouteArbiter | None = None
+        self.arbiter: FleetRouteArbiter | None = None
         self.logs: list[AccessLog] = []
 
 

@@ -138,7 +138,7 @@ class SupervisorRoutes:
     or that they can't install it. If the supervisor has meanwhile given up a request, and made another
     one for the same cluster, the grant belongs to the last request.
 
-    @ivar desk: the arbiter that decides.
+    @ivar arbiter: the arbiter that decides.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class SupervisorRoutes:
         self._asked: dict[str, int] = {}  # the serial of the last request, by cluster, until it is settled
         self._granted: set[str] = set()  # clusters whose last request has been granted
         self._say: Callable[[Message], object] = worker.speak_for_fleet(self.received)
-        self.desk = FleetRouteArbiter(directory, self._shared, clock, objection, linked)
+        self.arbiter = FleetRouteArbiter(directory, self._shared, clock, objection, linked)
 
     def _shared(self, listener: str) -> Any:
         routes = self._routes_of(listener)
@@ -192,7 +192,7 @@ class SupervisorRoutes:
         """Take over a claim that other workers have, and this one is about to get."""
         record = self._record(claim, claim["port"])
         self._coming[record.cluster] = Claim(record.cluster, record.owner, record.domains, record.port)
-        self.desk.adopt(record, claim["held"], claim["grace"])
+        self.arbiter.adopt(record, claim["held"], claim["grace"])
 
     def _brought(self, message: Message) -> None:
         """Process the result of installing routes of another server."""
@@ -205,13 +205,13 @@ class SupervisorRoutes:
                 self._coming.pop(
                     cluster, None
                 )  # otherwise only the other workers have it, as this one is about to stop
-            self.desk.made(cluster, message["listener"])
+            self.arbiter.made(cluster, message["listener"])
             return
         self._coming.pop(cluster, None)
         self._give_up(cluster)  # connections that held an earlier installation hold nothing any more
-        self.desk.failed(cluster)
+        self.arbiter.failed(cluster)
         if doubtful:
-            self.desk.review()  # the claims that were being removed are gone by now
+            self.arbiter.review()  # the claims that were being removed are gone by now
             return
         log.warn(
             "routes of cluster {cluster} of another server can't be made: {reason}",
@@ -223,12 +223,12 @@ class SupervisorRoutes:
         """Note how many connections hold a claim, now that all workers have it."""
         cluster = message["cluster"]
         self._settled(cluster)
-        self.desk.hold(cluster, message["held"], message["grace"])
-        self.desk.settle(cluster, message["listener"])
+        self.arbiter.hold(cluster, message["held"], message["grace"])
+        self.arbiter.settle(cluster, message["listener"])
 
     def _give_up(self, cluster: str) -> None:
         self._settled(cluster)
-        self.desk.withdraw(cluster)
+        self.arbiter.withdraw(cluster)
 
     def _settled(self, cluster: str) -> None:
         self._asked.pop(cluster, None)
@@ -257,19 +257,19 @@ class SupervisorRoutes:
             ports,
             None if identity is None else AgentIdentity.from_json(identity),
         )
-        record = self.desk.granted(claim.cluster)
+        record = self.arbiter.granted(claim.cluster)
         if claim.cluster in self._granted and record and not satisfies(record, message["listener"], wanted):
             self._give_up(claim.cluster)  # no request waits for the former grant any more
         self._granted.discard(claim.cluster)
         self._asked[claim.cluster] = message["serial"]
-        asking = self.desk.ask(message["listener"], wanted)
+        asking = self.arbiter.ask(message["listener"], wanted)
         asking.addErrback(self._failed, claim.cluster)
         asking.addCallback(partial(self._decided, message, wanted))
         asking.addErrback(lambda reason: log.failure("while the fleet was asked", reason))
 
     def _failed(self, reason: Failure, cluster: str) -> Denied:
         log.failure("while the fleet was asked", reason)
-        self.desk.withdraw(cluster)
+        self.arbiter.withdraw(cluster)
         return Denied(Status.ROUTE_TAKEN, "the fleet could not be asked")
 
     def _decided(self, message: Message, wanted: Wanted, denied: Denied | None) -> None:
@@ -277,16 +277,16 @@ class SupervisorRoutes:
         if self._asked.get(cluster) != serial:
             return  # a later request gets the decision, or all workers have the routes by now
         told: Message = {"is": "fleet_decided", "serial": serial, "listener": listener, "cluster": cluster}
-        record = self.desk.granted(cluster)
+        record = self.arbiter.granted(cluster)
         if denied is None and (record is None or not satisfies(record, listener, wanted)):
             # It has waited for an earlier request, which was for other routes.
             denied = Denied(Status.ROUTE_TAKEN, f"the cluster {cluster} was given other routes")
-            self.desk.withdraw(cluster)
+            self.arbiter.withdraw(cluster)
         if denied is not None:
             del self._asked[cluster]
             told |= {"port": None, "status": denied.status.value, "problem": denied.reason}
         elif record is not None:
             self._granted.add(cluster)
-            self.desk.hold(cluster, 1, 0.0)  # held for the supervisor until it reports the result
+            self.arbiter.hold(cluster, 1, 0.0)  # held for the supervisor until it reports the result
             told["port"] = record.port
         self._say(told)

@@ -192,7 +192,7 @@ class Worker:
         self.clerk = RouteClerk(self.tell, self.number, 2, None, clock)
         server: Any = SimpleNamespace(routes=self.routes)
         self.clerk.servers = {"tunnels": server}
-        self.routes.desk = self.clerk
+        self.routes.arbiter = self.clerk
         self.connections: list[Claim] = []
         if self.number == 0:
             self.directory = Directory(self.world.store)
@@ -270,7 +270,7 @@ class Worker:
         self.up.clear()
         if self.number == 0:
             self.directory.dead = True
-            self.spokesman.desk.stop()
+            self.spokesman.arbiter.stop()
         self.world.desk.gone(self)
 
     def start(self) -> None:
@@ -366,7 +366,7 @@ class World:
         self.store.up = True
         self.taken.clear()
         self.wait(TURN_TIMEOUT)
-        self.first.spokesman.desk.review()  # as nothing tells that a port is free
+        self.first.spokesman.arbiter.review()  # as nothing tells that a port is free
         self.wait(4 * (TURN_TIMEOUT + GRACE))
         self.check()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads
 from reverseproxy.fleet.directory import FleetDirectory, Settings
+from reverseproxy.fleet.outgoing_link import LinkContext
 from reverseproxy.fleet.records import ServerRecord
 from reverseproxy.testing import MemoryReactor, Recorder
 from tests.fleet.fake_etcd import FakeEtcd, Store
@@ -140,15 +142,19 @@ class Fleet(SynchronousTestCase):
         """A server reaches no other one any more, until what is returned is called."""
         service: Any = self.running[name]
         links = service._world.fleet.links
-        endpoint = links.endpoint
+        context = links._context
 
         def nothing(address: str) -> Any:
             raise ValueError(f"{address} is cut off")
 
-        links.endpoint = nothing
+        def use(now: LinkContext) -> None:
+            for each in (links, *links):
+                each._context = now
+
+        use(replace(context, endpoint=nothing))
         for link in links:
             link.revoke("cut off")
-        return partial(setattr, links, "endpoint", endpoint)
+        return partial(use, context)
 
     def stored(self) -> list[str]:
         """Whose routes are in the directory, and where."""

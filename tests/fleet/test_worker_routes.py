@@ -175,7 +175,7 @@ class WorkerRouteTests(test_routes.Fleet):
         record = RouteRecord(
             "app", "alpha", "tunnels", "token:one (policy static)", "one", ("app.x.example",)
         )
-        desk: Any = self.proxies[0]._world.fleet_resources.desk
+        desk: Any = self.proxies[0]._world.fleet_resources.arbiter
         directory: Any = self.directories["gamma 0"]
         desk._objection = lambda record: ""
         directory._view.routes[record.key] = record

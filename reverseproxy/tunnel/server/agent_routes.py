@@ -44,11 +44,11 @@ class AgentRoutes:
     @ivar claims: the claims.
     @ivar router: the name of the router that gets the domains; empty if there is none.
     @ivar closed: whether agents may bring no more than they have.
-    @ivar desk: the arbiter, if there are several workers or servers.
+    @ivar arbiter: the arbiter, if there are several workers or servers.
     @ivar listener: the listener's name, for the arbiter.
     """
 
-    desk: IRouteArbiter | None = None
+    arbiter: IRouteArbiter | None = None
     listener = ""
 
     def __init__(
@@ -103,10 +103,10 @@ class AgentRoutes:
         allowance = accepted.allowance | self._of_certificate(identity)
         verdict = self._judge(accepted, identity, allowance)
         if isinstance(verdict, Claim) and self.claims.find(accepted.cluster) is None:
-            if self.desk is None:
+            if self.arbiter is None:
                 verdict = self._open(verdict, allowance, identity)
             else:
-                denied = await self.desk.ask(self.listener, self._wanted(verdict, allowance, identity))
+                denied = await self.arbiter.ask(self.listener, self._wanted(verdict, allowance, identity))
                 verdict = denied or self._judge(accepted, identity, allowance)
                 if isinstance(verdict, Claim) and self.claims.find(accepted.cluster) is None:
                     verdict = Denied(Status.ROUTE_TAKEN, "its routes have just been taken away")
@@ -132,8 +132,8 @@ class AgentRoutes:
 
     def _hold(self, claim: Claim) -> None:
         self.claims.hold(claim)
-        if self.desk is not None:
-            self.desk.count(claim, 1, self.claims.rules.grace)
+        if self.arbiter is not None:
+            self.arbiter.count(claim, 1, self.claims.rules.grace)
 
     def judge_again(self, accepted: Accepted, info: ConnectionInfo) -> str:
         """
@@ -171,8 +171,8 @@ class AgentRoutes:
     def let_go(self, claim: Claim) -> None:
         """Release a claim that a connection has held."""
         last = self.claims.let_go(claim, self._clock.seconds())
-        if self.desk is not None:
-            self.desk.count(claim, -1, self.claims.rules.grace)
+        if self.arbiter is not None:
+            self.arbiter.count(claim, -1, self.claims.rules.grace)
         elif last:
             self._set_timer()
 
