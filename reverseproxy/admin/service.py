@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AdminServer"]
+__all__ = ["AdminChange", "AdminServer", "load_credentials"]
 
 import os
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class AdminServer(Service):
         self._source = source
         self._reactor = reactor
         self._admin = admin
-        self._access, self.tls = _credentials(admin)
+        self._access, self.tls = load_credentials(admin)
         self._mosn = MosnPaths(config, source, reactor)
         self._api = TunnelApi(config, source, reactor)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
@@ -285,7 +285,7 @@ class AdminChange:
         self.config = config
         self.admin = admin
         old = server._admin
-        self.access, self.tls = _credentials(admin, server.tls if old.tls == admin.tls else None)
+        self.access, self.tls = load_credentials(admin, server.tls if old.tls == admin.tls else None)
         self.port: BoundPort | None = None
         self._server = server
         if old.bound != admin.bound:
@@ -304,7 +304,7 @@ class AdminChange:
             self._server.listener.close_port(self.port)
 
 
-def _credentials(admin: AdminConfig, tls: ServerTls | None = None) -> tuple[Access, ServerTls | None]:
+def load_credentials(admin: AdminConfig, tls: ServerTls | None = None) -> tuple[Access, ServerTls | None]:
     """
     Make what judges callers, and the TLS of an admin API.
 

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from reverseproxy.admin import AdminServer, Inspector, LocalSource
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change, note_refused
-from reverseproxy.admin.service import AdminChange
+from reverseproxy.admin.service import AdminChange, load_credentials
 from reverseproxy.assembly.admission_watch import AdmissionWatch
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
@@ -192,19 +192,33 @@ class RunningConfig:
         findings = assembly.findings
         if self.bound and bind and not dry and not findings.errors:
             assembly.bind()
-        admin: AdminServer | AdminChange | None = None
-        if not findings.errors and not dry and world.worker is None and assembly.has_admin:
-            if self.admin is None:
-                admin = self._make_admin(assembly)
-                if admin is not None and self.bound:
-                    findings.attempt(DOCUMENT / "admin", admin.privilegedStartService)
-            else:
-                admin = findings.attempt(DOCUMENT / "admin", partial(self.admin.prepare, config))
+        admin = self._prepare_admin(assembly, dry)
         prepared = Prepared(loaded, changes, assembly, admin)
         if findings.errors:
             prepared.discard()
         findings.raise_errors(*loaded.warnings)
         return prepared
+
+    def _prepare_admin(self, assembly: Assembly, dry: bool) -> AdminServer | AdminChange | None:
+        """
+        Prepare the admin API of an assembly; what is wrong is added to its findings.
+
+        @param dry: whether to only look at its files, if its configuration has changed.
+        @return: the new admin API, or its change; L{None} if it is not prepared.
+        """
+        admin, findings, place = assembly.config.admin, assembly.findings, DOCUMENT / "admin"
+        if admin is None or self.world.worker is not None or not assembly.has_admin:
+            return None
+        if dry:
+            if admin != self.config.admin:
+                findings.attempt(place, partial(load_credentials, admin))
+            return None
+        if self.admin is not None:
+            return findings.attempt(place, partial(self.admin.prepare, assembly.config))
+        server = self._make_admin(assembly)
+        if server is not None and self.bound:
+            findings.attempt(place, server.privilegedStartService)
+        return server
 
     def commit(self, prepared: Prepared) -> None:
         """Take a configuration into use that was prepared in this turn of the reactor."""

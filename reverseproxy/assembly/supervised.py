@@ -7,6 +7,7 @@ __all__ = ["Supervised"]
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,7 +22,7 @@ from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import ListenerFailed
-from reverseproxy.problems import Place, Problem
+from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.supervisor import Supervisor
@@ -73,10 +74,12 @@ class Supervised:
         if not prepared.changes:
             return prepared.report(self._file, self.reloading.generation)
         old = supervisor.loaded.config
-        moved, opened = self._open(old, loaded.config)
+        findings = Diagnostics(self._file)
+        moved, opened = self._open(old, loaded.config, findings)
         admin: AdminChange | AdminServer | None = None
         try:
-            admin = self._prepare_admin(loaded.config)
+            admin = findings.attempt(DOCUMENT / "admin", partial(self._prepare_admin, loaded.config))
+            findings.raise_errors()
             problems = await supervisor.prepare(Handed(loaded, moved, _counts(opened)), _flat(opened))
             if supervisor.stopping:
                 raise ReloadRefused(self._file)
@@ -98,20 +101,18 @@ class Supervised:
             log.error("{problem}", problem=str(problem.within(Place(self._file))))
         return prepared.report(self._file, generation)
 
-    def _open(self, old: Config, new: Config) -> tuple[dict[str, str], Sockets]:
+    def _open(self, old: Config, new: Config, findings: Diagnostics) -> tuple[dict[str, str], Sockets]:
         """
-        Bind the new addresses.
+        Bind the new addresses; those that can't be bound are added to C{findings}.
 
         @return: the listeners that take over the sockets of others, by name, and the new sockets by
             listener.
-        @raise ConfigError: naming each address that can't be bound.
         """
         before = {each.name: binding_of(each) for each in old.server.listeners}
         after = {each.name: binding_of(each) for each in new.server.listeners}
         owners = {binding: name for name, binding in before.items() if binding is not None}
         moved: dict[str, str] = {}
         opened: Sockets = {}
-        findings = Diagnostics(self._file)
         for index, config in enumerate(new.server.listeners):
             binding = after[config.name]
             if binding is None or before.get(config.name) == binding:
@@ -124,9 +125,6 @@ class Supervised:
                 opened[config.name] = self._supervisor.open(config)
             except ListenerFailed as error:
                 findings.add(Problem.at(LISTENERS / index / "address", str(error)))
-        if findings.errors:
-            _close(opened)
-        findings.raise_errors()
         return moved, opened
 
     def _prepare_admin(self, config: Config) -> AdminChange | AdminServer | None:

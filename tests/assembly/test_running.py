@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.app import ReverseProxy
 from reverseproxy.clock import wall_time
 from reverseproxy.config.loader import loads
+from reverseproxy.errors import ConfigError
 from reverseproxy.process.reloading import Report
 from reverseproxy.testing import MemoryReactor, Recorder, run
 from tests.admin.world import parse_answer
@@ -309,6 +310,33 @@ class ServerTests(SynchronousTestCase):
         self.assertFalse(self.server.living.reloading.successful)
         self.assertTrue(self.sites.change("server", (f"{LISTENER}.address", "127.0.0.1:2045")).successful)
         self.assertIn(b" 418 ", self.sites.ask(client))
+
+    def test_all_addresses_in_use(self) -> None:
+        """That of the admin API is told with that of a listener, and nothing stays bound."""
+        for port in (2061, 2062):
+            self.sites.reactor.listenTCP(port, Services(b""))
+        admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 2062}}}
+        report = self.sites.change("server", (f"{LISTENER}.address", "127.0.0.1:2061"), ("admin", admin))
+        self.flushLoggedErrors()
+        self.assertEqual(
+            [problem.path for problem in report.problems],
+            ["servers[0].listeners[0].address", "admin.address"],
+        )
+        back = (f"{LISTENER}.address", "127.0.0.1:2045"), ("admin", GONE)
+        self.assertTrue(self.sites.change("server", *back).successful)
+
+    def test_files_of_the_admin_api(self) -> None:
+        """They are looked at, whether the configuration is to be used or only examined."""
+        path = self.mktemp()
+        admin = {
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 2063}},
+            "tokens_file": path,
+        }
+        document = edited(self.sites.documents["server"], ("admin", admin))
+        loaded = loads(json.dumps(document), "c.json")
+        for attempt in (self.server.living.examine, lambda each: self.server.living.take(each, 2)):
+            error = self.assertRaises(ConfigError, attempt, loaded)
+            self.assertEqual([problem.path for problem in error.problems], ["admin.tokens_file"])
 
     def test_filters_on_the_same_port(self) -> None:
         client = self.sites.client()
