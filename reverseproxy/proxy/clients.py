@@ -35,8 +35,8 @@ def account_of(info: ConnectionInfo, end: Callable[[str], object]) -> BufferAcco
 
     @param end: called with the reason if the connection has to be closed to free memory.
     """
-    books = TRUSTED if info.reverse else UNTRUSTED
-    return books.account(address_key(info.remote_ip), end)
+    budget = TRUSTED if info.reverse else UNTRUSTED
+    return budget.account(address_key(info.remote_ip), end)
 
 
 def say_cut_off(settings: ISettings, info: ConnectionInfo, reason: str) -> None:

@@ -21,7 +21,7 @@ from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES, HEARTBEAT_IDLE
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.outgoing import Outgoing
-from reverseproxy.proxy.rpc.silence import Overdue, Silence
+from reverseproxy.proxy.rpc.read_timeouts import ExpiredTimeout, ReadTimeouts
 from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.transport.backlog import Backlog
 from tests.proxy.rpc_world import World
@@ -122,52 +122,52 @@ class _Transport:
         self.written.append(data)
 
 
-class SilenceTests(SynchronousTestCase):
+class ReadTimeoutsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.settings = World(idle_timeout=90.0, stream_idle=30.0, request_time=60.0).settings
-        self.silence = Silence(self.settings)
+        self.timeouts = ReadTimeouts(self.settings)
 
-    def look(self, now: float, waits: bool = False, reading: bool = True) -> float | Overdue:
-        return self.silence.look(now, waits, reading, CloseLimits(), _Transport())
+    def look(self, now: float, waits: bool = False, reading: bool = True) -> float | ExpiredTimeout:
+        return self.timeouts.look(now, waits, reading, CloseLimits(), _Transport())
 
     def test_idle(self) -> None:
         self.assertEqual(self.look(10.0), 80.0)
-        self.assertIs(self.look(90.0), Overdue.ASK)
+        self.assertIs(self.look(90.0), ExpiredTimeout.IDLE)
 
     def test_a_request_is_under_way(self) -> None:
         self.assertEqual(self.look(500.0, waits=True), 90.0)
 
     def test_never_idle(self) -> None:
         self.settings = World(idle_timeout=None).settings
-        self.silence = Silence(self.settings)
+        self.timeouts = ReadTimeouts(self.settings)
         self.assertEqual(self.look(5000.0), inf)
 
     def test_a_frame_that_stops(self) -> None:
-        self.silence.heard_at = 10.0
-        self.assertEqual(self.silence.in_frame(10.0, False), 40.0)
+        self.timeouts.heard_at = 10.0
+        self.assertEqual(self.timeouts.in_frame(10.0, False), 40.0)
         self.assertEqual(self.look(30.0), 10.0)
-        self.assertIs(self.look(40.0), Overdue.GO_ON)
+        self.assertIs(self.look(40.0), ExpiredTimeout.STREAM_IDLE)
 
     def test_a_frame_that_takes_for_ever(self) -> None:
         for second in range(0, 60, 10):
-            self.silence.heard_at = float(second)
-            self.assertEqual(self.silence.in_frame(float(second), False), min(second + 30.0, 60.0))
-        self.assertIs(self.look(60.0), Overdue.FINISH)
+            self.timeouts.heard_at = float(second)
+            self.assertEqual(self.timeouts.in_frame(float(second), False), min(second + 30.0, 60.0))
+        self.assertIs(self.look(60.0), ExpiredTimeout.REQUEST)
 
     def test_another_frame(self) -> None:
         """Its time begins when it does."""
-        self.silence.in_frame(0.0, False)
-        self.silence.heard_at = 50.0
-        self.silence.in_frame(50.0, True)
+        self.timeouts.in_frame(0.0, False)
+        self.timeouts.heard_at = 50.0
+        self.timeouts.in_frame(50.0, True)
         self.assertEqual(self.look(61.0), 19.0)
-        self.silence.between_frames()
+        self.timeouts.between_frames()
         self.assertEqual(self.look(61.0), 79.0)
 
     def test_nothing_is_read(self) -> None:
         """What waits for us has all the time that we take, and then its own anew."""
-        self.silence.in_frame(0.0, False)
+        self.timeouts.in_frame(0.0, False)
         self.assertEqual(self.look(100.0, reading=False), 15.0)
-        self.silence.excuse(100.0)
+        self.timeouts.excuse(100.0)
         self.assertEqual(self.look(101.0), 29.0)
 
 

@@ -41,8 +41,8 @@ from reverseproxy.proxy.rpc.draining import CLOSING, LOST, REFUSING, SERVING, Co
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 from reverseproxy.proxy.rpc.interfaces import Batch
 from reverseproxy.proxy.rpc.outgoing import Outgoing
+from reverseproxy.proxy.rpc.read_timeouts import ExpiredTimeout, ReadTimeouts
 from reverseproxy.proxy.rpc.settings import RpcSettings
-from reverseproxy.proxy.rpc.silence import Overdue, Silence
 from reverseproxy.proxy.rpc.timed import RpcTimed
 from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
@@ -78,8 +78,8 @@ class RpcProxy(Rebindable, AccountedProtocol):
         self._reading = True
         self._unwanted = 0
         self._draining = ConnectionDrain(clock, self._close_if_done)
-        self._silence = Silence(settings)
-        self._timer = LazyTimer(clock, self._look_at_silence)
+        self._timeouts = ReadTimeouts(settings)
+        self._timer = LazyTimer(clock, self._check_timeouts)
         self._delayed_close: DelayedClose | None = None
 
     # IDrainable, IExpendable
@@ -110,7 +110,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if self._draining.stage is not SERVING:
             return
         goaway = self.protocol.goaway(1)
-        self._draining.begin(bool(goaway), not self.info.reverse, self._silence.heard_at)
+        self._draining.begin(bool(goaway), not self.info.reverse, self._timeouts.heard_at)
         if goaway:
             self.answers.add(goaway, None, None)
         self._close_if_done()
@@ -136,7 +136,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         draining = self._draining
         if self.batch is not None or self.busy or (self.info.reverse and not draining.eof):
             return
-        if draining.is_due(self._silence.heard_at):
+        if draining.is_due(self._timeouts.heard_at):
             self._close()
 
     # reading
@@ -144,15 +144,15 @@ class RpcProxy(Rebindable, AccountedProtocol):
     def connectionMade(self) -> None:
         """Start the idle timeout."""
         self.answers.open(self.transport)
-        self._silence.heard_at = self.settings.clock.seconds()
-        self._look_at_silence()
+        self._timeouts.heard_at = self.settings.clock.seconds()
+        self._check_timeouts()
 
     def dataReceived(self, data: bytes) -> None:
         """Decode frames, and handle each."""
         if self._draining.stage >= CLOSING:
             self._drop(data)
             return
-        self._silence.heard_at = now = self.settings.clock.seconds()
+        self._timeouts.heard_at = now = self.settings.clock.seconds()
         decoder = self._decoder
         frames = decoder.feed(data)
         batch: Batch = []
@@ -166,9 +166,9 @@ class RpcProxy(Rebindable, AccountedProtocol):
             self._broken(str(decoder.error))
             return
         if decoder.in_frame:
-            self._timer.look_at(self._silence.in_frame(now, bool(frames)))
+            self._timer.look_at(self._timeouts.in_frame(now, bool(frames)))
         else:
-            self._silence.between_frames()
+            self._timeouts.between_frames()
         if decoder.in_frame or self._under_way.held > FREE or self._counted is not None:
             self._count()
         self.update_reading()
@@ -250,7 +250,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if reading != self._reading:
             self._reading = reading
             if reading:
-                self._silence.excuse(self.settings.clock.seconds())
+                self._timeouts.excuse(self.settings.clock.seconds())
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
@@ -305,7 +305,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
     def answers_full(self, full: bool) -> None:
         """See L{reverseproxy.proxy.rpc.answers.IAnswered}."""
         if not full:
-            self._silence.heard_at = self.settings.clock.seconds()
+            self._timeouts.heard_at = self.settings.clock.seconds()
         if self._counted is not None:
             self._count()
         if self.batch is None:
@@ -319,26 +319,26 @@ class RpcProxy(Rebindable, AccountedProtocol):
 
     # timeouts
 
-    def _look_at_silence(self) -> None:
+    def _check_timeouts(self) -> None:
         """Check the read timeouts, and set the timer for the next check."""
         settings = self.settings
         if self._draining.over:
             return
         now = settings.clock.seconds()
-        found = self._silence.look(
+        found = self._timeouts.look(
             now, bool(self._under_way.exchanges), self._reading, self._close_limits, self.transport
         )
-        if not isinstance(found, Overdue):
+        if not isinstance(found, ExpiredTimeout):
             self._timer.look_at(now + found)
-        elif found is Overdue.FINISH:
+        elif found is ExpiredTimeout.REQUEST:
             allowed = format_duration(settings.request_time)
             what = f"not all of a frame has come within {allowed}; see request_timeout"
             self._cut_off(what, "the client sends too slowly", ResponseFlag.DT)
-        elif found is Overdue.GO_ON:
+        elif found is ExpiredTimeout.STREAM_IDLE:
             idle = format_duration(settings.stream_idle)
             what = f"nothing has come for {idle} in the midst of a frame; see stream_idle_timeout"
             self._cut_off(what, "the client sends too slowly", ResponseFlag.SI)
-        elif found is Overdue.TAKE:
+        elif found is ExpiredTimeout.IDLE_UNREAD:
             self._abort("the client reads too slowly", ResponseFlag.SI)
         else:
             self._close()
@@ -395,7 +395,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
             return
         draining.eof = True
         self._decoder.close()
-        self._silence.between_frames()
+        self._timeouts.between_frames()
         if self.settings.abort_on_half_close:
             self._abort("the client closed the connection", ResponseFlag.DC)
         else:

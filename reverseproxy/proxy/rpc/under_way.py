@@ -33,16 +33,16 @@ class UnderWay:
     @ivar blocking: the connections to hosts whose output buffers are full of the client's requests.
     """
 
-    __slots__ = ("_books", "blocking", "exchanges", "held")
+    __slots__ = ("_budget", "blocking", "exchanges", "held")
 
-    def __init__(self, books: BufferBudget) -> None:
+    def __init__(self, budget: BufferBudget) -> None:
         """
-        @param books: limits the bytes of all clients together.
+        @param budget: limits the bytes of all clients together.
         """
         self.exchanges: dict[RpcExchange, None] = {}
         self.held = 0
         self.blocking: set[Outgoing] = set()
-        self._books = books
+        self._budget = budget
 
     def add(self, exchange: RpcExchange) -> None:
         """Add a request."""
@@ -70,5 +70,5 @@ class UnderWay:
             self.blocking
             or len(self.exchanges) >= MAX_REQUESTS
             or held >= HELD_LIMIT
-            or (held > FREE and self._books.tight)
+            or (held > FREE and self._budget.tight)
         )

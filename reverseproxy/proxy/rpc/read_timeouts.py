@@ -8,7 +8,7 @@ come within the stream idle timeout, and the whole frame within the request time
 
 from __future__ import annotations
 
-__all__ = ["Overdue", "Silence"]
+__all__ = ["ExpiredTimeout", "ReadTimeouts"]
 
 from enum import Enum, auto
 from math import inf
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.settings import RpcSettings
 
 
-class Overdue(Enum):
+class ExpiredTimeout(Enum):
     """A timeout of a client's connection."""
 
-    ASK = auto()
+    IDLE = auto()
     """The connection is idle."""
 
-    TAKE = auto()
+    IDLE_UNREAD = auto()
     """The connection is idle, and the client has not read its last responses."""
 
-    GO_ON = auto()
+    STREAM_IDLE = auto()
     """No more data of a frame has come."""
 
-    FINISH = auto()
+    REQUEST = auto()
     """Not all of a frame has come."""
 
 
-class Silence:
+class ReadTimeouts:
     """
     The read timeouts of one connection.
 
@@ -75,7 +75,7 @@ class Silence:
 
     def look(
         self, now: float, waits: bool, reading: bool, close_limits: CloseLimits, transport: Any
-    ) -> float | Overdue:
+    ) -> float | ExpiredTimeout:
         """
         Check the timeouts.
 
@@ -95,13 +95,19 @@ class Silence:
         if began_at is not None:
             due = began_at + settings.request_time - now
             if due <= 0 and reading:
-                return Overdue.FINISH
-            return Overdue.GO_ON if left <= 0 else min(left, max(due, settings.request_time / LOOKS))
+                return ExpiredTimeout.REQUEST
+            return (
+                ExpiredTimeout.STREAM_IDLE
+                if left <= 0
+                else min(left, max(due, settings.request_time / LOOKS))
+            )
         if left <= 0:
             left = self._still_taking(timeout, close_limits, transport)
         if left > 0:
             return left
-        return Overdue.TAKE if self._last is not None and self._last.left else Overdue.ASK
+        return (
+            ExpiredTimeout.IDLE_UNREAD if self._last is not None and self._last.left else ExpiredTimeout.IDLE
+        )
 
     def _still_taking(self, timeout: float, close_limits: CloseLimits, transport: Any) -> float:
         """
