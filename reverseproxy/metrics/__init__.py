@@ -1,9 +1,8 @@
 """
-What is counted while things happen: integers, and rings that forget; pure.
+Counters of requests, joins and events, without I/O.
 
-Whoever counts adds to integers of its own, and nothing else: no label is looked
-up that is not a key of a small dictionary already, nothing is formatted, and
-nobody is told.  L{reverseproxy.admin} reads these numbers when somebody asks.
+Counting adds to integers: it formats nothing, calls no callback, and looks up no label but keys of small
+dictionaries.  L{reverseproxy.admin} reads the counters when a request of its API needs them.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ __all__ = [
     "NOWHERE",
     "OTHER",
     "AgentFigures",
-    "Ended",
+    "EndedRequest",
     "Histogram",
-    "IEnded",
-    "IPlace",
+    "IEndedRequest",
+    "IDestination",
     "Journal",
-    "Place",
+    "Destination",
     "RequestCell",
     "RequestTally",
     "TunnelTally",
@@ -28,10 +27,10 @@ from reverseproxy.metrics.agents import AgentFigures
 from reverseproxy.metrics.counts import (
     NOWHERE,
     OTHER,
-    Ended,
-    IEnded,
-    IPlace,
-    Place,
+    Destination,
+    EndedRequest,
+    IDestination,
+    IEndedRequest,
     RequestCell,
     RequestTally,
     TunnelTally,

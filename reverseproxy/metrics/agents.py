@@ -1,4 +1,4 @@
-"""What an agent has had to do: counted for each one, and bounded for each one."""
+"""Counters of the requests of one agent, of a bounded size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from reverseproxy.metrics.latency import Ends, Recently, add_ends
 
 class AgentFigures:
     """
-    The requests that one agent has had, over all its connections to this process.
+    The requests that went to one agent, over all its connections to this process.
 
-    @ivar ends: how they ended, and how long they took.
+    @ivar ends: how many ended with which class of status, and took how long.
     @ivar received: bytes of bodies of requests.
     @ivar sent: bytes of bodies of responses.
-    @ivar last_error: when one had no complete answer of it the last time, in
-        seconds since 1970, and why.
-    @ivar named: whether it has series of its own among the metrics of agents.
-    @ivar recently: says how long its requests took lately; made when somebody asks.
+    @ivar last_error: when a request last had no complete answer of the agent, in seconds since 1970, and
+        the reason.
+    @ivar named: whether the agent has series of its own among the metrics of agents.
+    @ivar recently: what the durations were some time ago, for L{lately}, which makes it.
     """
 
     __slots__ = ("ends", "last_error", "named", "received", "recently", "sent")
@@ -31,13 +31,13 @@ class AgentFigures:
         self.recently: Recently | None = None
 
     def lately(self, now: float) -> list[int]:
-        """How long its requests took lately, in fine buckets."""
+        """Return the durations of the last half minute to minute, in fine buckets."""
         if self.recently is None:
             self.recently = Recently()
         return self.recently.look(now, self.ends)
 
     def add(self, other: AgentFigures) -> None:
-        """Count what another agent has had as if it were of this one."""
+        """Add the counters of another agent."""
         add_ends(self.ends, other.ends)
         self.received += other.received
         self.sent += other.sent

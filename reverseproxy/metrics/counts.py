@@ -1,4 +1,4 @@
-"""Counters of requests, and of agents that come and go."""
+"""Counters of ended requests, and of agents that join and leave."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ __all__ = [
     "MAX_CELLS",
     "NOWHERE",
     "OTHER",
-    "Ended",
-    "IEnded",
-    "IPlace",
-    "Place",
+    "EndedRequest",
+    "IEndedRequest",
+    "IDestination",
+    "Destination",
     "RequestCell",
     "RequestTally",
     "TunnelTally",
@@ -36,106 +36,87 @@ from reverseproxy.metrics.latency import (
 )
 
 OTHER: Final = "other"
-"""What stands for all that there are too many of to tell them apart."""
+"""The label of everything beyond a bound, counted together."""
 
 MAX_CELLS: Final = 1000
-"""How many rules, and clusters that these name, one listener tells apart."""
+"""Counters that one listener has, by rule and cluster; further requests are counted together."""
 
 MAX_REFUSALS: Final = 1000
-"""How many joins that were refused are kept."""
+"""Refused joins that are kept."""
 
 MAX_REASON: Final = 300
 """Characters of a reason that are kept."""
 
 
-class IPlace(Protocol):
-    """
-    Where a request went.
-
-    @ivar cluster_name: to which cluster; empty for what was answered here.
-    @ivar virtual_host: by which virtual host.
-    @ivar route: by which of its rules.
-    """
+class IDestination(Protocol):
+    """Where a request went: the labels of its metrics."""
 
     @property
     def cluster_name(self) -> str:
-        """See above."""
+        """The cluster; empty if the request was answered here."""
 
     @property
     def virtual_host(self) -> str:
-        """See above."""
+        """The virtual host that took the request."""
 
     @property
     def route(self) -> str:
-        """See above."""
+        """The rule of the virtual host."""
 
 
-class Place(NamedTuple):
-    """See L{IPlace}."""
+class Destination(NamedTuple):
+    """Implement L{IDestination} for requests that no rule of a router takes."""
 
     cluster_name: str = ""
     virtual_host: str = ""
     route: str = ""
 
 
-NOWHERE: Final = Place()
-"""Of what no rule has taken."""
+NOWHERE: Final = Destination()
+"""The destination of a request that no rule took."""
 
 
-class ICounted(Protocol):
-    """
-    Whoever a request may have gone to.
-
-    @ivar figures: counts those of its agent, if it has one, and anybody may ask.
-    """
+class ICountedHost(Protocol):
+    """A host, as far as counting its requests goes."""
 
     @property
     def figures(self) -> AgentFigures | None:
-        """See above."""
+        """The counters of its agent; L{None} if no agent has brought the host, or nothing is counted."""
 
 
-class IEnded(Protocol):
-    """
-    A request that has ended, or a session.
-
-    @ivar rule: what has taken it; L{None} for nothing.
-    @ivar host: who has had it; L{None} for nobody.
-    @ivar status: 0 if there was none.
-    @ivar started: when it began.
-    @ivar received: bytes of the body of the request.
-    @ivar sent: bytes of the body of the response.
-    """
+class IEndedRequest(Protocol):
+    """A request, or a session, that has ended."""
 
     @property
-    def rule(self) -> IPlace | None:
-        """See above."""
+    def rule(self) -> IDestination | None:
+        """The rule that took it; L{None} if none did."""
 
     @property
-    def host(self) -> ICounted | None:
-        """See above."""
+    def host(self) -> ICountedHost | None:
+        """The host that it went to; L{None} if it went to none."""
 
     @property
     def status(self) -> int:
-        """See above."""
+        """The status of the response; 0 if there was none."""
 
     @property
     def started(self) -> float:
-        """See above."""
+        """When it began, in seconds of the clock."""
 
     @property
     def received(self) -> int:
-        """See above."""
+        """Bytes of the body of the request."""
 
     @property
     def sent(self) -> int:
-        """See above."""
+        """Bytes of the body of the response."""
 
 
-class Ended(NamedTuple):
-    """See L{IEnded}."""
+class EndedRequest(NamedTuple):
+    """Implement L{IEndedRequest} for sessions."""
 
-    rule: IPlace | None
-    host: ICounted | None
+    rule: IDestination | None
+    host: ICountedHost | None
     status: int
     started: float
     received: int
@@ -146,12 +127,12 @@ class RequestCell:
     """
     The requests of one listener to one cluster, by one rule.
 
-    @ivar ends: how they ended, and how long they took, from the first byte to the
-        last.
-    @ivar seconds: how long they took together.
+    @ivar ends: how many ended with which class of status, and took how long from the first byte to
+        the last.
+    @ivar seconds: the sum of their durations.
     @ivar received: bytes of bodies of requests.
     @ivar sent: bytes of bodies of responses.
-    @ivar recently: says how long they took lately.
+    @ivar recently: what their durations were some time ago, for L{lately}.
     """
 
     __slots__ = ("ends", "received", "recently", "seconds", "sent")
@@ -164,12 +145,12 @@ class RequestCell:
         self.recently = Recently()
 
     def lately(self, now: float) -> list[int]:
-        """How long they took lately, in fine buckets."""
+        """Return the durations of the last half minute to minute, in fine buckets."""
         return self.recently.look(now, self.ends)
 
     @property
     def durations(self) -> Histogram:
-        """How long they took, in the buckets that Prometheus gets."""
+        """The durations, in the buckets that Prometheus gets."""
         return coarse(times_of(self.ends), self.seconds)
 
 
@@ -178,30 +159,30 @@ class RequestTally:
     Counts the requests of one listener.
 
     @ivar listener: its name.
-    @ivar cells: by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as
-        routes can name clusters by what a request says.
-    @ivar errors: requests that had no complete answer of a host, by cluster and
-        the reason; bounded just so.
+    @ivar cells: counters by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as a route can take
+        the name of the cluster from the request.
+    @ivar errors: requests without a complete answer of a host, by cluster and reason; bounded likewise.
     """
 
     __slots__ = ("_cell", "_last", "_places", "cells", "errors", "listener")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
-        # The last one: most requests go where the one before has gone.
-        self._last: IPlace | None = None
+        # The destination of the last request: most go where the one before went.
+        self._last: IDestination | None = None
         self._cell = RequestCell()
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, Destination] = {}
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
         self.errors: dict[tuple[str, int], int] = {}
 
-    def end(self, ended: IEnded, now: float) -> None:
+    def end(self, ended: IEndedRequest, now: float) -> None:
         """
         Count a request that has ended, or a session.
 
-        This is done for each request: in one piece, therefore, and with nothing called that is not C.
+        It runs for each request, and calls no function of Python: what a call takes is half of all that it
+        does.
 
-        @param now: the time, by the clock that says when it began.
+        @param now: the time, by the clock that L{IEndedRequest.started} is read from.
         """
         cell = self._cell if ended.rule is self._last else self._find(ended.rule)
         seconds = now - ended.started
@@ -231,22 +212,22 @@ class RequestTally:
             if agent is not None:
                 agent.received += ended.received
 
-    def place(self, cluster: str) -> Place:
+    def place(self, cluster: str) -> Destination:
         """
-        Say where a session goes that no rule of a router has taken.
+        Return the destination of a session, which no rule of a router takes.
 
-        @param cluster: one of the configuration's.
+        @param cluster: the name of a configured cluster.
         """
-        return self._places.get(cluster) or self._places.setdefault(cluster, Place(cluster))
+        return self._places.get(cluster) or self._places.setdefault(cluster, Destination(cluster))
 
     def fail(
-        self, place: IPlace | None, agent: AgentFigures | None, flags: int, reason: str, now: float
+        self, place: IDestination | None, agent: AgentFigures | None, flags: int, reason: str, now: float
     ) -> None:
         """
-        Count a request that has had no complete answer of a host.
+        Count a request without a complete answer of a host.
 
-        @param flags: why, as a number that stands for it.
-        @param reason: why, for people.
+        @param flags: the reason, as response flags.
+        @param reason: the reason, for people.
         @param now: the time, in seconds since 1970.
         """
         key = ((place or NOWHERE).cluster_name, flags)
@@ -256,7 +237,7 @@ class RequestTally:
         if agent is not None:
             agent.last_error = (now, reason[:MAX_REASON])
 
-    def _find(self, found: IPlace | None) -> RequestCell:
+    def _find(self, found: IDestination | None) -> RequestCell:
         place = found or NOWHERE
         key = (place.cluster_name, place.virtual_host, place.route)
         cell = self.cells.get(key)
@@ -280,23 +261,23 @@ LEAVE_REASONS: Final[Mapping[str, str]] = {
     "connection lost: the other end closed": "agent_closed",
     "connection lost": "connection_lost",
 }
-"""How reasons begin, and the few words that stand for them in metrics."""
+"""The label in metrics of each reason for leaving, by how the reason begins."""
 
 
 def leave_reason(reason: str) -> str:
-    """Classify why a host has left, so that there are few different reasons."""
+    """Return the label of a reason for leaving; there are few different ones."""
     return next((short for begin, short in LEAVE_REASONS.items() if reason.startswith(begin)), OTHER)
 
 
 class TunnelTally:
     """
-    Counts what happens to agents' connections on their way in and out.
+    Counts agents' connections that join, are refused, and leave.
 
-    @ivar joins: how many, by cluster (empty if it is not one of ours) and result.
-    @ivar leaves: how many, by cluster and reason (L{leave_reason}).
-    @ivar handshakes: how long they took, from the first byte to the answer.
+    @ivar joins: attempts to join, by cluster (empty if it is not configured) and result.
+    @ivar leaves: hosts that left, by cluster and reason (L{leave_reason}).
+    @ivar handshakes: durations of handshakes, from the first byte to the answer.
     @ivar refusals: the last joins that were refused, oldest first.
-    @ivar on_refusal: called with each of them.
+    @ivar on_refusal: called with each refused join.
     """
 
     def __init__(self) -> None:
@@ -312,12 +293,12 @@ class TunnelTally:
         self.joins[key] = self.joins.get(key, 0) + 1
 
     def refused(self, facts: dict[str, Any]) -> None:
-        """Keep what is known of a join that was refused."""
+        """Record a join that was refused."""
         self.refusals.append(facts)
         if self.on_refusal is not None:
             self.on_refusal(facts)
 
     def left(self, cluster: str, reason: str) -> None:
-        """Count a host that an agent had brought, and that has left."""
+        """Count a host of an agent that has left."""
         key = (cluster, leave_reason(reason))
         self.leaves[key] = self.leaves.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""How the last minutes were, in a few numbers: for who comes to look, and has not looked before."""
+"""A few numbers of the last five minutes, for dashboards that have just been opened."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KEPT: Final = 60
 """How many samples are kept."""
 
 MOST_CLUSTERS: Final = 50
-"""Of how many clusters there are samples."""
+"""Clusters of which there are samples."""
 
 
 @dataclass(slots=True)
 class Sample:
     """
-    What there is at one moment.
+    The counters at one moment.
 
-    @ivar requests: how many have ended so far.
-    @ivar errors: how many of them with a status from 500 on.
-    @ivar agents: how many are there.
-    @ivar clusters: how many requests to each cluster have ended so far.
+    @ivar requests: requests that have ended so far.
+    @ivar errors: requests that have ended with a status of 500 or more.
+    @ivar agents: agents that have joined.
+    @ivar clusters: requests to each cluster that have ended so far.
     """
 
     requests: int = 0
@@ -37,7 +37,7 @@ class Sample:
 
 
 class History:
-    """The last samples; of what is counted, how much it has grown between two of them."""
+    """The last samples; of counters, the growth from one sample to the next."""
 
     def __init__(self) -> None:
         self._last = Sample()
@@ -59,7 +59,7 @@ class History:
             known.append(requests - last.clusters.get(name, 0))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON has it, the oldest sample first."""
+        """Return the history as JSON, the oldest sample first."""
         return {
             "period": PERIOD,
             "requests": list(self._requests),
@@ -70,7 +70,7 @@ class History:
 
 
 def _add(lists: Iterable[list[int]]) -> list[int]:
-    """Add up what ends at the same time."""
+    """Return the sums of lists that end at the same time."""
     total: list[int] = []
     for values in lists:
         longer, shorter = (values, total) if len(values) > len(total) else (total, values)
@@ -80,7 +80,7 @@ def _add(lists: Iterable[list[int]]) -> list[int]:
 
 
 def _most(lists: Iterable[list[int]]) -> list[int]:
-    """Take the largest of what ends at the same time."""
+    """Return the largest values of lists that end at the same time."""
     total: list[int] = []
     for values in lists:
         longer, shorter = (values, total) if len(values) > len(total) else (total, values)
@@ -91,9 +91,9 @@ def _most(lists: Iterable[list[int]]) -> list[int]:
 
 def add_histories(histories: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Make one of the histories of several workers.
+    Merge the histories of several workers.
 
-    Each worker knows all agents, and has requests of its own.
+    Each worker knows all agents, and counts its own requests.
     """
     known = list(histories)
     names = sorted({name for each in known for name in each["clusters"]})

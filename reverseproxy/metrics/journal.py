@@ -1,4 +1,4 @@
-"""What has happened lately, in order."""
+"""A bounded list of recent events."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ class Journal:
     """
     A ring of events, each with a number that grows by one.
 
-    Nobody is told of an event: whoever wants to know looks from time to time,
-    so that a thousand agents that come at once cost a thousand entries here.
+    It calls nobody: readers poll it, so that a thousand agents that join at once cost a thousand entries.
     """
 
     def __init__(self, wall: Callable[[], float], most: int = MAX_EVENTS) -> None:
@@ -34,19 +33,19 @@ class Journal:
 
     def add(self, kind: str, **facts: Any) -> None:
         """
-        Note that something has happened.
+        Add an event.
 
-        @param facts: what JSON has.
+        @param facts: values of JSON.
         """
         self.last += 1
         self._events.append({"id": self.last, "time": self._wall(), "kind": kind, **facts})
 
     def since(self, number: int, most: int = 500) -> list[dict[str, Any]]:
         """
-        Say what has happened after an event.
+        Return the events after an event, the oldest first.
 
-        @param number: the event's number; 0 for all that is known.
-        @param most: how many events to give; the oldest ones first.
+        @param number: the event's number; 0 for all that are kept.
+        @param most: how many events to return.
         """
         fresh = min(max(self.last - number, 0), len(self._events))
         start = len(self._events) - fresh

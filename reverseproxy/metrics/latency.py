@@ -1,7 +1,7 @@
 """
-How long requests have taken, finely enough to say what most of them took.
+Histograms of durations, fine enough for quantiles.
 
-Times go into buckets whose bounds grow by about a quarter each, so that a
+Durations go into buckets whose bounds grow by about a quarter each, so that a
 quantile is right to an eighth or so, whatever the times are; each bound of
 L{DURATION_BOUNDS} is one of them.
 """
@@ -86,11 +86,11 @@ _COARSE: Final = (*(bisect_left(DURATION_BOUNDS, bound) for bound in FINE_BOUNDS
 
 class Histogram:
     """
-    How often something took how long.
+    A histogram of durations.
 
     @ivar bounds: the upper bounds of the buckets but the last, in seconds.
-    @ivar counts: how often, by bucket; each is for itself, not for all up to it.
-    @ivar total: all of it together, in seconds.
+    @ivar counts: how many durations are in each bucket, not in all up to it.
+    @ivar total: the sum of the durations, in seconds.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -107,7 +107,7 @@ class Histogram:
 
 
 def coarse(counts: Sequence[int], total: float) -> Histogram:
-    """Make what Prometheus gets of fine buckets."""
+    """Return the histogram that Prometheus gets, made of fine buckets."""
     histogram = Histogram()
     histogram.total = total
     for bucket, count in zip(_COARSE, counts, strict=True):
@@ -117,12 +117,11 @@ def coarse(counts: Sequence[int], total: float) -> Histogram:
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """
-    Say how long so many took at the most.
+    Return a quantile of durations.
 
     @param counts: fine buckets.
-    @param share: how many, from 0 to 1.
-    @return: seconds, as if those of a bucket were spread over it; L{None} if
-        there are none.
+    @param share: which quantile, from 0 to 1.
+    @return: seconds, as if the durations of a bucket were spread evenly over it; L{None} if there are none.
     """
     wanted = sum(counts) * share
     if not wanted:
@@ -198,10 +197,10 @@ def class_names(classes: Mapping[int, int]) -> dict[str, int]:
 
 class Recently:
     """
-    What has been counted lately, of what is counted for ever.
+    The latest part of counters that only grow.
 
-    It costs nothing to count: whoever looks leaves a mark, and what is older
-    than the last mark but one is left out.
+    Counting takes no time for it: each look may leave a copy of the counters, and what the last copy but one
+    has is subtracted.
     """
 
     __slots__ = ("_marks", "_period")
@@ -215,9 +214,9 @@ class Recently:
 
     def look(self, now: float, ends: Ends) -> list[int]:
         """
-        Say how long requests took lately: since a look that is C{period} ago or longer, or the first one.
+        Return the durations since a look that is C{period} ago or longer, or the first one.
 
-        @param ends: all that have been counted.
+        @param ends: the counters.
         @return: fine buckets.
         """
         marks = self._marks

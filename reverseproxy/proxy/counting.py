@@ -10,7 +10,7 @@ from reverseproxy.clock import wall_time
 from reverseproxy.proxy.flags import ResponseFlag
 
 if TYPE_CHECKING:
-    from reverseproxy.metrics import IEnded, RequestTally
+    from reverseproxy.metrics import IEndedRequest, RequestTally
 
 _OF_HOSTS: Final = (
     ResponseFlag.UF
@@ -27,7 +27,7 @@ _OF_HOSTS: Final = (
 """The flags that count for the agent: failures of its host, not of clients or filters."""
 
 
-def note_failure(tally: RequestTally, ended: IEnded, flags: int, reason: str) -> None:
+def note_failure(tally: RequestTally, ended: IEndedRequest, flags: int, reason: str) -> None:
     """
     Count a failed request or session.
 

@@ -10,10 +10,10 @@ from reverseproxy.metrics import (
     DURATION_BOUNDS,
     OTHER,
     AgentFigures,
-    Ended,
+    Destination,
+    EndedRequest,
     Histogram,
     Journal,
-    Place,
     RequestTally,
     TunnelTally,
 )
@@ -39,7 +39,7 @@ class Counted(NamedTuple):
 
 def note(
     tally: RequestTally,
-    place: Place | None,
+    place: Destination | None,
     agent: AgentFigures | None,
     status: int,
     seconds: float,
@@ -48,13 +48,13 @@ def note(
 ) -> None:
     """Count a request that has taken so long."""
     host = None if agent is None else Counted(agent)
-    tally.end(Ended(place, host, status, 0.0, received, sent), seconds)
+    tally.end(EndedRequest(place, host, status, 0.0, received, sent), seconds)
 
 
 class RequestTallyTests(SynchronousTestCase):
     def test_notes(self) -> None:
         tally = RequestTally("front")
-        blue = Place("blue", "all", "all[0]")
+        blue = Destination("blue", "all", "all[0]")
         note(tally, blue, None, 200, 0.002, 3, 40)
         note(tally, blue, None, 503, 99.0, 1, 2)
         note(tally, None, None, 0, 0.0, 0, 0)
@@ -77,7 +77,7 @@ class RequestTallyTests(SynchronousTestCase):
         """Routes may name clusters by what requests say."""
         tally = RequestTally("front")
         for number in range(MAX_CELLS + 50):
-            place = Place(f"cluster-{number}")
+            place = Destination(f"cluster-{number}")
             note(tally, place, None, 200, 0.0, 0, 0)
             tally.fail(place, None, 1, "a reason", 17.0)
         self.assertEqual(len(tally.cells), MAX_CELLS + 1)
@@ -88,15 +88,15 @@ class RequestTallyTests(SynchronousTestCase):
         """Routes that a request names are made anew: they are the same all the same."""
         tally = RequestTally("front")
         for cluster in ("blue", "green", "blue"):
-            note(tally, Place(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
+            note(tally, Destination(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
         self.assertEqual(classes_of(tally.cells["blue", "all", "all[0]"].ends), {2: 2})
 
     def test_agents(self) -> None:
         """What an agent has had is counted for it as well, whichever rule it came by."""
         tally, agent = RequestTally("front"), AgentFigures()
-        note(tally, Place("blue"), agent, 200, 0.002, 3, 40)
-        note(tally, Place("green"), agent, 502, 0.004, 0, 2)
-        tally.fail(Place("green"), agent, 2, "it" * 1000, 17.0)
+        note(tally, Destination("blue"), agent, 200, 0.002, 3, 40)
+        note(tally, Destination("green"), agent, 502, 0.004, 0, 2)
+        tally.fail(Destination("green"), agent, 2, "it" * 1000, 17.0)
         self.assertEqual((classes_of(agent.ends), agent.received, agent.sent), ({2: 1, 5: 1}, 3, 42))
         assert agent.last_error is not None
         self.assertEqual((agent.last_error[0], len(agent.last_error[1])), (17.0, 300))

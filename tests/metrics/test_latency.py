@@ -6,7 +6,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.metrics import AgentFigures, Place, RequestTally
+from reverseproxy.metrics import AgentFigures, Destination, RequestTally
 from reverseproxy.metrics.history import KEPT, MOST_CLUSTERS, History, Sample, add_histories
 from reverseproxy.metrics.latency import (
     DURATION_BOUNDS,
@@ -30,7 +30,7 @@ def counted(*seconds: float) -> AgentFigures:
     agent = AgentFigures()
     tally = RequestTally("front")
     for each in seconds:
-        note(tally, Place("blue"), agent, 200, each, 0, 0)
+        note(tally, Destination("blue"), agent, 200, each, 0, 0)
     return agent
 
 
@@ -73,7 +73,7 @@ class EndsTests(SynchronousTestCase):
     def test_classes(self) -> None:
         tally, agent = RequestTally("front"), AgentFigures()
         for status in (200, 204, 404, 503, 0, 100000):
-            note(tally, Place("blue"), agent, status, 0.01, 0, 0)
+            note(tally, Destination("blue"), agent, status, 0.01, 0, 0)
         self.assertEqual(class_names(classes_of(agent.ends)), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
         self.assertEqual(sum(times_of(agent.ends)), 6)
 

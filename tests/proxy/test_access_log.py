@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy import logs
 from reverseproxy.errors import ConfigError
 from reverseproxy.identity import AgentIdentity, CertificateSubject
-from reverseproxy.metrics import Place
+from reverseproxy.metrics import Destination
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.access import log as access_log
 from reverseproxy.proxy.access.formats import MOSN_FORMAT
@@ -35,7 +35,7 @@ _PARTS: dict[str, tuple[type[Any], dict[str, str]]] = {
         {name: name for name in ("method", "path", "query", "host", "scheme", "service")}
         | {"rpc_method": "operation", "request_headers": "headers"},
     ),
-    "rule": (Place, {"route": "route", "virtual_host": "virtual_host"}),
+    "rule": (Destination, {"route": "route", "virtual_host": "virtual_host"}),
     "upstream": (
         UpstreamDetails,
         {"upstream_host": "host", "upstream_server": "server", "upstream_local": "local"}

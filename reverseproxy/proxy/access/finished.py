@@ -21,7 +21,7 @@ from reverseproxy.proxy.access.record import (
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
     from reverseproxy.cluster.narrowed import ICluster
-    from reverseproxy.metrics import IPlace
+    from reverseproxy.metrics import IDestination
 
 
 class AccessNotes:
@@ -57,7 +57,7 @@ class IFinishedRequest(Protocol):
     flags: int
 
     @property
-    def rule(self) -> IPlace | None:
+    def rule(self) -> IDestination | None:
         """The rule of the router that matched; L{None} for no match."""
 
     @property

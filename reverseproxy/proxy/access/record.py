@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from reverseproxy.identity import AgentIdentity
-from reverseproxy.metrics import NOWHERE, IPlace
+from reverseproxy.metrics import NOWHERE, IDestination
 
 Lookup = Callable[[str], str | None]
 
@@ -139,7 +139,7 @@ class AccessRecord:
     protocol: str
     client: IClient = _NO_CLIENT
     request: RequestDetails = _NOTHING
-    rule: IPlace = NOWHERE
+    rule: IDestination = NOWHERE
     upstream: UpstreamDetails = _NOBODY
     times: Times = _NO_TIME
     start: float = 0.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.metrics import Ended, Place
+from reverseproxy.metrics import Destination, EndedRequest
 from reverseproxy.proxy.access.record import AccessRecord, Times, UpstreamDetails
 from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import NO_FLAGS, short_names
@@ -143,7 +143,7 @@ class SessionNotes:
             self._trace(settings.tracing, info, settings.listener, received, sent)
         tally = settings.tally
         if tally is not None:
-            ended = Ended(tally.place(cluster), self.served_by, 0, self.started, received, sent)
+            ended = EndedRequest(tally.place(cluster), self.served_by, 0, self.started, received, sent)
             tally.end(ended, self._clock.seconds())
             if self.flags:
                 note_failure(tally, ended, self.flags, self.failure)
@@ -181,7 +181,7 @@ class SessionNotes:
         return AccessRecord(
             "tcp",
             info,
-            rule=Place(cluster),
+            rule=Destination(cluster),
             upstream=UpstreamDetails(
                 cluster,
                 self.host_address,
