@@ -7,7 +7,7 @@ __all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "only", "page_of", "pro
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from reverseproxy.admin.http import Call, Problem, Reply, compact
+from reverseproxy.admin.http import ApiProblem, Call, Reply, compact
 from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.admin.sources import Answer
 
@@ -25,11 +25,11 @@ def only(call: Call, *methods: str) -> None:
     """
     Let a path have certain methods only.
 
-    @raise Problem: if the request has another one.
+    @raise ApiProblem: if the request has another one.
     """
     allowed = (*methods, "HEAD") if "GET" in methods else methods
     if call.method not in allowed:
-        raise Problem(405, f"use {' or '.join(methods)}", Allow=", ".join(allowed))
+        raise ApiProblem(405, f"use {' or '.join(methods)}", Allow=", ".join(allowed))
 
 
 def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
@@ -37,11 +37,11 @@ def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
     Return which page is wanted: after which key it begins, and how many items it may have.
 
     @param usual: how many items, if the request does not say.
-    @raise Problem: if the limit is no number from 1 to L{MOST}.
+    @raise ApiProblem: if the limit is no number from 1 to L{MOST}.
     """
     text = call.query.get("limit", str(usual))
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
-        raise Problem(400, f"limit must be a number from 1 to {MOST}")
+        raise ApiProblem(400, f"limit must be a number from 1 to {MOST}")
     return call.query.get("after", ""), int(text)
 
 

@@ -24,7 +24,7 @@ from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.exclusions import unite_kept_out
-from reverseproxy.admin.http import Call, Problem, Reply, Stream
+from reverseproxy.admin.http import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.paging import cut
@@ -43,7 +43,7 @@ log = Logger()
 DRAINED: Final = 3600.0
 """Seconds that one that is drained is kept out, if the request does not say."""
 
-Answerer = Callable[[Call], Awaitable["Reply | Stream"]]
+Answerer = Callable[[Call], Awaitable["Reply | StreamedReply"]]
 
 PATHS: Final = (
     "agents",
@@ -114,12 +114,12 @@ class TunnelApi:
         """Tell of this configuration from now on."""
         self._reading.describe(config)
 
-    async def answer(self, call: Call, caller: Caller) -> Reply | Stream:
+    async def answer(self, call: Call, caller: Caller) -> Reply | StreamedReply:
         """
         Answer.
 
         @param caller: who asks; that they may has been looked at.
-        @raise Problem: if there is no such path, or it takes another method.
+        @raise ApiProblem: if there is no such path, or it takes another method.
         """
         match call.parts[3:]:
             case (name,) if name in self._simple:
@@ -157,16 +157,16 @@ class TunnelApi:
             case ("workers", "replace"):
                 only(call, "POST")
                 return self._replace(call, caller)
-        raise Problem(404, "no such path")
+        raise ApiProblem(404, "no such path")
 
     def _replace(self, call: Call, caller: Caller) -> Reply:
         workers = self._source.facts()["workers"]
         asked = call.query.get("worker", "")
         if asked and not any(asked == str(each["worker"]) for each in workers):
-            raise Problem(404, "there is no such worker" if workers else "there are no workers")
+            raise ApiProblem(404, "there is no such worker" if workers else "there are no workers")
         numbers = self._source.replace(int(asked or 0))
         if not numbers:
-            raise Problem(409, "nothing is replaced: there are no workers, or it is under way")
+            raise ApiProblem(409, "nothing is replaced: there are no workers, or it is under way")
         self._write_down(caller, "replace workers", ", ".join(map(str, numbers)))
         return Reply.of({"workers": numbers}, 202)
 
@@ -216,9 +216,9 @@ class TunnelApi:
     async def _described(self, call: Call) -> Reply:
         return Reply.of(describe())
 
-    async def _events(self, call: Call) -> Stream:
+    async def _events(self, call: Call) -> StreamedReply:
         if len(self._streams) >= MOST_STREAMS:
-            raise Problem(503, f"{MOST_STREAMS} clients listen to events already")
+            raise ApiProblem(503, f"{MOST_STREAMS} clients listen to events already")
         recent = call.query.get("recent", "") in ("1", "true")
 
         def begin(write: Callable[[bytes], bool]) -> Callable[[], object]:
@@ -229,7 +229,7 @@ class TunnelApi:
             stream.start()
             return stream.stop
 
-        return Stream(begin)
+        return StreamedReply(begin)
 
     # changes
 
@@ -248,7 +248,7 @@ class TunnelApi:
         answers = await self._source.ask("exclude", arguments)
         problems = [answer.value for answer in answers if answer.value]
         if problems:
-            raise Problem(409, problems[0])
+            raise ApiProblem(409, problems[0])
 
     async def _let_go(self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float) -> Reply:
         """
@@ -296,7 +296,7 @@ class TunnelApi:
 
         @return: how many connections each of them has let go of, or has by the directory if it does not say;
             and which ones could not be told, or could not do it.
-        @raise Problem: if no server that has the agent could be.
+        @raise ApiProblem: if no server that has the agent could be.
         """
         elsewhere = agent["elsewhere"]
         if not elsewhere:
@@ -319,7 +319,7 @@ class TunnelApi:
         lacking = [server for server in elsewhere if server not in told]
         excluded = seconds and agent["targets"].get("identity" if what == "kick" else "process")
         if lacking and not passed and not agent["connections"] and not excluded:
-            raise Problem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
+            raise ApiProblem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
         problems = dict.fromkeys(lacking, "it has no link to this server now, and was not told")
         for server in passed:
             each = told[server]
@@ -340,13 +340,13 @@ class TunnelApi:
         if type(weight) is float and weight.is_integer():
             weight = int(weight)  # JSON has one kind of numbers
         if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
-            raise Problem(400, f'the body must be {{"weight": a number from 1 to {MAX_WEIGHT}}}')
+            raise ApiProblem(400, f'the body must be {{"weight": a number from 1 to {MAX_WEIGHT}}}')
         arguments = {"cluster": cluster, "address": address, "weight": weight}
         answers = await self._source.ask("weigh", arguments)
         before = next((answer.value for answer in answers if answer.value), None)
         if before is None:
             await self._say_whose(address)
-            raise Problem(404, "there is no such host, or it has left")
+            raise ApiProblem(404, "there is no such host, or it has left")
         told = f"weight of {shorten(address)} in cluster {shorten(cluster)}: {before} before, {weight} now"
         self._write_down(caller, "weight", told)
         body = {"cluster": cluster, "address": address, "weight": weight, "before": before}
@@ -356,21 +356,21 @@ class TunnelApi:
         """
         Find out whether a host is that of another server of the fleet.
 
-        @raise Problem: if so: what it weighs is that server's to say.
+        @raise ApiProblem: if so: what it weighs is that server's to say.
         """
         server = address.partition("/")[0]
         for answer in await self._source.ask("fleet", {}):
             if answer.value and any(each["server"] == server for each in answer.value["servers"]):
-                raise Problem(409, f"its agent is at server {shorten(server)}: change its weight there")
+                raise ApiProblem(409, f"its agent is at server {shorten(server)}: change its weight there")
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
         """Let in again who was kept out; of those that are not here, the audit knows who they are."""
         targets = [entry["targets"] for entry in self._audit if entry["agent"] == key and entry["targets"]]
-        missing: Problem | None = None
+        missing: ApiProblem | None = None
         if not targets:
             try:
                 targets = [(await self._reading.agent(key))["targets"]]
-            except Problem as problem:  # another server may have kept it out
+            except ApiProblem as problem:  # another server may have kept it out
                 missing = problem
         lifted = [list(target) for each in targets for target in each.values()]
         answers = await self._source.ask("lift", {"targets": lifted, "agent": key})
@@ -396,7 +396,7 @@ class TunnelApi:
         answers = await self._source.ask("let_in", {"id": key})
         found = unite_kept_out([answer.value] for answer in answers if answer.value)
         if not found:
-            raise Problem(404, "nobody is kept out by that, or not any more")
+            raise ApiProblem(404, "nobody is kept out by that, or not any more")
         [lifted] = found
         target, agents = lifted["target"], lifted["agents"]
         told = f"{shorten(' '.join(target))} (exclusion {key}), {lifted['why']}"
@@ -447,5 +447,5 @@ def _seconds(call: Call, name: str, default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= LONGEST:
-        raise Problem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
+        raise ApiProblem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
     return seconds

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.families import Family
-from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.http import ApiProblem, Call, Reply
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import counted
@@ -62,14 +62,14 @@ class Configuring:
         """
         Answer at one of L{CONFIG_PATHS}.
 
-        @raise Problem: if the request is wrong.
+        @raise ApiProblem: if the request is wrong.
         """
         match name:
             case "config":
                 return Reply.of(self._state())
             case "config:reload":
                 if call.body:
-                    raise Problem(400, "what is reloaded is the file; leave the body out")
+                    raise ApiProblem(400, "what is reloaded is the file; leave the body out")
                 report = await self._steered.reload()
                 self._note(caller, "reload", f"generation {report.generation}: {_told(report)}")
                 return _reply(report)

@@ -7,7 +7,7 @@ those that are a stream of events.
 
 from __future__ import annotations
 
-__all__ = ["MAX_BODY", "Call", "Handler", "Problem", "Reply", "Stream", "compact", "make_factory"]
+__all__ = ["MAX_BODY", "Call", "Handler", "ApiProblem", "Reply", "StreamedReply", "compact", "make_factory"]
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -113,23 +113,23 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamedReply:
     """
-    An answer that goes on.
+    An answer whose body is written piece by piece, for as long as the client is connected.
 
-    @ivar begin: called with what writes a part, and says whether more of it is
-        wanted now; gives what is to be called when the client has gone.
+    @ivar begin: called with a function that writes a piece, and returns whether the client takes more now;
+        returns what is called when the client has disconnected.
     """
 
     begin: Callable[[Callable[[bytes], bool]], Callable[[], object]]
     content_type: str = "text/event-stream"
 
 
-class Problem(Exception):
+class ApiProblem(Exception):
     """
-    What is wrong with a request, for whoever has sent it.
+    An error that is answered with problem details (RFC 9457).
 
-    @ivar status: what to answer.
+    @ivar status: the status of the answer.
     """
 
     def __init__(self, status: int, reason: str, **headers: str) -> None:
@@ -138,14 +138,14 @@ class Problem(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def reply(self) -> Reply:
-        """The answer: problem details, as RFC 9457 has them."""
+        """Return the answer."""
         body = {"title": str(self), "status": self.status}
         return Reply(
             self.status, json.dumps(body).encode("ascii") + b"\n", "application/problem+json", self.headers
         )
 
 
-Handler = Callable[[Call], Awaitable["Reply | Stream"]]
+Handler = Callable[[Call], Awaitable["Reply | StreamedReply"]]
 
 
 class AdminRequest(Request):
@@ -174,7 +174,7 @@ class AdminRequest(Request):
         if length is not None and length > MOST_EARLY:
             # It would be closed before its end: whoever waits to be told so may hear it now.
             channel: Any = self.channel
-            channel.refuse(Problem(413, _TOO_LARGE).reply())
+            channel.refuse(ApiProblem(413, _TOO_LARGE).reply())
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """A part of the body has come."""
@@ -207,9 +207,9 @@ class AdminRequest(Request):
     async def _respond(self) -> None:
         try:
             if self._left < 0:
-                raise Problem(413, _TOO_LARGE)
+                raise ApiProblem(413, _TOO_LARGE)
             reply = await self._handler(self._call())
-        except Problem as problem:
+        except ApiProblem as problem:
             reply = problem.reply()
         if self._lost or self.channel is None:
             return
@@ -221,11 +221,11 @@ class AdminRequest(Request):
     def _call(self) -> Call:
         raw_path, _, raw_query = self.uri.decode("ascii", "replace").partition("?")
         if not raw_path.startswith("/"):
-            raise Problem(400, "the target of a request must begin with a slash")
+            raise ApiProblem(400, "the target of a request must begin with a slash")
         try:
             queries = parse_qsl(raw_query, keep_blank_values=True, max_num_fields=100)
         except ValueError:
-            raise Problem(400, "the query has too many parameters") from None
+            raise ApiProblem(400, "the query has too many parameters") from None
 
         def header(name: str) -> str:
             value = self.getHeader(name)
@@ -254,7 +254,7 @@ class AdminRequest(Request):
         self._twisted.write(reply.body)
         self._twisted.finish()
 
-    def _stream(self, stream: Stream) -> None:
+    def _stream(self, stream: StreamedReply) -> None:
         self._begin(200, stream.content_type, {})
         if self.method == b"HEAD":
             self._twisted.finish()
@@ -288,7 +288,7 @@ class AdminRequest(Request):
             "the admin API failed to answer {path}", reason, path=self.path.decode("ascii", "replace")
         )
         if not self._lost and not self.startedWriting:
-            self._answer(Problem(500, "the request failed on our side; the log says why").reply())
+            self._answer(ApiProblem(500, "the request failed on our side; the log says why").reply())
 
 
 @implementer(IExpendable)

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy import __version__
 from reverseproxy.admin.dumping import document, written
 from reverseproxy.admin.families import Family, merge, number_of
-from reverseproxy.admin.http import JSON, Call, Problem, Reply
+from reverseproxy.admin.http import JSON, ApiProblem, Call, Reply
 from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import LOG_LEVELS, Config
@@ -56,7 +56,7 @@ class MosnPaths:
         """
         Answer.
 
-        @raise Problem: if there is no such path.
+        @raise ApiProblem: if there is no such path.
         """
         match call.parts[2:]:
             case ("version",):
@@ -78,7 +78,7 @@ class MosnPaths:
                 return await self._enable_log(call, True)
             case ("disable_log",):
                 return await self._enable_log(call, False)
-        raise Problem(404, "no such path")
+        raise ApiProblem(404, "no such path")
 
     # the configuration
 

@@ -14,7 +14,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
-from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.http import ApiProblem, Call, Reply
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
@@ -57,12 +57,12 @@ def page(call: Call, name: str) -> Reply:
     """
     Answer with a file.
 
-    @raise Problem: if there is none of this name, or the method is another one.
+    @raise ApiProblem: if there is none of this name, or the method is another one.
     """
     if name not in FILES:
-        raise Problem(404, "no such path")
+        raise ApiProblem(404, "no such path")
     if call.method not in ("GET", "HEAD"):
-        raise Problem(405, "use GET", Allow="GET, HEAD")
+        raise ApiProblem(405, "use GET", Allow="GET, HEAD")
     content, tag = _read(name)
     # It is asked for each time, as it may be of another version when the process has been started anew.
     headers = {

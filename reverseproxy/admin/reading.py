@@ -13,7 +13,7 @@ from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, listed_in_steps, page_of, problems_of
 from reverseproxy.admin.fleet import unite_fleets
-from reverseproxy.admin.http import Call, Problem, Reply
+from reverseproxy.admin.http import ApiProblem, Call, Reply
 from reverseproxy.admin.merging import (
     is_away,
     merge_agents,
@@ -93,7 +93,7 @@ class Reading:
         if "ids" in call.query:
             ids = [each for each in call.query["ids"].split(",") if each]
             if len(ids) > MOST_IDS:
-                raise Problem(400, f"ids may be {MOST_IDS} at the most")
+                raise ApiProblem(400, f"ids may be {MOST_IDS} at the most")
             arguments["ids"], limit = ids, MOST_IDS + 1
         answers = await self._source.ask("agents", arguments)
         found, last = cut(await self._merged(answers), _lasts(answers), limit, "id")
@@ -120,11 +120,11 @@ class Reading:
         Find an agent.
 
         @return: what L{shown} takes.
-        @raise Problem: if there is none of this id.
+        @raise ApiProblem: if there is none of this id.
         """
         found = await self._look_again(await self._merged(await self._source.ask("agent", {"id": key})))
         if not found:
-            raise Problem(404, "there is no such agent, or it has left")
+            raise ApiProblem(404, "there is no such agent, or it has left")
         return found[0]
 
     # clusters and listeners
@@ -134,7 +134,7 @@ class Reading:
         after, limit = page_of(call)
         answers = await self._source.ask("hosts", {"cluster": cluster, "after": after, "limit": limit})
         if all(answer.value is None for answer in answers):
-            raise Problem(404, "there is no such cluster")
+            raise ApiProblem(404, "there is no such cluster")
         items, last = cut(_hosts(answers), _lasts(answers), limit, "address")
         away = [item["address"] for item in items if item["relayed"]]
         if away:  # they have gone from one worker to another just now, or their worker has not answered
@@ -213,13 +213,13 @@ class Reading:
             if name == "header":
                 field, colon, text = value.partition(":")
                 if not colon or not field.strip():
-                    raise Problem(400, 'a header is written "Name: value"')
+                    raise ApiProblem(400, 'a header is written "Name: value"')
                 headers[field.strip().lower()] = text.strip()
             elif name not in ("method", "host", "path", "listener"):
-                raise Problem(400, "the parameters are method, host, path, header and listener")
+                raise ApiProblem(400, "the parameters are method, host, path, header and listener")
         path = call.query.get("path", "/")
         if not path.startswith("/"):
-            raise Problem(400, "the path must begin with a slash")
+            raise ApiProblem(400, "the path must begin with a slash")
         items = self._routes.explain(
             call.query.get("method", "GET"),
             call.query.get("host", ""),

@@ -21,7 +21,7 @@ from reverseproxy.admin.api import TunnelApi
 from reverseproxy.admin.configuring import ISteered, reload_families
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
-from reverseproxy.admin.http import TEXT, Call, Problem, Reply, Stream, make_factory
+from reverseproxy.admin.http import TEXT, ApiProblem, Call, Reply, StreamedReply, make_factory
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
 from reverseproxy.admin.slices import in_slices
@@ -32,8 +32,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.listener import BoundPort, Listener, ListenerFailed
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import Throttle
-from reverseproxy.problems import DOCUMENT
-from reverseproxy.problems import Problem as ConfigProblem
+from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.tls import ServerTls
 
 log = Logger()
@@ -137,7 +136,7 @@ class AdminServer(Service):
         try:
             self.listener.privilegedStartService()
         except ListenerFailed as error:
-            raise ConfigError(ConfigProblem.at(_ADMIN / "address", str(error))) from None
+            raise ConfigError(Problem.at(_ADMIN / "address", str(error))) from None
 
     def startService(self) -> None:
         """Bind, if that has not been done."""
@@ -153,11 +152,11 @@ class AdminServer(Service):
 
     # answering
 
-    async def _handle(self, call: Call) -> Reply | Stream:
+    async def _handle(self, call: Call) -> Reply | StreamedReply:
         """
         Answer a request.
 
-        @raise Problem: if it is not to be answered.
+        @raise ApiProblem: if it is not to be answered.
         """
         self._check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
@@ -186,7 +185,7 @@ class AdminServer(Service):
         host = call.headers("host")
         name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
         if host and not is_loopback(name):
-            raise Problem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
+            raise ApiProblem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
 
     @staticmethod
     def _check_origin(call: Call) -> None:
@@ -195,9 +194,9 @@ class AdminServer(Service):
         if site not in ("", "none", "same-origin") or (
             origin and origin.partition("://")[2] != call.headers("host")
         ):
-            raise Problem(403, "a page of another site may change nothing here")
+            raise ApiProblem(403, "a page of another site may change nothing here")
 
-    def _refusal(self, call: Call, caller: Caller, needed: Role) -> Problem:
+    def _refusal(self, call: Call, caller: Caller, needed: Role) -> ApiProblem:
         if caller.role is Role.NOBODY:
             if call.headers("authorization") and self._complaints.allow():
                 log.warn(
@@ -205,19 +204,19 @@ class AdminServer(Service):
                     peer=call.info.remote,
                     suppressed=self._complaints.suppressed,
                 )
-            return Problem(401, caller.hint, WWW_Authenticate='Bearer realm="reverseproxy"')
-        return Problem(403, f"this takes the role {needed.name.lower()}: {caller.hint}")
+            return ApiProblem(401, caller.hint, WWW_Authenticate='Bearer realm="reverseproxy"')
+        return ApiProblem(403, f"this takes the role {needed.name.lower()}: {caller.hint}")
 
     async def _probe(self, call: Call) -> Reply:
         if call.method not in _SAFE:
-            raise Problem(405, "use GET", Allow="GET, HEAD")
+            raise ApiProblem(405, "use GET", Allow="GET, HEAD")
         if call.parts[0] != "readyz":
             return probes.healthy()
         may_know = self._access.judge(call.info, call.headers("authorization")).role >= Role.READ
         reasons = ["stopping: what is under way is finished"] if self._source.draining else []
         return probes.ready(await self._source.ask("ready", {}), reasons, may_know)
 
-    async def _route(self, call: Call, caller: Caller) -> Reply | Stream:
+    async def _route(self, call: Call, caller: Caller) -> Reply | StreamedReply:
         match call.parts:
             case ("metrics",):
                 self._only(call, "GET")
@@ -236,12 +235,12 @@ class AdminServer(Service):
             case ("",):
                 self._only(call, "GET")
                 return Reply.text("".join(f"{path}\n" for path in PATHS))
-        raise Problem(404, "no such path")
+        raise ApiProblem(404, "no such path")
 
     @staticmethod
     def _only(call: Call, method: str) -> None:
         if call.method != method and not (method == "GET" and call.method == "HEAD"):
-            raise Problem(405, f"use {method}", Allow="GET, HEAD" if method == "GET" else method)
+            raise ApiProblem(405, f"use {method}", Allow="GET, HEAD" if method == "GET" else method)
 
     async def _metrics(self, call: Call) -> Reply:
         answers = await self._source.ask("metrics", {})
@@ -292,7 +291,7 @@ class AdminChange:
             try:
                 self.port = server.listener.bind(_where(admin), self.tls is not None, mode=_mode(admin))
             except ListenerFailed as error:
-                raise ConfigError(ConfigProblem.at(_ADMIN / "address", str(error))) from None
+                raise ConfigError(Problem.at(_ADMIN / "address", str(error))) from None
 
     def commit(self) -> None:
         """Go on with it."""

@@ -10,7 +10,7 @@ as absent: the trace begins anew.
 
 from __future__ import annotations
 
-__all__ = ["FORMATS", "TRACE_FIELDS", "Incoming", "TraceContext", "extract", "inject", "trace_id_of"]
+__all__ = ["FORMATS", "TRACE_FIELDS", "PropagatedContext", "TraceContext", "extract", "inject", "trace_id_of"]
 
 import re
 from collections.abc import Callable, Collection
@@ -58,11 +58,11 @@ Lookup = Callable[[str], str | None]
 
 class TraceContext(NamedTuple):
     """
-    A span, as those who come after it have to know it.
+    A span, as far as it is propagated to spans that follow it.
 
     @ivar trace_id: of 128 bits, not 0.
     @ivar span_id: of 64 bits, not 0.
-    @ivar sampled: whether it is recorded; L{None} if whoever comes next may decide.
+    @ivar sampled: whether the trace is recorded; L{None} if the next hop may decide.
     @ivar state: the C{tracestate}.
     """
 
@@ -72,14 +72,13 @@ class TraceContext(NamedTuple):
     state: str = ""
 
 
-class Incoming(NamedTuple):
+class PropagatedContext(NamedTuple):
     """
-    What a request says.
+    What the header fields of a request say about its trace.
 
-    @ivar context: its trace; L{None} if it belongs to none.
-    @ivar wanted: without a trace: whether one is to be recorded; L{None} if it
-        does not say.
-    @ivar formats: how it says so.
+    @ivar context: the span that sent it; L{None} if it belongs to no trace.
+    @ivar wanted: without a trace, whether one is to be recorded; L{None} if the fields do not say.
+    @ivar formats: the formats of these fields.
     """
 
     context: TraceContext | None = None
@@ -126,7 +125,7 @@ def _context(trace_id: str, span_id: str, sampled: bool | None) -> TraceContext 
     return TraceContext(*numbers, sampled) if all(numbers) else None
 
 
-def _multi(lookup: Lookup) -> Incoming:
+def _multi(lookup: Lookup) -> PropagatedContext:
     trace_id, span_id = lookup("x-b3-traceid"), lookup("x-b3-spanid")
     sampled = _DECISIONS.get((lookup("x-b3-sampled") or "").lower())
     if lookup("x-b3-flags") == "1":  # debug
@@ -137,10 +136,10 @@ def _multi(lookup: Lookup) -> Incoming:
         if _trace_id(trace_id) and _span_id(span_id):
             context = _context(trace_id, span_id, sampled)
     found = context is not None or sampled is not None
-    return Incoming(context, sampled, ("b3multi",) if found else ())
+    return PropagatedContext(context, sampled, ("b3multi",) if found else ())
 
 
-def extract(lookup: Lookup) -> Incoming:
+def extract(lookup: Lookup) -> PropagatedContext:
     """
     Read a request's fields.
 
@@ -164,7 +163,7 @@ def extract(lookup: Lookup) -> Incoming:
     multi = _multi(lookup)
     if wanted is None:
         wanted = multi.wanted
-    return Incoming(context or multi.context, wanted, (*formats, *multi.formats))
+    return PropagatedContext(context or multi.context, wanted, (*formats, *multi.formats))
 
 
 def inject(context: TraceContext, formats: Collection[str]) -> list[tuple[bytes, bytes]]:

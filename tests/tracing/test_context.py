@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.tracing.context import (
     FORMATS,
     TRACE_FIELDS,
-    Incoming,
+    PropagatedContext,
     TraceContext,
     extract,
     inject,
@@ -37,7 +37,9 @@ class ExtractTests(SynchronousTestCase):
             (f"cc-{TRACE}-{SPAN}-01-what-comes-later", True),
         ):
             found = extract({"traceparent": text}.get)
-            self.assertEqual(found, Incoming(CONTEXT._replace(sampled=sampled), None, ("w3c",)), text)
+            self.assertEqual(
+                found, PropagatedContext(CONTEXT._replace(sampled=sampled), None, ("w3c",)), text
+            )
 
     def test_broken_w3c(self) -> None:
         for text in (
@@ -53,7 +55,7 @@ class ExtractTests(SynchronousTestCase):
             f"00-{TRACE}-{SPAN}-01, 00-{TRACE}-{SPAN}-01",
             f"00-{TRACE[:-1]}\u0664-{SPAN}-01",
         ):
-            self.assertEqual(extract({"traceparent": text}.get), Incoming(), text)
+            self.assertEqual(extract({"traceparent": text}.get), PropagatedContext(), text)
 
     def test_state(self) -> None:
         long = ",".join(f"k{number}={'v' * 100}" for number in range(10))
@@ -72,7 +74,7 @@ class ExtractTests(SynchronousTestCase):
             self.assertEqual(found.state, state)
 
     def test_state_without_parent(self) -> None:
-        self.assertEqual(extract({"tracestate": "a=1"}.get), Incoming())
+        self.assertEqual(extract({"tracestate": "a=1"}.get), PropagatedContext())
 
     def test_b3(self) -> None:
         short = CONTEXT._replace(trace_id=int(TRACE[16:], 16))
@@ -86,7 +88,7 @@ class ExtractTests(SynchronousTestCase):
             ("1", None, True),
             ("d", None, True),
         ):
-            self.assertEqual(extract({"b3": text}.get), Incoming(context, wanted, ("b3",)), text)
+            self.assertEqual(extract({"b3": text}.get), PropagatedContext(context, wanted, ("b3",)), text)
 
     def test_broken_b3(self) -> None:
         for text in (
@@ -98,23 +100,25 @@ class ExtractTests(SynchronousTestCase):
             f"{'0' * 32}-{SPAN}-1",
             f"{TRACE}-{SPAN}-1-x",
         ):
-            self.assertEqual(extract({"b3": text}.get), Incoming(), text)
+            self.assertEqual(extract({"b3": text}.get), PropagatedContext(), text)
 
     def test_multi(self) -> None:
         for sampled, expected in (("1", True), ("True", True), ("0", False), ("false", False), ("?", None)):
             fields = {"x-b3-traceid": TRACE, "x-b3-spanid": SPAN.upper(), "x-b3-sampled": sampled}
             found = extract(fields.get)
-            self.assertEqual(found, Incoming(CONTEXT._replace(sampled=expected), expected, ("b3multi",)))
+            self.assertEqual(
+                found, PropagatedContext(CONTEXT._replace(sampled=expected), expected, ("b3multi",))
+            )
         found = extract({"x-b3-traceid": TRACE, "x-b3-spanid": SPAN, "x-b3-flags": "1"}.get)
         self.assertEqual(found.context, CONTEXT)
 
     def test_only_a_decision(self) -> None:
-        self.assertEqual(extract({"x-b3-sampled": "0"}.get), Incoming(None, False, ("b3multi",)))
+        self.assertEqual(extract({"x-b3-sampled": "0"}.get), PropagatedContext(None, False, ("b3multi",)))
 
     def test_broken_multi(self) -> None:
         for trace, span in ((TRACE[1:], SPAN), (TRACE, SPAN[1:]), ("0" * 32, SPAN), (TRACE, "")):
-            self.assertEqual(extract({"x-b3-traceid": trace, "x-b3-spanid": span}.get), Incoming())
-        self.assertEqual(extract({"x-b3-traceid": TRACE}.get), Incoming())
+            self.assertEqual(extract({"x-b3-traceid": trace, "x-b3-spanid": span}.get), PropagatedContext())
+        self.assertEqual(extract({"x-b3-traceid": TRACE}.get), PropagatedContext())
 
     def test_several(self) -> None:
         """W3C's counts first; what comes next hears it in every way that it may know."""
@@ -125,7 +129,7 @@ class ExtractTests(SynchronousTestCase):
             "x-b3-traceid": other,
             "x-b3-spanid": SPAN,
         }
-        self.assertEqual(extract(fields.get), Incoming(CONTEXT, None, FORMATS))
+        self.assertEqual(extract(fields.get), PropagatedContext(CONTEXT, None, FORMATS))
 
     def test_trace_id_of(self) -> None:
         self.assertEqual(trace_id_of({"b3": f"{TRACE}-{SPAN}-0"}.get), TRACE)
