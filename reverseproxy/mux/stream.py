@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.transport.halves import Half
 from reverseproxy.transport.producers import Consumer
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ HIGH_WATER: Final = 65536
 _PIECE: Final = 65536
 """The most buffered bytes that are delivered at once."""
 
+_CLOSED: Final = Half.CLOSED  # for each write: to find it in its class takes longer than the comparison
+
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ILoggingContext)
 class MuxStream(Consumer):
@@ -57,8 +60,8 @@ class MuxStream(Consumer):
     @ivar connected: whether it is open.
     @ivar disconnected: whether C{connectionLost} has been called.
     @ivar disconnecting: whether it is being closed.
-    @ivar shut: whether nothing can be written any more.
-    @ivar ended: whether the peer has sent everything.
+    @ivar sending: our half.
+    @ivar receiving: the peer's half.
     @ivar paused: whether the protocol does not want to read.
     """
 
@@ -67,20 +70,18 @@ class MuxStream(Consumer):
         "_attended",
         "_dropped",
         "_factory",
-        "_half_closing",
         "_held",
         "_keep_alive",
-        "_log_end",
         "_mux",
         "_owed",
         "_streams",
         "connected",
         "disconnecting",
-        "ended",
         "number",
         "paused",
         "protocol",
-        "shut",
+        "receiving",
+        "sending",
     )
 
     def __init__(
@@ -99,8 +100,7 @@ class MuxStream(Consumer):
         self.connected = True
         self.disconnected = False
         self.disconnecting = False
-        self.shut = False
-        self.ended = False
+        self.sending = self.receiving = Half.OPEN
         self.paused = False
         self._streams = streams
         self._mux = streams.mux
@@ -109,8 +109,6 @@ class MuxStream(Consumer):
         self._held: bytearray | None = None
         self._dropped = 0  # bytes received while it is being closed
         self._owed = 0  # bytes delivered for which no credit was given, as the protocol then paused
-        self._log_end = False
-        self._half_closing = False
         self._attended = False  # written_out will be called
         self._keep_alive = False
 
@@ -144,7 +142,7 @@ class MuxStream(Consumer):
         """Send at the end of the turn, or as soon as the peer's window allows; see L{ITransport}."""
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
-        if self.shut or not data:
+        if self.sending is _CLOSED or not data:
             return
         output = self._mux.output
         output.send(self.number, data)
@@ -172,8 +170,8 @@ class MuxStream(Consumer):
 
     def loseWriteConnection(self) -> None:
         """End our half behind everything that was written; see L{ITCPTransport}."""
-        if self.connected and not self._half_closing:
-            self._half_closing = True
+        if self.connected and self.sending is Half.OPEN:
+            self.sending = Half.CLOSING
             self._attend()
 
     def abortConnection(self) -> None:
@@ -233,7 +231,7 @@ class MuxStream(Consumer):
     def unregisterProducer(self) -> None:
         """See L{IConsumer}."""
         super().unregisterProducer()
-        if self.connected and (self.disconnecting or self._half_closing):
+        if self.connected and (self.disconnecting or self.sending is not Half.OPEN):
             self._attend()
 
     def stopConsuming(self) -> None:  # noqa: N802
@@ -254,7 +252,7 @@ class MuxStream(Consumer):
             if self._owed:
                 size, self._owed = self._owed, 0
                 self._streams.consumed(self.number, size)
-            if self._held is not None or (self.ended and not self._log_end):
+            if self._held is not None or self.receiving is Half.CLOSING:
                 self._streams.turn.call(self.deliver)
 
     def stopProducing(self) -> None:
@@ -289,7 +287,7 @@ class MuxStream(Consumer):
                 return
             self.delivered(len(data))
             held = self._held
-        if self.ended and held is None and not self.paused and self.connected and not self.disconnecting:
+        if held is None and not self.paused and self.connected and not self.disconnecting:
             self.tell_end()
 
     def delivered(self, size: int) -> None:
@@ -306,15 +304,20 @@ class MuxStream(Consumer):
 
     def end(self) -> None:
         """Handle the end of the peer's half."""
-        self.ended = True
+        if self.receiving is Half.OPEN:
+            self.receiving = Half.CLOSING
         if not self.waits:
             self.tell_end()
 
     def tell_end(self) -> None:
-        """Call C{readConnectionLost}; close if the protocol doesn't provide L{IHalfCloseableProtocol}."""
-        if self._log_end:
+        """
+        Tell the protocol that the peer's half has ended, if it has, and the protocol was not told.
+
+        A protocol that does not provide L{IHalfCloseableProtocol} is closed.
+        """
+        if self.receiving is not Half.CLOSING:
             return
-        self._log_end = True
+        self.receiving = Half.CLOSED
         half = IHalfCloseableProtocol(self.protocol, None)
         try:
             if half is not None:
@@ -324,7 +327,7 @@ class MuxStream(Consumer):
             self.failed()
             return
         if self._streams.forget(self):
-            if not self.shut:
+            if self.sending is not Half.CLOSED:
                 # As TCP does when a socket is closed with data in its send buffer.
                 if self._mux.pending(self.number):
                     self._mux.reset(self.number)
@@ -357,8 +360,8 @@ class MuxStream(Consumer):
                 producer.resumeProducing()
             elif self.disconnecting:
                 self._close()
-            elif self._half_closing and not self.shut:
-                self.shut = True
+            elif self.sending is Half.CLOSING:
+                self.sending = Half.CLOSED
                 self._mux.end(self.number)
                 half = IHalfCloseableProtocol(self.protocol, None)
                 if half is not None:
@@ -369,18 +372,18 @@ class MuxStream(Consumer):
     def _close(self) -> None:
         streams = self._streams
         if streams.forget(self):
-            if not self.shut:
+            if self.sending is not Half.CLOSED:
                 self._mux.end(self.number)
             # With credit a peer that goes on sending is not stopped by its window, and gets a reset.
             streams.consumed(self.number, self.held + self._dropped + self._owed)
-            if not self.ended:
+            if self.receiving is Half.OPEN:
                 streams.abandon(self.number)
             self.lost(Failure(ConnectionDone()))
 
     @property
     def complete(self) -> bool:
         """Whether everything has been sent and received, so that the connection is not needed any more."""
-        return self.ended and self.shut and not self.disconnecting
+        return self.receiving is not Half.OPEN and self.sending is Half.CLOSED and not self.disconnecting
 
     def lost(self, reason: Failure) -> None:
         """Call C{connectionLost}, and drop all references: the session has removed this stream."""
@@ -388,7 +391,7 @@ class MuxStream(Consumer):
             return
         self.connected = False
         self.disconnected = True
-        self.shut = True
+        self.sending = Half.CLOSED
         if self._held is not None:
             size, self._held = len(self._held), None
             self._streams.budget.remove(self, size)

@@ -16,6 +16,7 @@ from reverseproxy.mux.orphans import Orphans
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.mux.turn import TurnEnd
 from reverseproxy.mux.unsent import UnsentStreams
+from reverseproxy.transport.halves import Half
 from reverseproxy.transport.memory import HeldBytes
 from reverseproxy.wire.yamux.events import Reset
 from reverseproxy.wire.yamux.session import Mux
@@ -181,7 +182,7 @@ class SessionStreams:
 
     def lose_later(self, stream: MuxStream, reason: Failure) -> None:
         """Call C{lost} of a removed stream at the end of the turn."""
-        stream.shut = True
+        stream.sending = Half.CLOSED
         self.turn.call(lambda: stream.lost(reason))
 
     def forget(self, stream: MuxStream) -> bool:

@@ -53,6 +53,7 @@ from reverseproxy.tls.handshake import Handshake
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.producing import EarlyWriter
 from reverseproxy.tls.record_layer import RecordLayer
+from reverseproxy.transport.halves import Half
 
 if TYPE_CHECKING:
     from reverseproxy.tls.factory import TlsFactory
@@ -74,15 +75,6 @@ class TlsPhase(Enum):
     """Nothing is read or written any more; TCP closes when its buffer is empty."""
     ABORTED = auto()
     """TCP is reset."""
-
-
-class Half(Enum):
-    """One direction of a connection."""
-
-    OPEN = auto()
-    CLOSING = auto()
-    """It ends soon: sending when the buffer is empty, receiving when the protocol resumes reading."""
-    CLOSED = auto()
 
 
 @implementer(IHalfCloseableProtocol, INegotiated, ISSLTransport, ISystemHandle)

@@ -21,6 +21,7 @@ from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import PASSES, TurnEnd
 from reverseproxy.mux.unsent import UnsentStreams
 from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.halves import Half
 from reverseproxy.transport.memory import HELD, HeldBytes
 from reverseproxy.wire.window import Reserve
 from reverseproxy.wire.yamux.events import MuxLimits, Reset
@@ -371,7 +372,7 @@ class StreamsTests(SynchronousTestCase):
         read.pauseProducing()
         read.hold(b"the end")
         read.end()
-        read.shut = True
+        read.sending = Half.CLOSED
         self.reader = other = Reader()
         self.streams.accept(4)
         self.streams.lost = True
