@@ -1,8 +1,8 @@
 """
-What is wrong with a configuration, and where.
+Problems of a configuration, and their places.
 
-Whoever finds something names its L{Place}.  A part that is looked at by itself has
-places within it, and whoever knows where that part stands puts them there.
+Each L{Problem} has a L{Place}: a path in a document, or in a part of it that is checked
+separately.  The caller, who knows the place of the part, turns it into one of the document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Key = str | int
 """A key of an object, as the document writes it, or the index of an item of a list."""
 
 _LONGEST: Final = 80
-"""How many characters of a text of a document are shown."""
+"""The most characters of a document's text in a message."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PART: Final = re.compile(r'\.?(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>\d+)\]|\[(?P<quoted>"(?:[^"\\]|\\.)*")\]')
@@ -27,9 +27,9 @@ _PART: Final = re.compile(r'\.?(?P<name>[A-Za-z0-9_-]+)|\[(?P<index>\d+)\]|\[(?P
 
 def quote(text: str, longest: int = _LONGEST) -> str:
     """
-    Show a text of a document as JSON would, shortened if it is long.
+    Return a text of a document in JSON, shortened if it is long.
 
-    @param longest: how many characters are shown; what is usual is enough to find it in the document.
+    @param longest: the most characters; the default is enough to find the text in the document.
     """
     shown = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return json.dumps(shown, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
@@ -39,11 +39,11 @@ class Place(NamedTuple):
     """
     A place in a document.
 
-    @ivar file: the file, as the user named it; empty for a document that has no name, or
-        none that is known here; L{None} for a place within a part that is looked at by itself.
-    @ivar keys: the way down from the whole document, or from that part.
-    @ivar line: where the text is that can't be read, from 1; 0 for everything else.
-    @ivar column: likewise.
+    @ivar file: the file, as the user named it; empty for a document without a name, or whose
+        name only the caller knows; L{None} for a place within a part that is checked separately.
+    @ivar keys: the path from the document, or from that part.
+    @ivar line: the line of a syntax error, from 1; 0 for other places.
+    @ivar column: its column, likewise.
     """
 
     file: str | None = None
@@ -54,9 +54,9 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, path: str, file: str | None = None) -> Place:
         """
-        Read a path, as C{path} writes them.
+        Parse a path in the format of C{path}.
 
-        @raise ValueError: if it is none.
+        @raise ValueError: if it is not one.
         """
         keys: list[Key] = []
         position = 0
@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
     @property
     def path(self) -> str:
-        """As messages name it: C{servers[0].listeners[1].address}; empty for the whole document."""
+        """The path for messages: C{servers[0].listeners[1].address}; empty for the whole document."""
         path = ""
         for key in self.keys:
             if isinstance(key, int):
@@ -86,40 +86,40 @@ class Place(NamedTuple):
 
     @property
     def around(self) -> Iterator[Place]:
-        """What it is in, from the outside; not the document as a whole."""
+        """The places that contain this one, from the outside, without the whole document."""
         for end in range(1, len(self.keys)):
             yield Place(self.file, self.keys[:end])
 
     @property
     def name(self) -> str:
-        """The last key on the way down; empty for an item of a list, and for the whole document."""
+        """The last key; empty for an item of a list, and for the whole document."""
         last = self.keys[-1] if self.keys else ""
         return last if isinstance(last, str) else ""
 
     def __truediv__(self, key: Key) -> Place:
-        """The place of something in what is here."""
+        """Return the place of a key in the value at this place."""
         return Place(self.file, (*self.keys, key))
 
     def within(self, part: Place) -> Place:
-        """Where it is, given where the part stands that it is in, unless it is one of the whole document."""
+        """Return this place in the document, given that of its part; a place in a document stays."""
         if self.file is None:
             return self._replace(file=part.file, keys=(*part.keys, *self.keys))
         return self._replace(file=self.file or part.file or "")
 
 
 DOCUMENT: Final = Place("")
-"""The whole of the document that is read or built; whoever knows its name adds that."""
+"""The whole document that is loaded or built; the caller adds its name."""
 
 PART: Final = Place()
-"""The whole of a part that is looked at by itself; whoever knows where that stands adds that."""
+"""The whole of a part that is checked separately; the caller adds its place."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Problem:
     """
-    One thing wrong with a configuration.
+    One problem of a configuration.
 
-    @ivar place: where.
+    @ivar place: its place.
     @ivar reason: what is wrong with which value, and what is allowed.
     """
 
@@ -128,10 +128,10 @@ class Problem:
 
     def __init__(self, file: str, path: str, message: str) -> None:
         """
-        Make one by texts, as other programs have them; this project has places, see L{at}.
+        Make one from texts, for programs that use this one; this project itself uses L{at}.
 
         @param file: the configuration file, as the user named it; empty for a problem of a part
-            that is looked at by itself.
+            that is checked separately.
         @param path: the place in it, such as C{servers[0].listeners[1].address}; empty for the whole of it.
         @param message: what is wrong with which value, and what is allowed.
         """
@@ -140,7 +140,7 @@ class Problem:
 
     @classmethod
     def at(cls, place: Place, reason: str) -> Problem:
-        """Make one by its place."""
+        """Make one with a place."""
         problem = cls("", "", reason)
         object.__setattr__(problem, "place", place)
         return problem
@@ -162,16 +162,16 @@ class Problem:
         return f"line {place.line}, column {place.column}: {self.reason}" if place.line else self.reason
 
     def within(self, part: Place) -> Problem:
-        """The same, placed by whoever knows where the part stands that has it."""
+        """Return the same problem in the document, given the place of its part."""
         return Problem.at(self.place.within(part), self.reason)
 
     def to_message(self) -> list[Any]:
-        """Return the same as JSON, for another process of this server."""
+        """Return the problem as JSON, for another process of this server."""
         return [*self.place, self.reason]
 
     @classmethod
     def from_message(cls, message: Sequence[Any]) -> Problem:
-        """Read what C{to_message} has written."""
+        """Parse what L{to_message} has returned."""
         file, keys, line, column, reason = message
         return cls.at(Place(file, tuple(keys), line, column), reason)
 

@@ -1,9 +1,8 @@
 """
 Filters of requests, MOSN's C{stream_filters}.
 
-What they do is MOSN's: C{pkg/filter/stream} in its source.  Unlike there, nothing
-of them is left out with a line in the log: a filter that is wrong, or not
-supported, may be one that keeps somebody out.
+Their behaviour is MOSN's: C{pkg/filter/stream} in its source.  Unlike in MOSN, a wrong or
+unsupported filter is not ignored with a log line, but an error, as it may restrict access.
 """
 
 from __future__ import annotations
