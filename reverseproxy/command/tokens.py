@@ -65,17 +65,7 @@ class TokenFile:
             raise TokenProblem("an agent needs a name")
         entries = self._read(missing_is_empty=True)
         token = secrets.token_urlsafe(32)
-        entry = next((each for each in entries if each["agent"] == agent), None)
-        if entry is None:
-            entry = {"agent": agent, "token": token}
-            entries.append(entry)
-        elif not another:
-            raise TokenProblem(
-                f"{agent} has a token already; --another makes one more, to change them without a gap"
-            )
-        else:
-            entry["tokens"] = [*_tokens(entry), token]
-            entry.pop("token", None)
+        entry = _entry_with(entries, agent, token, another)
         if clusters or no_cluster:
             entry["clusters"] = list(clusters)
         if max_weight is not None:
@@ -182,6 +172,27 @@ class TokenFile:
             _replace(self._path, text)
         except OSError as error:
             raise TokenProblem(f"{self._path} can't be written: {error.strerror}") from None
+
+
+def _entry_with(entries: list[dict[str, Any]], agent: str, token: str, another: bool) -> dict[str, Any]:
+    """
+    Add a token to the entry of an agent, or make an entry.
+
+    @param another: whether the agent may have tokens already.
+    @raise TokenProblem: if it has, and may not.
+    """
+    entry = next((each for each in entries if each["agent"] == agent), None)
+    if entry is None:
+        entry = {"agent": agent, "token": token}
+        entries.append(entry)
+    elif not another:
+        raise TokenProblem(
+            f"{agent} has a token already; --another makes one more, to change them without a gap"
+        )
+    else:
+        entry["tokens"] = [*_tokens(entry), token]
+        entry.pop("token", None)
+    return entry
 
 
 def _validate(document: Any) -> None:

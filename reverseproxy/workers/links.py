@@ -9,19 +9,17 @@ message carries one end of a socket pair for streams (L{reverseproxy.mux.session
 
 from __future__ import annotations
 
-__all__ = ["KIND", "Link", "Links", "socket_path"]
+__all__ = ["Link", "Links", "socket_path"]
 
-import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, ILoggingContext, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from reverseproxy.errors import ConnectionUnavailable, WireError
 from reverseproxy.logs import loss
@@ -31,23 +29,15 @@ from reverseproxy.wire.yamux.events import SMALL_WINDOW, MuxLimits
 from reverseproxy.workers.channel import Channel, IChannel
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.relaying import RelayStream
+from reverseproxy.workers.sibling_sockets import ChannelAcceptor, ChannelDialler
 
 log = Logger()
-
-KIND: Final = socket.SOCK_SEQPACKET
-"""The type of the sockets between workers."""
 
 VERSION: Final = 2
 """The version of the messages between workers; a new one needs a restart of all."""
 
 HELLO_TIMEOUT: Final = 10.0
 """Seconds for a sibling to send its hello."""
-
-FIRST_PAUSE: Final = 0.05
-"""Seconds before the first retry of a dial."""
-
-LONGEST_PAUSE: Final = 2.0
-"""Seconds between two retries at the most."""
 
 LIMITS: Final = MuxLimits(
     SMALL_WINDOW,
@@ -230,96 +220,6 @@ class Link:
         self.abort(loss(reason))
 
 
-@implementer(IReadDescriptor, ILoggingContext)
-class _Acceptor:
-    """Accepts the channels that siblings dial."""
-
-    def __init__(
-        self, listening: socket.socket, accepted: Callable[[socket.socket], object], clock: Any
-    ) -> None:
-        self._socket = listening
-        self._accepted = accepted
-        self._clock = clock
-        self._pause: IDelayedCall | None = None
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        return "links"
-
-    def doRead(self) -> None:  # noqa: N802
-        try:
-            connection, _ = self._socket.accept()
-        except OSError:
-            # The sibling has ended, or there is no descriptor left: try again later.
-            self._clock.removeReader(self)
-            self._pause = self._clock.callLater(FIRST_PAUSE, self._resume)
-            return
-        self._accepted(connection)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._clock.addReader(self)
-
-    def connectionLost(self, reason: Failure) -> None:
-        pause, self._pause = self._pause, None
-        if pause is not None:
-            pause.cancel()
-        self._socket.close()
-
-
-class _Dialler:
-    """Dials one sibling, and retries."""
-
-    def __init__(self, path: str, connected: Callable[[socket.socket], object], clock: Any) -> None:
-        self._path = path
-        self._connected = connected
-        self._clock = clock
-        self._pause = FIRST_PAUSE
-        self._timer: IDelayedCall | None = None
-        self._stopped = False
-
-    def dial(self) -> None:
-        """Dial now; retry if that fails."""
-        self._timer = None
-        try:
-            connection = socket.socket(socket.AF_UNIX, KIND)
-        except OSError as error:  # there is no descriptor left, for now
-            log.warn(
-                "{path} can't be reached: {reason}", path=self._path, reason=error.strerror or str(error)
-            )
-            self.again()
-            return
-        connection.setblocking(False)
-        try:
-            connection.connect(self._path)  # which is done at once, or not at all
-        except OSError as error:
-            connection.close()
-            if error.errno not in (errno.ECONNREFUSED, errno.ENOENT, errno.EAGAIN):
-                log.warn(
-                    "{path} can't be reached: {reason}", path=self._path, reason=error.strerror or str(error)
-                )
-            self.again()
-            return
-        self._connected(connection)
-
-    def again(self) -> None:
-        """Dial again after a pause."""
-        if not self._stopped and self._timer is None:
-            self._timer = self._clock.callLater(self._pause, self.dial)
-            self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
-
-    def succeeded(self) -> None:
-        """Reset the pause, as the sibling has sent its hello."""
-        self._pause = FIRST_PAUSE
-
-    def stop(self) -> None:
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class Links:
     """
     This worker's connections to its siblings.
@@ -339,10 +239,10 @@ class Links:
         self.business = business
         self.all: set[Link] = set()
         self.up: dict[int, Link] = {}
-        self._diallers: dict[int, _Dialler] = {}
+        self._diallers: dict[int, ChannelDialler] = {}
         self._stopped = False
         self._turn = 0
-        self._acceptor: _Acceptor | None = None
+        self._acceptor: ChannelAcceptor | None = None
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self.up.values()))
@@ -362,10 +262,10 @@ class Links:
         @param directory: the directory of their sockets.
         @param listening: the socket of this worker.
         """
-        self._acceptor = _Acceptor(listening, partial(self._open, None), self.clock)
+        self._acceptor = ChannelAcceptor(listening, partial(self._open, None), self.clock)
         self.clock.addReader(self._acceptor)
         for other in range(self.number + 1, self.count):
-            dialler = _Dialler(socket_path(directory, other), partial(self._open, other), self.clock)
+            dialler = ChannelDialler(socket_path(directory, other), partial(self._open, other), self.clock)
             self._diallers[other] = dialler
             dialler.dial()
 

@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 from reverseproxy.cluster.endpoints import CallableFactory
 from reverseproxy.config.loader import Loaded
 from reverseproxy.workers.control import CONTROL_FD, Control, Setup, dump_setup
-from reverseproxy.workers.links import KIND, socket_path
+from reverseproxy.workers.links import socket_path
 from reverseproxy.workers.messages import Message
+from reverseproxy.workers.sibling_sockets import KIND
 from reverseproxy.workers.slots import Slot
 
 

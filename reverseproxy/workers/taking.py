@@ -73,12 +73,7 @@ class Taker:
         facts = message["give"]
         join_record = JoinRecord.from_json(message["papers"])
         server = self._directory.servers.get(join_record.listener)
-        entry = self._directory.entries.get(facts["id"])
-        if entry is None and facts["cluster"] in self._directory.clusters:
-            cluster = self._directory.clusters.get(facts["cluster"])
-            entry = self._directory.make(link.number, cluster, {**facts, "kind": "plain"})
-        if entry is not None:
-            entry.moves = facts["moves"]
+        entry = self._entry_of(link, facts)
         host = None if entry is None else entry.host
         if server is None or entry is None or not isinstance(host, ReverseHost) or host.cluster is None:
             # It is of no use here: its agent connects again.
@@ -108,6 +103,16 @@ class Taker:
                 self._directory.lose(entry, str(error))
             return
         self._arrived(entry, host)
+
+    def _entry_of(self, link: Link, facts: Message) -> Entry | None:
+        """Return the entry of a host that moves here, or make it; L{None} for an unknown cluster."""
+        entry = self._directory.entries.get(facts["id"])
+        if entry is None and facts["cluster"] in self._directory.clusters:
+            cluster = self._directory.clusters.get(facts["cluster"])
+            entry = self._directory.make(link.number, cluster, {**facts, "kind": "plain"})
+        if entry is not None:
+            entry.moves = facts["moves"]
+        return entry
 
     def _none_left(self, entry: Entry) -> None:
         """Report a connection that was lost, as this process has no descriptor left."""

@@ -227,12 +227,8 @@ class Worker:
                 self.let_finish()
             case "finish":
                 self.let_finish()
-            case "prepare":
-                self._prepare(message["turn"], message["descriptors"])
-            case "commit":
-                self._commit(message["turn"])
-            case "discard":
-                self._discard(message["turn"])
+            case "prepare" | "commit" | "discard":
+                self._change(message)
             case "bring" | "claimed" | "take_away":
                 self.clerk.received(message)
             case "fleet_ask" | "fleet_withdraw" | "fleet_count" | "fleet_adopt" | "fleet_brought":
@@ -253,6 +249,17 @@ class Worker:
                 self._service.told(message)
 
     # another configuration
+
+    def _change(self, message: Message) -> None:
+        """Take a step of a change of configuration."""
+        turn = message["turn"]
+        match message["do"]:
+            case "prepare":
+                self._prepare(turn, message["descriptors"])
+            case "commit":
+                self._commit(turn)
+            case "discard":
+                self._discard(turn)
 
     def _prepare(self, turn: int, descriptors: int) -> None:
         """Prepare a configuration, and report its problems."""

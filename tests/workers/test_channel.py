@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.errors import WireError
 from reverseproxy.workers import channel as module
 from reverseproxy.workers.channel import MAX_PACKET, Channel, decode, encode
-from reverseproxy.workers.links import KIND
+from reverseproxy.workers.sibling_sockets import KIND
 
 
 class Call:

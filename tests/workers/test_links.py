@@ -20,8 +20,10 @@ from reverseproxy.mux.session import StreamRefused
 from reverseproxy.testing import MemoryReactor, Recorder
 from reverseproxy.transport import is_supported, with_streams
 from reverseproxy.workers import links as module
-from reverseproxy.workers.links import HELLO_TIMEOUT, KIND, VERSION, Link, Links, socket_path
+from reverseproxy.workers import sibling_sockets
+from reverseproxy.workers.links import HELLO_TIMEOUT, VERSION, Link, Links, socket_path
 from reverseproxy.workers.messages import ControlMessageReader, encode
+from reverseproxy.workers.sibling_sockets import KIND
 from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 from tests.workers.world import MemoryChannel
@@ -274,7 +276,7 @@ class RendezvousTests(TestCase):
                 for name in ("make_pair", "put_in")
             ]
             fake = SimpleNamespace(AF_UNIX=socket.AF_UNIX, socket=short("socket", socket.socket))
-            patches.append(self.patch(module, "socket", fake))
+            patches.append(self.patch(sibling_sockets, "socket", fake))
             one = Recorded(0, self.clock, 2)
             listening = Listening(fileno=os.dup(self.sockets[1].fileno()))
             listening.setblocking(False)
