@@ -7,7 +7,7 @@ reasons from short lists, so that the number of series is bounded.
 
 from __future__ import annotations
 
-__all__ = ["cluster_families", "dial_families", "listener_families", "process_families"]
+__all__ = ["cluster_families", "dial_families", "join_families", "listener_families", "process_families"]
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -25,6 +25,7 @@ from reverseproxy.proxy.flags import short_names
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
+    from reverseproxy.cluster.cluster import Cluster
 
 PREFIX: Final = "reverseproxy_"
 
@@ -140,8 +141,44 @@ def _fault(host: Host) -> str:
     return "ejected" if host.health.faults == Fault.EJECTED else "unhealthy"
 
 
+class _HostCounts:
+    """
+    How many hosts a cluster has whose connections are this process's.
+
+    @ivar states: hosts by state.
+    @ivar connections: connections that agents have brought, by mode.
+    @ivar streams: streams on these.
+    """
+
+    def __init__(self) -> None:
+        self.states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
+        self.connections = {"plain": 0, "streams": 0}
+        self.streams = 0
+
+    def add(self, host: Host) -> None:
+        """Count a host."""
+        self.states["healthy" if host.healthy else _fault(host)] += 1
+        if host.identity is None:
+            return
+        if isinstance(host, MuxHost):
+            self.connections["streams"] += 1
+            self.streams += host.streams
+        else:
+            self.connections["plain"] += 1
+
+
+def _count_hosts(cluster: Cluster) -> Steps[_HostCounts]:
+    counts = _HostCounts()
+    for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
+        yield
+        for host in portion:
+            if not host.is_remote:
+                counts.add(host)
+    return counts
+
+
 def cluster_families(parts: Parts) -> Steps[list[Family]]:
-    """What is there once for each cluster: hosts, requests under way, agents."""
+    """Return the metrics of clusters: hosts, requests under way, agents."""
     hosts = _family(
         "hosts", "gauge", "Hosts of this process, by state; a worker's own only.", "cluster", "state"
     )
@@ -177,36 +214,26 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
         retried.add(cluster.limits.retried, name)
         waits.add(cluster.queue.waits, name)
         ejections.add(cluster.ejector.total, name)
-        states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
-        plain = carrying = carried = 0
-        for portion in portions(cluster.hosts.values(), STRIDE, partial(getattr, cluster, "left")):
-            yield
-            for host in portion:
-                if host.is_remote:
-                    continue
-                states["healthy" if host.healthy else _fault(host)] += 1
-                if host.identity is None:
-                    continue
-                if isinstance(host, MuxHost):
-                    carrying += 1
-                    carried += host.streams
-                else:
-                    plain += 1
-        for state, number in states.items():
+        counts = yield from _count_hosts(cluster)
+        for state, number in counts.states.items():
             hosts.add(number, name, state)
-        for mode, number in (("plain", plain), ("streams", carrying)):
+        for mode, number in counts.connections.items():
             if number:
                 connections.add(number, name, mode)
-        streams.add(carried, name)
+        streams.add(counts.streams, name)
         # Each worker knows all of them.
         agents.add(parts.agent_index.number_in(name), name)
-    found = [hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents]
+    return [hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents]
+
+
+def join_families(parts: Parts) -> Iterator[Family]:
+    """Return the metrics of agents' connections: round trips, joins, leaves and handshakes."""
     rtts = _family(
         "tunnel_rtt_seconds", "histogram", "How long pings to agents took to be answered.", "cluster"
     )
     for name, times in parts.agent_index.rtts.items():
         rtts.add(times, name)
-    found.append(rtts)
+    yield rtts
     joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
     leaves = _family(
         "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
@@ -222,7 +249,10 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
             joins.add(number, cluster_name, result)
     for (cluster_name, reason), number in parts.leaves.leaves.items():
         leaves.add(number, cluster_name, reason)
-    return [*found, joins, leaves, handshakes, waiting]
+    yield joins
+    yield leaves
+    yield handshakes
+    yield waiting
 
 
 def dial_families(parts: Parts) -> Iterator[Family]:

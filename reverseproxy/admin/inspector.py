@@ -22,7 +22,13 @@ from reverseproxy.admin import lists, totals
 from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agents import AgentIndex
 from reverseproxy.admin.exclusions import kept_out, let_in
-from reverseproxy.admin.figures import cluster_families, dial_families, listener_families, process_families
+from reverseproxy.admin.figures import (
+    cluster_families,
+    dial_families,
+    join_families,
+    listener_families,
+    process_families,
+)
 from reverseproxy.admin.fleet import fleet_families, fleet_of
 from reverseproxy.admin.passing import Passing
 from reverseproxy.admin.pulse import Pulse
@@ -104,16 +110,7 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
     if host.server:
         return  # its own server tells of it, and has it among its agents
     identity = host.identity
-    agent = ""
-    if identity is not None:
-        if kind == "join":
-            agent = parts.agent_index.joined(cluster, host)
-        elif kind == "leave":
-            agent = parts.agent_index.left(host)
-        elif kind == "move":
-            parts.agent_index.moved(cluster, host)
-        else:
-            agent = parts.agent_index.key_of(host)
+    agent = "" if identity is None else _update_index(parts.agent_index, cluster, kind, host)
     if host.is_remote or kind == "move":
         return
     facts: dict[str, Any] = {"cluster": cluster, "host": host.address}
@@ -132,6 +129,22 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
     if reason:
         facts["reason"] = reason
     parts.journal.add(kind, **facts)
+
+
+def _update_index(index: AgentIndex, cluster: str, kind: str, host: Host) -> str:
+    """
+    Tell the index of agents what has happened to a connection.
+
+    @return: the id of its agent; empty for a connection that has gone from one worker to another.
+    """
+    if kind == "join":
+        return index.joined(cluster, host)
+    if kind == "leave":
+        return index.left(host)
+    if kind == "move":
+        index.moved(cluster, host)
+        return ""
+    return index.key_of(host)
 
 
 def note_refused(parts: Parts, facts: Mapping[str, Any]) -> None:
@@ -252,6 +265,7 @@ class Inspector:
         families += listener_families(parts, (yield from totals.fed_by_agents(parts)))
         families += yield from cluster_families(parts)
         yield
+        families += join_families(parts)
         families += dial_families(parts)
         families += fleet_families(parts)
         return [family.to_json() for family in families]
