@@ -11,7 +11,6 @@ __all__ = ["PATHS", "TunnelApi"]
 
 import json
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import token_hex
 from typing import Any, Final
@@ -21,6 +20,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
+from reverseproxy.admin.audit import Audit
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.exclusions import unite_kept_out
@@ -28,11 +28,10 @@ from reverseproxy.admin.http import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.paging import cut
-from reverseproxy.admin.passing import MOST_AUDITED, unite_audits, unite_done
+from reverseproxy.admin.passing import unite_done
 from reverseproxy.admin.reading import Reading
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
-from reverseproxy.clock import wall_time
 from reverseproxy.cluster.host import MAX_WEIGHT
 from reverseproxy.config.models import Config
 from reverseproxy.logs import counted, shorten
@@ -81,7 +80,7 @@ class TunnelApi:
         self._clock = clock
         self._reading = Reading(config, source, clock)
         self.configuring: Configuring | None = None
-        self._audit: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
+        self._audit = Audit()
         self._streams: set[EventStream] = set()
         self._simple: Mapping[str, Answerer] = {
             **self._reading.simple,
@@ -93,22 +92,7 @@ class TunnelApi:
 
     def steer(self, steered: ISteered) -> None:
         """Let the configuration be exchanged by way of this."""
-        self.configuring = Configuring(steered, self._note_configuration)
-
-    def _note_configuration(self, caller: Caller, what: str, told: str) -> None:
-        """Write down who has changed the configuration."""
-        log.info("audit: {caller}: {what} of configuration: {told}", caller=caller.name, what=what, told=told)
-        self._audit.append(
-            {
-                "time": wall_time(),
-                "caller": caller.name,
-                "what": f"{what} the configuration",
-                "agent": None,
-                "identity": "",
-                "targets": {},
-                "told": told,
-            }
-        )
+        self.configuring = Configuring(steered, self._audit.note_configuration)
 
     def describe(self, config: Config) -> None:
         """Tell of this configuration from now on."""
@@ -167,7 +151,7 @@ class TunnelApi:
         numbers = self._source.replace(int(asked or 0))
         if not numbers:
             raise ApiProblem(409, "nothing is replaced: there are no workers, or it is under way")
-        self._write_down(caller, "replace workers", ", ".join(map(str, numbers)))
+        self._audit.note(caller, "replace workers", ", ".join(map(str, numbers)))
         return Reply.of({"workers": numbers}, 202)
 
     def _features(self) -> list[str]:
@@ -186,22 +170,7 @@ class TunnelApi:
 
         @param what: what of it.
         """
-        self._write_down(caller, what, body.decode("utf-8", "replace")[:200])
-
-    def _write_down(self, caller: Caller, what: str, told: str) -> None:
-        """Write down who has changed something that is no agent."""
-        log.info("audit: {caller}: {what}: {told}", caller=caller.name, what=what, told=told)
-        self._audit.append(
-            {
-                "time": wall_time(),
-                "caller": caller.name,
-                "what": what,
-                "agent": None,
-                "identity": "",
-                "targets": {},
-                "told": told,
-            }
-        )
+        self._audit.note(caller, what, body.decode("utf-8", "replace")[:200])
 
     # events
 
@@ -209,8 +178,7 @@ class TunnelApi:
         _, limit = page_of(call)
         answers = await self._source.ask("audited", {})
         heard = (each for answer in answers for each in answer.value or ())
-        items = unite_audits(self._audit, heard)
-        items.sort(key=lambda item: -item["time"])
+        items = self._audit.united(heard)
         return await in_slices(listed_in_steps(items[:limit], None, answers), self._clock)
 
     async def _described(self, call: Call) -> Reply:
@@ -278,7 +246,7 @@ class TunnelApi:
             told += f"; kept out for {seconds:g} s"
             if target:
                 told += f": {shorten(' '.join(target))} (exclusion {id_of(target)})"
-        self._note(caller, what, agent, told, connections=count, kept_out=kept_out, order=order)
+        self._audit.note_agent(caller, what, agent, told, connections=count, kept_out=kept_out, order=order)
         body = {
             "id": key,
             "connections": count,
@@ -348,7 +316,7 @@ class TunnelApi:
             await self._say_whose(address)
             raise ApiProblem(404, "there is no such host, or it has left")
         told = f"weight of {shorten(address)} in cluster {shorten(cluster)}: {before} before, {weight} now"
-        self._write_down(caller, "weight", told)
+        self._audit.note(caller, "weight", told)
         body = {"cluster": cluster, "address": address, "weight": weight, "before": before}
         return Reply.of({**body, "problems": problems_of(answers)})
 
@@ -365,7 +333,7 @@ class TunnelApi:
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
         """Let in again who was kept out; of those that are not here, the audit knows who they are."""
-        targets = [entry["targets"] for entry in self._audit if entry["agent"] == key and entry["targets"]]
+        targets = self._audit.targets_of(key)
         missing: ApiProblem | None = None
         if not targets:
             try:
@@ -378,8 +346,12 @@ class TunnelApi:
         if missing is not None and not was:
             raise missing
         told = "it was kept out" if was else "it was not kept out"
-        agent = {"id": key, "identity": self._identity(key), "targets": targets[0] if targets else {}}
-        self._note(caller, "resume", agent, told, was_kept_out=was)
+        agent = {
+            "id": key,
+            "identity": self._audit.identity_of(key),
+            "targets": targets[0] if targets else {},
+        }
+        self._audit.note_agent(caller, "resume", agent, told, was_kept_out=was)
         return Reply.of({"id": key, "was_kept_out": was, "problems": problems_of(answers)})
 
     async def _kept_out(self, call: Call) -> Reply:
@@ -400,42 +372,9 @@ class TunnelApi:
         [lifted] = found
         target, agents = lifted["target"], lifted["agents"]
         told = f"{shorten(' '.join(target))} (exclusion {key}), {lifted['why']}"
-        self._write_down(caller, "let in again", told)
+        self._audit.note(caller, "let in again", told)
         body = {"id": key, "target": target, "agents": agents, "was_kept_out": True}
         return Reply.of({**body, "problems": problems_of(answers)})
-
-    def _identity(self, key: str) -> str:
-        """Who an agent was when something was done to it; empty if nothing was."""
-        return next((str(entry["identity"]) for entry in self._audit if entry["agent"] == key), "")
-
-    def _note(self, caller: Caller, what: str, agent: Mapping[str, Any], told: str, **facts: Any) -> None:
-        """
-        Write down who has changed what.
-
-        @param told: what has come of it, for people.
-        @param facts: the same for the audit.
-        """
-        log.info(
-            "audit: {caller}: {what} agent {agent} ({identity}): {told}",
-            caller=caller.name,
-            what=what,
-            agent=agent["id"],
-            identity=agent["identity"],
-            told=told,
-            **facts,
-        )
-        self._audit.append(
-            {
-                "time": wall_time(),
-                "caller": caller.name,
-                "what": what,
-                "agent": agent["id"],
-                "identity": agent["identity"],
-                "targets": agent["targets"],
-                "told": told,
-                **facts,
-            }
-        )
 
 
 def _seconds(call: Call, name: str, default: float) -> float:
