@@ -7,7 +7,7 @@ __all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "only", "page_of", "pro
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from reverseproxy.admin.http import ApiProblem, Call, Reply, compact
+from reverseproxy.admin.messages import ApiProblem, Call, Reply, compact
 from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.admin.sources import Answer
 

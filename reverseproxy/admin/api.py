@@ -24,8 +24,8 @@ from reverseproxy.admin.audit import Audit
 from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.exclusions import unite_kept_out
-from reverseproxy.admin.http import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.merging import shown
+from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.passing import unite_done

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.families import Family
-from reverseproxy.admin.http import ApiProblem, Call, Reply
+from reverseproxy.admin.messages import ApiProblem, Call, Reply
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import counted

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy import __version__
 from reverseproxy.admin.dumping import document, written
 from reverseproxy.admin.families import Family, merge, number_of
-from reverseproxy.admin.http import JSON, ApiProblem, Call, Reply
+from reverseproxy.admin.messages import JSON, ApiProblem, Call, Reply
 from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import LOG_LEVELS, Config

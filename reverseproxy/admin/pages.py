@@ -14,7 +14,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
-from reverseproxy.admin.http import ApiProblem, Call, Reply
+from reverseproxy.admin.messages import ApiProblem, Call, Reply
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"

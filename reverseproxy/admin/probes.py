@@ -6,7 +6,7 @@ __all__ = ["healthy", "ready"]
 
 from collections.abc import Iterable
 
-from reverseproxy.admin.http import Reply
+from reverseproxy.admin.messages import Reply
 from reverseproxy.admin.sources import Answer
 
 

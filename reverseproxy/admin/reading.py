@@ -13,7 +13,6 @@ from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, listed_in_steps, page_of, problems_of
 from reverseproxy.admin.fleet import unite_fleets
-from reverseproxy.admin.http import ApiProblem, Call, Reply
 from reverseproxy.admin.merging import (
     is_away,
     merge_agents,
@@ -23,6 +22,7 @@ from reverseproxy.admin.merging import (
     unite,
     unite_brought,
 )
+from reverseproxy.admin.messages import ApiProblem, Call, Reply
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import Steps, in_slices

@@ -21,7 +21,8 @@ from reverseproxy.admin.api import TunnelApi
 from reverseproxy.admin.configuring import ISteered, reload_families
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
-from reverseproxy.admin.http import TEXT, ApiProblem, Call, Reply, StreamedReply, make_factory
+from reverseproxy.admin.http import make_factory
+from reverseproxy.admin.messages import TEXT, ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
 from reverseproxy.admin.slices import in_slices

@@ -11,7 +11,8 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, Call, Reply, make_factory
+from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, make_factory
+from reverseproxy.admin.messages import Call, Reply
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
