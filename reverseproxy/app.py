@@ -1,7 +1,7 @@
 """
-From a configuration to a running tree of services.
+The service of a configuration: starts, reloads and stops its parts.
 
-What the parts are built of is in L{reverseproxy.assembly}; here they begin and end.
+L{reverseproxy.assembly} builds the parts.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ log = Logger()
 
 class ReverseProxy(Service):
     """
-    Everything that one configuration describes.
+    A proxy, tunnel server or agent, as a configuration describes it.
 
-    @ivar warnings: what has no effect as it is configured.
-    @ivar missing: what isn't there yet, and without which part of it will not work.
-    @ivar clusters: who can serve.
-    @ivar listeners: by name.
+    @ivar warnings: warnings about the configuration, such as keys without effect.
+    @ivar missing: missing files and the like, without which a part will not work.
+    @ivar clusters: all clusters.
+    @ivar listeners: all listeners, by name.
     @ivar agents: the enabled C{tunnel_agent} entries, in order.
-    @ivar succeeded: whether another process has taken the place of this one.
+    @ivar succeeded: whether another process has taken over from this one.
     """
 
     succeeded = False
@@ -67,10 +67,9 @@ class ReverseProxy(Service):
         Build everything; nothing is bound or dialled yet.
 
         @param file: where the configuration comes from, for error messages.
-        @param dry: only to see whether it can be built: no log file is made.
-        @param worker: which one of several workers this is; L{None} for the
-            only process that there is.
-        @param counts: whether to count requests and changes without an admin API, too.
+        @param dry: whether to build it for a check only, without making log files.
+        @param worker: this worker; L{None} in a process without workers.
+        @param counts: whether to count requests and changes also without an admin API.
         @param make_directory: makes what keeps the directory of a fleet, in place of what the
             configuration says; see L{reverseproxy.assembly.fleet}.
         @raise ConfigError: with every problem that only building shows, such as
@@ -94,7 +93,7 @@ class ReverseProxy(Service):
 
     @property
     def config(self) -> Config:
-        """The configuration that is in use."""
+        """The configuration in use."""
         return self.living.config
 
     @property
@@ -104,7 +103,7 @@ class ReverseProxy(Service):
 
     @property
     def inspector(self) -> Inspector:
-        """What answers questions about this process."""
+        """Answers questions about this process."""
         return self.living.inspector
 
     def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
@@ -112,11 +111,11 @@ class ReverseProxy(Service):
         return self.inspector.answer(question, arguments)
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """The same, in short turns of the reactor."""
+        """Answer a question in short turns of the reactor; see L{Inspector}."""
         return self.inspector.ask(question, arguments)
 
     def told(self, message: Mapping[str, Any]) -> None:
-        """Take what another worker has heard of whom operators keep out."""
+        """Apply a change of bans that another worker has reported."""
         take(self._world.exclusions, message)
 
     # running
@@ -146,15 +145,13 @@ class ReverseProxy(Service):
 
     def startService(self) -> None:
         """
-        Dial, and watch the certificates, the health of hosts, and for peers that are gone.
+        Dial, check certificates and the health of hosts, and detect dead peers.
 
-        Whoever has no privileges to give up need not call
-        C{privilegedStartService} before: as with
-        L{twisted.application.internet.StreamServerEndpointService}, every
-        listener is bound now, if that has not been done.
+        As with L{twisted.application.internet.StreamServerEndpointService}, it binds every
+        listener now, unless C{privilegedStartService} has done so.
 
         @raise ConfigError: see L{privilegedStartService}.
-        @raise RuntimeError: if it has been stopped, and is not to be started again.
+        @raise RuntimeError: if it has been stopped: it can't be started again.
         """
         if self.living.stopping:
             raise RuntimeError("what has been stopped can't be started again: make another one")
@@ -186,9 +183,7 @@ class ReverseProxy(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Finish what is under way, then stop.
-
-        In the order of L{Shutdown}, so that nothing is cut off that something else still needs.
+        Finish requests under way, then stop, in the order of L{Shutdown}.
 
         @return: fires when everything is closed.
         """
@@ -216,7 +211,7 @@ class ReverseProxy(Service):
         fleet = self._world.fleet
         if worker is not None:
             worker.stopping()
-        # Another worker, or the process that has taken this one's place, goes on as this server.
+        # Another worker, or the process that has taken over, goes on as this server.
         stays = self.succeeded or (worker is not None and worker.alone)
         if fleet is not None and not stays:
             fleet.drain()
@@ -249,20 +244,20 @@ class ReverseProxy(Service):
         log.info("stopped")
 
     def _inherit(self) -> None:
-        """Have the routes that agents brought to the process before this one, before anything is accepted."""
+        """Restore the routes that agents had brought to the process that this one takes over."""
         claims, INHERITED.claims = INHERITED.claims, []
         for name, server in self._world.tunnels.items():
             if server.routes is not None and server.routes.arbiter is None:
                 server.routes.inherit([claim for claim in claims if claim["listener"] == name])
 
     def bequeath(self) -> list[ListenerSockets]:
-        """Give the sockets that are listened on to the process that takes the place of this one."""
+        """Return duplicates of all listening sockets, for the process that takes over."""
         listeners = [*self.listeners.values(), *([] if self.admin is None else [self.admin.listener])]
         given = [listener.bequeath() for listener in listeners]
         return [bequest for bequest in given if bequest is not None]
 
     def claims(self) -> list[dict[str, Any]]:
-        """Say which routes agents have brought, for the process that takes the place of this one."""
+        """Return the routes that agents have brought, for the process that takes over."""
         return [
             claim
             for name, server in self._world.tunnels.items()
@@ -271,7 +266,7 @@ class ReverseProxy(Service):
         ]
 
     def succeed(self) -> None:
-        """Another process serves at the same addresses: agents dial it at once when this one stops."""
+        """Record that another process serves at the same addresses, so that agents dial it at once."""
         self.succeeded = True
         for listener in self.listeners.values():
             listener.leave_address()
@@ -279,7 +274,7 @@ class ReverseProxy(Service):
             self.admin.listener.leave_address()
 
     def cut_short(self) -> None:
-        """While stopping, wait no longer for what is under way; at any other time, do nothing."""
+        """While stopping, abort what is still under way; at any other time, do nothing."""
         if self._cut_short or self._stop_order is None:
             return
         self._cut_short = True
@@ -294,30 +289,30 @@ class ReverseProxy(Service):
 
     def read_from(self, read: Callable[[], Any]) -> None:
         """
-        Say how the configuration is read, so that it can be read again.
+        Set how to read the configuration, for reloads.
 
-        @param read: gives a L{Loaded<reverseproxy.config.loader.Loaded>}, now or later, or
+        @param read: returns a L{Loaded<reverseproxy.config.loader.Loaded>} or a Deferred of it;
             fails with L{ConfigError}.
         """
         self.living.reloading.read = read
 
     def reload(self) -> Deferred[Report]:
         """
-        Read the configuration again, and certificates, and go on with it if nothing is wrong with it.
+        Read the configuration and certificates again, and apply them if they are valid.
 
-        What has not changed is not touched.  What has is built beside the old, takes over
-        in one step, and the old finishes what it has under way.
+        Unchanged parts stay as they are.  Changed ones are built beside the old ones, replace
+        them in one step, and the old ones finish their requests.
 
-        @return: what has come of it; never fails.
+        @return: fires with the result; never fails.
         """
         return self.living.reload()
 
     def reload_certificates(self) -> None:
-        """Look now whether certificates have changed."""
+        """Reload changed certificates now."""
         self._world.reloader.poll()
 
     def reopen_logs(self) -> None:
-        """Open the access logs anew, after something else has moved them away."""
+        """Reopen the access logs, after log rotation has moved them."""
         for access_log in self.living.assembly.access_logs:
             try:
                 access_log.reopen()

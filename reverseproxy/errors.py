@@ -1,9 +1,8 @@
 """
-The one exception tree of the project.
+The exceptions of the project.
 
-Every error that a caller may want to tell apart has a class here; each carries
-a sentence that says what was wrong and, where there is something to do, what
-to do next.
+Every error that a caller may want to distinguish has a class here; its message says what was
+wrong and, if there is one, the remedy.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ from reverseproxy.problems import Problem
 
 
 class ReverseProxyError(Exception):
-    """Base of all errors raised by this project."""
+    """The base class of all errors of this project."""
 
 
 class ConfigError(ReverseProxyError):
     """
-    A configuration can't be used.
+    A configuration is invalid.
 
-    @ivar problems: everything that is wrong with it, in document order.
-    @ivar warnings: what else is noteworthy, and may be why it is wrong.
+    @ivar problems: all of its problems, in document order.
+    @ivar warnings: warnings, which may explain a problem.
     """
 
     def __init__(self, *problems: Problem, warnings: tuple[Problem, ...] = ()) -> None:
@@ -60,11 +59,11 @@ class ConfigError(ReverseProxyError):
 
 
 class PluginUnknown(ReverseProxyError, ValueError):
-    """There is no plug-in of the name that a configuration has."""
+    """A configuration names an unknown plug-in."""
 
 
 class WireError(ReverseProxyError):
-    """A peer sent bytes that its protocol does not allow."""
+    """A peer has violated its protocol."""
 
 
 class FrameError(WireError):
@@ -72,22 +71,22 @@ class FrameError(WireError):
 
 
 class FrameTooLarge(WireError):
-    """A tunnel frame that we were to send does not fit in its 16-bit length."""
+    """A tunnel frame to be sent exceeds its 16-bit length."""
 
 
 class RpcFrameError(WireError):
-    """Bytes from an RPC peer are not a frame of its protocol; nothing behind them can be understood."""
+    """Bytes from an RPC peer are not a frame of its protocol; the data after them can't be parsed either."""
 
 
 class RpcHeaderError(WireError):
-    """The headers of an RPC request can't be read; the connection is good still."""
+    """The headers of an RPC request are invalid; the connection stays usable."""
 
 
 class HttpError(WireError):
     """
     An HTTP/1 message is malformed or over a limit.
 
-    @ivar status: the HTTP status to answer with, such as 400 or 431.
+    @ivar status: the HTTP status of the response, such as 400 or 431.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -96,12 +95,12 @@ class HttpError(WireError):
 
 
 class ForeignAnswer(HttpError):
-    """What a host has answered is no HTTP/1 at all: it can't have understood the request either."""
+    """The response of a host is not HTTP/1 at all, so the host can't have understood the request."""
 
 
 class Http2Error(WireError):
     """
-    A peer broke the rules of its HTTP/2 connection, which ends with that.
+    A peer has violated HTTP/2, and its connection ends.
 
     @ivar code: the error code for GOAWAY; see L{reverseproxy.wire.http2.frames.ErrorCode}.
     """
@@ -113,10 +112,10 @@ class Http2Error(WireError):
 
 class MuxError(WireError):
     """
-    A peer broke the rules of its multiplexed connection, which ends with that.
+    A peer has violated yamux, and its connection ends.
 
     @ivar code: the code for our GoAway; see L{reverseproxy.wire.yamux.events.GoAwayCode}.
-    @ivar events: what came before, in order, in the bytes that were fed.
+    @ivar events: the events before the violation, in the same data.
     """
 
     def __init__(self, message: str, code: int = 1) -> None:
@@ -126,12 +125,12 @@ class MuxError(WireError):
 
 
 class NoMoreStreams(ReverseProxyError):
-    """A multiplexed connection can't take one more stream; another connection may."""
+    """A multiplexed connection can't open another stream; another connection may."""
 
 
 class HandshakeRefused(ReverseProxyError):
     """
-    A tunnel server answered the init frame with a failure status.
+    A tunnel server has answered the init frame with a failure status.
 
     @ivar status: the status as sent; see L{reverseproxy.wire.mosn.frames.Status}.
     """
@@ -143,10 +142,10 @@ class HandshakeRefused(ReverseProxyError):
 
 class HandshakePostponed(HandshakeRefused):
     """
-    A tunnel server has too much to do to accept a connection now.
+    A tunnel server is too busy to accept a connection now.
 
-    @ivar retry_after: in how many seconds it wants to be asked again.
-    @ivar reason: why, if it says so.
+    @ivar retry_after: in how many seconds to retry.
+    @ivar reason: the server's reason; may be empty.
     """
 
     def __init__(self, status: int, retry_after: float, reason: str = "") -> None:
@@ -158,9 +157,9 @@ class HandshakePostponed(HandshakeRefused):
 
 class ServerLeaves(ReverseProxyError):
     """
-    A tunnel server is about to leave, and asks for another connection.
+    A tunnel server is leaving, and asks the agent to dial another connection.
 
-    @ivar after: in how many seconds it is to be dialled.
+    @ivar after: in how many seconds to dial it.
     """
 
     def __init__(self, after: float) -> None:
@@ -169,11 +168,11 @@ class ServerLeaves(ReverseProxyError):
 
 
 class TlsFailed(ReverseProxyError):
-    """A TLS handshake could not be completed."""
+    """A TLS handshake has failed."""
 
 
 class CertificateRejected(TlsFailed):
-    """A TLS peer's certificate is not trusted, or not for the name that we wanted to reach."""
+    """The certificate of a TLS peer is not trusted, or not valid for the expected name."""
 
 
 class ConnectionUnavailable(ReverseProxyError):
@@ -181,50 +180,50 @@ class ConnectionUnavailable(ReverseProxyError):
 
 
 class ProtocolRefused(ConnectionUnavailable):
-    """A host has agreed by ALPN to speak something else than was wanted of it."""
+    """A host has chosen another protocol by ALPN than the requested one."""
 
 
 class CredentialMissing(ReverseProxyError):
-    """An agent's credential can't be had now; the message says where it was looked for."""
+    """An agent's credential is missing; the message says where it was looked for."""
 
 
 class HostGone(ReverseProxyError):
-    """A host's held connection is closed or already leased."""
+    """The connection of a host is closed, or already leased."""
 
 
 class PickFailed(ReverseProxyError):
     """
-    No host of a cluster could be given to a request.
+    No host of a cluster is available for a request.
 
-    @cvar status: the HTTP status that a local reply carries for this reason.
+    @cvar status: the HTTP status of the proxy's own response.
     """
 
     status = 502
 
 
 class NoHealthyHost(PickFailed):
-    """The cluster has no host that may be used."""
+    """The cluster has no usable host."""
 
     status = 502
 
 
 class QueueFull(PickFailed):
-    """All hosts are busy and the bounded queue of waiting requests is full."""
+    """All hosts are busy, and the queue of waiting requests is full."""
 
     status = 503
 
 
 class QueueTimeout(PickFailed):
-    """All hosts stayed busy for as long as a request may wait."""
+    """All hosts stayed busy until the timeout of the queue."""
 
     status = 503
 
 
 class NoHostCame(QueueTimeout):
-    """The cluster has no host, and none came for as long as a request may wait."""
+    """The cluster has no host, and none joined until the timeout of the queue."""
 
 
 class ClusterUnknown(PickFailed):
-    """A route names a cluster that the configuration does not define."""
+    """A route names an unknown cluster."""
 
     status = 404
