@@ -712,10 +712,10 @@ def _workers(run: Run) -> list[str]:
             ]
     if loads:
         result += [
-            "There are 64 plain reverse connections, which are shared out among the workers: where "
-            "clients outnumber them, workers lend each other theirs. Client, service and agent share the "
-            "cores with all of them, so that this says what workers cost here, and what they bring only "
-            "on a machine with cores to spare.",
+            "There are 64 plain reverse connections, which belong to the workers that accepted them: where "
+            "clients outnumber them, connections move to the worker whose requests have waited longest. "
+            "Client, service and agent share the cores with all of them, so that this says what workers "
+            "cost here, and what they bring only on a machine with cores to spare.",
             "",
         ]
     else:
