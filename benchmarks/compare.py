@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def measure(
     command += [f"--seconds={seconds}", "--rounds=1", "--patience=0"]
     for row in rows:
         command += ["--only", row]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=checkout)
+    # Each checkout's processes import its own package.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=checkout, env=environment)
     (file,) = output.glob("*.json")
     run = Run.load(file)
     return {

@@ -308,12 +308,16 @@ class Listener(Service):
         @param take: whether to accept the connections in the kernel's queue, as no other
             process will.
         """
-        log.info(
-            "listener {listener} no longer listening on {address}", listener=self.name, address=bound.address
-        )
-        if take:
-            return stop_taking(bound.port)
-        return maybeDeferred(bound.port.stopListening).addCallback(lambda _: None)
+
+        def report(_: object) -> None:
+            log.info(
+                "listener {listener} no longer listening on {address}",
+                listener=self.name,
+                address=bound.address,
+            )
+
+        closed: Deferred[Any] = stop_taking(bound.port) if take else maybeDeferred(bound.port.stopListening)
+        return closed.addCallback(report)
 
     # changing
 

@@ -90,6 +90,14 @@ PATIENCE: Final = 60.0
 _SLOW: Final = 500_000
 """A path with a round trip of more microseconds is slow."""
 
+_UNSTEADY: Final = _SLOW // 4
+"""
+Microseconds of the deviation above which the smoothed round trip says too little.
+
+Four times the deviation is what TCP adds to it for its own timeout (RFC 6298): when a queue fills up,
+the first measurement shows there long before it shows in the smoothed value.
+"""
+
 _LIVELY: Final = 3.0
 """Seconds since data arrived, within which a connection's round trip describes its path."""
 
@@ -316,11 +324,11 @@ class PeerSweep:
                 continue
             if len(raw) < size:
                 raw = raw.ljust(size, b"\0")  # an old kernel's
-            probes, unacked, _, _, rtt, rcv_rtt, _ = found = unpack(raw)
+            probes, unacked, _, _, rtt, rttvar, rcv_rtt, _ = found = unpack(raw)
             if entry.ended and raw[0] == _CLOSED:
                 self._end(entry)
                 continue
-            if rtt > _SLOW or rcv_rtt > _SLOW:
+            if rtt > _SLOW or rttvar > _UNSTEADY or rcv_rtt > _SLOW:
                 self._note_slow(entry, raw, TcpInfo._make(found), now)
             if probes or unacked or entry.waits_since is not None:
                 self._judge(entry, TcpInfo._make(found), now)
@@ -333,9 +341,10 @@ class PeerSweep:
         before it sent much, and keeps that until much arrives again.  So if data was sent
         recently, the one that is measured by acknowledgements counts.
         """
-        slowest = info.rtt
+        # Half of what TCP itself would wait, as an allowance is twice what is recorded.
+        slowest = max(info.rtt, (info.rtt + 4 * info.rttvar) // 2)
         if int.from_bytes(raw[_SENT : _SENT + 4], sys.byteorder) > _SHOWN * 1000:
-            slowest = max(info.rtt, info.rcv_rtt)
+            slowest = max(slowest, info.rcv_rtt)
         if slowest > _SLOW and info.silence < _LIVELY:
             self._slow.note(entry.host, slowest / 1e6, now)
 

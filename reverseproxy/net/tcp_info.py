@@ -26,7 +26,9 @@ class TcpInfo(NamedTuple):
     @ivar unacked: segments that are sent and not acknowledged.
     @ivar data_age: milliseconds since data arrived.
     @ivar ack_age: milliseconds since any acknowledgement arrived.
-    @ivar rtt: the round trip in microseconds, measured by acknowledgements.
+    @ivar rtt: the round trip in microseconds, measured by acknowledgements; smoothed, so that one
+        measurement changes it by an eighth of the difference.
+    @ivar rttvar: its mean deviation in microseconds, which one measurement changes by a quarter.
     @ivar rcv_rtt: the same, measured by data that arrived.
     @ivar acked: bytes that were acknowledged since the connection was made.
     """
@@ -36,6 +38,7 @@ class TcpInfo(NamedTuple):
     data_age: int
     ack_age: int
     rtt: int = 0
+    rttvar: int = 0
     rcv_rtt: int = 0
     acked: int = 0
 
@@ -59,7 +62,7 @@ class TcpInfo(NamedTuple):
         return min(self.data_age, self.ack_age) / 1000
 
 
-LAYOUT: Final = Struct("=3xB20xI24xII8xI20xI24xQ")
+LAYOUT: Final = Struct("=3xB20xI24xII8xII16xI24xQ")
 _size: Final = Struct("i")
 INFO_SIZE: Final = LAYOUT.size
 """Bytes of C{struct tcp_info} that are read."""

@@ -102,6 +102,6 @@ class BoundSockets:
             if file and not self.leave_files and file not in INHERITED.files:
                 with suppress(OSError):
                     os.unlink(file)
-            log.info("listener {listener} no longer listening", listener=name)
             for each in sockets:
                 each.close()
+            log.info("listener {listener} no longer listening", listener=name)

@@ -44,7 +44,7 @@ class DecisionTests(SynchronousTestCase):
     def test_parse(self) -> None:
         raw = pack("=BBBBBBBB24I3Q", *range(1, 9), *range(100, 127))
         found = TcpInfo.parse(raw)
-        self.assertEqual((len(raw), found), (INFO_SIZE, TcpInfo(4, 104, 111, 112, 115, 121, 126)))
+        self.assertEqual((len(raw), found), (INFO_SIZE, TcpInfo(4, 104, 111, 112, 115, 116, 121, 126)))
 
     def test_what_is_heard_of_a_peer(self) -> None:
         self.assertEqual(info(silence=3.0).silence, 3.0)
@@ -110,9 +110,9 @@ class FakeConnection:
         if self.found is None:
             raise OSError("closed")
         probes, unacked, data_age, ack_age = self.found[:4]
-        rtt, rcv_rtt, acked = self.found[4:]
+        rtt, rttvar, rcv_rtt, acked = self.found[4:]
         head = pack("=B2xB20xI16xI4xII", self.state, probes, unacked, self.sent, data_age, ack_age)
-        return head + pack("=8xI20xI24xQ", rtt, rcv_rtt, acked)
+        return head + pack("=8xII16xI24xQ", rtt, rttvar, rcv_rtt, acked)
 
 
 class FakeTransport:
@@ -249,6 +249,23 @@ class SweepTests(SynchronousTestCase):
         self.assertEqual((busy.aborted, resting.aborted), (0, 0))
         self.lapse(3.0, other)
         self.assertEqual((busy.aborted, resting.aborted), (0, 1))
+
+    def test_by_the_first_slow_round_trip(self) -> None:
+        """One of 2.8 s, behind many of 1 ms, moves the smoothed one to 0.35 s, and the deviation to 0.7 s."""
+        (busy, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rtt=350_000, rttvar=700_000)
+        other.found = info(probes=1)
+        self.lapse(5.5, other)
+        self.assertEqual((busy.aborted, resting.aborted), (0, 0))
+        self.lapse(3.0, other)
+        self.assertEqual((busy.aborted, resting.aborted), (0, 1))
+
+    def test_a_steady_path_gives_no_more_time(self) -> None:
+        (_, one), (resting, other) = self.add(), self.add()
+        one.found = info(data=0.0)._replace(rtt=300_000, rttvar=20_000)
+        other.found = info(probes=1)
+        self.lapse(5.0, other)
+        self.assertEqual(resting.aborted, 1)
 
     def test_by_what_comes_as_well(self) -> None:
         (_, one), (resting, other) = self.add(), self.add()
