@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,20 @@ class WalkTests(SynchronousTestCase):
             if not ((PACKAGE / each).exists() if "/" in each else any(PACKAGE.rglob(each)))
         ]
         self.assertEqual(missing, [], "docs/architecture.rst names what reverseproxy/ does not have")
+
+
+class LayerTests(SynchronousTestCase):
+    """The layers of imports that the page shows are those that import-linter enforces."""
+
+    def test_layers(self) -> None:
+        contracts = configparser.ConfigParser()
+        contracts.read(ROOT / ".importlinter", "utf-8")
+        enforced = contracts["importlinter:contract:packages"]["layers"].split("\n")
+        page = (ROOT / "docs" / "architecture.rst").read_text("utf-8")
+        section = page.split("\nWho may import whom\n", 1)[1]
+        shown = section.split(".. code-block:: text\n\n", 1)[1].split("\n\n", 1)[0].split("\n")
+        self.assertIn("__main__", enforced)
+        self.assertEqual([line.strip() for line in shown], [line for line in enforced if line])
 
 
 class TreeTests(SynchronousTestCase):
