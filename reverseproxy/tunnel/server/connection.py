@@ -72,7 +72,6 @@ class TunnelConnection(TunnelProtocol, AccountedProtocol):
     It may be silent for as long as there is room: MOSN's agents keep such a connection in reserve. Once
     its first byte has come, the handshake has a deadline.
 
-    @ivar crowd: the address that it is counted with until it has joined.
     @ivar holding: its state as a host, once it is one.
     """
 

@@ -30,7 +30,7 @@ class GracefulCloses:
     def __init__(self, server: TunnelServer, info: ConnectionInfo, address_key: str) -> None:
         """
         @param info: the connection that sends them.
-        @param crowd: the address that it is counted with.
+        @param address_key: the client address, as addresses are grouped.
         """
         self._server = server
         self._info = info

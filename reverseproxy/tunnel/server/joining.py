@@ -51,7 +51,7 @@ class JoinAttempt:
     def __init__(
         self, server: TunnelServer, info: ConnectionInfo, address_key: str, init: ConnectionInit
     ) -> None:
-        """@param crowd: the address that the connection is counted with."""
+        """@param address_key: the client address, as addresses are grouped."""
         self._server = server
         self._info = info
         self._address_key = address_key

@@ -84,7 +84,7 @@ class Quotas:
         together with its claimed name and id. One that claims neither, as some of MOSN's, can't be told
         from its neighbours.
 
-        @param crowd: its address, as addresses are grouped.
+        @param address_key: the client address, as addresses are grouped.
         """
         proved: Hashable = info.identity
         if accepted.principal is not None:
