@@ -11,7 +11,7 @@ from reverseproxy.wire.http2.connection import ClientConnection, ServerConnectio
 from reverseproxy.wire.http2.events import Http2Limits
 from reverseproxy.wire.http2.frames import ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http2_frames import GET, OK, POST, Peer, raw
 
 REQUEST = b"\x82\x84\x86\x41\x01a"

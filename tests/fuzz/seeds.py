@@ -32,7 +32,7 @@ from tests.wire.test_dubbo import HEARTBEAT as DUBBO_HEARTBEAT
 from tests.wire.test_dubbo import READ_ONLY
 from tests.wire.test_dubbo import REQUEST as DUBBO_REQUEST
 from tests.wire.test_dubbo import RESPONSE as DUBBO_RESPONSE
-from tests.wire.test_tunnel import CLOSE, INIT
+from tests.wire.test_frames import CLOSE, INIT
 
 __all__ = [
     "GET",

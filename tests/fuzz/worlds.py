@@ -19,7 +19,7 @@ from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http2.frames import PREFACE
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import get, respond
 
 _CLUSTER = {"cluster_name": "c", "upstream_protocol": "Http1"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.limits import buffered_bytes as unfinished
+from reverseproxy.limits import buffered_bytes
 from reverseproxy.limits.buffered_bytes import (
     FREE,
     TRUSTED_FACTOR,
@@ -95,14 +95,14 @@ class BooksTests(SynchronousTestCase):
         self.assertEqual(self.books.total, 0)
 
     def test_limits_of_the_process(self) -> None:
-        self.patch(unfinished.UNTRUSTED, "limit", 1)
-        self.patch(unfinished.TRUSTED, "limit", 1)
-        unfinished.set_limit(1000)
+        self.patch(buffered_bytes.UNTRUSTED, "limit", 1)
+        self.patch(buffered_bytes.TRUSTED, "limit", 1)
+        buffered_bytes.set_limit(1000)
         self.assertEqual(
-            (unfinished.UNTRUSTED.limit, unfinished.TRUSTED.limit), (1000, TRUSTED_FACTOR * 1000)
+            (buffered_bytes.UNTRUSTED.limit, buffered_bytes.TRUSTED.limit), (1000, TRUSTED_FACTOR * 1000)
         )
-        unfinished.set_limit(0)
-        self.assertGreater(unfinished.UNTRUSTED.limit, 1 << 60)
+        buffered_bytes.set_limit(0)
+        self.assertGreater(buffered_bytes.UNTRUSTED.limit, 1 << 60)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40_000)), max_size=200))
     def test_the_books_are_right(self, changes: list[tuple[int, int]]) -> None:

@@ -23,7 +23,7 @@ from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import respond
 from tests.wire.http2_frames import POST
 

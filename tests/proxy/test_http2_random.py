@@ -18,7 +18,7 @@ from reverseproxy.wire.http2.frames import ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http2_frames import GET, OK, POST
 
 

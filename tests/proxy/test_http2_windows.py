@@ -14,7 +14,7 @@ from reverseproxy.wire.window import TELL_EVERY
 from tests.proxy.http2_memory import Http2Peer, Http2World, Message
 from tests.proxy.memory import Wire
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import respond
 from tests.wire.http2_frames import OK, POST
 

@@ -18,7 +18,7 @@ from tests.proxy.memory import Wire, World
 from tests.proxy.rpc_world import Peer, request, response
 from tests.proxy.rpc_world import World as RpcWorld
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.tunnel.logged import capture
 from tests.wire.http1_cases import get, respond
 from tests.wire.http2_frames import GET, POST

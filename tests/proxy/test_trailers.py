@@ -13,7 +13,7 @@ from reverseproxy.wire.http1.requests import RequestParser
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire
 from tests.proxy.test_http2 import HTTP1, path
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import get, respond
 from tests.wire.http2_frames import GET, OK, POST, Fields
 

@@ -39,7 +39,7 @@ from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import CountingCluster, Endpoint, Wire, World
 from tests.proxy.test_http1 import Http1TestCase, status_of
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import GOOD, respond
 from tests.wire.http2_frames import POST as POST2
 

@@ -20,7 +20,7 @@ from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http1 import OK, status_of
 from tests.proxy.test_http2 import HTTP1
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import GOOD, get, respond
 from tests.wire.http2_frames import GET, Fields
 from tests.wire.test_http1 import read_chunks

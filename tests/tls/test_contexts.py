@@ -40,7 +40,7 @@ from reverseproxy.tls import (
 )
 from reverseproxy.tls.material import openssl_text
 from tests.certs import Certificates, KeyPair
-from tests.tls.wire import FakeTcp, Recorder, TlsPair, Wire, factory_of
+from tests.tls.memory import FakeTcp, Recorder, TlsPair, Wire, factory_of
 
 
 class ContextTestCase(SynchronousTestCase):

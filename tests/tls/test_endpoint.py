@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from reverseproxy.errors import CertificateRejected, TlsFailed
 from reverseproxy.tls import ClientTls, ServerTls, client_endpoint, peer_identity, wrap_server
 from tests.certs import Certificates
-from tests.tls.wire import HalfRecorder, Recorder, Wire, factory_of
+from tests.tls.memory import HalfRecorder, Recorder, Wire, factory_of
 
 
 @implementer(IStreamClientEndpoint)

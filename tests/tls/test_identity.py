@@ -20,7 +20,7 @@ from reverseproxy.tls import (
 )
 from reverseproxy.tls.identity import certificate_identity
 from tests.certs import Certificates, KeyPair
-from tests.tls.wire import Recorder, TlsPair, Wire, factory_of
+from tests.tls.memory import Recorder, TlsPair, Wire, factory_of
 
 
 class CertificateIdentityTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.tls import ClientTls, ServerTls, inspect_factory, wrap_client, wrap_server
 from tests.certs import Certificates
-from tests.tls.wire import HalfRecorder, Recorder, Wire, factory_of
+from tests.tls.memory import HalfRecorder, Recorder, Wire, factory_of
 
 MEGABYTE = bytes(1024 * 1024)
 

@@ -31,7 +31,7 @@ from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
 from reverseproxy.tls.turns import SHARE, turns_of
 from tests.certs import Certificates
-from tests.tls.wire import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
+from tests.tls.memory import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
 MEGABYTE = bytes(range(256)) * 4096
 

@@ -19,8 +19,8 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tls.validity import DAY, Dated, Expiry, of_certificate
 from tests.certs import KeyPair
+from tests.tls.memory import TlsPair
 from tests.tls.test_contexts import ContextTestCase, message_of
-from tests.tls.wire import TlsPair
 
 BEGIN = 1_000 * DAY
 END = 2_000 * DAY

@@ -32,7 +32,7 @@ from tests.integration.configs import quick_agent
 from tests.transport.contract import Contract, Recorder, reset
 from tests.transport.secure import Secure
 from tests.transport.streams import Streams
-from tests.tunnel.wires import INIT, SUCCESS
+from tests.tunnel.memory import INIT, SUCCESS
 
 BIG = random.Random(11).randbytes(2**21)
 """So much that the kernel moves it, where it can."""

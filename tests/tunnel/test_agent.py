@@ -42,8 +42,8 @@ from tests.blackhole import blackhole
 from tests.certs import Certificates
 from tests.net.test_tcp_options import expected, tuning
 from tests.tunnel.logged import capture
+from tests.tunnel.memory import INIT, SUCCESS, AgentWire
 from tests.tunnel.test_link import Hosted, Sink
-from tests.tunnel.wires import INIT, SUCCESS, AgentWire
 
 A = Target("10.0.0.1:9999", "10.0.0.1:9999")
 B = Target("tunnel.example:9999", "10.0.0.2:9999")

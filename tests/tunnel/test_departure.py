@@ -14,8 +14,8 @@ from reverseproxy.tunnel.server.departure import AWAY
 from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame
 from tests.integration.configs import server
 from tests.tunnel.logged import capture
+from tests.tunnel.memory import INIT
 from tests.tunnel.test_streams import CLIENT, REQUEST, TUNNEL, Tunnel
-from tests.tunnel.wires import INIT
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"

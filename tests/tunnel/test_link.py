@@ -35,7 +35,7 @@ from reverseproxy.tunnel.agent.redial import EndedUnused
 from reverseproxy.wire.mosn.extensions import ServerAnnouncement
 from reverseproxy.wire.mosn.frames import ConnectionInit, GracefulClose, InitResponse, Status, encode
 from tests.tunnel.logged import capture
-from tests.tunnel.wires import INIT, SUCCESS, AgentWire
+from tests.tunnel.memory import INIT, SUCCESS, AgentWire
 
 
 @implementer(IDrainable)

@@ -27,7 +27,7 @@ from reverseproxy.wire.yamux.events import MuxLimits
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
-from tests.tunnel.wires import INIT, SUCCESS
+from tests.tunnel.memory import INIT, SUCCESS
 
 CLIENT, TUNNEL, BACKEND = 2045, 2046, 2047
 REQUEST = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -1,4 +1,4 @@
-"""What is kept of peers that do not finish: each protocol counts it, and lets go of it."""
+"""Each protocol counts the bytes that it buffers of incomplete messages, and releases them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.tunnel.logged import capture
 
 
 def clear(books: BufferBudget) -> None:
-    """Let go of what other tests have left."""
+    """Release what other tests have left."""
     for ranking in list(books._accounts.values()):
         for account in list(ranking._sizes):
             account.close()
 
 
-class UnfinishedTests(SynchronousTestCase):
+class BufferedBytesTests(SynchronousTestCase):
     def setUp(self) -> None:
         for books in (UNTRUSTED, TRUSTED):
             clear(books)

@@ -1,4 +1,4 @@
-"""Strangers that speak what hosts don't: it costs no host anything."""
+"""Requests in protocols that no host speaks do not cost a host anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both ends of a tunnel take together: limits of heads, and room for what the ends themselves add."""
+"""Limits of heads at both ends of a tunnel, with a margin for the fields that the ends themselves add."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
 from tests.proxy.test_http1 import status_of
 from tests.proxy.test_http2 import HTTP1, path
-from tests.proxy.test_http2_upstream import HTTP2
+from tests.proxy.test_http2_client import HTTP2
 from tests.tunnel.logged import capture
 from tests.wire.http1_cases import GOOD, get, respond
 from tests.wire.http2_frames import GET, OK

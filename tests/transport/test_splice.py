@@ -21,7 +21,7 @@ from tests.transport.contract import Contract, HalfRecorder, Recorder, read_now,
 MANY = 2**40
 
 
-class PassOnTestCase(Contract):
+class SpliceTestCase(Contract):
     """Two connections: what comes on the first one is passed on to the second."""
 
     def setUp(self) -> None:
@@ -68,7 +68,7 @@ class PassOnTestCase(Contract):
         return bytes(received)
 
 
-class PassOnTests(PassOnTestCase):
+class SpliceTests(SpliceTestCase):
     async def test_little(self) -> None:
         source, sender, target, receiver = await self.join()
         for data in (b"a", b"bc" * 1000, b"d"):
@@ -231,7 +231,7 @@ class PassOnTests(PassOnTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class WithoutPipeTests(PassOnTestCase):
+class WithoutPipeTests(SpliceTestCase):
     """Where the kernel moves nothing for us, we do."""
 
     async def check(self, moved: int) -> None:
@@ -270,7 +270,7 @@ class WithoutPipeTests(PassOnTestCase):
         self.assertEqual(len(calls), 2)
 
 
-class UnixTests(PassOnTestCase):
+class UnixTests(SpliceTestCase):
     family = "UNIX"
 
     async def test_much(self) -> None:

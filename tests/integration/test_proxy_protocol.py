@@ -13,7 +13,7 @@ from tests.integration.harness import IntegrationTestCase, certificates
 HEADER = b"PROXY TCP4 203.0.113.7 198.51.100.1 5000 443\r\n"
 
 
-class ProxiedTests(IntegrationTestCase):
+class ProxyProtocolTests(IntegrationTestCase):
     async def test_tls(self) -> None:
         authority = certificates(self.directory)
         chain, key = authority.issue("localhost")
