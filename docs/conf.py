@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ def _generate(app: Sphinx, _: object) -> None:
     _write(generated / "configuration.rst", reference.generate())
     changelog = (Path(app.srcdir).parent / "CHANGELOG.md").read_text()
     _write(generated / "changelog.rst", _from_markdown(changelog))
+    report = (Path(app.srcdir) / "performance.md").read_text("utf-8")
+    _write(generated / "performance.rst", "\n".join(_from_report(report, Path(app.srcdir))))
 
 
 def _write(path: Path, text: str) -> None:
@@ -74,3 +77,67 @@ def _from_markdown(text: str) -> str:
         else:
             lines.append(line.replace("`", "``"))
     return "\n".join(lines) + "\n"
+
+
+_INLINE = re.compile(
+    r"`(?P<code>[^`]+)`|\[(?P<title>[^]]+)\]\((?P<target>[^)]+)\)"
+    r"|\*\*(?P<strong>[^*]+)\*\*|\*(?P<emphasis>[^*]+)\*"
+)
+_IMAGE = re.compile(r"!\[(?P<title>[^]]*)\]\((?P<target>[^)]+)\)")
+_UNDERLINES = {"#": "=", "##": "-", "###": "~"}
+
+
+def _from_report(text: str, folder: Path) -> Iterator[str]:
+    """
+    Turn the Markdown that C{benchmarks/report.py} writes into reStructuredText.
+
+    @param folder: what links are relative to; those to other places of the report become plain text.
+    """
+    last = ""
+    for line in text.splitlines():
+        kind = line[:1] if line[:1] in "|-" else ""
+        if kind != last:
+            yield ""
+            if kind == "|":
+                yield from (".. list-table::", "   :header-rows: 1", "")
+        last = kind
+        marks, _, title = line.partition(" ")
+        if image := _IMAGE.fullmatch(line):
+            yield from (f".. image:: {image['target']}", f"   :alt: {image['title']}")
+        elif kind == "|":
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not all(re.fullmatch(":?-{3,}:?", cell) for cell in cells):
+                for mark, cell in zip("*" + " " * len(cells), cells, strict=False):
+                    yield f"   {mark} - {_inline(cell, folder)}"
+        elif marks in _UNDERLINES:
+            title = _inline(title, folder)
+            yield from (title, _UNDERLINES[marks] * len(title))
+        elif kind:
+            yield f"- {_inline(title, folder)}"
+        else:
+            yield _inline(line, folder)
+
+
+def _inline(text: str, folder: Path) -> str:
+    """Turn code, links and emphasis of a line of Markdown into reStructuredText."""
+    parts, end = [], 0
+    for match in _INLINE.finditer(text):
+        parts.append(_plain(text[end : match.start()]))
+        end = match.end()
+        if match["code"]:
+            part = f"``{match['code']}``"
+        elif match["target"] and (folder / match["target"]).is_file():
+            part = f":download:`{match['title']} <{match['target']}>`"
+        elif match["target"]:
+            part = _plain(match["title"])
+        elif match["strong"]:
+            part = f"**{match['strong']}**"
+        else:
+            part = f"*{match['emphasis']}*"
+        parts.append(f"\\ {part}\\ ")
+    return "".join([*parts, _plain(text[end:])])
+
+
+def _plain(text: str) -> str:
+    """Escape what reStructuredText would take for markup."""
+    return re.sub(r"([\\*`|_])", r"\\\1", text)
