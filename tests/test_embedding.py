@@ -1,4 +1,4 @@
-"""Tests for what programs of others import."""
+"""Tests for the names that other programs import."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """
-Figures of the code that are not to get worse.
+Limits of the sizes of classes and files.
 
-What is larger than it should be is listed with how large it may be; nothing is to be added to
-that, and whoever takes such a class apart takes it out.
+What exceeds them is listed with its size, which may not grow; the list may only become shorter.
 """
 
 from __future__ import annotations

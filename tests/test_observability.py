@@ -1,4 +1,4 @@
-"""What C{docs/observability.rst} says can be typed as it stands."""
+"""The commands and queries in C{docs/observability.rst} work word for word."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """
-Names of Twisted's and of pyOpenSSL that are theirs alone, and used all the same.
+Private names of Twisted and pyOpenSSL that this project uses.
 
-L{PRIVATE} is the list: there are no others in C{reverseproxy/}.  Each is there because what
-it does can't be had otherwise, or costs much more; and each has a test here of what is
-expected of it, so that a release that changes it is found out by what it does.
+L{PRIVATE} lists all of them in C{reverseproxy/}.  Each is used because there is no public way, or
+only a much slower one; and each has a test here of its expected behaviour, so that a release that
+changes it is noticed.
 """
 
 from __future__ import annotations

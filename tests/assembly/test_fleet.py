@@ -1,4 +1,4 @@
-"""The C{fleet} of a configuration while it is in use: how etcd is reached may change."""
+"""A reload of C{fleet}: how etcd is reached may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests for what becomes of agents that have joined and may not be here any more."""
+"""Tests for the revocation of agents that have joined and would not be admitted any more."""
 
 from __future__ import annotations
 

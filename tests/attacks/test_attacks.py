@@ -1,9 +1,9 @@
 """
-Strangers that mean no good, against a real server, and what somebody else notices of them.
+Attackers against a real server, and their effect on other clients.
 
-Three at a time, each a process.  What is asserted depends on no timing: that
-nobody else's request fails, and how much memory and log they take.  How long
-others wait is printed.
+Three at a time, each a process.  The assertions depend on no timing: other
+clients' requests don't fail, and memory and log stay within limits.  How long
+other clients wait is printed.
 """
 
 from __future__ import annotations

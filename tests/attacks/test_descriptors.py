@@ -1,4 +1,4 @@
-"""Connections that say nothing, more than there are descriptors."""
+"""Silent connections, more than there are descriptors."""
 
 from __future__ import annotations
 

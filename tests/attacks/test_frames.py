@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 that are much work, or none at all, in either direction: who sends many is cut off."""
+"""Expensive and empty frames of HTTP/2, in either direction: a peer that sends many is disconnected."""
 
 from __future__ import annotations
 

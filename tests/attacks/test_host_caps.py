@@ -1,4 +1,4 @@
-"""Agents that want to be all there is: what one of them may have is bounded, and others go on."""
+"""Agents that join with as many connections as they can: each is limited, and others are served."""
 
 from __future__ import annotations
 

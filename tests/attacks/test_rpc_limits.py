@@ -1,4 +1,4 @@
-"""Strangers that want their RPC requests to be over at once, or never: no host pays for that."""
+"""RPC requests with very short or very long timeouts of their own: none counts against a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service manager hears, by a real socket, and what it hands over."""
+"""Notifications to a service manager over a real socket, and the sockets that it passes."""
 
 from __future__ import annotations
 

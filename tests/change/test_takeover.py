@@ -1,4 +1,4 @@
-"""How the sockets of one process come to another one."""
+"""The takeover of one process's sockets by another process."""
 
 from __future__ import annotations
 

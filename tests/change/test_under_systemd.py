@@ -1,4 +1,4 @@
-"""A real process under a service manager that the test plays: what it is told, and what it hands over."""
+"""A real process under a scripted service manager: its notifications, and the sockets that it is passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The units for systemd: what systemd itself says of them, where there is one, and what we say."""
+"""The units for systemd, checked by systemd itself, where it is installed, and by this project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests for what asks a process that runs; a real one is asked in the integration tests."""
+"""Tests for the subcommands that query a running process; the integration tests query a real one."""
 
 from __future__ import annotations
 

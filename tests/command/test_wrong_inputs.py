@@ -1,4 +1,4 @@
-"""What C{reverseproxy check} says of what people write by mistake: one line for each, with its place."""
+"""C{reverseproxy check} reports each mistake in one line, with its place."""
 
 from __future__ import annotations
 

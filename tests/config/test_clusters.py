@@ -1,4 +1,4 @@
-"""Tests for the clusters of L{reverseproxy.config}: their own keys, what is wrong and what has no effect."""
+"""Tests for the clusters of L{reverseproxy.config}: their keys, errors and warnings."""
 
 from __future__ import annotations
 

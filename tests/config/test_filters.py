@@ -1,4 +1,4 @@
-"""Filters of requests, and whatever else keeps somebody out: it works, or it is an error."""
+"""Filters of requests and other access rules are applied, or the configuration is an error."""
 
 from __future__ import annotations
 

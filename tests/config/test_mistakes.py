@@ -1,4 +1,4 @@
-"""What the loader says of the usual mistakes, and how long many of them take it."""
+"""The loader's reports of usual mistakes, and the time that many of them take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests for what the loader says of a configuration that leaves something open."""
+"""Tests for the loader's warnings about configurations that are open to anyone."""
 
 from __future__ import annotations
 

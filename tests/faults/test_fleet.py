@@ -1,8 +1,8 @@
 """
-A fleet under load while one thing after the other fails: etcd, ways, servers.
+A fleet under load while its parts fail one after the other: etcd, links, servers.
 
-Real processes and a real etcd; what is in the way of them are relays, which can be held, cut
-and slow.  Clocks are apart by hours all the while.
+The processes and etcd are real; connections between them go through relays, which can be held, cut
+and slowed down.  Clocks differ by hours all the while.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a server says to another one: as fast as that takes it, and nothing that it does not know."""
+"""Messages from one server to another: with backpressure, and only those that it understands."""
 
 from __future__ import annotations
 

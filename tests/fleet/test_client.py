@@ -1,4 +1,4 @@
-"""The client of etcd, without an etcd: whom it dials, and when it gives up."""
+"""The client of etcd, without an etcd: which endpoint it dials, and when it gives up."""
 
 from __future__ import annotations
 

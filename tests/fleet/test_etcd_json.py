@@ -1,4 +1,4 @@
-"""The JSON of etcd's gateway: what is asked, and that nothing that is answered does harm."""
+"""The JSON of etcd's gateway: requests are as expected, and malformed responses are errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-What becomes of a grant where the server has workers: a supervisor and two workers in memory.
+Granted routes of a server with workers: a supervisor and two workers in memory.
 
-Each message between them comes when the test says so, as do the directory's answers.
+The test decides when each message between them is delivered, and each answer of the directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What servers say to each other at the beginning of a stream."""
+"""The messages of servers at the beginning of a stream."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Whole directories over an etcd in memory, while hypothesis has one thing after the other go wrong.
+Whole directories over an etcd in memory, in which hypothesis makes one thing after the other fail.
 
-Whatever has happened, listeners are told nothing impossible; and when all is well again for a
-while, everybody knows exactly what the others have published, and etcd has just that.
+Listeners never get impossible events; and once everything has worked for a while, each server
+knows exactly what the others have published, and etcd has exactly that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What both servers write down of a request that one has forwarded to the other."""
+"""Logs and traces of a forwarded request at both servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators do to agents at one server of a fleet, and what becomes of it at the others."""
+"""Operators' actions on agents at one server of a fleet are carried out at the others."""
 
 from __future__ import annotations
 

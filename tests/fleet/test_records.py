@@ -1,4 +1,4 @@
-"""Records of a fleet: what goes out comes back, and what is none costs itself."""
+"""Records of a fleet: each is read as it was written, and a malformed one only affects itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done over and over, by a clock that is moved."""
+"""Tests for L{reverseproxy.fleet.retry_loop}, with a simulated clock."""
 
 from __future__ import annotations
 

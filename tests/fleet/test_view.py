@@ -1,4 +1,4 @@
-"""What is known of other servers, held against a model of a store that can be watched."""
+"""The view of other servers, compared with a model of a store that can be watched."""
 
 from __future__ import annotations
 

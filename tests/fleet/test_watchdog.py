@@ -1,4 +1,4 @@
-"""Who looks after a watch, by a clock that is moved."""
+"""Tests for L{reverseproxy.fleet.watchdog}, with a simulated clock."""
 
 from __future__ import annotations
 

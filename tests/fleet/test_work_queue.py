@@ -1,4 +1,4 @@
-"""Much work in short turns: hosts of a server that is linked, and whose link is lost."""
+"""Long work in short turns: the hosts of a server when its link is made, and when it is lost."""
 
 from __future__ import annotations
 

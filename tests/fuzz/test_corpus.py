@@ -1,4 +1,4 @@
-"""What fuzzing has found once, and what it begins with, tried each time."""
+"""Replay the inputs that fuzzing has found, and those that it starts with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROXY protocol: headers that are read, headers that are written, and who is believed."""
+"""PROXY protocol: headers that are read and written, and from which peers they are accepted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Services that say what only an agent may: that a request was not sent on.
+Services that claim what only an agent may report: that a request was not sent on.
 
-An agent passes none of it on, in any protocol, so that a server which believes
-agents sends nothing twice for it.
+An agent forwards none of that, in any protocol, so that a server, which trusts
+agents, sends no request twice because of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clients that have sent everything, say so, and wait for their answers."""
+"""Clients that close their half of the connection, and wait for responses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Whatever clients and hosts do: no answer reaches another request than its own.
+No response reaches another request than its own, whatever clients and hosts do.
 
-Clients and hosts are played at random, over connections in memory, with h11 as
-the independent judge of what comes out of the proxy on either side.
+Clients and hosts act at random, over connections in memory, with h11 as the
+independent judge of what the proxy sends to either side.
 """
 
 from __future__ import annotations

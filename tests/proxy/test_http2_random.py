@@ -1,9 +1,9 @@
 """
-Clients and hosts that do whatever they like, within the rules of HTTP/2, and at times break off.
+Clients and hosts that act at random, within the rules of HTTP/2, and sometimes disconnect.
 
-Whatever happens in whatever order: what arrives is what was sent, from its
-beginning and without a gap; what ends, ends complete; and when everybody has
-gone, nothing is under way.
+In any order of events: data arrives as it was sent, from its beginning and without
+a gap; a message that ends is complete; and when all have disconnected, nothing is
+under way.
 """
 
 from __future__ import annotations

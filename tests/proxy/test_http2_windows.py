@@ -1,4 +1,4 @@
-"""What waits for slow readers in HTTP/2: how much there may be of it, and what their peers hear meanwhile."""
+"""Data that waits for slow readers in HTTP/2: its limits, and the frames that their peers get meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts that are told who the client is, by a header of PROXY protocol; all of it in memory."""
+"""Hosts that get the client's address in a PROXY protocol header; in memory."""
 
 from __future__ import annotations
 

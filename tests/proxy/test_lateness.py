@@ -1,8 +1,8 @@
 """
-A process that had no turn for a while blames nobody else for it, in any protocol.
+Delays of this process don't count as timeouts of its peers, in any protocol.
 
-It is told of all timers first, and then of what has come meanwhile: as a
-L{Clock} that is set forward at once does.
+After a delay, a process gets all expired timers first, and then the data that has
+come meanwhile: as with a L{Clock} that is advanced in one step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What limits of a cluster, and failures of its hosts, mean for those who connect to them."""
+"""The effect of a cluster's limits and of its hosts' failures on connections to them."""
 
 from __future__ import annotations
 

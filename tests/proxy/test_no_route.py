@@ -1,4 +1,4 @@
-"""What a client is told whose request has no route, and what the log is."""
+"""The response to a request without a route, and its line in the log."""
 
 from __future__ import annotations
 

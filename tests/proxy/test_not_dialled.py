@@ -1,7 +1,7 @@
 """
-Services that can't be reached, in any way, and in any protocol: an agent says that nothing was sent.
+Services that can't be reached, in any way and in any protocol: the agent reports that nothing was sent.
 
-And those that take a connection and break it off: what they have had, they may have acted on.
+Services that accept a connection and close it may have acted on what they received.
 """
 
 from __future__ import annotations

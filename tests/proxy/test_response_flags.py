@@ -1,8 +1,8 @@
 """
-What is said of each request that did not end with the whole answer of a host: by every protocol.
+Response flags of requests that did not end with a complete response, in every protocol.
 
-A case is a world in memory, what happens in it, and the flags in the record of
-the one request, or session, that there is.
+A case is a world in memory, the events in it, and the flags in the record of the
+only request, or session.
 """
 
 from __future__ import annotations

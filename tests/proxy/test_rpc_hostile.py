@@ -1,4 +1,4 @@
-"""Clients and hosts of RPC that break the rules, or make the most of them: each harms nobody but itself."""
+"""Clients and hosts that break the rules of RPC protocols, or exploit them, only harm themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests for the parts of a client's connection of RPC: what decides when it ends, and what waits for it."""
+"""Tests for the parts of an RPC client's connection: its timeouts, draining and output buffer."""
 
 from __future__ import annotations
 

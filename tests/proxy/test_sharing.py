@@ -1,4 +1,4 @@
-"""What listeners share, and what belongs to each of them: filters with different options, one cluster."""
+"""Several listeners with filters of different options, and one cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows is never cut off, what stands still is: over every protocol, and at both ends of a tunnel."""
+"""Timeouts end stalled requests, never flowing ones: in every protocol, and at both ends of a tunnel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trailers from one version of HTTP to the other, and a Host that is empty."""
+"""Trailers from one version of HTTP to the other, and an empty Host."""
 
 from __future__ import annotations
 

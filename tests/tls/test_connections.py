@@ -1,4 +1,4 @@
-"""Tests for TLS over connections of ours: what is not in the contract of transports."""
+"""Tests for TLS over this project's connections, beyond the contract of transports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a connection over TLS, each by itself."""
+"""Unit tests for the parts of a TLS connection."""
 
 from __future__ import annotations
 

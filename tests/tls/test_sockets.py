@@ -1,4 +1,4 @@
-"""TLS over real sockets, and with peers that are not ours."""
+"""TLS over real sockets, and with other implementations as peers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-What protocols may expect of a connection, whoever makes it.
+What protocols may expect of a connection, of any kind.
 
-The same tests for Twisted's own connections and ours, so that a difference
-between the two is seen, and a change of Twisted's too.
+The same tests for Twisted's own connections and ours show differences between
+the two, and changes in Twisted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-What an agent's link says of its connection, whatever the connection is.
+What an agent's link reports of its connection, of any kind.
 
 A slot dials again at once or waits, depending on whether its link was used and
-on who ended it.  Bytes come to whoever the hosting listener makes of the link
-in many ways; each of them is tried on each kind of connection.
+on which end has closed it.  The hosting listener's protocols receive bytes in
+many ways; each is tested on each kind of connection.
 """
 
 from __future__ import annotations

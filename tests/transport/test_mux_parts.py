@@ -1,4 +1,4 @@
-"""The parts of a session with streams, each by itself."""
+"""Unit tests for the parts of a session with streams."""
 
 from __future__ import annotations
 

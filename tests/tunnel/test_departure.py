@@ -1,4 +1,4 @@
-"""A tunnel server that stops: what agents are told, what they do, and what is ended how; all in memory."""
+"""A tunnel server that stops: announcements, reconnections of agents, and the end of requests; in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Responses that are not as they should be, and how they are read: L{reverseproxy.wire.http1.lenient}."""
+"""Malformed responses, and how they are read: L{reverseproxy.wire.http1.lenient}."""
 
 from __future__ import annotations
 

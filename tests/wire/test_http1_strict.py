@@ -1,7 +1,7 @@
 """
-What requests may consist of, byte by byte: which bytes L{RequestParser} takes at which place.
+The grammar of requests, byte by byte: which bytes L{RequestParser} accepts at which place.
 
-Whoever takes more than these takes requests that others read in another way.
+A parser that accepts more accepts requests that others read in another way.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-What RFC 9113 says of each thing that a peer may do, one row for each.
+What RFC 9113 demands for each action of a peer, one row for each.
 
-The rows follow its sections; what each leads to is either an error of the
+The rows follow its sections; the result of each is an error of the
 connection (GOAWAY, and nothing is read any more), an error of the stream
-(RST_STREAM, and the connection goes on), or nothing at all.
+(RST_STREAM, and the connection goes on), or nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Our connections against the h2 library, which knows nothing of ours.
+Our connections against the h2 library, an independent implementation.
 
-Whatever both sides say, however it is cut into pieces, must arrive as it was
-said, and neither may ever find fault with the other.
+All data, split in any way, must arrive as it was sent, and neither side may
+find an error in what the other one sends.
 """
 
 from __future__ import annotations

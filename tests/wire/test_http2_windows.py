@@ -1,4 +1,4 @@
-"""Windows of connections of HTTP/2, over ways that take their time, with peers of all kinds."""
+"""Windows of HTTP/2 connections over paths with latency, with various peers."""
 
 from __future__ import annotations
 

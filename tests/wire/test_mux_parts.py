@@ -1,4 +1,4 @@
-"""The parts of a multiplexed connection, each by itself."""
+"""Unit tests for the parts of a multiplexed connection."""
 
 from __future__ import annotations
 

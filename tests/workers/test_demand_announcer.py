@@ -1,4 +1,4 @@
-"""What requests wait for, and which worker hears of it."""
+"""Which waiting requests are announced, and to which workers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Clients that the kernel has given to workers unevenly are served as by one process.
+Clients that the kernel has distributed unevenly over workers are served as by one process.
 
-Workers in memory, with everything that decides: whose requests wait, and which connections go
-where.  Time is that of the test, so that what comes out is the same each time.
+Workers in memory, with everything that decides which requests wait and which connections
+move.  Time is simulated, so that the result is always the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections that can't simply go to another worker: over TLS, and in the midst of HTTP/2."""
+"""Connections that can't move to another worker: over TLS, and with HTTP/2 in progress."""
 
 from __future__ import annotations
 

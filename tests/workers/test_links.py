@@ -1,4 +1,4 @@
-"""Links between workers: who is there, and what ends one."""
+"""Links between workers: which are open, and what ends one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that hang, and those that only seem to; and workers replaced in turn."""
+"""Workers that hang, workers that are only slow, and workers that are replaced in turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, messages and sockets: what workers are made of."""
+"""Unit tests for the counts, messages and sockets of workers."""
 
 from __future__ import annotations
 

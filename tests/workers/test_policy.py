@@ -1,4 +1,4 @@
-"""Which worker a connection goes to."""
+"""Tests for L{reverseproxy.workers.policy}: to which worker a connection moves."""
 
 from __future__ import annotations
 

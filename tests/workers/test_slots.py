@@ -1,4 +1,4 @@
-"""Places of workers, and how all of them end."""
+"""Slots of workers, and the shutdown of all of them."""
 
 from __future__ import annotations
 

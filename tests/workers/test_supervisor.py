@@ -1,4 +1,4 @@
-"""The process that runs the workers, with processes that only seem to run."""
+"""The supervisor, with simulated worker processes."""
 
 from __future__ import annotations
 

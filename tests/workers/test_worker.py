@@ -1,4 +1,4 @@
-"""One worker, towards its supervisor."""
+"""A worker's side of the channel to its supervisor."""
 
 from __future__ import annotations
 
