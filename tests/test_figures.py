@@ -1,5 +1,5 @@
 """
-Limits of the sizes of classes and files.
+Limits of the sizes of classes, and of the number of ignored types.
 
 What exceeds them is listed with its size, which may not grow; the list may only become shorter.
 """
