@@ -1,1 +1,1 @@
-"""What strangers can do to a process that is left alone on a public address."""
+"""Attacks of unauthenticated peers on a process at a public address."""

@@ -1,1 +1,1 @@
-"""Everything that is changed while there is traffic: nothing fails that was planned."""
+"""Reloads, upgrades and takeovers under load: no request fails."""

@@ -1,1 +1,1 @@
-"""What happens when something breaks: services, networks, peers.  Each test prints its figure."""
+"""Failures of services, networks and peers.  Each test prints its figure."""
