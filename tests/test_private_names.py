@@ -54,7 +54,7 @@ PRIVATE: Final[dict[str, str]] = {
     "_sddaemon": "Twisted reads systemd's variables once, and removes them (service_manager)",
     "_SystemdParser": "has that",
     "twisted.protocols.haproxy._exceptions": "what the parsers raise",
-    "twisted.protocols.haproxy._v1parser": "what is public of haproxy goes with a connection (proxy_protocol)",
+    "twisted.protocols.haproxy._v1parser": "the public API of haproxy needs a connection (proxy_protocol)",
     "twisted.protocols.haproxy._v2parser": "likewise",
     "twisted.scripts._twistd_unix.UnixAppLogger": "the namespace of lines about twistd, left out (logs)",
     # pyOpenSSL: tls/openssl.py has why, and does without where one is missing
