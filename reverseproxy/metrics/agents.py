@@ -11,13 +11,13 @@ class AgentFigures:
     """
     The requests that went to one agent, over all its connections to this process.
 
-    @ivar ends: how many ended with which class of status, and took how long.
+    @ivar ends: the numbers of requests by class of status and duration.
     @ivar received: bytes of bodies of requests.
     @ivar sent: bytes of bodies of responses.
-    @ivar last_error: when a request last had no complete answer of the agent, in seconds since 1970, and
-        the reason.
+    @ivar last_error: the time of the latest request without a complete answer of the agent, in seconds since
+        1970, and the reason.
     @ivar named: whether the agent has series of its own among the metrics of agents.
-    @ivar recently: what the durations were some time ago, for L{lately}, which makes it.
+    @ivar recently: earlier counters, for L{lately}, which creates it.
     """
 
     __slots__ = ("ends", "last_error", "named", "received", "recently", "sent")

@@ -127,12 +127,11 @@ class RequestCell:
     """
     The requests of one listener to one cluster, by one rule.
 
-    @ivar ends: how many ended with which class of status, and took how long from the first byte to
-        the last.
+    @ivar ends: the numbers of requests by class of status and duration, from the first byte to the last.
     @ivar seconds: the sum of their durations.
     @ivar received: bytes of bodies of requests.
     @ivar sent: bytes of bodies of responses.
-    @ivar recently: what their durations were some time ago, for L{lately}.
+    @ivar recently: earlier counters, for L{lately}.
     """
 
     __slots__ = ("ends", "received", "recently", "seconds", "sent")
@@ -150,7 +149,7 @@ class RequestCell:
 
     @property
     def durations(self) -> Histogram:
-        """The durations, in the buckets that Prometheus gets."""
+        """The durations, in the buckets that are exported to Prometheus."""
         return coarse(times_of(self.ends), self.seconds)
 
 
@@ -168,7 +167,7 @@ class RequestTally:
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
-        # The destination of the last request: most go where the one before went.
+        # The destination of the previous request, as most requests have the same one.
         self._last: IDestination | None = None
         self._cell = RequestCell()
         self._places: dict[str, Destination] = {}
@@ -179,8 +178,7 @@ class RequestTally:
         """
         Count a request that has ended, or a session.
 
-        It runs for each request, and calls no function of Python: what a call takes is half of all that it
-        does.
+        It runs for each request, so it calls no Python function, as a call would take half of its time again.
 
         @param now: the time, by the clock that L{IEndedRequest.started} is read from.
         """

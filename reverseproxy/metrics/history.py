@@ -1,4 +1,4 @@
-"""A few numbers of the last five minutes, for dashboards that have just been opened."""
+"""Samples of a few counters of the last five minutes, so that a dashboard has a history when it is opened."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PERIOD: Final = 5.0
 """Seconds between two samples."""
 
 KEPT: Final = 60
-"""How many samples are kept."""
+"""The maximum number of samples."""
 
 MOST_CLUSTERS: Final = 50
-"""Clusters of which there are samples."""
+"""The maximum number of clusters with samples."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Sample:
 
 
 class History:
-    """The last samples; of counters, the growth from one sample to the next."""
+    """The latest samples of gauges, and the growth of counters from one sample to the next."""
 
     def __init__(self) -> None:
         self._last = Sample()

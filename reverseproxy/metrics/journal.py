@@ -15,14 +15,17 @@ MAX_EVENTS: Final = 2000
 
 class Journal:
     """
-    A ring of events, each with a number that grows by one.
+    A ring buffer of events, numbered from 1.
 
-    It calls nobody: readers poll it, so that a thousand agents that join at once cost a thousand entries.
+    Readers poll it, so that adding an event calls no other code, even if a thousand agents join at once.
+
+    @ivar last: the number of the latest event; 0 if there is none.
     """
 
     def __init__(self, wall: Callable[[], float], most: int = MAX_EVENTS) -> None:
         """
-        @param wall: tells the time in seconds since 1970.
+        @param wall: returns the time in seconds since 1970.
+        @param most: how many events are kept.
         """
         self._wall = wall
         self._events: deque[dict[str, Any]] = deque(maxlen=most)

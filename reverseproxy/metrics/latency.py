@@ -1,9 +1,9 @@
 """
 Histograms of durations, fine enough for quantiles.
 
-Durations go into buckets whose bounds grow by about a quarter each, so that a
-quantile is right to an eighth or so, whatever the times are; each bound of
-L{DURATION_BOUNDS} is one of them.
+Durations are counted in buckets whose bounds grow by about a quarter each, so that
+the error of a quantile is about an eighth, whatever the times are.  Each bound of
+L{DURATION_BOUNDS} is also one of these.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DURATION_BOUNDS: Final = (
     30.0,
     60.0,
 )
-"""Upper bounds of the buckets of times that Prometheus gets, in seconds."""
+"""Upper bounds of the buckets that are exported to Prometheus, in seconds."""
 
 _PARTS: Final = 4
 """Fine buckets in each of the coarse ones."""
@@ -57,7 +57,7 @@ _PARTS: Final = 4
 _CORNERS: Final = (0.0001, 0.00025, 0.0005, *DURATION_BOUNDS)
 
 _GRID: Final = 100_000
-"""Steps of a second in which the fine bounds lie."""
+"""Steps per second; each fine bound is a multiple of a step."""
 
 FINE_BOUNDS: Final[tuple[float, ...]] = (
     *(
@@ -67,21 +67,21 @@ FINE_BOUNDS: Final[tuple[float, ...]] = (
     ),
     _CORNERS[-1],
 )
-"""Upper bounds of the fine buckets, in seconds; what takes longer has one more."""
+"""Upper bounds of the fine buckets, in seconds; one more bucket has no upper bound."""
 
 GRID: Final = _GRID * (1 - 2**-50)
-"""By what seconds are multiplied for an index of C{BUCKETS}: a bound belongs to the step that it ends."""
+"""The factor from seconds to an index of C{BUCKETS}; below C{_GRID}, as a bucket includes its upper bound."""
 
 BUCKETS: Final = [bisect_left(FINE_BOUNDS, (step + 1) / _GRID) for step in range(_GRID // 10)]
 """
 The fine bucket of each step of time, up to a tenth of a second.
 
 An index takes a third of the time of a search in the bounds.  This is a list, as the interpreter
-has a shortcut for lists, and none for C{bytes}.
+has a faster instruction for indexing lists than for C{bytes}.
 """
 
 _COARSE: Final = (*(bisect_left(DURATION_BOUNDS, bound) for bound in FINE_BOUNDS), len(DURATION_BOUNDS))
-"""Which coarse bucket each fine one is part of."""
+"""The index of the coarse bucket that contains each fine one."""
 
 
 class Histogram:
@@ -89,7 +89,7 @@ class Histogram:
     A histogram of durations.
 
     @ivar bounds: the upper bounds of the buckets but the last, in seconds.
-    @ivar counts: how many durations are in each bucket, not in all up to it.
+    @ivar counts: the number of durations in each bucket alone; not cumulative.
     @ivar total: the sum of the durations, in seconds.
     """
 
@@ -101,13 +101,18 @@ class Histogram:
         self.total = 0.0
 
     def note(self, seconds: float) -> None:
-        """Count one."""
+        """Count a duration."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
 
 def coarse(counts: Sequence[int], total: float) -> Histogram:
-    """Return the histogram that Prometheus gets, made of fine buckets."""
+    """
+    Return the histogram that is exported to Prometheus.
+
+    @param counts: fine buckets.
+    @param total: the sum of the durations, in seconds.
+    """
     histogram = Histogram()
     histogram.total = total
     for bucket, count in zip(_COARSE, counts, strict=True):
@@ -121,7 +126,7 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
 
     @param counts: fine buckets.
     @param share: which quantile, from 0 to 1.
-    @return: seconds, as if the durations of a bucket were spread evenly over it; L{None} if there are none.
+    @return: seconds, interpolated linearly within a bucket; L{None} without durations.
     """
     wanted = sum(counts) * share
     if not wanted:
@@ -138,47 +143,47 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
 
 
 _WIDTH: Final = len(FINE_BOUNDS) + 1
-"""How many fine buckets there are."""
+"""The number of fine buckets."""
 
 _CLASSES: Final = (2, 0, 4, 5, 3, 1, 6, 7, 8, 9)
 """The first digits of statuses, 0 for none; the more frequent ones come first."""
 
 CLASS_STARTS: Final = tuple(_CLASSES.index(status // 100) * _WIDTH for status in range(1000))
-"""Where in C{Ends} the buckets of each status begin."""
+"""The index in C{Ends} of the first bucket of each status."""
 
 NO_STATUS: Final = "none"
-"""What stands for the class of a request that has had no status."""
+"""The name of the class of requests without a status."""
 
 Ends = list[int]
 """
-How many requests ended with which class of status, and took how long.
+The numbers of ended requests by class of status and duration.
 
-The fine buckets of each class, one class after the other, and only as many classes as have been needed.
+It consists of the fine buckets of each class, one class after the other, and grows when a class is needed.
 """
 
 
 def end_index(status: int, seconds: float) -> int:
-    """Return where in C{Ends} a request counts, whatever its status is, and however long it took."""
+    """Return the index in C{Ends} of a request with any status and duration."""
     start = CLASS_STARTS[status if 0 <= status < 1000 else 0]
     return start + bisect_left(FINE_BOUNDS, seconds)
 
 
 def note_end(ends: Ends, index: int) -> None:
-    """Count a request, of whose class there may be none yet."""
+    """Count a request, and extend C{ends} if it is the first one of its class."""
     missing = index // _WIDTH * _WIDTH + _WIDTH - len(ends)
     ends.extend([0] * missing)
     ends[index] += 1
 
 
 def add_ends(ends: Ends, other: Ends) -> None:
-    """Add counts to others."""
+    """Add the counts of C{other} to C{ends}."""
     ends.extend([0] * (len(other) - len(ends)))
     for index, number in enumerate(other):
         ends[index] += number
 
 
 def classes_of(ends: Ends) -> dict[int, int]:
-    """Return how many had which class of status; 0 for none."""
+    """Return the number of requests by the first digit of the status, 0 without a status."""
     found = {
         _CLASSES[start // _WIDTH]: sum(ends[start : start + _WIDTH]) for start in range(0, len(ends), _WIDTH)
     }
@@ -186,36 +191,37 @@ def classes_of(ends: Ends) -> dict[int, int]:
 
 
 def times_of(ends: Ends) -> list[int]:
-    """Return how many took how long, in fine buckets."""
+    """Return the number of requests by duration, in fine buckets."""
     return [sum(ends[bucket::_WIDTH]) for bucket in range(_WIDTH)]
 
 
 def class_names(classes: Mapping[int, int]) -> dict[str, int]:
-    """Name the hundreds of statuses: C{2xx} and so on."""
+    """Replace the first digits of statuses by the names of the classes: C{2xx} and so on."""
     return {f"{hundred}xx" if hundred else NO_STATUS: classes[hundred] for hundred in sorted(classes)}
 
 
 class Recently:
     """
-    The latest part of counters that only grow.
+    The recent growth of counters.
 
-    Counting takes no time for it: each look may leave a copy of the counters, and what the last copy but one
-    has is subtracted.
+    It does not slow counting down: reading it copies the counters from time to time, and the result is the
+    difference from the copy before the last one.
     """
 
     __slots__ = ("_marks", "_period")
 
     def __init__(self, period: float = 30.0) -> None:
         """
-        @param period: seconds between two marks, at the least.
+        @param period: the minimum time between two copies, in seconds.
         """
         self._period = period
         self._marks: list[tuple[float, Ends]] = []
 
     def look(self, now: float, ends: Ends) -> list[int]:
         """
-        Return the durations since a look that is C{period} ago or longer, or the first one.
+        Return the durations of the last C{period} to two periods, or since the first call.
 
+        @param now: the time, in seconds.
         @param ends: the counters.
         @return: fine buckets.
         """

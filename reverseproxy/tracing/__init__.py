@@ -1,1 +1,1 @@
-"""Distributed traces: which one a request belongs to, and the spans that it makes of it."""
+"""Distributed tracing: propagation of trace contexts, and the spans of requests."""

@@ -1,11 +1,11 @@
 """
-Which trace a request belongs to, as its header fields say: pure.
+Trace contexts in header fields; pure.
 
-There are three ways to write that: C{traceparent} and C{tracestate} (U{W3C Trace
+There are three formats: C{traceparent} and C{tracestate} (U{W3C Trace
 Context<https://www.w3.org/TR/trace-context/>}), the single field C{b3}, and the
 fields C{X-B3-...} (U{both of Zipkin's B3
-<https://github.com/openzipkin/b3-propagation>}).  What is not well-formed counts
-as absent: the trace begins anew.
+<https://github.com/openzipkin/b3-propagation>}).  Malformed fields are ignored,
+so that a new trace begins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 FORMATS: Final = ("w3c", "b3", "b3multi")
-"""The ways to write a context, in the order in which they are looked for."""
+"""The formats, in the order of precedence."""
 
 TRACE_FIELDS: Final = frozenset(
     {
@@ -31,13 +31,13 @@ TRACE_FIELDS: Final = frozenset(
         b"x-b3-flags",
     }
 )
-"""The fields that say it, in lower case."""
+"""The header fields of all formats, in lower case."""
 
 MAX_STATE: Final = 512
-"""Characters of C{tracestate} that are passed on; W3C demands no more (3.3.1.5)."""
+"""The maximum length of C{tracestate}; W3C requires no more (3.3.1.5)."""
 
 MAX_MEMBERS: Final = 32
-"""Entries of C{tracestate} (3.3.1.1)."""
+"""The maximum number of entries of C{tracestate} (3.3.1.1)."""
 
 _traceparent = re.compile(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII
@@ -101,7 +101,7 @@ def _w3c(lookup: Lookup) -> TraceContext | None:
 
 
 def _state(text: str | None) -> str:
-    """Read C{tracestate}: all of it is dropped if an entry is broken, as W3C has it (4.3)."""
+    """Parse C{tracestate}; all of it is dropped if an entry is malformed, as W3C requires (4.3)."""
     if text is None:
         return ""
     members = [member for part in text.split(",") if (member := part.strip(" \t"))]
@@ -141,12 +141,12 @@ def _multi(lookup: Lookup) -> PropagatedContext:
 
 def extract(lookup: Lookup) -> PropagatedContext:
     """
-    Read a request's fields.
+    Parse the trace context of a request.
 
-    C{traceparent} counts before C{b3}, and that before C{X-B3-...}.
+    C{traceparent} precedes C{b3}, and that precedes C{X-B3-...}.
 
-    @param lookup: finds a field by its lower-case name; several of one name are
-        joined with commas, which makes two of C{traceparent} none.
+    @param lookup: returns a header field by its lower-case name; several fields of one name are
+        joined with commas, so that two fields C{traceparent} are malformed.
     """
     context = _w3c(lookup)
     wanted: bool | None = None
@@ -168,10 +168,10 @@ def extract(lookup: Lookup) -> PropagatedContext:
 
 def inject(context: TraceContext, formats: Collection[str]) -> list[tuple[bytes, bytes]]:
     """
-    Write fields.
+    Return the header fields of a trace context.
 
-    @param context: that of the span that the next one is to be a child of.
-    @param formats: which of L{FORMATS}.
+    @param context: the parent of the receiver's span.
+    @param formats: some of L{FORMATS}.
     """
     fields: list[tuple[bytes, bytes]] = []
     trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
@@ -192,6 +192,6 @@ def inject(context: TraceContext, formats: Collection[str]) -> list[tuple[bytes,
 
 
 def trace_id_of(lookup: Lookup | None) -> str:
-    """Say which trace a request claims to belong to, in 32 digits; empty if none."""
+    """Return the id of the trace in a request's header fields, as 32 hexadecimal digits; empty if none."""
     context = None if lookup is None else extract(lookup).context
     return "" if context is None else f"{context.trace_id:032x}"

@@ -1,4 +1,4 @@
-"""What requests see of tracing: nothing of it is here where there is none."""
+"""The interfaces between requests and tracing, which need no library for tracing."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ Attributes = Mapping[str, str | int | float | bool]
 
 class IRequestTrace(Protocol):
     """
-    The spans of one request, on its way through this process.
+    The spans of one request in this process.
 
     Times are those of the reactor's clock, in seconds.
 
-    @ivar trace_id: which trace they are of, in 32 digits.
+    @ivar trace_id: the id of the trace, as 32 hexadecimal digits.
     """
 
     trace_id: str
 
     def waited(self, since: float, now: float) -> None:
-        """Say that it has waited for a host."""
+        """Record that the request has waited for a host."""
 
     def dialled(self, since: float, now: float) -> None:
-        """Say that a connection to a host was made for it, or was tried in vain."""
+        """Record that a connection to a host was established for the request, or failed."""
 
     def attempt(self, now: float, tunnel: bool, attributes: Attributes) -> list[tuple[bytes, bytes]]:
         """
-        Begin an attempt: the request is sent to a host.
+        Begin the span of an attempt to send the request to a host.
 
-        @param tunnel: whether an agent's connection takes it there.
-        @return: the header fields that the host is to get, in place of all others that
-            speak of traces.
+        @param tunnel: whether the host is an agent's connection.
+        @return: the header fields that replace all fields about traces in the request to
+            the host.
         """
 
     def answered(self, status: int) -> None:
-        """Say with which status the host has answered the attempt."""
+        """Record the status of the host's response."""
 
     def attempt_over(self, now: float) -> None:
-        """End the attempt, if one is under way."""
+        """End the span of the attempt, if there is one."""
 
     def end(self, now: float, name: str, error: str, attributes: Attributes) -> None:
         """
-        End the request; what comes behind that does not count.
+        End the span of the request; later calls have no effect.
 
-        @param name: what to call it, now that more is known.
-        @param error: why it has failed; empty if it has not.
+        @param name: the final name of the span.
+        @param error: why the request has failed; empty if it has not.
         """
 
 
 class ITracing(Protocol):
-    """Makes traces."""
+    """Creates the spans of requests, and exports them."""
 
     def begin(
         self, lookup: Lookup, believed: bool, started: float, now: float, name: str, attributes: Attributes
     ) -> IRequestTrace:
         """
-        Begin a request.
+        Begin the span of a request.
 
-        @param lookup: finds its header fields by lower-case names.
-        @param believed: whether it comes from somebody whose word counts.
-        @param started: when it came.
+        @param lookup: returns a header field by its lower-case name.
+        @param believed: whether the client is trusted, so that its trace may be continued.
+        @param started: when the request began.
         """
 
     def start(self) -> None:
-        """Begin to send spans."""
+        """Begin to export spans."""
 
     def stop(self) -> None:
-        """Send what is left, in a few seconds at the most, and end.  This waits: it is for a thread."""
+        """Export the remaining spans, within a few seconds, and stop.  This blocks: call it in a thread."""

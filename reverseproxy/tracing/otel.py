@@ -1,12 +1,12 @@
 """
-Traces by OpenTelemetry's SDK.
+Tracing with OpenTelemetry's SDK.
 
-Spans are made while requests are served, and sent in batches by a thread of the
-SDK, from a queue that drops what is too much: a receiver that is slow, or gone,
-costs spans, and no request.
+Spans are created while requests are served, and exported in batches by a thread
+of the SDK, from a bounded queue: if the receiver is slow or unreachable, spans
+are dropped, and requests are not affected.
 
-This module is imported only where the configuration enables tracing, as what it
-stands on is an extra: C{pip install 'reverseproxy[tracing]'}.
+This module is imported only if the configuration enables tracing, as its
+dependencies are an extra: C{pip install 'reverseproxy[tracing]'}.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ from reverseproxy.tracing.interfaces import Attributes
 log = Logger()
 
 QUEUE: Final = 2048
-"""Spans that wait to be sent, at the most; later ones are dropped."""
+"""The maximum number of spans that wait to be exported; further ones are dropped."""
 
 BATCH: Final = 512
-"""Spans that are sent at once, at the most."""
+"""The maximum number of spans of a batch."""
 
 DELAY: Final = 1.0
-"""Seconds that a span waits for others."""
+"""The maximum time in seconds before an incomplete batch is exported."""
 
 PATIENCE: Final = 5.0
-"""Seconds for one batch, and for what is left at the end."""
+"""The timeout of the export of one batch, and of the remaining spans at the end, in seconds."""
 
 COMPLAINTS: Final = 1 / 60
-"""Lines a second about spans that can't be sent."""
+"""The maximum rate of log lines about failed exports, per second."""
 
 _WANTED: Final = "reverseproxy-wanted"
 _LOW_64: Final = (1 << 64) - 1
 
 
 def make_exporter(options: TracingOptions) -> SpanExporter:
-    """Make what sends spans."""
+    """Return the exporter of spans for a configuration."""
     if options.report_method == "console":
         return ConsoleSpanExporter()
     return OTLPSpanExporter(endpoint=options.url, headers=dict(options.headers), timeout=PATIENCE)
 
 
 class _Root(Sampler):
-    """Decides about traces that begin here: as the request wants it, or by chance."""
+    """Samples traces that begin here: as the request's header fields demand, or by C{sample_rate}."""
 
     def __init__(self, rate: float) -> None:
         self._chance = TraceIdRatioBased(rate)
@@ -97,7 +97,7 @@ class _Root(Sampler):
 
 
 class _Bridge(logging.Handler):
-    """Brings what the SDK has to say into our log, now and then."""
+    """Forwards the SDK's warnings to this project's log, at a limited rate."""
 
     def __init__(self, clock: IReactorTime, call: Callable[..., object], where: str) -> None:
         super().__init__(logging.WARNING)
@@ -106,7 +106,7 @@ class _Bridge(logging.Handler):
         self._where = where
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See L{logging.Handler}; this is called in the SDK's threads."""
+        """Forward a record; see L{logging.Handler}.  The SDK's threads call it."""
         self._call(self._say, record.getMessage())
 
     def _say(self, reason: str) -> None:
@@ -120,7 +120,7 @@ class _Bridge(logging.Handler):
 
 
 class OtelTracing:
-    """See L{ITracing<reverseproxy.tracing.interfaces.ITracing>}."""
+    """Implement L{ITracing<reverseproxy.tracing.interfaces.ITracing>} with OpenTelemetry."""
 
     def __init__(
         self,
@@ -130,8 +130,9 @@ class OtelTracing:
         exporter: Callable[[TracingOptions], SpanExporter] = make_exporter,
     ) -> None:
         """
-        @param clock: the reactor: tells the time, and takes calls of other threads.
-        @param wall: seconds since 1970.
+        @param clock: the reactor.
+        @param wall: returns the time in seconds since 1970.
+        @param exporter: creates the exporter.
         """
         self._options = options
         self._clock = clock
@@ -149,7 +150,7 @@ class OtelTracing:
 
     def start(self) -> None:
         """See L{ITracing<reverseproxy.tracing.interfaces.ITracing>}."""
-        # Not before: a process that becomes a daemon loses its threads.
+        # Not earlier, as threads do not survive the fork of a process that becomes a daemon.
         options = self._options
         where = "standard output" if options.report_method == "console" else options.url
         self._bridge = _Bridge(self._clock, self._clock.callFromThread, where)
@@ -216,13 +217,14 @@ def _nanoseconds(seconds: float) -> int:
 
 
 class OtelRequest:
-    """See L{IRequestTrace<reverseproxy.tracing.interfaces.IRequestTrace>}."""
+    """Implement L{IRequestTrace<reverseproxy.tracing.interfaces.IRequestTrace>} with OpenTelemetry."""
 
     __slots__ = ("_attempt", "_attempts", "_context", "_formats", "_offset", "_span", "_tracer", "trace_id")
 
     def __init__(self, tracer: Any, span: Span, formats: Collection[str], offset: float) -> None:
         """
-        @param offset: what to add to times of the reactor's clock.
+        @param formats: the formats of the header fields for hosts.
+        @param offset: the difference between the time since 1970 and the reactor's clock, in seconds.
         """
         self._tracer = tracer
         self._span = span
@@ -234,7 +236,7 @@ class OtelRequest:
         self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
     def _past(self, name: str, since: float, now: float) -> None:
-        """Make a span of what is over."""
+        """Add a span about a period that is over."""
         if self._span.is_recording():
             begun = _nanoseconds(since + self._offset)
             span = self._tracer.start_span(name, self._context, SpanKind.INTERNAL, start_time=begun)
