@@ -168,7 +168,7 @@ class ReverseProxy(Service):
         self._world.reloader.start()
         self._sweep.start()
         if self.living.assembly.counts:
-            self.inspector.parts.pulse.start()
+            self.inspector.parts.sampler.start()
         self.clusters.start()
         RUNNING.add(self.clusters)
         for listener in self.listeners.values():
@@ -234,7 +234,7 @@ class ReverseProxy(Service):
         self.living.stop()
         self._sweep.stop()
         self.inspector.stop()
-        self.inspector.parts.pulse.stop()
+        self.inspector.parts.sampler.stop()
         self._close_access_logs()
         tracing = self._world.tracing
         if tracing is not None:

@@ -26,7 +26,7 @@ from twisted.python.usage import UsageError
 
 from reverseproxy import __version__
 from reverseproxy.admin import AdminServer
-from reverseproxy.admin.gathered import GatheredSource
+from reverseproxy.admin.workers_source import WorkersSource
 from reverseproxy.app import ReverseProxy
 from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.config.diagnostics import Diagnostics
@@ -329,9 +329,9 @@ def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: f
     )
     supervisor.steered = Supervised(supervisor, built.living, _reactor(), options.file)
     if built.admin is not None:
-        gathered = GatheredSource(supervisor)
-        supervisor.admin = AdminServer(options.loaded.config, _reactor(), gathered)
-        supervisor.admin.steer(supervisor.steered)
+        source = WorkersSource(supervisor)
+        supervisor.admin = AdminServer(options.loaded.config, _reactor(), source)
+        supervisor.admin.attach_configuration(supervisor.steered)
     return supervisor
 
 

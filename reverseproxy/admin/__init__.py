@@ -1,14 +1,14 @@
 """
-The operator's face: what can be asked of a running process, and changed in it.
+The admin API: an HTTP server through which operators monitor and control a running process.
 
-C{service} listens, and puts the rest together; C{http} reads requests and writes
-answers, on Twisted's HTTP server; C{access} decides who may do what; C{probes},
-C{mosn}, C{exposition} and C{api} say what is at which path.
+C{service} listens and routes requests; C{http} reads requests and writes
+answers, on Twisted's HTTP server; C{access} authenticates callers; C{probes},
+C{mosn}, C{exposition} and C{api} implement the paths.
 
-What they tell comes from a L{source<reverseproxy.admin.sources.ISource>}: the one
-process that there is (C{local}), or all workers (C{gathered}), whose answers
-C{merging} makes one of.  So there is one way to answer, however many processes
-there are.
+They get their data from a L{source<reverseproxy.admin.sources.ISource>}: the
+only process (C{LocalSource} in C{sources}), or all workers (C{workers_source}),
+whose answers C{merging} merges.  So the paths are implemented once, for any
+number of processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may do what with the admin API: pure, but for the file of tokens."""
+"""Roles and authentication of the admin API's callers; pure, except for the file of tokens."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reverseproxy.tunnel.watched_files import parse_document, read_text, signatu
 log = Logger()
 
 MAX_FILE: Final = 1 << 20
-"""The largest file of tokens in bytes."""
+"""The maximum size of the file of tokens in bytes."""
 
 SHORTEST_TOKEN: Final = 16
-"""Characters that a token needs, lest it be guessed."""
+"""The minimum length of a token in characters, so that it can't be guessed."""
 
 
 class Role(IntEnum):
-    """What one may do; who may do more may do less."""
+    """A caller's role; each includes the ones before it."""
 
     NOBODY = 0
     READ = 1
@@ -39,11 +39,12 @@ _ROLES: Final = {"read": Role.READ, "operate": Role.OPERATE}
 @dataclass(frozen=True, slots=True)
 class Caller:
     """
-    Who asks.
+    A caller of the admin API.
 
-    @ivar name: for the audit.
-    @ivar role: what they may do.
-    @ivar hint: how they could do more; for the answer that refuses.
+    @ivar name: the name, for the audit.
+    @ivar role: the role.
+    @ivar hint: how to get a higher role, or where the role comes from; for answers with the status 401 or
+        403.
     """
 
     name: str
@@ -53,11 +54,12 @@ class Caller:
 
 def parse_tokens(where: str, document: object) -> dict[bytes, Caller]:
     """
-    Read a list of tokens.
+    Parse a list of tokens.
 
-    @param where: what to call it in errors.
-    @return: by their digests, so that no token is compared character by character.
-    @raise ValueError: if it is none; no token is quoted.
+    @param where: the name of the document, for errors.
+    @return: the callers by the SHA-256 digests of their tokens, as comparing digests leaks no timing
+        information about a token.
+    @raise ValueError: if the document is invalid; the message quotes no token.
     """
     if isinstance(document, Mapping) and set(document) == {"tokens"}:
         document = document["tokens"]
@@ -83,11 +85,11 @@ def parse_tokens(where: str, document: object) -> dict[bytes, Caller]:
 
 
 class _TokensFile:
-    """Tokens of a file, which is looked at before each use."""
+    """The tokens of a file, which is read again before a use if it has changed."""
 
     def __init__(self, path: str) -> None:
         """
-        @raise ValueError: if it can't be used.
+        @raise ValueError: if the file can't be used.
         """
         self._path = path
         self._signature = signature(path)
@@ -100,7 +102,7 @@ class _TokensFile:
         return parse_tokens(self._path, parse_document(self._path, read_text(self._path, MAX_FILE)))
 
     def find(self, token: str) -> Caller | None:
-        """Whose token it is."""
+        """Return the caller with a token; L{None} if the token is unknown."""
         now = signature(self._path)
         if now != self._signature:
             self._signature = now
@@ -117,11 +119,12 @@ class _TokensFile:
 
 class Access:
     """
-    Judges callers.
+    Authenticates callers.
 
-    Where the configuration names nobody who may, only this machine can reach
-    the API.  Then everybody who can may look; and change something, if that is
-    by a Unix socket, whose permissions say who can.
+    Without tokens and certificates in the configuration, only this machine can
+    reach the API.  Then all callers over TCP have the role C{read}, and all
+    callers over a Unix socket, whose permissions restrict access, have the role
+    C{operate}.
     """
 
     def __init__(self, config: AdminConfig) -> None:
@@ -140,10 +143,10 @@ class Access:
 
     def judge(self, info: ConnectionInfo, authorization: str) -> Caller:
         """
-        Say who asks.
+        Return the caller of a request, with the highest role of its token and its certificate.
 
         @param info: the connection.
-        @param authorization: the field of the request; empty if there is none.
+        @param authorization: the header field C{Authorization}; empty if absent.
         """
         best = self._anonymous
         if info.subject is not None:
@@ -160,7 +163,7 @@ class Access:
             if scheme.lower() == "bearer":
                 found = self._tokens.find(token.strip())
             if found is None:
-                # Somebody who shows a wrong token is not to be taken for somebody who shows none.
+                # A wrong token is an error, even if the caller has a role without any token.
                 return Caller("", Role.NOBODY, "the token is not known")
             if found.role > best.role:
                 best = Caller(found.name, found.role, f"{found.name} has the role {found.role.name.lower()}")

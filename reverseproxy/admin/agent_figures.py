@@ -1,9 +1,9 @@
 """
-The metrics of single agents: of so many, and the rest as one.
+The metrics of single agents: a bounded number of series of their own, and one for all other agents together.
 
-They are not among the others, as there may be ten thousand agents.  Which agents
-have series of their own is settled when they join, so that what the others have
-had together never becomes less.
+They are separate from the metrics of the process, as there may be ten thousand
+agents.  Whether an agent has its own series is decided when it joins, so that
+the counters of the common series never decrease.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
 QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
-"""Shares of the requests of which it is said how long they took at the most."""
+"""The quantiles of the durations of requests that are exported."""
 
 STRIDE: Final = 5
-"""How many agents are looked at between two moments at which something else may be done."""
+"""How many agents are processed in one step; see L{reverseproxy.admin.slices}."""
 
 _WHO: Final = ("agent", "identity")
 
@@ -35,7 +35,7 @@ def _family(name: str, kind: str, text: str, *labels: str) -> Family:
 
 
 def per_agent_families(parts: Parts) -> Steps[list[Family]]:
-    """What there is of each agent, and of the others together."""
+    """Return the metrics of the agents with their own series, and of all others together."""
     connections = _family("connections", "gauge", "Connections that an agent has brought.")
     streams = _family("streams", "gauge", "Streams on them.")
     active = _family("requests_in_flight", "gauge", "Requests and sessions under way.")

@@ -1,4 +1,4 @@
-"""How answers of C{/api/tunnel/v1} look, and what their requests have in common."""
+"""Lists as answers of C{/api/tunnel/v1}, and the checks that its requests have in common."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.admin.sources import Answer
 
 MOST: Final = 500
-"""Items of a page."""
+"""The maximum number of items of a page."""
 
 WRITTEN: Final = 4
-"""How many items are written in one step; see L{reverseproxy.admin.slices}."""
+"""How many items are encoded in one step; see L{reverseproxy.admin.slices}."""
 
 USUAL: Final = 100
-"""Items of a page that does not say."""
+"""The default number of items of a page."""
 
 
 def only(call: Call, *methods: str) -> None:
     """
-    Let a path have certain methods only.
+    Check the method of a request.
 
+    @param methods: the methods that the path supports; C{GET} includes C{HEAD}.
     @raise ApiProblem: if the request has another one.
     """
     allowed = (*methods, "HEAD") if "GET" in methods else methods
@@ -34,10 +35,11 @@ def only(call: Call, *methods: str) -> None:
 
 def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
     """
-    Return which page is wanted: after which key it begins, and how many items it may have.
+    Parse the query parameters C{after} and C{limit}.
 
-    @param usual: how many items, if the request does not say.
-    @raise ApiProblem: if the limit is no number from 1 to L{MOST}.
+    @param usual: the default of the limit.
+    @return: the key after which the page begins, and the maximum number of its items.
+    @raise ApiProblem: if the limit is not a number from 1 to L{MOST}.
     """
     text = call.query.get("limit", str(usual))
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
@@ -46,12 +48,12 @@ def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
 
 
 def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:
-    """Say which workers have not answered, and why."""
+    """Return the workers that have not answered, with the reasons."""
     return [{"worker": each.worker, "problem": each.problem} for each in answers if each.problem]
 
 
 def listed(items: Iterable[Any]) -> Reply:
-    """Answer with a list that is short enough to be one page."""
+    """Return an answer with a whole list, which is short."""
     return at_once(listed_in_steps(items, None, ()))
 
 
@@ -62,11 +64,12 @@ def listed_in_steps(
     show: Callable[[Any], Any] = lambda item: item,
 ) -> Steps[Reply]:
     """
-    Answer with a page of a list, in steps: to write down some hundred items takes milliseconds.
+    Return an answer with a page of a list, in steps, as encoding some hundred items takes milliseconds.
 
-    @param items: those of the page.
-    @param after: what the next page begins after; L{None} if there is none.
-    @param show: makes of an item what is written.
+    @param items: the items of the page.
+    @param after: the key after which the next page begins; L{None} if this is the last one.
+    @param answers: the answers of the workers, for those without one.
+    @param show: converts an item to JSON values.
     """
     parts = []
     for index, item in enumerate(items):

@@ -1,8 +1,9 @@
 """
-What is ours: C{/api/tunnel/v1}.
+This project's own API, C{/api/tunnel/v1}: its paths, and the changes that it makes.
 
-Lists are C{{"items": [...], "next": ..., "problems": [...]}}: C{next} goes into
-C{after} for the next page, and C{problems} names workers that have not answered.
+Lists are C{{"items": [...], "next": ..., "problems": [...]}}: C{next} is the
+parameter C{after} of the next page, and C{problems} lists the workers that have
+not answered.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from twisted.logger import Logger
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
 from reverseproxy.admin.audit import Audit
-from reverseproxy.admin.configuring import CONFIG_PATHS, Configuring, ISteered
+from reverseproxy.admin.configuration_api import CONFIG_PATHS, ConfigurationApi, IReloadable
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
-from reverseproxy.admin.exclusions import unite_kept_out
+from reverseproxy.admin.exclusions import merge_bans
 from reverseproxy.admin.merging import shown
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.openapi import describe
+from reverseproxy.admin.orders import merge_order_results
 from reverseproxy.admin.paging import cut
-from reverseproxy.admin.passing import unite_done
-from reverseproxy.admin.reading import Reading
+from reverseproxy.admin.read_api import ReadApi
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.cluster.host import MAX_WEIGHT
@@ -40,7 +41,7 @@ from reverseproxy.tunnel.server.exclusion_records import LONGEST, id_of
 log = Logger()
 
 DRAINED: Final = 3600.0
-"""Seconds that one that is drained is kept out, if the request does not say."""
+"""The default duration of the ban of a drained agent, in seconds."""
 
 Answerer = Callable[[Call], Awaitable["Reply | StreamedReply"]]
 
@@ -69,41 +70,45 @@ PATHS: Final = (
     "openapi.json",
     *CONFIG_PATHS,
 )
-"""What there is below C{/api/tunnel/v1/}."""
+"""The paths below C{/api/tunnel/v1/}."""
 
 
 class TunnelApi:
-    """Answers at C{/api/tunnel/v1}."""
+    """
+    Answers requests at C{/api/tunnel/v1}.
+
+    @ivar configuration: the paths of the configuration; L{None} until L{attach_configuration} is called.
+    """
 
     def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._source = source
         self._clock = clock
-        self._reading = Reading(config, source, clock)
-        self.configuring: Configuring | None = None
+        self._read_api = ReadApi(config, source, clock)
+        self.configuration: ConfigurationApi | None = None
         self._audit = Audit()
         self._streams: set[EventStream] = set()
         self._simple: Mapping[str, Answerer] = {
-            **self._reading.simple,
-            "exclusions": self._kept_out,
+            **self._read_api.simple,
+            "exclusions": self._list_bans,
             "events": self._events,
             "audit": self._audited,
             "openapi.json": self._described,
         }
 
-    def steer(self, steered: ISteered) -> None:
-        """Let the configuration be exchanged by way of this."""
-        self.configuring = Configuring(steered, self._audit.note_configuration)
+    def attach_configuration(self, reloadable: IReloadable) -> None:
+        """Enable the paths that show and reload the configuration."""
+        self.configuration = ConfigurationApi(reloadable, self._audit.note_configuration)
 
     def describe(self, config: Config) -> None:
-        """Tell of this configuration from now on."""
-        self._reading.describe(config)
+        """Show another configuration from now on."""
+        self._read_api.describe(config)
 
     async def answer(self, call: Call, caller: Caller) -> Reply | StreamedReply:
         """
-        Answer.
+        Answer a request.
 
-        @param caller: who asks; that they may has been looked at.
-        @raise ApiProblem: if there is no such path, or it takes another method.
+        @param caller: the caller, whose role has been checked.
+        @raise ApiProblem: if there is no such path, or it does not support the method.
         """
         match call.parts[3:]:
             case (name,) if name in self._simple:
@@ -111,16 +116,16 @@ class TunnelApi:
                 return await self._simple[name](call)
             case ("summary",):
                 only(call, "GET")
-                return await self._reading.summary(call, caller, self._features())
-            case (name,) if name in CONFIG_PATHS and self.configuring is not None:
+                return await self._read_api.summary(call, caller, self._features())
+            case (name,) if name in CONFIG_PATHS and self.configuration is not None:
                 only(call, "GET" if name == "config" else "POST")
-                return await self.configuring.answer(call, caller, name)
+                return await self.configuration.answer(call, caller, name)
             case ("joins", "refused"):
                 only(call, "GET")
-                return await self._reading.refused(call)
+                return await self._read_api.refused(call)
             case ("clusters", name, "hosts"):
                 only(call, "GET")
-                return await self._reading.hosts(call, name)
+                return await self._read_api.hosts(call, name)
             case ("clusters", name, "hosts", address, "weight"):
                 only(call, "PUT")
                 return await self._weigh(call, caller, name, address)
@@ -128,7 +133,7 @@ class TunnelApi:
                 only(call, "GET", "DELETE")
                 if call.method == "DELETE":
                     return await self._kick(call, caller, key)
-                return Reply.of(shown(await self._reading.agent(key)))
+                return Reply.of(shown(await self._read_api.agent(key)))
             case ("agents", key, "drain"):
                 only(call, "POST")
                 return await self._drain(call, caller, key)
@@ -137,7 +142,7 @@ class TunnelApi:
                 return await self._resume(caller, key)
             case ("exclusions", key):
                 only(call, "DELETE")
-                return await self._let_in(caller, key)
+                return await self._lift_ban(caller, key)
             case ("workers", "replace"):
                 only(call, "POST")
                 return self._replace(call, caller)
@@ -155,20 +160,21 @@ class TunnelApi:
         return Reply.of({"workers": numbers}, 202)
 
     def _features(self) -> list[str]:
-        """What there is that a page may want to show."""
-        found = [] if self.configuring is None else ["configuration"]
-        return [*found, "fleet"] if self._reading.in_fleet else found
+        """Return the optional parts of the API that are available, for the dashboard."""
+        found = [] if self.configuration is None else ["configuration"]
+        return [*found, "fleet"] if self._read_api.in_fleet else found
 
     def stop(self) -> None:
-        """End what goes on."""
+        """End all streams of events."""
         for stream in list(self._streams):
             stream.stop()
 
     def note_log_level(self, caller: Caller, what: str, body: bytes) -> None:
         """
-        Write down who has changed something of a log.
+        Record a change of a log in the audit.
 
-        @param what: what of it.
+        @param what: the kind of change.
+        @param body: the body of the request.
         """
         self._audit.note(caller, what, body.decode("utf-8", "replace")[:200])
 
@@ -178,7 +184,7 @@ class TunnelApi:
         _, limit = page_of(call)
         answers = await self._source.ask("audited", {})
         heard = (each for answer in answers for each in answer.value or ())
-        items = self._audit.united(heard)
+        items = self._audit.entries(heard)
         return await in_slices(listed_in_steps(items[:limit], None, answers), self._clock)
 
     async def _described(self, call: Call) -> Reply:
@@ -202,14 +208,14 @@ class TunnelApi:
     # changes
 
     async def _drain(self, call: Call, caller: Caller, key: str) -> Reply:
-        agent = await self._reading.agent(key)
+        agent = await self._read_api.agent(key)
         seconds = _seconds(call, "for", DRAINED)
-        return await self._let_go(caller, "drain", agent, seconds)
+        return await self._close_connections(caller, "drain", agent, seconds)
 
     async def _kick(self, call: Call, caller: Caller, key: str) -> Reply:
-        agent = await self._reading.agent(key)
+        agent = await self._read_api.agent(key)
         seconds = _seconds(call, "ban", 0.0)
-        return await self._let_go(caller, "kick", agent, seconds)
+        return await self._close_connections(caller, "kick", agent, seconds)
 
     async def _exclude(self, target: list[str], seconds: float, why: str, order: str, agent: str) -> None:
         arguments = {"target": target, "seconds": seconds, "why": why, "id": order, "agent": agent}
@@ -218,12 +224,14 @@ class TunnelApi:
         if problems:
             raise ApiProblem(409, problems[0])
 
-    async def _let_go(self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float) -> Reply:
+    async def _close_connections(
+        self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float
+    ) -> Reply:
         """
-        Let go of an agent, here and at other servers.
+        Drain or close the connections of an agent, to this server and to all others of the fleet.
 
         @param what: C{"drain"} or C{"kick"}.
-        @param seconds: for how long it is kept out; 0 for not at all.
+        @param seconds: the duration of its ban; 0 for none.
         """
         at_once = what == "kick"
         key, order = agent["id"], token_hex(8)
@@ -233,9 +241,9 @@ class TunnelApi:
             await self._exclude(target, seconds, f"{done} by {caller.name}", order, key)
         why = f"{'kicked' if at_once else 'drained'} by {caller.name}"
         arguments = {"id": key, "why": why, "at_once": at_once, "order": order}
-        answers = await self._source.ask("let_go", arguments)
+        answers = await self._source.ask("close_connections", arguments)
         count = sum(answer.value or 0 for answer in answers)
-        passed, problems = await self._pass_on(caller, what, agent, seconds, order)
+        passed, problems = await self._forward_order(caller, what, agent, seconds, order)
         kept_out: dict[str, Any] | None = None
         if seconds:
             kept_out = {"target": target, "seconds": seconds, "id": id_of(target) if target else None}
@@ -256,15 +264,15 @@ class TunnelApi:
         }
         return Reply.of(body, 202)
 
-    async def _pass_on(
+    async def _forward_order(
         self, caller: Caller, what: str, agent: Mapping[str, Any], seconds: float, order: str
     ) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """
-        Have other servers that have connections of an agent do the same.
+        Order all other servers with connections of an agent to drain or close them.
 
-        @return: how many connections each of them has let go of, or has by the directory if it does not say;
-            and which ones could not be told, or could not do it.
-        @raise ApiProblem: if no server that has the agent could be.
+        @return: how many connections each server has drained or closed, or has according to the directory if
+            it has not answered; and the servers that could not be reached or could not obey.
+        @raise ApiProblem: if none of the agent's servers can be reached.
         """
         elsewhere = agent["elsewhere"]
         if not elsewhere:
@@ -276,8 +284,8 @@ class TunnelApi:
             "who": caller.name,
             "order": order,
         }
-        answers = await self._source.ask("pass_on", arguments)
-        told = unite_done(answer.value or {} for answer in answers)
+        answers = await self._source.ask("forward_order", arguments)
+        told = merge_order_results(answer.value or {} for answer in answers)
         at = {server: each["connections"] for server, each in elsewhere.items()}
         passed = {
             server: each["connections"] if each["confirmed"] else max(each["connections"], at.get(server, 0))
@@ -299,7 +307,7 @@ class TunnelApi:
         return passed, [{"worker": 0, "server": each, "problem": why} for each, why in problems.items()]
 
     async def _weigh(self, call: Call, caller: Caller, cluster: str, address: str) -> Reply:
-        """Change the weight of a host, for as long as it is there."""
+        """Change the weight of a host, until it leaves."""
         try:
             body = json.loads(call.body)
             weight = body["weight"]
@@ -313,18 +321,18 @@ class TunnelApi:
         answers = await self._source.ask("weigh", arguments)
         before = next((answer.value for answer in answers if answer.value), None)
         if before is None:
-            await self._say_whose(address)
+            await self._check_is_local(address)
             raise ApiProblem(404, "there is no such host, or it has left")
         told = f"weight of {shorten(address)} in cluster {shorten(cluster)}: {before} before, {weight} now"
         self._audit.note(caller, "weight", told)
         body = {"cluster": cluster, "address": address, "weight": weight, "before": before}
         return Reply.of({**body, "problems": problems_of(answers)})
 
-    async def _say_whose(self, address: str) -> None:
+    async def _check_is_local(self, address: str) -> None:
         """
-        Find out whether a host is that of another server of the fleet.
+        Check that a host does not belong to another server of the fleet.
 
-        @raise ApiProblem: if so: what it weighs is that server's to say.
+        @raise ApiProblem: if it does, as its weight can only be changed at that server.
         """
         server = address.partition("/")[0]
         for answer in await self._source.ask("fleet", {}):
@@ -332,13 +340,13 @@ class TunnelApi:
                 raise ApiProblem(409, f"its agent is at server {shorten(server)}: change its weight there")
 
     async def _resume(self, caller: Caller, key: str) -> Reply:
-        """Let in again who was kept out; of those that are not here, the audit knows who they are."""
+        """Lift all bans of an agent; the targets of an agent that is not connected are found in the audit."""
         targets = self._audit.targets_of(key)
         missing: ApiProblem | None = None
         if not targets:
             try:
-                targets = [(await self._reading.agent(key))["targets"]]
-            except ApiProblem as problem:  # another server may have kept it out
+                targets = [(await self._read_api.agent(key))["targets"]]
+            except ApiProblem as problem:  # another server may have banned it
                 missing = problem
         lifted = [list(target) for each in targets for target in each.values()]
         answers = await self._source.ask("lift", {"targets": lifted, "agent": key})
@@ -354,19 +362,19 @@ class TunnelApi:
         self._audit.note_agent(caller, "resume", agent, told, was_kept_out=was)
         return Reply.of({"id": key, "was_kept_out": was, "problems": problems_of(answers)})
 
-    async def _kept_out(self, call: Call) -> Reply:
-        """Answer with whom operators keep out."""
+    async def _list_bans(self, call: Call) -> Reply:
+        """Answer with a page of operators' bans."""
         after, limit = page_of(call)
         answers = await self._source.ask("exclusions", {"after": after, "limit": limit})
         known = [answer.value or [] for answer in answers]
         lasts = [items[-1]["id"] if len(items) >= limit else None for items in known]
-        found, last = cut(unite_kept_out(known), lasts, limit, "id")
+        found, last = cut(merge_bans(known), lasts, limit, "id")
         return await in_slices(listed_in_steps(found, last, answers), self._clock)
 
-    async def _let_in(self, caller: Caller, key: str) -> Reply:
-        """Let in again whoever is kept out by what the list calls so."""
-        answers = await self._source.ask("let_in", {"id": key})
-        found = unite_kept_out([answer.value] for answer in answers if answer.value)
+    async def _lift_ban(self, caller: Caller, key: str) -> Reply:
+        """Lift the ban with an id."""
+        answers = await self._source.ask("lift_ban", {"id": key})
+        found = merge_bans([answer.value] for answer in answers if answer.value)
         if not found:
             raise ApiProblem(404, "nobody is kept out by that, or not any more")
         [lifted] = found

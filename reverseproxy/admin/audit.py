@@ -1,4 +1,4 @@
-"""What callers of the admin API have changed: a line of the log and an entry for each change."""
+"""The audit of changes through the admin API: a log line and an entry for each."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Any
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.passing import MOST_AUDITED, unite_audits
+from reverseproxy.admin.orders import MOST_AUDITED, merge_audits
 from reverseproxy.clock import wall_time
 
-# The name by which readers of the log know these lines.
+# Operators filter the log for this namespace, whichever module writes the lines.
 log = Logger(namespace="reverseproxy.admin.api")
 
 
 class Audit:
-    """The last changes, a bounded number of them."""
+    """The latest changes, at most L{MOST_AUDITED} of them."""
 
     def __init__(self) -> None:
         self._entries: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
 
     def note(self, caller: Caller, what: str, told: str) -> None:
         """
-        Record a change of something that is no agent.
+        Record a change that does not concern an agent.
 
-        @param told: what has come of it, for people.
+        @param what: the kind of change.
+        @param told: its result, for people.
         """
         log.info("audit: {caller}: {what}: {told}", caller=caller.name, what=what, told=told)
         self._add(caller, what, {}, told)
@@ -42,11 +43,11 @@ class Audit:
         self, caller: Caller, what: str, agent: Mapping[str, Any], told: str, **facts: Any
     ) -> None:
         """
-        Record what was done to an agent.
+        Record an operator's action on an agent.
 
-        @param agent: has its C{id}, C{identity} and C{targets}, by which it can be kept out.
-        @param told: what has come of it, for people.
-        @param facts: the same for programs.
+        @param agent: its C{id}, C{identity} and C{targets}, by which it can be banned.
+        @param told: the result, for people.
+        @param facts: the result, for programs.
         """
         log.info(
             "audit: {caller}: {what} agent {agent} ({identity}): {told}",
@@ -74,17 +75,17 @@ class Audit:
         )
 
     def targets_of(self, key: str) -> list[Mapping[str, Any]]:
-        """Return by what an agent could be kept out whenever something was done to it."""
+        """Return the targets of bans that an agent had at the time of each action on it."""
         return [entry["targets"] for entry in self._entries if entry["agent"] == key and entry["targets"]]
 
     def identity_of(self, key: str) -> str:
-        """Return the identity that an agent had when something was done to it; empty if nothing was."""
+        """Return an agent's identity at the time of the first action on it; empty if there is none."""
         return next((str(entry["identity"]) for entry in self._entries if entry["agent"] == key), "")
 
-    def united(self, heard: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def entries(self, heard: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """
         Return all entries, the latest first.
 
-        @param heard: entries of processes, of what other servers of the fleet have decided.
+        @param heard: the entries of all processes about actions that other servers of the fleet ordered.
         """
-        return sorted(unite_audits(self._entries, heard), key=lambda entry: -entry["time"])
+        return sorted(merge_audits(self._entries, heard), key=lambda entry: -entry["time"])

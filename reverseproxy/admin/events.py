@@ -1,4 +1,4 @@
-"""What happens, as it happens: server-sent events."""
+"""Server-sent events about agents, hosts and the configuration."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from twisted.internet.task import LoopingCall
 from reverseproxy.admin.sources import Answer, ISource
 
 PERIOD: Final = 0.5
-"""Seconds between two looks at what has happened."""
+"""Seconds between two polls for new events."""
 
 HEARTBEAT: Final = 30
-"""Looks without an event after which the stream shows that it is alive."""
+"""The number of polls without an event after which a comment is sent, to keep the connection alive."""
 
 MOST_STREAMS: Final = 32
-"""Streams at once."""
+"""The maximum number of concurrent streams."""
 
 PAGE: Final = 200
-"""Events of one process in one look."""
-
+"""The maximum number of events of one process in one poll."""
 
 OF_ALL: Final = frozenset({"reload", "reload_failed"})
-"""Kinds of what all workers do at once: one of them tells of it."""
+"""Kinds of events that occur in all workers at once; only the first worker's are sent."""
 
 FIRST: Final = 1
-"""That one."""
+"""The number of the first worker."""
 
 MOST_ORDERS: Final = 100
-"""Orders to let go of an agent that are remembered, as another worker may say later that it has obeyed."""
+"""How many recent orders are remembered, so that events of workers that obey one later are left out."""
 
 
 class EventStream:
     """
-    One client that listens.
+    A stream of events to one client.
 
-    It looks from time to time, and only if the client takes what there is, so
-    that a slow one costs no memory; it is told if it has missed something.
+    It polls the source periodically, but only while the client reads, so that a
+    slow client costs no memory; an event C{gap} tells a client how many events
+    it has missed.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class EventStream:
         recent: bool = False,
     ) -> None:
         """
-        @param write: sends a part; says whether more of it is wanted now.
-        @param ended: called once when it is over.
-        @param recent: begin with what has happened before.
+        @param write: sends bytes to the client; returns whether it reads fast enough.
+        @param ended: called once when the stream ends.
+        @param recent: whether to begin with the events of the past.
         """
         self._source = source
         self._write = write
@@ -69,12 +69,12 @@ class EventStream:
         self._loop.clock = clock
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to send events."""
         self._write(b": listening\n\n")
         self._loop.start(PERIOD)
 
     def stop(self) -> None:
-        """The client has gone."""
+        """End the stream."""
         if self._loop.running:
             self._loop.stop()
             self._ended()
@@ -116,7 +116,7 @@ class EventStream:
     def _one_for_each_order(
         self, events: Iterable[tuple[str, dict[str, Any]]]
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Make one event of what several workers have done by the same order of an operator."""
+        """Merge the events of several workers that have obeyed the same order of an operator."""
         found: list[tuple[str, dict[str, Any]]] = []
         known: dict[str, dict[str, Any]] = {}
         for kind, event in events:

@@ -1,8 +1,8 @@
-"""Whom operators keep out, for the admin API."""
+"""Operators' bans of agents, as the admin API lists and lifts them."""
 
 from __future__ import annotations
 
-__all__ = ["kept_out", "let_in", "unite_kept_out"]
+__all__ = ["lift_ban", "list_bans", "merge_bans"]
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from reverseproxy.tunnel.server.exclusion_records import Exclusion
 from reverseproxy.tunnel.server.exclusions import Exclusions
 
 
-def _shown(exclusion: Exclusion, now: float) -> dict[str, Any]:
+def _describe(exclusion: Exclusion, now: float) -> dict[str, Any]:
     seconds = exclusion.until - now
     return {
         "id": exclusion.id,
@@ -24,32 +24,33 @@ def _shown(exclusion: Exclusion, now: float) -> dict[str, Any]:
     }
 
 
-def kept_out(exclusions: Exclusions, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_bans(exclusions: Exclusions, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
-    Say who is kept out, in the order of ids.
+    Return a page of the bans in force, in the order of their ids.
 
-    @param arguments: C{after} and C{limit} say which.
+    @param arguments: C{after} and C{limit}.
     """
     found = sorted((each for each in exclusions if each.id > arguments["after"]), key=lambda each: each.id)
     now = exclusions.seconds()
-    return [_shown(each, now) for each in found[: arguments["limit"]]]
+    return [_describe(each, now) for each in found[: arguments["limit"]]]
 
 
-def let_in(exclusions: Exclusions, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+def lift_ban(exclusions: Exclusions, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     """
-    Let somebody in again, by the C{id} that L{kept_out} has.
+    Lift a ban.
 
-    @return: what was lifted; L{None} if there was nothing.
+    @param arguments: C{id}, as in L{list_bans}.
+    @return: the ban; L{None} if there is none with this id.
     """
     for each in exclusions:
         if each.id == arguments["id"]:
             exclusions.lift(each.target)
-            return _shown(each, exclusions.seconds())
+            return _describe(each, exclusions.seconds())
     return None
 
 
-def unite_kept_out(answers: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Make one of what several workers say, which know the same as soon as they have heard of it."""
+def merge_bans(answers: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Merge the bans that several workers know; of different answers about a ban, the longest one is kept."""
     found: dict[str, dict[str, Any]] = {}
     for answer in answers:
         for item in answer:

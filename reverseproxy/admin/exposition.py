@@ -1,4 +1,4 @@
-"""Families of metrics, as Prometheus reads them."""
+"""Metrics in the exposition formats of Prometheus and OpenMetrics."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from reverseproxy.admin.families import Family, number_of
 from reverseproxy.admin.slices import Steps
 
 PORTION: Final = 15
-"""How many samples are written between two moments at which something else may be done."""
+"""How many samples are encoded in one step; see L{reverseproxy.admin.slices}."""
 
 
 class _Collector(Collector):
-    """Hands over metrics that are there already."""
+    """A Prometheus collector of metrics that have been collected before."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        """Give them."""
+        """Return the metrics; see L{Collector}."""
         return self._metrics
 
 
@@ -60,9 +60,10 @@ def _buckets(sample: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 def expose(families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
     """
-    Write metrics down.
+    Encode metrics.
 
-    @param accept: what the reader takes: OpenMetrics, if it says so.
+    @param accept: the header field C{Accept} of the request: OpenMetrics if it asks for that, else the text
+        format of Prometheus.
     @return: the text, and its content type.
     """
     encode, content_type = choose_encoder(accept)
@@ -87,14 +88,14 @@ def expose(families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
             small, samples = [], 0
             yield
         for portion in portions:
-            # What is said of a family as a whole is said once.
+            # The comments about a family may stand only once.
             parts.append(_without_comments(write([_metric(portion)])))
             yield
     return b"".join([*parts, write(small), end]), content_type
 
 
 def _portions(family: Family) -> Iterator[Family]:
-    """Share a family out, so that none of them has too much to be written in one go."""
+    """Split a family into parts that are small enough to be encoded in one step."""
     items = iter(family.samples.items())
     yield replace(family, samples=dict(islice(items, PORTION)))
     while portion := dict(islice(items, PORTION)):

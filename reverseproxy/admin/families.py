@@ -1,8 +1,7 @@
 """
-Families of metrics on their way from where they are counted to Prometheus: pure.
+Families of metrics, as processes exchange and merge them; pure.
 
-They are JSON between processes, so that a supervisor can add up what its workers
-have counted.
+Workers send them to the supervisor as JSON, and the supervisor merges them.
 """
 
 from __future__ import annotations
@@ -23,10 +22,13 @@ class Family:
     """
     One metric, with all its samples.
 
-    @ivar kind: C{"counter"}, C{"gauge"}, C{"largest"} (a gauge of which the
-        largest of several processes counts) or C{"histogram"}.
-    @ivar labels: names of the labels.
-    @ivar samples: for the values of the labels: a number, or what a histogram has.
+    @ivar kind: C{"counter"}, C{"gauge"}, C{"largest"} (a gauge whose value for
+        several processes is the largest of theirs, instead of the sum) or
+        C{"histogram"}.
+    @ivar text: the help text.
+    @ivar labels: the names of the labels.
+    @ivar samples: by the values of the labels: a number, or for a histogram a
+        mapping with C{bounds}, C{counts} and C{total}.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Family:
     samples: dict[tuple[str, ...], Value] = field(default_factory=dict)
 
     def add(self, value: float | Histogram, *labels: str) -> None:
-        """Add a sample; one with the same labels is added to."""
+        """Add a value to the sample with these labels."""
         assert len(labels) == len(self.labels), self.name
         self._put(labels, _plain(value))
 
@@ -45,7 +47,7 @@ class Family:
         self.samples[labels] = value if old is None else _sum(self.kind, old, value)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
+        """Return the family as JSON values."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -56,14 +58,14 @@ class Family:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Family:
-        """Take back what L{to_json} gave."""
+        """Return a family from the value of L{to_json}."""
         family = cls(value["name"], value["kind"], value["text"], tuple(value["labels"]))
         family.samples = {tuple(labels): sample for labels, sample in value["samples"]}
         return family
 
 
 def number_of(value: Value) -> float:
-    """One number for a sample: of a histogram, the sum of what it has counted."""
+    """Return a sample as one number: of a histogram, the sum of its values."""
     if isinstance(value, Mapping):
         return float(value["total"])
     return value
@@ -88,7 +90,7 @@ def _sum(kind: str, one: Value, other: Value) -> Value:
 
 
 def merge(answers: Iterable[list[Mapping[str, Any]]]) -> list[Family]:
-    """Make one of the families of several processes."""
+    """Merge the families of several processes."""
     families: dict[str, Family] = {}
     for answer in answers:
         for value in answer:

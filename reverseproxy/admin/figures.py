@@ -1,8 +1,9 @@
 """
-The metrics of one process: what has been counted, under its names.
+The metrics of one process.
 
-Names of clusters, listeners and virtual hosts come from the configuration, and
-reasons from short lists, so that the number of series is bounded.
+The values of labels are names of clusters, listeners and virtual hosts, which
+come from the configuration, and reasons from short lists, so that the number of
+series is bounded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "reverseproxy_"
 
 STRIDE: Final = 100
-"""How many hosts are looked at between two moments at which something else may be done."""
+"""How many hosts are processed in one step; see L{reverseproxy.admin.slices}."""
 
 
 def _family(name: str, kind: str, text: str, *labels: str) -> Family:
@@ -38,7 +39,7 @@ def _family(name: str, kind: str, text: str, *labels: str) -> Family:
 
 
 def process_families(parts: Parts) -> Iterator[Family]:
-    """What is there once in each process."""
+    """Return the metrics of the process as a whole."""
     build = _family("build_info", "largest", "The version of this program.", "version")
     build.add(1, __version__)
     yield build
@@ -56,7 +57,7 @@ def process_families(parts: Parts) -> Iterator[Family]:
         "histogram",
         "By how much the loop was late for what it does twice a second: all else has waited as well.",
     )
-    lag.add(parts.pulse.lag)
+    lag.add(parts.sampler.lag)
     yield lag
     dropped = _family(
         "log_lines_dropped_total",
@@ -73,9 +74,9 @@ def process_families(parts: Parts) -> Iterator[Family]:
 
 def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
     """
-    What is there once for each listener: connections, requests and sessions.
+    Return the metrics of listeners: connections, requests and sessions.
 
-    @param fed: how many connections agents have fed to which listener.
+    @param fed: the number of connections that agents have passed to each hosting listener.
     """
     connections = _family(
         "listener_connections",
@@ -137,17 +138,17 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
 
 
 def _fault(host: Host) -> str:
-    """What keeps a host from being picked."""
+    """Return the state of a host that is not healthy, as a label."""
     return "ejected" if host.health.faults == Fault.EJECTED else "unhealthy"
 
 
 class _HostCounts:
     """
-    How many hosts a cluster has whose connections are this process's.
+    The numbers of a cluster's hosts that belong to this process.
 
     @ivar states: hosts by state.
-    @ivar connections: connections that agents have brought, by mode.
-    @ivar streams: streams on these.
+    @ivar connections: agents' connections by mode.
+    @ivar streams: streams on agents' connections.
     """
 
     def __init__(self) -> None:
@@ -221,7 +222,7 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
             if number:
                 connections.add(number, name, mode)
         streams.add(counts.streams, name)
-        # Each worker knows all of them.
+        # Each worker knows all agents, so that the numbers must not be added.
         agents.add(parts.agent_index.number_in(name), name)
     return [hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents]
 
@@ -256,7 +257,7 @@ def join_families(parts: Parts) -> Iterator[Family]:
 
 
 def dial_families(parts: Parts) -> Iterator[Family]:
-    """What is there once for each server that an agent of this process dials."""
+    """Return the metrics of the connections from this process's agents to their servers."""
     wanted = _family(
         "agent_connections_wanted", "gauge", "Connections that there should be.", "cluster", "server"
     )

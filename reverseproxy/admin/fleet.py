@@ -1,8 +1,8 @@
-"""What one may ask of a fleet: who is in it, how this server reaches the others, and its directory."""
+"""The state and the metrics of a fleet: its servers, the links to them, and its directory."""
 
 from __future__ import annotations
 
-__all__ = ["fleet_families", "fleet_of", "unite_fleets"]
+__all__ = ["fleet_families", "fleet_of", "merge_fleets"]
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,9 +50,9 @@ def _figures(parts: Parts) -> Figures | None:
 
 def fleet_of(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     """
-    Tell of the fleet, as one process sees it.
+    Describe the fleet, from the point of view of one process.
 
-    @return: L{None} if there is none.
+    @return: C{server}, C{directory} and C{servers}; L{None} without a fleet.
     """
     fleet = parts.fleet()
     if fleet is None:
@@ -65,14 +65,14 @@ def fleet_of(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any] | Non
     }
 
 
-def unite_fleets(answers: Iterable[tuple[int, Mapping[str, Any] | None]]) -> dict[str, Any]:
+def merge_fleets(answers: Iterable[tuple[int, Mapping[str, Any] | None]]) -> dict[str, Any]:
     """
-    Make one of what several workers have said.
+    Merge the descriptions of the fleet by several workers.
 
-    What is known is the same for all of them; it is counted by each, and so added up.  Each
-    has links of its own.
+    Counters are added.  Of the numbers of known records, which all workers share, the
+    largest is kept.  Each worker has its own links, which are listed one by one.
 
-    @param answers: each with the number of the worker; 0 for the only process.
+    @param answers: the workers' answers with their numbers; 0 for the only process.
     """
     found: dict[str, Any] = {"server": None, "directory": None, "servers": []}
     for worker, answer in answers:
@@ -83,20 +83,20 @@ def unite_fleets(answers: Iterable[tuple[int, Mapping[str, Any] | None]]) -> dic
         directory = answer["directory"]
         if directory is not None:
             known = found["directory"]
-            found["directory"] = directory if known is None else _united(known, directory)
+            found["directory"] = directory if known is None else _merge(known, directory)
     found["servers"].sort(key=lambda each: (each["server"], each["worker"] or 0))
     return found
 
 
-def _united(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    united = {name: max(value, other[name]) for name, value in one.items()}
-    united |= {name: one[name] + other[name] for name in _COUNTED}
-    united["up"] = one["up"] and other["up"]
-    return united
+def _merge(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {name: max(value, other[name]) for name, value in one.items()}
+    merged |= {name: one[name] + other[name] for name in _COUNTED}
+    merged["up"] = one["up"] and other["up"]
+    return merged
 
 
 def fleet_families(parts: Parts) -> Iterator[Family]:
-    """What is counted of the fleet; nothing where there is none."""
+    """Return the metrics of the fleet; none without a fleet."""
     fleet, figures = parts.fleet(), _figures(parts)
     if figures is not None:
         down = Family(f"{PREFIX}directory_down", "largest", "Whether a process can't reach etcd: 0, or 1.")

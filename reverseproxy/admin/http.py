@@ -1,8 +1,8 @@
 """
-Requests to the admin API, on Twisted's HTTP server.
+The admin API's HTTP server, on top of C{twisted.web.http}.
 
-A request has a small body or none, and its answer is made in one piece, but for
-those that are a stream of events.
+Bodies of requests are small, and answers are written in one piece, except for
+streams of events.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from reverseproxy.tls.turns import HandshakeTurns, QueuedTurn
 log = Logger()
 
 MAX_BODY: Final = 65536
-"""Bytes of a request's body."""
+"""The maximum size of a request's body in bytes."""
 
 IDLE: Final = 60.0
 """
-Seconds in which a request has to come whole, from when its connection was made or the
-last answer was given; the connection is closed otherwise, however slowly something comes.
+Seconds within which a complete request must arrive, from the beginning of its connection or from the
+previous answer; otherwise the connection is closed, even if bytes arrive slowly.
 """
 
 SHARE: Final = 0.3
-"""Which part of the process's time requests to the admin API may take; others wait for their turn."""
+"""The maximum share of the process's time for answering requests to the admin API; further requests wait."""
 
 READING: Final = 0.1
-"""The same for requests that have not come whole: who sends one needs next to nothing of it."""
+"""The maximum share for parsing them; honest clients need very little of it."""
 
 MOST_EARLY: Final = 4 * MAX_BODY
-"""Bytes that are kept of what waits for its turn, and that are read of a body that is too large."""
+"""Bytes of a connection that are buffered until they are parsed, and that are read of a too large body."""
 
 _TOO_LARGE: Final = f"the body is larger than {MAX_BODY} bytes"
 
@@ -64,7 +64,11 @@ Handler = Callable[[Call], Awaitable["Reply | StreamedReply"]]
 
 
 class AdminRequest(Request):
-    """One request; the channel makes it, and calls L{process} when all of it has come."""
+    """
+    One request; the channel creates it, and calls L{process} when it is complete.
+
+    @ivar asked: whether the request is complete.
+    """
 
     def __init__(self, handler: Handler, info: ConnectionInfo, *args: Any) -> None:
         super().__init__(*args)
@@ -73,26 +77,26 @@ class AdminRequest(Request):
         self._body = BytesIO()
         self._left = MAX_BODY
         self._wants = True
-        self.asked = False  # all of it has come
-        self._lost = False  # the connection, before it was answered
+        self.asked = False
+        self._lost = False  # whether the connection was lost before the answer
         self._on_gone: Callable[[], object] | None = None
 
     @property
     def _twisted(self) -> Any:
-        """Itself, for calls to methods of Twisted's that have no types."""
+        """This object, for calls to untyped methods of Twisted."""
         return self
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
-        """Keep the body in memory, as it is small; what is more is not kept."""
+        """Prepare to keep the body in memory, up to the limit."""
         self.content = self._body = BytesIO()
         self._left = MAX_BODY if length is None or length <= MAX_BODY else -1
         if length is not None and length > MOST_EARLY:
-            # It would be closed before its end: whoever waits to be told so may hear it now.
+            # The connection would be closed before the end of the body, so answer now.
             channel: Any = self.channel
             channel.refuse(ApiProblem(413, _TOO_LARGE).reply())
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
-        """A part of the body has come."""
+        """Take a chunk of the body; of a too large body nothing is kept."""
         if self._left < 0:
             self._left -= len(data)
             if self._left < -MOST_EARLY and self.channel is not None:
@@ -103,7 +107,7 @@ class AdminRequest(Request):
             self._body.write(data)
 
     def process(self) -> None:
-        """Answer."""
+        """Answer the request, as soon as its turn comes."""
         self.asked = True
         self.notifyFinish().addBoth(self._ended)
         channel: Any = self.channel
@@ -175,7 +179,7 @@ class AdminRequest(Request):
             self._twisted.finish()
             return
         channel: Any = self.channel
-        channel.setTimeout(None)  # it is never idle
+        channel.setTimeout(None)  # a stream of events may be quiet for any time
         self._twisted.registerProducer(self, True)
         self._on_gone = stream.begin(self._part)
 
@@ -184,18 +188,18 @@ class AdminRequest(Request):
             self._twisted.write(data)
         return self._wants
 
-    # IPushProducer: we are the producer of a stream
+    # IPushProducer: this object produces the stream
 
     def pauseProducing(self) -> None:
-        """The client does not take what there is."""
+        """Stop producing, as the client does not read fast enough; see L{IPushProducer}."""
         self._wants = False
 
     def resumeProducing(self) -> None:
-        """It takes more."""
+        """Produce again; see L{IPushProducer}."""
         self._wants = True
 
     def stopProducing(self) -> None:
-        """It has gone."""
+        """Stop producing for good, as the client has disconnected; see L{IPushProducer}."""
         self._wants = False
 
     def _failed(self, reason: Failure) -> None:
@@ -209,26 +213,29 @@ class AdminRequest(Request):
 @implementer(IExpendable)
 class AdminChannel(HTTPChannel):
     """
-    A connection; it goes for another one if there are too many, unless it has asked for something.
+    A connection of the admin API.
 
-    What it brings about has a share of the time, and addresses take turns.
+    If there are too many connections, one without an unanswered request may be closed to accept another one.
+    Parsing and answering have a limited share of the process's time, for which the clients' addresses take
+    turns.
     """
 
     def __init__(self, turns: HandshakeTurns, reading: HandshakeTurns, address: str) -> None:
         """
-        @param turns: when requests are answered.
-        @param reading: when what comes of them is looked at.
+        @param turns: schedules the answers to requests.
+        @param reading: schedules the parsing of requests.
+        @param address: the key of the client's address.
         """
         HTTPChannel.__init__(self)
         self._turns = turns
         self._reading = reading
         self._address = address
         self._waits: set[QueuedTurn] = set()
-        self._early: list[bytes] = []  # received, and waits for its turn
-        self._held = False  # nothing is read until then
+        self._early: list[bytes] = []  # received, but not parsed yet
+        self._held = False  # whether reading is paused until it is parsed
 
     def take_turn(self, call: Callable[[], object]) -> None:
-        """Answer as soon as there is time for it, unless the connection is lost before."""
+        """Call a function as soon as there is time for it, unless the connection is lost before."""
         self._ask(self._turns, call)
 
     def _ask(self, turns: HandshakeTurns, call: Callable[[], object]) -> None:
@@ -244,7 +251,7 @@ class AdminChannel(HTTPChannel):
             self._waits.add(waiting)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take part of a request."""
+        """Buffer received bytes, pause reading, and parse them when their turn comes."""
         self._early.append(data)
         if len(self._early) == 1:
             self._ask(self._reading, self._receive)
@@ -252,7 +259,7 @@ class AdminChannel(HTTPChannel):
             self._abort()
             return
         if self._early:
-            # What comes meanwhile is left to the kernel, in which the sender waits at last.
+            # Further bytes stay in the kernel's buffer, so that TCP slows the sender down.
             self._held = True
             self._reader.pauseProducing()
 
@@ -268,7 +275,7 @@ class AdminChannel(HTTPChannel):
         HTTPChannel.dataReceived(self, data)
 
     def refuse(self, reply: Reply) -> None:
-        """Answer a request before all of it has come, and close the connection."""
+        """Answer an incomplete request, and close the connection."""
         head = f"HTTP/1.1 {reply.status} {RESPONSES[reply.status].decode()}\r\nConnection: close\r\n"
         head += f"Content-Type: {reply.content_type}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
         transport: Any = self.transport
@@ -280,7 +287,7 @@ class AdminChannel(HTTPChannel):
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is lost."""
+        """Cancel everything that waits for its turn."""
         for waiting in self._waits:
             waiting.cancel()
         self._waits.clear()
@@ -288,22 +295,26 @@ class AdminChannel(HTTPChannel):
 
     @property
     def expendable(self) -> bool:
-        """Whether no request has come whole that is not answered; see L{IExpendable}."""
+        """Whether there is no complete request without an answer; see L{IExpendable}."""
         return not any(request.asked for request in self.requests)
 
     def resetTimeout(self) -> None:  # noqa: N802 - Twisted's name
-        """Bytes alone give nobody more time; an answer does."""
+        """Do nothing when bytes arrive: only an answer restarts the timeout."""
 
 
 class _NoLog:
-    """What a channel tells of each request; those that change something are in the audit."""
+    """A factory for L{HTTPChannel} without an access log; changes are recorded in the audit."""
 
     def log(self, request: Request) -> None:
-        """Keep nothing."""
+        """Ignore a request."""
 
 
 def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[ConnectionInfo], HTTPChannel]:
-    """Make what makes the protocol of one connection."""
+    """
+    Return a function that builds the protocol of a connection.
+
+    @param handler: answers requests.
+    """
     factory = _NoLog()
     turns, reading = HandshakeTurns(reactor, SHARE), HandshakeTurns(reactor, READING)
 

@@ -1,8 +1,8 @@
 """
-What one process knows of itself: answers to questions, as JSON has them.
+Queries of the state of one process, answered with JSON values.
 
-Everything is read where it is kept, at the time of the question.  Each answer is
-bounded: what there may be many of comes in pages.
+The state is read from the objects that own it, at the time of the query.  Each
+answer is bounded; long lists come in pages.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.admin import lists, totals
+from reverseproxy.admin.agent_descriptions import AgentPages
 from reverseproxy.admin.agent_figures import per_agent_families
-from reverseproxy.admin.agents import AgentIndex
-from reverseproxy.admin.exclusions import kept_out, let_in
+from reverseproxy.admin.agent_index import AgentIndex
+from reverseproxy.admin.exclusions import lift_ban, list_bans
 from reverseproxy.admin.figures import (
     cluster_families,
     dial_families,
@@ -30,8 +31,8 @@ from reverseproxy.admin.figures import (
     process_families,
 )
 from reverseproxy.admin.fleet import fleet_families, fleet_of
-from reverseproxy.admin.passing import Passing
-from reverseproxy.admin.pulse import Pulse
+from reverseproxy.admin.orders import OrderForwarder
+from reverseproxy.admin.sampling import Sampler
 from reverseproxy.admin.slices import Steps, at_once, in_slices
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
@@ -45,30 +46,30 @@ from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.filter import TunnelServer
 
 REFUSALS_RATE: Final = 1.0
-"""Events of joins that were refused, in each second."""
+"""The maximum rate of events about refused joins, per second."""
 
 REFUSALS_BURST: Final = 100
-"""How many of them may come at once."""
+"""The maximum number of such events at once."""
 
 
 @dataclass
 class Parts:
     """
-    What a process consists of, as far as anybody may ask about it.
+    The parts of a process that the admin API shows or controls.
 
-    @ivar tallies: counts of requests, by listener.
+    @ivar tallies: counters of requests, by listener.
     @ivar tunnels: the tunnel servers, by listener.
-    @ivar certificates: tells of each certificate: its use, its name and when it expires.
-    @ivar stopping: says whether the process is about to end.
+    @ivar certificates: returns each certificate's use, name and time of expiry.
+    @ivar stopping: returns whether the process is stopping.
     @ivar leaves: counts hosts of agents that have left, by cluster.
     @ivar agent_index: the agents that have joined.
-    @ivar clock: what tells the time.
-    @ivar refusals: bounds the events of joins that were refused.
-    @ivar pulse: looks at what nobody counts.
-    @ivar access_logs: tells of the files of access logs.
-    @ivar reloading: takes configurations into use; L{None} if that is another process's matter.
-    @ivar observer: writes the log; L{None} if somebody else does.
-    @ivar fleet: gives this server's part in a fleet; L{None} without one.
+    @ivar refusals: limits the rate of events about refused joins.
+    @ivar sampler: samples the event loop's lag and the counters.
+    @ivar access_logs: returns the files of access logs.
+    @ivar reloading: reloads the configuration; L{None} if another process does.
+    @ivar observer: writes the log; L{None} if the program that embeds this one does.
+    @ivar fleet: returns this server's part in a fleet; L{None} without one.
+    @ivar started: when the process started, in seconds of the clock.
     """
 
     config: Config
@@ -88,27 +89,27 @@ class Parts:
     fleet: Callable[[], Fleet | None] = lambda: None
     leaves: TunnelTally = field(default_factory=TunnelTally)
     started: float = field(init=False)
-    pulse: Pulse = field(init=False)
+    sampler: Sampler = field(init=False)
     refusals: Throttle = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.seconds()
         self.refusals = Throttle(self.clock, REFUSALS_RATE, REFUSALS_BURST)
-        self.pulse = Pulse(self.clock, partial(totals.sample, self))
+        self.sampler = Sampler(self.clock, partial(totals.sample, self))
 
     def seconds(self) -> float:
-        """What the clock says that is never set."""
+        """Return the time in seconds of a monotonic clock."""
         return self.clock.seconds()
 
 
 def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) -> None:
     """
-    Keep what has happened to a host; for L{Cluster.on_change<reverseproxy.cluster.manager.Cluster>}.
+    Record a change of a host; a callback for L{Cluster.on_change<reverseproxy.cluster.manager.Cluster>}.
 
-    Hosts of other workers, and of other servers, are theirs to tell of.
+    Changes of hosts that belong to other workers or other servers are recorded by those.
     """
     if host.server:
-        return  # its own server tells of it, and has it among its agents
+        return
     identity = host.identity
     agent = "" if identity is None else _update_index(parts.agent_index, cluster, kind, host)
     if host.is_remote or kind == "move":
@@ -133,9 +134,9 @@ def note_change(parts: Parts, cluster: str, kind: str, host: Host, reason: str) 
 
 def _update_index(index: AgentIndex, cluster: str, kind: str, host: Host) -> str:
     """
-    Tell the index of agents what has happened to a connection.
+    Update the index of agents after a change of a connection.
 
-    @return: the id of its agent; empty for a connection that has gone from one worker to another.
+    @return: the id of its agent; empty for a connection that was handed from one worker to another.
     """
     if kind == "join":
         return index.joined(cluster, host)
@@ -149,9 +150,9 @@ def _update_index(index: AgentIndex, cluster: str, kind: str, host: Host) -> str
 
 def note_refused(parts: Parts, facts: Mapping[str, Any]) -> None:
     """
-    Tell who listens to events of a join that was refused; for C{on_refusal} of L{TunnelTally}.
+    Add an event about a refused join; a callback for C{on_refusal} of L{TunnelTally}.
 
-    Strangers can cause as many as they like, which must not push all else out.
+    The rate is limited, as any peer can cause refusals, which must not displace all other events.
     """
     if parts.refusals.allow():
         told = {name: value for name, value in facts.items() if name != "time"}
@@ -159,11 +160,14 @@ def note_refused(parts: Parts, facts: Mapping[str, Any]) -> None:
 
 
 class Inspector:
-    """Answers questions about one process."""
+    """Answers queries about one process."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        passing = self._passing = Passing(parts.agent_index, parts.fleet, self._let_go, parts.clock)
+        orders = self._orders = OrderForwarder(
+            parts.agent_index, parts.fleet, self._close_connections, parts.clock
+        )
+        agents = AgentPages(parts.agent_index)
         self._questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "ready": self._ready,
             "unserved": self._unserved,
@@ -177,64 +181,69 @@ class Inspector:
             "listeners": partial(lists.listeners, parts),
             "servers": partial(lists.servers, parts),
             "refused": partial(lists.refused, parts),
-            "routes": partial(lists.brought_routes, parts),
+            "routes": partial(lists.agent_routes, parts),
             "certificates": lambda arguments: parts.certificates(),
             "fleet": partial(fleet_of, parts),
             "summary": lambda arguments: totals.summary(parts),
             "by_route": partial(totals.by_route, parts),
             "events": self._events,
             "reload_failed": lambda arguments: parts.journal.add("reload_failed", **arguments),
-            "agents": parts.agent_index.page,
-            "agent": parts.agent_index.one,
+            "agents": agents.page,
+            "agent": agents.one,
             "exclude": parts.agent_index.exclude,
             "lift": parts.agent_index.lift,
-            "exclusions": partial(kept_out, parts.agent_index.exclusions),
-            "let_in": partial(let_in, parts.agent_index.exclusions),
-            "let_go": self._let_go,
-            "pass_on": passing.pass_on,
-            "audited": lambda arguments: list(passing.audited),
+            "exclusions": partial(list_bans, parts.agent_index.exclusions),
+            "lift_ban": partial(lift_ban, parts.agent_index.exclusions),
+            "close_connections": self._close_connections,
+            "forward_order": orders.forward,
+            "audited": lambda arguments: list(orders.audited),
         }
         self._origin = uuid4().hex
 
     @property
     def draining(self) -> bool:
-        """Whether the process is about to end."""
+        """Whether the process is stopping."""
         return self.parts.stopping()
 
     def stop(self) -> None:
-        """Do nothing more by itself."""
-        self._passing.stop()
+        """Cancel delayed calls."""
+        self._orders.stop()
 
     def answer(self, question: str, arguments: Mapping[str, Any]) -> Any:
         """
-        Answer a question at once, whatever waits for that.
+        Answer a query in one step, which blocks the event loop for as long as it takes.
 
-        @return: what JSON has; L{None} to a question that is not known.
+        @return: a value of JSON; L{None} for an unknown query.
         """
         found = self.begin(question, arguments)
         return at_once(found) if isinstance(found, Generator) else found
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer a question in turns that are short, however much there is to say."""
+        """Answer a query in short steps, between which the event loop runs."""
         found = self.begin(question, arguments)
         if isinstance(found, Deferred):
             return found
         return in_slices(found, self.parts.clock) if isinstance(found, Generator) else succeed(found)
 
     def begin(self, question: str, arguments: Mapping[str, Any]) -> Any:
-        """Answer a question, or begin to, in L{Steps<reverseproxy.admin.slices.Steps>}."""
+        """
+        Begin to answer a query.
+
+        @return: the answer, or a L{Deferred} or L{Steps<reverseproxy.admin.slices.Steps>} that result in it;
+            L{None} for an unknown query.
+        """
         found = self._questions.get(question)
         return None if found is None else found(arguments)
 
-    # whether it can do its work
+    # readiness
 
     def _unserved(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Say which servers agents of this process do not serve yet."""
+        """Return the servers to which agents of this process have no serving connection yet."""
         agents = [agent for agent in self.parts.agents if agent.plan.config.connection_num]
         return [server for agent in agents for server in agent.unserved]
 
     def _ready(self, arguments: Mapping[str, Any]) -> list[str]:
-        """Say what keeps the process from doing its work: nothing, if all is well."""
+        """Return the reasons why the process is not ready; empty if it is."""
         parts = self.parts
         reasons = ["stopping: what is under way is finished"] if self.draining else []
         reasons += [
@@ -256,7 +265,7 @@ class Inspector:
                 ]
         return reasons
 
-    # the rest
+    # metrics, events and logs
 
     def _metrics(self, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
         parts = self.parts
@@ -276,25 +285,26 @@ class Inspector:
 
     def _events(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Say what has happened.
+        Return new events.
 
-        @param arguments: C{seen} has the number of the last event that is known
-            of each process; L{None} for only how far things have got.
+        @param arguments: C{seen}: the number of the last known event, by process; L{None} to get no events,
+            but the number of the last one.
         """
         journal, seen = self.parts.journal, arguments["seen"]
         events = [] if seen is None else journal.since(seen.get(self._origin, 0), arguments["limit"])
         return {"origin": self._origin, "last": journal.last, "events": events}
 
-    def _let_go(self, arguments: Mapping[str, Any]) -> int:
+    def _close_connections(self, arguments: Mapping[str, Any]) -> int:
         """
-        Let go of an agent, and keep an event of it.
+        Drain or close the connections of an agent, and add an event about it.
 
-        @param arguments: C{id}, C{why}, C{at_once}, and C{order}, by which workers that have obeyed the
-            same order are known.
+        @param arguments: C{id}, C{why}, C{at_once}, and C{order}, the id that all workers get with the same
+            order.
+        @return: the number of connections.
         """
         parts, key = self.parts, arguments["id"]
         found = parts.agent_index.identity_of(key)
-        count = parts.agent_index.let_go(arguments)
+        count = parts.agent_index.close_connections(arguments)
         if found is not None:
             kind = "kick" if arguments["at_once"] else "drain"
             parts.journal.add(
@@ -311,9 +321,9 @@ class Inspector:
 
     def _enable_log(self, arguments: Mapping[str, Any]) -> bool:
         """
-        Let a log be written, or not, for as long as the process runs.
+        Enable or disable a log, until the process stops.
 
-        @param arguments: C{path}, as the configuration has it, and C{enabled}.
+        @param arguments: C{path}, as in the configuration, and C{enabled}.
         @return: whether there is such a log.
         """
         observer = self.parts.observer
@@ -324,7 +334,7 @@ class Inspector:
         return bool(found)
 
     def _log_level(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Say the level of the log, and set it if there is a C{level}."""
+        """Set the level of the log if a C{level} is given, and return its path and level."""
         observer = self.parts.observer
         if observer is None:
             return None

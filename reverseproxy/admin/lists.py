@@ -1,8 +1,8 @@
-"""What one process has: clusters, hosts, listeners, servers, and joins that were refused."""
+"""Lists of one process's clusters, hosts, listeners, servers, agents' routes and refused joins."""
 
 from __future__ import annotations
 
-__all__ = ["brought_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
+__all__ = ["agent_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
 STRIDE: Final = 200
-"""How many hosts are counted between two moments at which something else may be done."""
+"""How many hosts are counted in one step; see L{reverseproxy.admin.slices}."""
 
 LOOK: Final = 5
-"""How many of them are described."""
+"""How many hosts are described in one step."""
 
 _FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED: "ejected for failures"}
 
 
 def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-    """Each cluster, with numbers of what it has; a worker counts its own hosts."""
+    """Return a page of the clusters, with their counters; a worker counts only its own hosts."""
     page = page_of_items(({"name": each.name, "cluster": each} for each in parts.clusters), arguments)
     found = []
     for item in page["items"]:
@@ -60,14 +60,16 @@ def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]
 
 def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any] | None]:
     """
-    The hosts of one cluster.
+    Return a page of the hosts of one cluster.
 
-    Of those that other workers have, only the address is told, and C{relayed}, as their workers describe
-    them; but a connection may go from one worker to another while both are asked.
+    Of hosts that belong to other workers, only C{address} and C{relayed} are returned, as those workers
+    describe them.  As a connection may move to another worker between two workers' answers, a second query
+    with C{addresses} describes such hosts wherever they are.
 
-    @param arguments: C{after} and C{limit} say which; or C{addresses} names them, and all are described.
-    @return: C{items}, and C{last}: if there may be more, after which address, whether that is still there
-        or not; L{None} if there is no such cluster.
+    @param arguments: C{after} and C{limit} select the page; or C{addresses} lists the hosts, all of which are
+        described.
+    @return: C{items}, and C{last}: the address after which to continue, even if that host has left, or
+        L{None} at the end.  L{None} if there is no such cluster.
     """
     if arguments["cluster"] not in parts.clusters:
         return None
@@ -96,9 +98,9 @@ def hosts(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any] | 
 
 def _first_hosts(cluster: Cluster, after: str, limit: int) -> Steps[tuple[list[str], str | None]]:
     """
-    Find the first hosts of a cluster that come after one.
+    Find the first hosts of a cluster after an address.
 
-    @return: their addresses, in order, and the last of them if there may be more.
+    @return: their addresses, in order, and the last one if there may be more hosts.
     """
     first: list[str] = []
     for portion in portions(cluster.hosts.keys(), STRIDE, partial(getattr, cluster, "left")):
@@ -115,7 +117,7 @@ def _host(host: Host, ejected: float | None) -> dict[str, Any]:
     """
     Describe a host.
 
-    @param ejected: for how many seconds it is left out for its failures.
+    @param ejected: how many seconds it remains ejected; L{None} if it is not.
     """
     identity = host.identity
     return {
@@ -143,21 +145,21 @@ def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
     Change the weight of a host.
 
     @param arguments: C{cluster}, C{address} and C{weight}.
-    @return: what it was before; L{None} if there is no such host.
+    @return: the weight before; L{None} if there is no such host in this process.
     """
     if arguments["cluster"] not in parts.clusters:
         return None
     cluster = parts.clusters.get(arguments["cluster"])
     host = cluster.hosts.get(arguments["address"])
     if host is None or host.server:
-        return None  # what an agent of another server weighs is that server's to say
+        return None  # the weight of another server's agent can only be changed at that server
     before = host.weight
     cluster.weigh(host, arguments["weight"])
     return before
 
 
 def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-    """Each listener."""
+    """Return a page of the listeners."""
     fed = yield from fed_by_agents(parts)
     return page_of_items(
         (
@@ -177,7 +179,7 @@ def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any
 
 
 def servers(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Each server that the agents of this process keep connections to."""
+    """Return a page of the servers to which the agents of this process connect."""
     return page_of_items(
         (
             {
@@ -200,8 +202,8 @@ def servers(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def brought_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
-    """The routes that agents have brought, in the form of those of the configuration."""
+def agent_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """Return the routes that agents have registered, in the form of the configuration's routes."""
     return [
         {
             "router": server.routes.router,
@@ -218,7 +220,7 @@ def brought_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
 
 
 def refused(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
-    """The last joins that were refused, the last one first."""
+    """Return the latest refused joins, the latest first."""
     found = [item for server in parts.tunnels.values() for item in server.tally.refusals]
     found.sort(key=lambda item: -float(item["time"]))
     return found[: arguments.get("limit", 100)]

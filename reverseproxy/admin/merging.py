@@ -1,30 +1,38 @@
-"""What several workers know of the same agents and clusters, as one: pure."""
+"""Merge the answers of several workers about the same agents, hosts, routes and named items; pure."""
 
 from __future__ import annotations
 
-__all__ = ["is_away", "merge_agents", "merge_hosts", "rounded", "shown", "unite", "unite_brought"]
+__all__ = [
+    "is_away",
+    "merge_agent_routes",
+    "merge_agents",
+    "merge_by_name",
+    "merge_hosts",
+    "rounded",
+    "shown",
+]
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from reverseproxy.admin.agents import MOST_ADDRESSES
+from reverseproxy.admin.agent_descriptions import MOST_ADDRESSES
 from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics.latency import quantile
 
 STRIDE: Final = 20
-"""How many agents are looked at in one step; see L{reverseproxy.admin.slices}."""
+"""How many agents are merged in one step; see L{reverseproxy.admin.slices}."""
 
 _ADDED: Final = ("connections", "most_connections", "healthy", "streams", "in_flight")
-_UNITED: Final = ("clusters", "addresses", "workers")
-_OURS: Final = frozenset({"targets", "times", "ends"})
+_UNIONS: Final = ("clusters", "addresses", "workers")
+_INTERNAL: Final = frozenset({"targets", "times", "ends"})
 
 
 def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]]) -> Steps[list[dict[str, Any]]]:
     """
-    Make one of what several workers know.
+    Merge the agents of several workers.
 
-    @param answers: by the number of the worker.
-    @return: all of them, in the order of their ids; see L{is_away}.
+    @param answers: the workers' pages of agents, with their numbers; 0 for the only process.
+    @return: the agents, in the order of their ids; see L{is_away}.
     """
     agents: dict[str, dict[str, Any]] = {}
     for worker, answer in answers:
@@ -33,26 +41,25 @@ def merge_agents(answers: Iterable[tuple[int, Mapping[str, Any]]]) -> Steps[list
                 yield
             agent = {**found, "workers": [worker] if worker and found["connections"] else []}
             known = agents.get(agent["id"])
-            # One that has its connections knows more than one that only makes use of them.
             agents[agent["id"]] = agent if known is None else _merge(known, agent)
     return [agents[key] for key in sorted(agents)]
 
 
 def is_away(agent: Mapping[str, Any]) -> bool:
     """
-    Whether nobody who was asked has an agent's connections.
+    Whether none of the workers that have answered has any of an agent's connections.
 
-    A worker only knows then that another one has some: these have just gone from one worker to another,
-    or are gone, or that worker has not answered.
+    Then the connections were being handed from one worker to another, or are closed, or their worker has not
+    answered.
     """
     return not agent["connections"] and not agent["elsewhere"]
 
 
 def merge_hosts(answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> list[dict[str, Any]]:
     """
-    List the hosts of several workers, each with the number of its worker, in the order of their addresses.
+    Merge the hosts of several workers, in the order of their addresses, each with the number of its worker.
 
-    One that is C{relayed} to all of them stands there once.
+    A host that is C{relayed} according to all workers is listed once.
     """
     known = [{**item, "worker": worker or None} for worker, items in answers for item in items]
     there = {item["address"] for item in known if not item["relayed"]}
@@ -62,10 +69,11 @@ def merge_hosts(answers: Iterable[tuple[int, Iterable[Mapping[str, Any]]]]) -> l
 
 
 def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    # The worker that has the connections knows more than one that only uses them.
     known, other = (other, one) if other["connections"] and not one["connections"] else (one, other)
     for name in _ADDED:
         known[name] += other[name]
-    for name in _UNITED:
+    for name in _UNIONS:
         known[name] = sorted({*known[name], *other[name]})[: MOST_ADDRESSES if name == "addresses" else None]
     for name in ("ends", "bytes"):
         known[name] = {
@@ -73,7 +81,7 @@ def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         }
     known["times"] = [a + b for a, b in zip(known["times"], other["times"], strict=True)]
     known["since"] = _of(min, known["since"], other["since"])
-    known["elsewhere"] = {**known["elsewhere"], **other["elsewhere"]}  # all of them know the same
+    known["elsewhere"] = {**known["elsewhere"], **other["elsewhere"]}  # all workers know the same
     known["rtt_seconds"] = _of(min, known["rtt_seconds"], other["rtt_seconds"])
     known["last_seen"] = _of(max, known["last_seen"], other["last_seen"])
     errors = [each for each in (known["last_error"], other["last_error"]) if each is not None]
@@ -90,10 +98,10 @@ def _of(choose: Any, one: float | None, other: float | None) -> float | None:
 
 
 def shown(agent: Mapping[str, Any]) -> dict[str, Any]:
-    """An agent as the API has it: without what is for us, and with what follows from that."""
+    """Return an agent as the API shows it: without internal keys, and with the numbers derived from those."""
     ends: Mapping[str, int] = agent["ends"]
     return {
-        **{name: value for name, value in agent.items() if name not in _OURS},
+        **{name: value for name, value in agent.items() if name not in _INTERNAL},
         "requests": sum(ends.values()),
         "requests_by_class": dict(sorted(ends.items())),
         "errors": ends.get("5xx", 0),
@@ -103,12 +111,16 @@ def shown(agent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rounded(seconds: float | None) -> float | None:
-    """Leave out what is not known of a time."""
+    """Round a time to the three digits that are known."""
     return None if seconds is None else float(f"{seconds:.3g}")
 
 
-def unite(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Add up the numbers of what has the same name; of the rest, what was said first counts."""
+def merge_by_name(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """
+    Merge items of equal names: numbers are added; other values are those of the first item.
+
+    @return: the items, in the order of their names.
+    """
     found: dict[str, dict[str, Any]] = {}
     for answer in answers:
         for item in answer:
@@ -122,8 +134,12 @@ def unite(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]
     return [found[name] for name in sorted(found)]
 
 
-def unite_brought(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Make one of what several workers know of the same routes of agents, of which all of them have all."""
+def merge_agent_routes(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """
+    Merge the agents' routes of several workers, each of which knows all routes.
+
+    The numbers of connections are added; C{ends_in} is the largest, and L{None} while there is a connection.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
         for item in answer:

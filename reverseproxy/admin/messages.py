@@ -1,4 +1,4 @@
-"""Requests to the admin API and their answers, without I/O."""
+"""Requests of the admin API and their answers, without I/O."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ class Call:
     """
     A request.
 
-    @ivar method: in upper case.
+    @ivar method: the method in upper case.
     @ivar path: the path, decoded, without the query.
-    @ivar parts: its segments, decoded one by one.
-    @ivar query: by name; the last one of a name counts.
-    @ivar queries: all of them, in order.
-    @ivar headers: finds a field; empty if there is none.
+    @ivar parts: the segments of the path, decoded one by one.
+    @ivar query: the query parameters by name; of several with one name, the last.
+    @ivar queries: all query parameters, in order.
+    @ivar headers: returns a header field by its name; empty if absent.
+    @ivar body: the body.
+    @ivar info: the connection.
     """
 
     method: str
@@ -39,13 +41,13 @@ class Call:
 
 
 def compact(value: Any) -> bytes:
-    """Write JSON."""
+    """Encode JSON without spaces."""
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer in one piece."""
+    """An answer that is written in one piece."""
 
     status: int
     body: bytes = b""
@@ -54,12 +56,12 @@ class Reply:
 
     @classmethod
     def of(cls, value: Any, status: int = 200) -> Reply:
-        """Answer with JSON."""
+        """Return an answer with JSON."""
         return cls(status, compact(value) + b"\n")
 
     @classmethod
     def text(cls, text: str, status: int = 200) -> Reply:
-        """Answer with text."""
+        """Return an answer with plain text."""
         return cls(status, text.encode("utf-8", "backslashreplace"), TEXT)
 
 
@@ -68,8 +70,8 @@ class StreamedReply:
     """
     An answer whose body is written piece by piece, for as long as the client is connected.
 
-    @ivar begin: called with a function that writes a piece, and returns whether the client takes more now;
-        returns what is called when the client has disconnected.
+    @ivar begin: called with a function that writes bytes, and returns whether the client reads fast enough;
+        returns a function that is called when the client disconnects.
     """
 
     begin: Callable[[Callable[[bytes], bool]], Callable[[], object]]
@@ -89,7 +91,7 @@ class ApiProblem(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def reply(self) -> Reply:
-        """Return the answer."""
+        """Return the answer with the problem details."""
         body = {"title": str(self), "status": self.status}
         return Reply(
             self.status, json.dumps(body).encode("ascii") + b"\n", "application/problem+json", self.headers

@@ -1,8 +1,8 @@
 """
-MOSN's own paths, C{/api/v1/...}, with answers in MOSN's form.
+MOSN's paths, C{/api/v1/...}, with answers in MOSN's format.
 
-Read in C{mosn.io/mosn}: C{pkg/admin/server/apis.go}.  Where MOSN says what there
-is nothing of here, such as plug-ins in Go, there is no such path.
+The source is C{pkg/admin/server/apis.go} of C{mosn.io/mosn}.  Paths about
+features that do not exist here, such as plug-ins in Go, are missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy import __version__
-from reverseproxy.admin.dumping import document, written
+from reverseproxy.admin.config_dump import dump, encode
 from reverseproxy.admin.families import Family, merge, number_of
 from reverseproxy.admin.messages import JSON, ApiProblem, Call, Reply
 from reverseproxy.admin.slices import Steps, in_slices
@@ -26,35 +26,35 @@ from reverseproxy.config.models import LOG_LEVELS, Config
 
 RUNNING: Final = 6
 STOPPING: Final = 8
-"""MOSN's numbers of these states (C{pkg/stagemanager}): running, and in a graceful stop."""
+"""MOSN's numbers of the states "running" and "in a graceful stop" (C{pkg/stagemanager})."""
 
 LOG_CHANGES: Final[Mapping[str, str]] = {
     "update_loglevel": "log level",
     "enable_log": "enable log",
     "disable_log": "disable log",
 }
-"""Paths that change something of a log, and what that is called in the audit."""
+"""The paths that change a log, and the names of these changes in the audit."""
 
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
 
 
 def _dump(value: Any) -> Steps[Reply]:
-    made = yield from document(value)
-    return Reply(200, (yield from written(made)), JSON)
+    made = yield from dump(value)
+    return Reply(200, (yield from encode(made)), JSON)
 
 
 class MosnPaths:
-    """Answers at C{/api/v1}."""
+    """Answers requests at C{/api/v1}."""
 
     def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
         self._config = config
         self._source = source
         self._clock = clock
-        self._dumped: dict[str, Reply] = {}  # what there is of the whole configuration, once it was asked for
+        self._dumped: dict[str, Reply] = {}  # a cache of the answers with large parts of the configuration
 
     async def answer(self, call: Call) -> Reply:
         """
-        Answer.
+        Answer a request.
 
         @raise ApiProblem: if there is no such path.
         """
@@ -83,7 +83,7 @@ class MosnPaths:
     # the configuration
 
     async def _config_dump(self, call: Call) -> Reply:
-        """All of it, or a part; an unknown part is an error, as in MOSN."""
+        """Answer with the whole configuration or a part of it; an unknown part is an error, as in MOSN."""
         if len(call.query) > 1:
             return Reply.text("only support one parameter", 400)
         (key, name), *_ = (*call.query.items(), ("mosnconfig", ""))
@@ -103,12 +103,12 @@ class MosnPaths:
         return Reply.text(_MISTAKE % "internal error", 500)
 
     async def _whole(self, what: str, value: Any) -> Reply:
-        """Make what takes long, once: it stays as it is for as long as the configuration does."""
+        """Dump a large part of the configuration; the answer is cached, as the configuration is immutable."""
         if what not in self._dumped:
             self._dumped[what] = await in_slices(_dump(value), self._clock)
         return self._dumped[what]
 
-    # figures
+    # metrics
 
     async def _families(self) -> list[Family]:
         answers = await self._source.ask("metrics", {})
@@ -116,7 +116,7 @@ class MosnPaths:
 
     @staticmethod
     def _stats(families: list[Family], key: str) -> list[str]:
-        """All figures as a console would show them, or those of one family."""
+        """Return the lines of all metrics, or those of one family."""
         lines = []
         for family in families:
             if key and family.name != key:
@@ -129,7 +129,7 @@ class MosnPaths:
 
     @staticmethod
     def _totals(families: list[Family]) -> list[str]:
-        """What MOSN has for the whole process, under its names."""
+        """Return the lines of MOSN's metrics of the whole process, under MOSN's names."""
 
         def total(name: str, *labels: str) -> int:
             for family in families:
@@ -171,7 +171,7 @@ class MosnPaths:
         return Reply.text(_MISTAKE % "update logger failed", 400)
 
     async def _enable_log(self, call: Call, enabled: bool) -> Reply:
-        """Write a log, or not; the body is its path, as in MOSN (also that of an access log)."""
+        """Enable or disable a log or access log; the body is its path, as in MOSN."""
         path = call.body.decode("utf-8", "replace")
         answers = await self._source.ask("enable_log", {"path": path, "enabled": enabled})
         what = "enable" if enabled else "disable"

@@ -1,4 +1,4 @@
-"""The description of C{/api/tunnel/v1} that machines read (OpenAPI 3.1)."""
+"""The OpenAPI 3.1 document of C{/api/tunnel/v1}."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _SECONDS: Final[_Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": 
 
 class _Operation(NamedTuple):
     """
-    What one method of one path does.
+    One method of one path.
 
-    @ivar query: its parameters behind the question mark, with their schemas.
-    @ivar missing: whether what is named in the path may not be there.
-    @ivar body: the schema of what the request brings.
-    @ivar refused: whether what it is about may be a configuration that can't be used.
-    @ivar answer: what it answers with: C{list}, C{object} or C{events}.
+    @ivar query: the schemas of the query parameters.
+    @ivar answer: the kind of answer: C{list}, C{object} or C{events}.
+    @ivar status: the status of the answer.
+    @ivar missing: whether the answer may be 404, as the path names an object that may not exist.
+    @ivar refused: whether the answer may be 422, as the configuration may be invalid.
+    @ivar body: the schema of the request's body; L{None} without one.
     """
 
     summary: str
@@ -257,7 +258,7 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
 
 
 def describe() -> dict[str, Any]:
-    """Make the document."""
+    """Return the document."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "reverseproxy", "version": __version__},

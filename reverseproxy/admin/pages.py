@@ -1,8 +1,9 @@
 """
-The dashboard's files: they come with the package, hold no secrets, and are the same for everybody.
+The dashboard's static files.
 
-Whoever can connect gets them, so that there is a place to enter a token in; all
-that they show comes from the API, which asks for it.
+They are part of the package and contain no secrets, so that every client gets
+them without a token: the page has the field in which to enter one.  All data
+comes from the API, which authenticates its callers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a browser may do for the page: run and load what is here, and talk to us, and nothing else."""
+"""The page's content security policy: scripts, styles and connections of this server only."""
 
 _TYPES: Final = {
     "html": "text/html; charset=utf-8",
@@ -39,15 +40,15 @@ FILES: Final = (
     "fleet.js",
     "panels.js",
 )
-"""What there is."""
+"""The names of the files."""
 
 
 @lru_cache(len(FILES))
 def _read(name: str) -> tuple[bytes, str]:
     """
-    Read a file, once.
+    Read a file; the result is cached.
 
-    @return: what is in it, and what it is known by as long as it does not change.
+    @return: its content, and its entity tag.
     """
     content = files("reverseproxy.admin").joinpath("dashboard", name).read_bytes()
     return content, f'"{sha256(content).hexdigest()[:32]}"'
@@ -55,16 +56,16 @@ def _read(name: str) -> tuple[bytes, str]:
 
 def page(call: Call, name: str) -> Reply:
     """
-    Answer with a file.
+    Answer a request for a file.
 
-    @raise ApiProblem: if there is none of this name, or the method is another one.
+    @raise ApiProblem: if there is no file with this name, or the method is neither C{GET} nor C{HEAD}.
     """
     if name not in FILES:
         raise ApiProblem(404, "no such path")
     if call.method not in ("GET", "HEAD"):
         raise ApiProblem(405, "use GET", Allow="GET, HEAD")
     content, tag = _read(name)
-    # It is asked for each time, as it may be of another version when the process has been started anew.
+    # Browsers must validate it each time, as the process may have been upgraded meanwhile.
     headers = {
         "ETag": tag,
         "Cache-Control": "no-cache",
@@ -80,5 +81,5 @@ def page(call: Call, name: str) -> Reply:
 
 
 def wants_page(call: Call) -> bool:
-    """Whether a browser asks, rather than a script."""
+    """Whether the client accepts HTML, as browsers do."""
     return "text/html" in call.headers("accept").lower()

@@ -1,9 +1,9 @@
 """
-Pages of lists that change while they are read, and of which several workers have parts: pure.
+Pages of lists that change while they are read, and that are distributed over several workers; pure.
 
-A page begins after a key, and says after which key the next one begins.  Where it ends is
-settled by the keys that were looked at, never by how many items came of it: what is
-looked at may have left before it was described, which ends no list.
+A page begins after a key, and names the key after which the next one begins.  A page ends
+at the last key that was examined, even if fewer items were returned: an item may
+disappear between its choice and its description, which must not end the list.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 def end_of(items: Sequence[T], limit: int, key: Callable[[T], object]) -> int:
     """
-    Say how many items make a page.
+    Return the number of items of a page.
 
-    What has the same key is not taken apart, as the next page begins after a key.
+    Items with equal keys are on the same page, as the next page begins after a key.
 
     @param items: in the order of their keys.
-    @return: C{limit} at the most, unless more have the first key.
+    @return: at most C{limit}, unless more items have the first key.
     """
     if len(items) <= limit:
         return len(items)
@@ -42,15 +42,15 @@ def cut(
     items: list[dict[str, Any]], lasts: Iterable[str | None], limit: int, by: str
 ) -> tuple[list[dict[str, Any]], str | None]:
     """
-    Make a page of what several have told of the same list.
+    Cut a page from the merged items of several workers.
 
-    Of who has more to tell, nothing is known beyond the last key that it has looked at, so
-    that the page ends there at the latest.
+    A worker with more items has returned only those up to its last examined key, so that the page must end at
+    the smallest of these keys at the latest.
 
     @param items: in the order of their keys.
-    @param lasts: of each that was asked, up to which key it has told all; L{None} if it has told all.
-    @param by: what the key is.
-    @return: the items, and after which key the next page begins; L{None} if there is none.
+    @param lasts: each worker's last examined key; L{None} for a worker that has returned all its items.
+    @param by: the name of the key in the items.
+    @return: the items of the page, and the key after which the next one begins; L{None} if there is none.
     """
     last = min((each for each in lasts if each is not None), default=None)
     if last is not None:
@@ -63,10 +63,11 @@ def page_of_items(
     items: Iterable[dict[str, Any]], arguments: Mapping[str, Any], by: str = "name"
 ) -> dict[str, Any]:
     """
-    Make a page of what one process has at this moment.
+    Return a page of one process's items.
 
     @param arguments: C{after} and C{limit}.
-    @return: C{items}, and C{last}: the last key that was looked at if there is more, else L{None}.
+    @param by: the name of the key in the items.
+    @return: C{items}, and C{last}: the last examined key if there are more items, else L{None}.
     """
     after = arguments.get("after", "")
     known = sorted((item for item in items if item[by] > after), key=itemgetter(by))

@@ -1,4 +1,4 @@
-"""Whether a process lives, and whether it can do its work."""
+"""Liveness and readiness probes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from reverseproxy.admin.sources import Answer
 
 
 def healthy() -> Reply:
-    """Say that the loop turns, as it does if this can be said."""
+    """Return the answer of the liveness probe: that there is an answer shows that the event loop runs."""
     return Reply.text("ok\n")
 
 
 def ready(answers: Iterable[Answer], reasons: Iterable[str], may_know: bool) -> Reply:
     """
-    Say whether all processes can do their work.
+    Return the answer of the readiness probe.
 
-    @param reasons: what keeps the whole from doing it.
-    @param may_know: whether the caller may know the reasons, rather than the
+    @param answers: each process's reasons for not being ready.
+    @param reasons: the reasons that concern all processes together.
+    @param may_know: whether the caller may see the reasons, rather than the
         status alone.
     """
     found = list(reasons)

@@ -1,4 +1,4 @@
-"""A configuration without its secrets: pure."""
+"""Removal of secrets from a configuration; pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _USERINFO: Final = re.compile(r"(://)[^/@\s]+@")
 
 def redact(value: Any) -> Any:
     """
-    Leave out what must not be shown: keys, tokens, passwords.
+    Replace secrets: private keys, tokens and passwords.
 
-    Of keys that are named like secrets nothing is shown, whatever they hold;
-    names of files are shown, and so is the certificate that belongs to a key.
+    Any value under a key that is named like a secret is replaced; names of
+    files and certificates are kept.
     """
     if isinstance(value, Mapping):
         return {name: _of_key(str(name), item) for name, item in value.items()}
@@ -37,7 +37,7 @@ def redact(value: Any) -> Any:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a key is named like a secret, rather than like the file or the policy of one."""
+    """Whether a key is named like a secret, and not like a file or a policy with secrets."""
     return _SECRET.search(name) is not None and _HARMLESS.search(name) is None
 
 
@@ -46,5 +46,5 @@ def _of_key(name: str, value: Any) -> Any:
         is_path = name == "private_key" and isinstance(value, str) and "-----BEGIN" not in value
         return value if is_path or value in (None, "", (), [], {}) else REDACTED
     if name == "headers" and isinstance(value, Mapping):
-        return dict.fromkeys(value, REDACTED)  # what a receiver of traces is to be shown
+        return dict.fromkeys(value, REDACTED)  # credentials for the receiver of traces
     return redact(value)

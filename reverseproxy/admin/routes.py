@@ -1,4 +1,4 @@
-"""Which rule takes a request, and what it says: from the configuration alone."""
+"""The rules of all routers, and which of them takes a request, according to the configuration alone."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from reverseproxy.routing import DirectResponse, RouteInput, Router, normalize_p
 from reverseproxy.routing.actions import name_of
 
 STRIDE: Final = 10
-"""How many rules are looked at in one step; see L{reverseproxy.admin.slices}."""
+"""How many rules are processed in one step; see L{reverseproxy.admin.slices}."""
 
 Natural = tuple[str | int, ...]
-"""A place, with its numbers as such: C{[2]} stands before C{[10]}."""
+"""A sort key of a place in the document, in which C{[2]} is less than C{[10]}."""
 
 
 def natural(place: str) -> Natural:
-    """Take a place apart, so that places can be compared: texts and numbers take turns."""
+    """Return the sort key of a place: texts and numbers alternate."""
     return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]{1,9})", place)))
 
 
@@ -45,31 +45,31 @@ def _plain(model: Any) -> Any:
 
 
 class Routes:
-    """The routers of a configuration."""
+    """The routers of a configuration, with their rules."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._places: dict[str, Router] = {}
-        self._rules: tuple[list[Natural], list[Mapping[str, Any]]] | None = None  # once they were asked for
+        self._rules: tuple[list[Natural], list[Mapping[str, Any]]] | None = None  # made at the first use
 
     def page(
-        self, after: str, limit: int, brought: Sequence[Mapping[str, Any]] = ()
+        self, after: str, limit: int, agent_routes: Sequence[Mapping[str, Any]] = ()
     ) -> Steps[tuple[list[dict[str, Any]], str | None]]:
         """
-        List some rules, in the order in which they count.
+        Return a page of the rules, in the order of their places in the document.
 
         @param after: the place of the last rule before the page.
-        @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
-        @return: them, and the place that the next page begins after; L{None} if there is none.
+        @param agent_routes: the agents' routes, see L{reverseproxy.admin.lists.agent_routes}.
+        @return: the rules, and the place after which the next page begins; L{None} if this is the last one.
         """
         if self._rules is None:
             self._rules = yield from self._list()
         keys, rules = self._rules
         start, first = bisect_right(keys, natural(after)), natural(after)
         own = zip(keys[start : start + limit + 1], rules[start : start + limit + 1], strict=True)
-        others = sorted(((natural(item["place"]), item) for item in brought), key=itemgetter(0))
-        guests = [(key, item) for key, item in others if key > first]
-        known = list(merge(own, guests, key=itemgetter(0)))
+        others = sorted(((natural(item["place"]), item) for item in agent_routes), key=itemgetter(0))
+        registered = [(key, item) for key, item in others if key > first]
+        known = list(merge(own, registered, key=itemgetter(0)))
         end = end_of(known, limit, itemgetter(0))
         found: list[dict[str, Any]] = []
         for _, item in known[:end]:
@@ -80,7 +80,7 @@ class Routes:
         return found, found[-1]["place"] if end < len(known) else None
 
     def _list(self) -> Steps[tuple[list[Natural], list[Mapping[str, Any]]]]:
-        """All rules of the configuration, by their places; what they say is as the configuration has it."""
+        """Return all rules of the configuration, sorted by their places, and the sort keys."""
         rules: list[Mapping[str, Any]] = []
         for name, (place, router) in self._config.routers.items():
             for i, host in enumerate(router.virtual_hosts):
@@ -103,7 +103,7 @@ class Routes:
         return [natural(item["place"]) for item in rules], rules
 
     def routers_of(self, listener: str) -> list[str]:
-        """Name the routers that requests of a listener may go by."""
+        """Return the names of the routers that a listener uses."""
         return [
             proxy.router_config_name
             for each in self._config.server.listeners
@@ -118,34 +118,36 @@ class Routes:
         target: str,
         headers: Mapping[str, str],
         listener: str = "",
-        brought: Sequence[Mapping[str, Any]] = (),
+        agent_routes: Sequence[Mapping[str, Any]] = (),
     ) -> list[dict[str, Any]]:
         """
-        Say of a request which rule would take it, for each listener that has a router.
+        Explain which rule would take a request, for each listener that has a router.
 
-        @param target: the path, and the query behind a question mark.
-        @param headers: by lower-case names.
-        @param listener: only this one.
-        @param brought: routes that agents have brought, as C{admin.lists.brought_routes} has them.
+        @param target: the path, with the query after a question mark.
+        @param headers: the header fields by lower-case names.
+        @param listener: the only listener to explain; all if empty.
+        @param agent_routes: the agents' routes, see L{reverseproxy.admin.lists.agent_routes}.
         """
         path, _, query = target.partition("?")
         facts = RouteInput(method, normalize_path(path), query, host, headers.get)
         return [
-            {"listener": each.name, **self._explain(proxy.router_config_name, facts, brought)}
+            {"listener": each.name, **self._explain(proxy.router_config_name, facts, agent_routes)}
             for each in self._config.server.listeners
             if listener in ("", each.name)
             for proxy in _proxies(each)
         ]
 
-    def _explain(self, name: str, facts: RouteInput, brought: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _explain(
+        self, name: str, facts: RouteInput, agent_routes: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
         found = self._config.routers.get(name)
         if found is None:
             return {"router": name, "outcome": "404", "why": "there is no router of this name"}
         place, config = found
-        guests = [item for item in brought if item["router"] == name and item["domains"]]
+        registered = [item for item in agent_routes if item["router"] == name and item["domains"]]
         router = self._places.get(name)
-        if guests:
-            router = Router(_with_places(_with_guests(config, guests)))
+        if registered:
+            router = Router(_with_places(_with_agent_routes(config, registered)))
         elif router is None:
             router = self._places[name] = Router(_with_places(config))
         result = router.match(facts)
@@ -154,7 +156,7 @@ class Routes:
             return {"router": name, "outcome": "404", "why": why}
         i, j = map(int, result.body.split())
         if i >= len(config.virtual_hosts):
-            item = guests[i - len(config.virtual_hosts)]
+            item = registered[i - len(config.virtual_hosts)]
             return {**item, "outcome": f"cluster {item['cluster']}"}
         host = config.virtual_hosts[i]
         rule = host.routers[j]
@@ -174,18 +176,18 @@ def _proxies(listener: ListenerConfig) -> Iterator[ProxyConfig]:
                 yield entry.config
 
 
-def _with_guests(config: RouterConfig, guests: Sequence[Mapping[str, Any]]) -> RouterConfig:
-    """The router with the virtual hosts that agents have brought behind its own."""
+def _with_agent_routes(config: RouterConfig, registered: Sequence[Mapping[str, Any]]) -> RouterConfig:
+    """Return the router with virtual hosts for agents' routes after its own."""
     rule = RouterRuleConfig(match=MatchConfig(prefix="/"))
     hosts = tuple(
         VirtualHostConfig(domains=tuple(f"{domain}:*" for domain in item["domains"]), routers=(rule,))
-        for item in guests
+        for item in registered
     )
     return config.model_copy(update={"virtual_hosts": (*config.virtual_hosts, *hosts)})
 
 
 def _with_places(config: RouterConfig) -> RouterConfig:
-    """Make a router whose rules take what they take, and answer with their place."""
+    """Return a router whose rules match the same requests, and answer with their own indexes."""
     hosts = tuple(
         host.model_copy(
             update={
@@ -203,7 +205,7 @@ def _with_places(config: RouterConfig) -> RouterConfig:
 
 
 def _outcome(rule: RouterRuleConfig) -> str:
-    """What the rule does, in a few words."""
+    """Describe the action of a rule in a few words."""
     if rule.direct_response is not None:
         return f"answer {rule.direct_response.status}"
     if rule.redirect is not None:

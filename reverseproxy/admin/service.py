@@ -1,4 +1,4 @@
-"""The admin API as a service: it listens, asks who calls, and sends them where they want."""
+"""The admin API as a service: it listens, authenticates callers, and routes their requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reverseproxy.admin import probes
 from reverseproxy.admin.access import Access, Caller, Role
 from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
-from reverseproxy.admin.configuring import ISteered, reload_families
+from reverseproxy.admin.configuration_api import IReloadable, reload_families
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import make_factory
@@ -39,13 +39,13 @@ from reverseproxy.tls import ServerTls
 log = Logger()
 
 NAME: Final = "admin"
-"""What its listener is called in the log."""
+"""The name of the listener in the log."""
 
 MOST_CONNECTIONS: Final = 256
-"""Connections to the admin API at once."""
+"""The maximum number of concurrent connections."""
 
 PARTING: Final = 1.0
-"""Seconds that connections stay that were made with another tls_context."""
+"""Seconds after which connections are closed that were made with a previous C{tls_context}."""
 
 _ADMIN: Final = DOCUMENT / "admin"
 _PROBES: Final = frozenset({"healthz", "livez", "readyz"})
@@ -54,17 +54,17 @@ _SAFE: Final = frozenset({"GET", "HEAD"})
 
 class AdminServer(Service):
     """
-    Answers at the address of the configuration's C{admin}.
+    The server of the admin API.
 
-    @ivar listener: the port.
-    @ivar tls: its contexts, to be kept up with their files; L{None} for plaintext.
+    @ivar listener: its listener, at the address of the configuration's C{admin}.
+    @ivar tls: its TLS contexts, which the owner reloads when their files change; L{None} for plaintext.
     """
 
-    _steered: ISteered | None = None
+    _reloadable: IReloadable | None = None
 
     def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
         """
-        @raise ConfigError: if its files can't be used.
+        @raise ConfigError: if the files that the configuration names can't be used.
         """
         admin = config.admin
         assert admin is not None
@@ -87,26 +87,24 @@ class AdminServer(Service):
         )
         self._local = _is_local(admin)
 
-    # another configuration
-
-    def steer(self, steered: ISteered) -> None:
-        """Let the configuration be exchanged by way of this API."""
-        self._steered = steered
-        self._api.steer(steered)
+    # reloading
+    def attach_configuration(self, reloadable: IReloadable) -> None:
+        """Enable the paths and metrics of the configuration, and its reload."""
+        self._reloadable = reloadable
+        self._api.attach_configuration(reloadable)
 
     def prepare(self, config: Config) -> AdminChange:
         """
-        Get ready to go on with another configuration, which has an admin API too.
+        Prepare to apply another configuration, which has an admin API too.
 
-        Its address is bound, if that is another one; what is kept of agents that are kept
-        out, and of who has changed what, stays, and so do connections.
+        If its address is different, it is bound now.  Bans, the audit and connections are kept.
 
-        @raise ConfigError: if it can't be used.
+        @raise ConfigError: if the configuration can't be used.
         """
         return AdminChange(self, config)
 
     def take(self, change: AdminChange) -> None:
-        """Go on with it; see L{prepare}."""
+        """Apply a configuration that L{prepare} has prepared."""
         admin, before = change.admin, self._admin
         self._admin, self._access, self.tls = admin, change.access, change.tls
         self._local = _is_local(admin)
@@ -114,7 +112,8 @@ class AdminServer(Service):
         self._api.describe(change.config)
         listener = self.listener
         if before.tls != admin.tls:
-            # Who may do what was found out by what is no more; but whoever has asked for this has its answer.
+            # Existing connections were authenticated by the previous TLS context.  They are closed, but not
+            # before the client that has requested this reload gets its answer.
             self._reactor.callLater(PARTING, listener.part)
         listener.change(_where(admin), self._build, change.tls)
         if change.port is not None:
@@ -129,9 +128,9 @@ class AdminServer(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind the address.
 
-        @raise ConfigError: if that can't be done.
+        @raise ConfigError: if it can't be bound.
         """
         Service.privilegedStartService(self)
         try:
@@ -140,7 +139,7 @@ class AdminServer(Service):
             raise ConfigError(Problem.at(_ADMIN / "address", str(error))) from None
 
     def startService(self) -> None:
-        """Bind, if that has not been done."""
+        """Accept connections; bind the address first, if L{privilegedStartService} has not been called."""
         self.privilegedStartService()
         Service.startService(self)
         self.listener.startService()
@@ -157,7 +156,7 @@ class AdminServer(Service):
         """
         Answer a request.
 
-        @raise ApiProblem: if it is not to be answered.
+        @raise ApiProblem: if it is refused.
         """
         self._check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
@@ -176,10 +175,10 @@ class AdminServer(Service):
 
     def _check_host(self, call: Call) -> None:
         """
-        Refuse what a browser was made to send here by a page of somebody else.
+        Refuse requests that a web page made a browser send (DNS rebinding).
 
-        Where everybody on this machine may ask, a name that leads here, but is
-        none of this machine's, is that of a page that has rebound it.
+        Without authentication, the API listens on a loopback address, so that a C{Host} other than a loopback
+        name belongs to a web page whose name was made to resolve to that address.
         """
         if not self._local:
             return
@@ -190,7 +189,7 @@ class AdminServer(Service):
 
     @staticmethod
     def _check_origin(call: Call) -> None:
-        """Refuse changes that a page of another site asks for, by the browser of somebody who may."""
+        """Refuse changes that a page of another site requests from an operator's browser (CSRF)."""
         site, origin = call.headers("sec-fetch-site"), call.headers("origin")
         if site not in ("", "none", "same-origin") or (
             origin and origin.partition("://")[2] != call.headers("host")
@@ -260,8 +259,8 @@ class AdminServer(Service):
                 up.add(int(worker["worker"] in good), str(worker["worker"]))
                 restarts.add(worker["restarts"], str(worker["worker"]))
             families += [up, restarts]
-        if self._steered is not None:
-            families += reload_families(self._steered.reloading)
+        if self._reloadable is not None:
+            families += reload_families(self._reloadable.reloading)
         body, content_type = await in_slices(expose(families, call.headers("accept")), self._reactor)
         return Reply(200, body, content_type)
 
@@ -274,9 +273,13 @@ class AdminServer(Service):
 
 class AdminChange:
     """
-    What the admin API will be.
+    A prepared change of the admin API's configuration.
 
-    @ivar port: its new address; L{None} if it stays.
+    @ivar config: the new configuration.
+    @ivar admin: its part C{admin}.
+    @ivar access: authenticates callers from then on.
+    @ivar tls: the TLS contexts from then on; L{None} for plaintext.
+    @ivar port: the newly bound address; L{None} if the address stays.
     """
 
     def __init__(self, server: AdminServer, config: Config) -> None:
@@ -295,20 +298,20 @@ class AdminChange:
                 raise ConfigError(Problem.at(_ADMIN / "address", str(error))) from None
 
     def commit(self) -> None:
-        """Go on with it."""
+        """Apply the change."""
         self._server.take(self)
 
     def discard(self) -> None:
-        """It is not wanted."""
+        """Drop the change, and release the newly bound address."""
         if self.port is not None:
             self._server.listener.close_port(self.port)
 
 
 def load_credentials(admin: AdminConfig, tls: ServerTls | None = None) -> tuple[Access, ServerTls | None]:
     """
-    Make what judges callers, and the TLS of an admin API.
+    Load the tokens and the TLS contexts of an admin API.
 
-    @param tls: its TLS, if that is there already.
+    @param tls: the TLS contexts to keep in use, if any.
     @raise ConfigError: if files can't be used.
     """
     findings = Diagnostics()
@@ -333,14 +336,14 @@ def _where(admin: AdminConfig) -> ListenerConfig:
 
 
 def _mode(admin: AdminConfig) -> int:
-    """The permissions of its Unix socket."""
+    """Return the permissions of the Unix socket."""
     if admin.address is not None and admin.address.pipe is not None:
         return admin.address.pipe.mode
     return 0o600
 
 
 def _is_local(admin: AdminConfig) -> bool:
-    """Whether everybody on this machine may ask."""
+    """Whether callers on this machine need no authentication."""
     return admin.address is not None and admin.address.pipe is None and not admin.authenticates
 
 
@@ -361,4 +364,4 @@ PATHS: Final = (
     "/api/v1/disable_log",
     *(f"/api/tunnel/v1/{path}" for path in API_PATHS),
 )
-"""What there is."""
+"""All paths."""

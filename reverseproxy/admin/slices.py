@@ -1,8 +1,8 @@
 """
-Long work for whoever asks, in short turns of the reactor, so that requests never wait for it.
+Split long work into short turns of the reactor, so that requests don't wait for it.
 
-Work that may be long is a generator, which yields wherever something else may be
-done; what it returns is the answer.  Between two of its steps, what it looks at may change.
+Long work is a generator, which yields between its steps and returns the result.
+Between two steps other events are handled, so that the data that it reads may change.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 T = TypeVar("T")
 
 Steps = Generator[None, None, T]
-"""Work that can be interrupted."""
+"""A generator that does long work in steps, and returns the result."""
 
 SLICE: Final = 0.0002
 """
-Seconds that a turn of it may take, and that a request waits which comes in the midst of one; a step should be
-a fraction of that.
+The maximum duration of a turn in seconds, which is how long a request may have to wait; a step should take a
+fraction of that.
 """
 
 
 def at_once(steps: Steps[T]) -> T:
-    """Do some work, whatever else waits for that."""
+    """Do all the work now, which blocks the event loop, and return the result."""
     try:
         while True:
             next(steps)
@@ -40,9 +40,9 @@ def at_once(steps: Steps[T]) -> T:
 
 def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
     """
-    Do some work in short turns, the first of which is now.
+    Do work in short turns of the reactor, the first of which is now.
 
-    @return: what comes of it; to cancel it ends the work.
+    @return: a L{Deferred} with the result; cancelling it ends the work.
     """
     next_turn: list[IDelayedCall] = []
 
@@ -75,15 +75,16 @@ def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
 
 def portions(view: Collection[T], size: int, left: Callable[[], int]) -> Iterator[list[T]]:
     """
-    Go through a view of a dictionary that may change between two portions.
+    Iterate in portions over a view of a dictionary that may change between two portions.
 
-    A copy of ten thousand entries would touch each of them, in milliseconds.  So it goes on where it was,
-    and finds the place anew if entries have come or gone.  None that is there all the time is left out.
-    Those that come stand at the end; of those that have left it is not known whether they had been passed,
-    so that as many others may be given twice.
+    Copying ten thousand entries would block for milliseconds.  Instead the iteration continues at its
+    position, which is found again after entries were added or removed.  No entry is left out that is present
+    all the time.  Added entries are at the end.  It is unknown whether removed entries had been passed, so
+    for each of them another entry may be yielded twice.
 
-    @param size: of one portion.
-    @param left: says how many entries have ever left: a dictionary does not tell, if as many have come.
+    @param size: the number of entries of one portion.
+    @param left: returns the number of entries removed so far, as a dictionary whose size is unchanged does
+        not show that entries were replaced.
     """
     passed, gone, entries = 0, left(), iter(view)
     while True:
@@ -92,7 +93,7 @@ def portions(view: Collection[T], size: int, left: Callable[[], int]) -> Iterato
             entries = islice(view, passed, None)
         try:
             portion = list(islice(entries, size))
-        except RuntimeError:  # some have come
+        except RuntimeError:  # entries were added
             entries = islice(view, passed, None)
             portion = list(islice(entries, size))
         if not portion:

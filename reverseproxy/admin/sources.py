@@ -1,4 +1,4 @@
-"""Whom the admin API asks: one process, or several."""
+"""Sources of the admin API's data: one process, or all workers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reverseproxy.admin.inspector import Inspector
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What one process has answered.
+    One process's answer to a query.
 
-    @ivar worker: its number, from 1; 0 for a process that is no worker.
-    @ivar value: what JSON has; L{None} if it has not answered.
-    @ivar problem: why not; else empty.
+    @ivar worker: the number of the worker, from 1; 0 if the process is not a worker.
+    @ivar value: a value of JSON; L{None} without an answer.
+    @ivar problem: why there is no answer; else empty.
     """
 
     worker: int
@@ -29,39 +29,39 @@ class Answer:
 
 
 class ISource(Protocol):
-    """Somebody who can be asked."""
+    """The processes of a server or an agent, as the admin API queries them."""
 
     @property
     def draining(self) -> bool:
-        """Whether the whole of it is about to end."""
+        """Whether all processes are about to stop."""
 
     def facts(self) -> Mapping[str, Any]:
         """
-        What is known without asking.
+        Return what is known without a query.
 
-        C{workers}: a list of what is known of each worker; empty without workers.
+        @return: C{workers}: a list that describes the workers; empty if there are none.
         """
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         """
-        Ask every process.
+        Query every process.
 
-        @param question: one that L{Inspector.answer} knows.
-        @param arguments: what JSON has.
-        @return: never fails.
+        @param question: a query that L{Inspector.answer} knows.
+        @param arguments: its arguments, values of JSON.
+        @return: a L{Deferred} with one answer of each process, which never fails.
         """
 
     def replace(self, worker: int) -> list[int]:
         """
-        Let a worker finish, and start another one in its place.
+        Stop workers gracefully, one after the other, and start others in their places.
 
-        @param worker: its number; 0 for all of them, one after the other.
-        @return: those that will be replaced.
+        @param worker: the number of the only worker to replace; 0 for all of them.
+        @return: the numbers of the workers that will be replaced.
         """
 
 
 class LocalSource:
-    """The only process that there is."""
+    """The source for a process without workers: the process itself."""
 
     def __init__(self, inspector: Inspector) -> None:
         self._inspector = inspector
@@ -80,5 +80,5 @@ class LocalSource:
         return self._inspector.ask(question, arguments).addCallback(lambda value: [Answer(0, value)])
 
     def replace(self, worker: int) -> list[int]:
-        """See L{ISource}: there is none."""
+        """See L{ISource}; there are no workers to replace."""
         return []

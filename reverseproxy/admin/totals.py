@@ -1,4 +1,4 @@
-"""What a process has had to do in all, and by rule: added up when somebody asks."""
+"""Totals of one process's counters, in all and by rule, computed on demand."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
 STRIDE: Final = 20
-"""How many rules are looked at in one step; see L{reverseproxy.admin.slices}."""
+"""How many rules are processed in one step; see L{reverseproxy.admin.slices}."""
 
 LINKS: Final = 100
-"""How many connections of an agent are looked at in one step."""
+"""How many connections of an agent are processed in one step."""
 
 ERRORS = 5
-"""The hundred of statuses that are errors of ours, or of hosts."""
+"""The first digit of statuses of server errors."""
 
 
 def sample(parts: Parts) -> Sample:
-    """Say how much there is at this moment."""
+    """Return the current values of the counters that the history needs."""
     found = Sample(agents=len(parts.agent_index))
     for tally in parts.tallies.values():
         for (cluster, *_), cell in tally.cells.items():
@@ -48,7 +48,7 @@ def _lately(tallies: Iterable[RequestTally], now: float) -> list[int]:
 
 
 def summary(parts: Parts) -> dict[str, Any]:
-    """Say in a few numbers how the process is."""
+    """Return a few numbers that summarize the state of the process."""
     now = sample(parts)
     return {
         "agents": len(parts.agent_index),
@@ -61,12 +61,12 @@ def summary(parts: Parts) -> dict[str, Any]:
         "servers": sum(len(agent.by_server) for agent in parts.agents),
         "times": _lately(parts.tallies.values(), parts.seconds()),
         "uptime_seconds": round(parts.seconds() - parts.started, 3),
-        "history": parts.pulse.history.to_json(),
+        "history": parts.sampler.history.to_json(),
     }
 
 
 def fed_by_agents(parts: Parts) -> Steps[dict[str, int]]:
-    """Say how many connections each hosting listener has of agents: streams, or whole ones."""
+    """Return the number of connections, streams or whole ones, that agents pass to each hosting listener."""
     found: dict[str, int] = {}
     for agent in parts.agents:
         name = agent.plan.sink.name
@@ -78,7 +78,7 @@ def fed_by_agents(parts: Parts) -> Steps[dict[str, int]]:
 
 
 def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
-    """Say of each rule of each listener's router that has taken requests what these were."""
+    """Return the counters of each rule that has taken requests, by listener."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     now = parts.seconds()
     for tally in list(parts.tallies.values()):

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from reverseproxy.admin import AdminServer, Inspector, LocalSource
-from reverseproxy.admin.agents import AgentIndex
+from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change, note_refused
 from reverseproxy.admin.service import AdminChange, load_credentials
 from reverseproxy.assembly.admission_watch import AdmissionWatch
@@ -132,7 +132,7 @@ class RunningConfig:
         world = self.world
         index = AgentIndex(world.exclusions, wall_time, world.reactor.seconds)
         if world.fleet is not None and world.fleet.directory is not None:
-            world.fleet.directory.listen(index.elsewhere)
+            world.fleet.directory.listen(index.remote)
         parts = Parts(
             config=self.assembly.config,
             clusters=world.clusters,
@@ -163,7 +163,7 @@ class RunningConfig:
         build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector))
         server = findings.attempt(DOCUMENT / "admin", build)
         if server is not None:
-            server.steer(self)
+            server.attach_configuration(self)
             if server.tls is not None:
                 tell_of_expiry(findings, server.tls)
         return server
@@ -318,9 +318,9 @@ class RunningConfig:
         set_limit(self.config.server.max_unfinished_size)
         set_share(self.config.server.tls_handshake_share)
         if self.assembly.counts:
-            self.inspector.parts.pulse.start()
+            self.inspector.parts.sampler.start()
         else:
-            self.inspector.parts.pulse.stop()
+            self.inspector.parts.sampler.stop()
         self.world.clusters.start()
         for listener in self.world.listeners.values():
             listener.startService()

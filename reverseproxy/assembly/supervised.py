@@ -13,8 +13,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from reverseproxy.admin.gathered import GatheredSource
 from reverseproxy.admin.service import AdminChange, AdminServer
+from reverseproxy.admin.workers_source import WorkersSource
 from reverseproxy.assembly.listeners import LISTENERS, binding_of
 from reverseproxy.assembly.running import Prepared, RunningConfig
 from reverseproxy.config.diagnostics import Diagnostics
@@ -50,12 +50,12 @@ class Supervised:
         self._file = file
 
     def reload(self) -> Deferred[Report]:
-        """See L{reverseproxy.admin.configuring.ISteered}."""
+        """See L{reverseproxy.admin.configuration_api.IReloadable}."""
         self._supervisor.reload_certificates()
         return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:
-        """See L{reverseproxy.admin.configuring.ISteered}."""
+        """See L{reverseproxy.admin.configuration_api.IReloadable}."""
         return self._built.prepare(loaded, dry=True).report(self._file, self.reloading.generation)
 
     def take(self, loaded: Loaded, generation: int) -> Deferred[Report]:
@@ -134,8 +134,8 @@ class Supervised:
         if supervisor.admin is not None:
             change: AdminChange = supervisor.admin.prepare(config)
             return change
-        server = AdminServer(config, self._reactor, GatheredSource(supervisor))
-        server.steer(self)
+        server = AdminServer(config, self._reactor, WorkersSource(supervisor))
+        server.attach_configuration(self)
         server.privilegedStartService()
         return server
 

@@ -1,17 +1,18 @@
 """
-How much may be logged, whoever causes it: pure, given the time.
+A rate limit for all lines of a log; pure, with an injected clock.
 
-Anybody who reaches a port can cause lines: a handshake that fails, a head that
-makes no sense, a connection that there is no place for.  Some of these lines
-are bounded where they come from, which saves the work of making them; but there
-are more than a hundred places, and one that is forgotten fills the disk.  So
-all lines of a log go through a L{LogBounds}, which knows what kind each is: the
-module and the format that it is made from.
+Every peer that can reach a port can cause log lines: a handshake that fails, an
+invalid request, a connection beyond the limit.  Some of these lines have a
+L{Throttle<reverseproxy.logs.throttle.Throttle>} where they are written, which
+saves the work of formatting them; but there are more than a hundred such places,
+and a forgotten one could fill the disk.  So all lines of a log pass a
+L{LogBounds}, which distinguishes kinds of lines by their namespace and format
+string.
 
-One kind may have L{KIND_BURST} lines at once, and some a minute in the long run.
-All kinds together share a number of bytes.  When these are used up, lines of a
-kind of which there were none lately still pass, from a second share: what is
-written once is worth more than the thousandth of another kind.
+Each kind may have L{KIND_BURST} lines at once, and L{KIND_PER_SECOND} in the long
+run.  All kinds share a budget of bytes.  When it is exhausted, lines of a kind
+that was not written for L{RARE} seconds still pass, from a second budget, as a
+rare line is worth more than the thousandth of another kind.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from typing import Final
 from reverseproxy.limits.refusals import REFUSALS
 
 KIND_BURST: Final = 500.0
-"""Lines of one kind that may be written at once, after a quiet time."""
+"""The maximum number of lines of one kind at once."""
 
 KIND_PER_SECOND: Final = 0.1
-"""Lines of one kind in the long run."""
+"""The rate of lines of one kind in the long run, per second."""
 
 RARE: Final = 120.0
-"""Seconds without a line of its kind after which one may use the second share."""
+"""Seconds without a line of a kind after which its next line may use the second budget."""
 
 KINDS: Final = 1024
-"""Kinds that are told apart; more than there are in the whole program."""
+"""The maximum number of kinds that are distinguished; more than the program has."""
 
 _HOUR: Final = 3600.0
 
 
 class _Bytes:
-    """A bucket of bytes: something may be taken as long as there is anything left."""
+    """A token bucket of bytes, which a single line may overdraw."""
 
     __slots__ = ("_burst", "_left", "_per_second", "_updated")
 
@@ -59,7 +60,14 @@ class _Bytes:
 
 
 class _Kind:
-    """Lines of one kind."""
+    """
+    The token bucket of the lines of one kind.
+
+    @ivar left: lines that may be written.
+    @ivar updated: when C{left} was updated.
+    @ivar written: when a line was last written.
+    @ivar left_out: lines that were not written since then.
+    """
 
     __slots__ = ("left", "left_out", "updated", "written")
 
@@ -83,17 +91,16 @@ class _Kind:
 
 class LogBounds:
     """
-    Decides line by line.
+    A rate limit for the lines of one log.
 
-    @ivar left_out: how many lines were not written, of all kinds.
+    @ivar left_out: the number of lines of all kinds that were not written.
     """
 
     def __init__(self, per_hour: float, seconds: Callable[[], float] = monotonic) -> None:
         """
-        @param per_hour: bytes that are written in the first hour of a flood at the
-            most, but for the last line; in each further one it is three quarters
-            of that.
-        @param seconds: tells the time.
+        @param per_hour: the maximum number of bytes in the first hour of a flood, to
+            which the last line may add; in each later hour it is three quarters of that.
+        @param seconds: returns the time in seconds of a monotonic clock.
         """
         now = seconds()
         self._seconds = seconds
@@ -106,11 +113,11 @@ class LogBounds:
 
     def ask(self, kind: Hashable) -> int:
         """
-        Ask for one line; if it is written, L{wrote} has to be called next.
+        Decide about one line; the caller must call L{wrote} if it writes the line.
 
-        @param kind: what it is about.
-        @return: -1 if it is not to be written; else how many lines of this kind
-            were not, since the last one that was.
+        @param kind: the kind of line.
+        @return: -1 if the line must not be written; else the number of lines of this
+            kind that were left out before it.
         """
         now = self._seconds()
         found = self._kinds.get(kind)
@@ -130,5 +137,5 @@ class LogBounds:
         return found.wrote(now)
 
     def wrote(self, size: int) -> None:
-        """Say how many bytes the line that was asked for last has."""
+        """Subtract the size, in bytes, of the line that L{ask} allowed last."""
         self._bucket.take(size)

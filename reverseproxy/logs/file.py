@@ -1,4 +1,4 @@
-"""Where lines go: a file that can be reopened, or a standard stream."""
+"""The output of a log: a file that can be reopened, or a standard stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.problems import PART, Place, Problem
 
 MAX_BACKLOG: Final = 1 << 20
-"""Bytes that wait for an output that does not take them at the moment."""
+"""The maximum number of bytes that are buffered while a pipe is full."""
 
 _STANDARD_STREAMS: Final = {
     "stdout": 1,
@@ -41,31 +41,31 @@ def _os_error(number: int) -> OSError:
 
 class LogFile:
     """
-    Where lines go: a file that can be reopened, or a standard stream.
+    The output of a log: a file that can be reopened, or a standard stream.
 
-    Writing never raises: a full disk must not stop the traffic.  What can't be
-    written is counted in L{lost}.  A pipe that is full for the moment, standard
-    output too, gets its bytes with the next write, up to C{MAX_BACKLOG} of them.
+    Writing never raises, as a full disk must not stop the traffic.  Lines that
+    can't be written are counted in L{lost}.  While a pipe, such as standard
+    output, is full, up to C{MAX_BACKLOG} bytes are buffered until the next write.
 
-    @ivar path: as given.
-    @ivar lost: lines that could not be written; the owner may reset it.
+    @ivar path: the path, as given.
+    @ivar lost: the number of lines that could not be written; the owner may reset it.
     @ivar reason: why the last lost line was lost.
     @ivar enabled: whether lines are written at all; may be set at any time.
-    @cvar dropped: lines of all files of this process that could not be written.
+    @cvar dropped: the number of lines of all files of this process that could not be written.
     """
 
     dropped: ClassVar = 0
 
     def __init__(self, path: str, where: Place = PART, dry: bool = False) -> None:
         """
-        Open for appending, creating the file and its directories if need be.
+        Open the file for appending; it is created with its directories if it doesn't exist.
 
         @param path: a file name; C{"stdout"}; C{"stderr"} or C{""} for standard
             error.
-        @param where: the configuration key the path came from, for the error.
-        @param dry: only look whether it could be opened, and leave no trace.
-            What is written is lost then.
-        @raise ConfigError: if it can't be opened.
+        @param where: the configuration key of the path, for the error.
+        @param dry: only check whether the file could be opened, without creating
+            anything.  Lines that are written then are lost.
+        @raise ConfigError: if the file can't be opened.
         """
         self.path = path
         self.lost = 0
@@ -74,10 +74,10 @@ class LogFile:
         self._where = where
         self._backlog = b""
         self._mid_line = False
-        # Threads log too.  Reentrant, because a signal handler may.
+        # Threads write log lines too, and so may signal handlers, hence a reentrant lock.
         self._lock = threading.RLock()
         self._standard = path in _STANDARD_STREAMS
-        # Where it is now is where it shall be reopened.
+        # Absolute, as the working directory may be another one when the file is reopened.
         self._file_name = os.path.abspath(path)
         if self._standard:
             self._fd = _STANDARD_STREAMS[path]
@@ -109,13 +109,17 @@ class LogFile:
         return ConfigError(Problem.at(self._where, f"the log file {self.path!r} can't be opened: {reason}"))
 
     def _look(self) -> None:
-        """Find out, as far as one can, what opening the file would say."""
+        """
+        Check, as far as possible without opening it, whether the file could be opened.
+
+        @raise ConfigError: if not.
+        """
         try:
             if os.path.isdir(self._file_name):
                 raise _os_error(errno.EISDIR)
             place = self._file_name
             if not os.path.lexists(place):
-                # Directories would be made in the first one that there is.
+                # Missing directories would be created in the first existing one.
                 while not os.path.lexists(place):
                     place = os.path.dirname(place)
                 if not os.path.isdir(place):
@@ -127,10 +131,10 @@ class LogFile:
 
     def write(self, data: bytes) -> None:
         """
-        Write whole lines.
+        Write lines.
 
-        @param data: lines, each with its line break; empty to try the backlog
-            again.
+        @param data: whole lines with their line breaks; empty to write only the
+            backlog.
         """
         if not self.enabled:
             return
@@ -138,7 +142,7 @@ class LogFile:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write while no other thread does."""
+        """Write lines; the caller holds the lock."""
         if self._is_too_much(data):
             self._push(b"")
             if self._is_too_much(data):
@@ -147,11 +151,11 @@ class LogFile:
         self._push(data)
 
     def _is_too_much(self, data: bytes) -> bool:
-        """Whether the backlog has no room for some more lines."""
+        """Whether more lines would exceed the limit of the backlog."""
         return self._backlog != b"" and len(self._backlog) + len(data) > MAX_BACKLOG
 
     def _push(self, data: bytes) -> None:
-        """Write the backlog and some more lines, as far as it goes."""
+        """Write the backlog and more lines, and keep what can't be written now as the backlog."""
         if self._mid_line and not self._backlog and data:
             data = b"\n" + data
         data = self._backlog + data
@@ -170,24 +174,24 @@ class LogFile:
 
     def _write_some(self, data: bytes) -> int:
         """
-        Write what goes without waiting.
+        Write as many bytes as possible without blocking.
 
-        @return: bytes.
-        @raise BlockingIOError: if nothing goes.
+        @return: the number of bytes written.
+        @raise BlockingIOError: if none can be written.
         """
         if not self._may_block:
             return os.write(self._fd, data)
-        # A pipe can be written to if it has room for so much; more would wait for the rest.
+        # A writable pipe takes at least PIPE_BUF bytes; writing more might block.
         room = select.poll()
         room.register(self._fd, select.POLLOUT)
         if not room.poll(0):
             raise BlockingIOError
-        # Whole lines, where it can be: another process may write to it as well.
+        # Whole lines where possible, as other processes may write to the same pipe.
         end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
         return os.write(self._fd, data[: end or select.PIPE_BUF])
 
     def _lose(self, data: bytes, reason: str) -> None:
-        """Give up on some lines."""
+        """Count lines as lost."""
         lines = data.count(b"\n")
         self.lost += lines
         LogFile.dropped += lines
@@ -195,10 +199,10 @@ class LogFile:
 
     def reopen(self) -> None:
         """
-        Open the path anew, for after it has been renamed.
+        Open the path again, after the file was renamed (log rotation).
 
-        The descriptor keeps its number, so a write in another thread goes to
-        the old file or to the new one, never astray.
+        The descriptor keeps its number, so that a concurrent write in another
+        thread goes to the old file or to the new one.
 
         @raise ConfigError: if it can't be opened; the old file stays in use.
         """

@@ -1,9 +1,9 @@
 """
-Lines about strangers who do the same again and again: one for each of them in a period.
+Combine log lines about the same repeated action of a peer: one line for each peer in a period.
 
-A peer that is refused dials again, in a second or at once, and so it goes on until somebody
-has mended it.  The first time is a line; what follows within a period is counted, and said
-in one line when the period is over, with which the next one begins.
+A refused peer reconnects, after a second or at once, until its operator has repaired it.
+The first refusal is logged at once.  Further ones within a period are counted, and logged
+as one line at the end of the period, with which the next period begins.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from reverseproxy.logs import LeftOut
 
 PERIOD: Final = 60.0
-"""Seconds that one line stands for."""
+"""The length of a period in seconds."""
 
 MOST: Final = 1000
-"""How many strangers are told apart at once; the first ones are forgotten for others."""
+"""The maximum number of peers that are distinguished; beyond that the oldest one is logged and forgotten."""
 
 Say = Callable[[LeftOut], object]
 
 
 class _Folded:
     """
-    What one stranger does.
+    The current period of one peer.
 
-    @ivar until: the end of its period.
-    @ivar count: how often it has done it, since the last line.
-    @ivar say: writes a line of what it has done last.
+    @ivar until: the end of the period, in seconds of the clock.
+    @ivar count: the number of occurrences since the last line.
+    @ivar say: writes the line about the latest occurrence.
     """
 
     __slots__ = ("count", "say", "until")
@@ -44,13 +44,12 @@ class _Folded:
 
 
 class Folding:
-    """Folds lines of the same kind about the same peer into one."""
+    """Combines log lines of the same kind about the same peer."""
 
     def __init__(self, clock: IReactorTime, period: float = PERIOD, most: int = MOST) -> None:
         """
-        @param clock: tells the time.
-        @param period: seconds that one line stands for.
-        @param most: how many strangers are told apart.
+        @param period: the length of a period in seconds.
+        @param most: the maximum number of peers that are distinguished.
         """
         self._clock = clock
         self._period = period
@@ -60,10 +59,10 @@ class Folding:
 
     def note(self, key: Hashable, say: Say) -> None:
         """
-        Say that something has happened, now or together with what follows.
+        Log an occurrence, now or at the end of the period.
 
-        @param key: who has done what.
-        @param say: writes the line; it is given how many such lines were left out before.
+        @param key: the kind of line and the peer.
+        @param say: writes the line, given the number of similar lines that were left out before.
         """
         now = self._clock.seconds()
         self._end(now)
@@ -79,7 +78,7 @@ class Folding:
         say(LeftOut())
 
     def stop(self) -> None:
-        """Say what has not been said yet, and wait for nothing more."""
+        """Write all lines that are due at the ends of their periods now, and cancel the timer."""
         for key in list(self._known):
             self._tell(key)
         timer, self._timer = self._timer, None
@@ -88,13 +87,13 @@ class Folding:
 
     def _tell(self, key: Hashable) -> bool:
         """
-        Write down what one has done, and forget it.
+        End a period, and write its line if there were occurrences.
 
-        @return: whether there was something.
+        @return: whether a line was written.
         """
         folded = self._known.pop(key)
         if folded.count:
-            # The line is for the last time, and the others are those that it stands for.
+            # The line is about the latest occurrence; all others were left out.
             folded.say(LeftOut(folded.count - 1))
         return folded.count > 0
 
@@ -105,7 +104,7 @@ class Folding:
                 break
             told = self._tell(key)
             if told:
-                # It goes on: what follows is for the line of the next period.
+                # As the peer has not stopped, the next occurrence waits for the end of another period.
                 self._known[key] = _Folded(now + self._period)
 
     def _expect(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Levels by MOSN"s names, and whether this process writes lines of C{DEBUG}."""
+"""Log levels by MOSN's names, and whether this process writes C{DEBUG} lines."""
 
 from __future__ import annotations
 
@@ -57,17 +57,15 @@ def is_level(name: str) -> bool:
 
 
 def level_of(event: LogEvent) -> str:
-    """MOSN's name for the level of an event."""
+    """Return MOSN's name of the level of an event; C{"-"} if it has none."""
     return _LEVEL_NAMES.get(event.get("log_level"), "-")
 
 
 class Debugging:
     """
-    Tells whether lines of C{DEBUG} are written in this process.
+    Whether C{DEBUG} lines are written in this process, for code that would spend time to prepare them.
 
-    For whoever would have to do something for them that costs time.
-
-    @ivar on: whether they are.
+    @ivar on: whether they are written.
     """
 
     def __init__(self) -> None:
@@ -75,12 +73,12 @@ class Debugging:
         self._watchers: list[Callable[[bool], object]] = []
 
     def watch(self, changed: Callable[[bool], object]) -> None:
-        """Call something now, and whenever it has changed, with what C{on} is."""
+        """Call a function with the value of C{on}, now and after each change."""
         self._watchers.append(changed)
         changed(self.on)
 
     def set(self, on: bool) -> None:
-        """Say what it is from now on."""
+        """Set C{on}, and notify the watchers if it has changed."""
         if on is not self.on:
             self.on = on
             for changed in self._watchers:
@@ -88,4 +86,4 @@ class Debugging:
 
 
 DEBUGGING: Final = Debugging()
-"""Of this process, which has one log."""
+"""The state of this process, which has one log."""

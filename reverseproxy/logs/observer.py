@@ -1,4 +1,4 @@
-"""The observer that writes events of a level or above."""
+"""A log observer that writes events of at least a level to a L{LogFile}."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ECHO: Final = re.compile(r"listener .* starting on .*|\((?:TCP|UNIX) Port .* Closed\)", re.DOTALL)
 
 _RUNNERS: Final = frozenset({"twisted.scripts._twistd_unix.UnixAppLogger", "twisted.internet.base"})
-"""Namespaces of what runs us, whose lines about a normal start and end say no more than ours."""
+"""Namespaces of Twisted's runners, whose lines about a normal start and end repeat our own."""
 
 _LOST: Final = "{lost} lines of this log could not be written: {reason}"
 _LEFT_OUT: Final = "{count} lines like the next one were left out, as a log has its bounds"
@@ -39,9 +39,9 @@ _LEFT_OUT: Final = "{count} lines like the next one were left out, as a log has 
 @implementer(ILogObserver)
 class LogObserver:
     """
-    Writes events of a level or above, each as soon as it comes.
+    Writes events of at least a level, each at once.
 
-    @ivar file: where the lines go.
+    @ivar file: the output.
     """
 
     def __init__(
@@ -53,8 +53,9 @@ class LogObserver:
         bounds: LogBounds | None = None,
     ) -> None:
         """
-        @param bounds: decides which lines of C{INFO} and above are written; all of
-            them without.
+        @param render: formats an event, given the number of the worker.
+        @param worker: the number of this worker, from 1; 0 if the process is not a worker.
+        @param bounds: the rate limit of lines of C{INFO} and above; L{None} for none.
         """
         self.file = file
         self._render = render
@@ -64,7 +65,7 @@ class LogObserver:
 
     @property
     def level(self) -> str:
-        """The lowest level that is written, by MOSN's name; may be set at any time."""
+        """MOSN's name of the lowest level that is written; may be set at any time."""
         return self._level
 
     @level.setter
@@ -76,13 +77,13 @@ class LogObserver:
         DEBUGGING.set(debug)
 
     def __call__(self, event: LogEvent) -> None:
-        """Take an event, as L{ILogObserver} has it."""
+        """Write an event; see L{ILogObserver}."""
         if self._predicate(event) is PredicateResult.no or (self._leaves_out_echoes and _is_echo(event)):
             return
         bounds = None if event.get("log_level") is LogLevel.debug else self._bounds
         left_out = 0
         if bounds is not None:
-            # Asked before the line is made, which is most of the work.
+            # Before the line is formatted, which is most of the work.
             left_out = bounds.ask((event.get("log_namespace"), event.get("log_format")))
             if left_out < 0:
                 return
@@ -97,11 +98,11 @@ class LogObserver:
             bounds.wrote(len(data))
         self.file.write(data)
         if before and self.file.lost:
-            # The notice is not worth counting.
+            # The notice itself, which was lost too, is not counted.
             self.file.lost = before + 1
 
     def _notice(self, event: LogEvent, level: NamedConstant, text: str, **fields: object) -> str:
-        """A line about lines, in front of an event's."""
+        """Format a line about left out or lost lines, to stand before the line of an event."""
         return self._render(
             {
                 "log_time": event.get("log_time"),
@@ -115,7 +116,7 @@ class LogObserver:
 
     def reopen(self) -> None:
         """
-        Open the file anew, for log rotation.
+        Open the file again, for log rotation.
 
         @raise ConfigError: if it can't be opened; the old file stays in use.
         """
@@ -127,7 +128,7 @@ class LogObserver:
 
 
 LOG_PATH: Final = DOCUMENT / "servers" / 0 / "default_log_path"
-"""Where the document names the log."""
+"""The place of the log's path in the configuration document."""
 
 
 def make_observer(
@@ -139,14 +140,14 @@ def make_observer(
     where: Place = LOG_PATH,
 ) -> LogObserver:
     """
-    Make the observer for the configured log.
+    Return the observer for the configured log.
 
     @param path: a file name, C{"stdout"}, or C{"stderr"} (also C{""}).
     @param level: a MOSN level name, see L{parse_level}.
     @param fmt: C{"text"} or C{"json"}.
-    @param worker: the number of this worker, from 1; 0 for a process that is none.
-    @param per_hour: bytes that may be written in an hour; 0 for any number.
-    @param where: what names the file, for the error.
+    @param worker: the number of this worker, from 1; 0 if the process is not a worker.
+    @param per_hour: the maximum number of bytes in an hour; 0 for no limit.
+    @param where: the place of C{path} in the document, for the error.
     @raise ConfigError: if the file can't be opened or the format is unknown.
     """
     renderers = {"text": render_text, "json": render_json}
@@ -157,7 +158,7 @@ def make_observer(
 
 
 def _is_echo(event: LogEvent) -> bool:
-    """Whether Twisted says of a port, or of the process, what we say as well, with more detail."""
+    """Whether an event of Twisted about a port or the process repeats a more detailed one of our own."""
     if event.get("log_namespace") in _RUNNERS:
         return event.get("log_level") is LogLevel.info
     if event.get("log_namespace") != "log_legacy" or event.get("isError"):

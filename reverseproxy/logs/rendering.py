@@ -1,4 +1,4 @@
-"""Events as lines: text for people, JSON for machines; bounded, and without secrets."""
+"""Format log events as lines: text for people, JSON for programs; bounded, and without secrets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
+from reverseproxy.logs.formatting import cut, escape, format_time
 from reverseproxy.logs.levels import level_of
-from reverseproxy.logs.words import cut, escape, format_time
 
 MAX_MESSAGE: Final = 8192
-"""Characters of a message; longer ones are cut."""
+"""The maximum length of a message in characters; longer ones are cut."""
 
 MAX_FIELD: Final = 2048
-"""Characters of one field of a JSON line."""
+"""The maximum length of a field of a JSON line in characters."""
 
 MAX_FIELDS: Final = 64
-"""Fields of a JSON line, and items of a list or mapping in one."""
+"""The maximum number of fields of a JSON line, and of items of a list or mapping in it."""
 
 MAX_TRACEBACK: Final = 32768
-"""Characters of a traceback; of a longer one the end is kept."""
+"""The maximum length of a traceback in characters; of a longer one the end is kept."""
 
 _SECRET: Final = re.compile(
     r"(?:^|_)(?:password|passwd|passphrase|secret|token|credential|authorization|cookie|(?:private|api)_?key)s?$",
@@ -39,7 +39,7 @@ _SECRET: Final = re.compile(
 _REDACTED: Final = "[redacted]"
 
 
-# What twisted.python.log puts into its events beside the caller's fields.
+# The keys that twisted.python.log adds to the caller's fields.
 _LEGACY_KEYS: Final = frozenset(
     {"isError", "message", "system", "format", "time", "failure", "why", "logLevel"}
 )
@@ -51,14 +51,14 @@ def _without_secrets(event: LogEvent) -> LogEvent:
     secrets = {key: _REDACTED for key in event if _SECRET.search(key)}
     if not secrets:
         return event
-    # A flattened event would still bring the old values.
+    # log_flattened would still contain the original values.
     return {key: value for key, value in event.items() if key != "log_flattened"} | secrets
 
 
 def _message(event: LogEvent) -> str:
-    """The message alone, as one bounded line."""
+    """Return the message without traceback, as one bounded line."""
     if "log_failure" not in event and "failure" in event and "log_text" in event:
-        # twisted.python.log.err: its text has the traceback in it.
+        # An event of twisted.python.log.err, whose text contains the traceback.
         text = safe_str(event.get("why") or "Unhandled Error")
     else:
         text = formatEvent(event)
@@ -66,7 +66,7 @@ def _message(event: LogEvent) -> str:
 
 
 def _namespace(event: LogEvent) -> str:
-    """Who speaks: our own modules without the package name."""
+    """Return the namespace of an event; for modules of this project without the package's name."""
     namespace = event.get("log_namespace")
     if namespace is None or namespace == "log_legacy":
         system = event.get("log_system")
@@ -75,7 +75,7 @@ def _namespace(event: LogEvent) -> str:
 
 
 def _traceback(event: LogEvent) -> list[str]:
-    """The lines of the traceback, escaped; empty if the event has none."""
+    """Return the escaped lines of the traceback; empty if the event has none."""
     failure = event.get("log_failure", event.get("failure"))
     if not isinstance(failure, Failure):
         return []
@@ -89,7 +89,7 @@ def _traceback(event: LogEvent) -> list[str]:
 
 
 def render_text(event: LogEvent, worker: int = 0) -> str:
-    """One line, and the traceback indented below it."""
+    """Return an event as one line of text, with the traceback indented below it."""
     event = _without_secrets(event)
     time = format_time(event.get("log_time"))
     who = f"[{worker}] " if worker else ""
@@ -98,7 +98,7 @@ def render_text(event: LogEvent, worker: int = 0) -> str:
 
 
 def render_json(event: LogEvent, worker: int = 0) -> str:
-    """One JSON object on one line."""
+    """Return an event as a JSON object on one line."""
     event = _without_secrets(event)
     record: dict[str, Any] = {
         "time": format_time(event.get("log_time")),
@@ -123,9 +123,9 @@ def render_json(event: LogEvent, worker: int = 0) -> str:
 
 def _jsonable(value: object, depth: int = 3) -> Any:
     """
-    Turn a value into what JSON has, bounded in every direction.
+    Convert a value to a bounded value of JSON.
 
-    @param depth: how many levels of lists and mappings to keep as such.
+    @param depth: how many levels of lists and mappings to keep; deeper ones become text.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -146,6 +146,6 @@ def _jsonable(value: object, depth: int = 3) -> Any:
 
 
 def _text(value: object) -> str:
-    """Anything as bounded text that every JSON reader takes."""
+    """Convert any value to bounded text that every JSON parser accepts."""
     text = value if isinstance(value, str) else safe_str(value)
     return cut(text, MAX_FIELD).encode("utf-8", "backslashreplace").decode("utf-8")

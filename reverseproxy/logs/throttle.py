@@ -1,4 +1,4 @@
-"""Lets so many lines pass that somebody else can cause."""
+"""A rate limit for log lines that peers cause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class LeftOut(int):
-    """A number of lines that were left out; in a line, a remark at its end, or nothing if it is 0."""
+    """The number of lines that were left out; formatted, it is a remark for the end of a line, or empty."""
 
     __slots__ = ()
 
     def __format__(self, spec: str) -> str:
-        """Write the remark."""
+        """Return the remark, empty for 0; with a format specification, the formatted number."""
         if spec:
             return format(int(self), spec)
         return f" ({self:d} such {'line' if self == 1 else 'lines'} left out before)" if self else ""
@@ -22,23 +22,22 @@ class LeftOut(int):
 
 class Throttle:
     """
-    Lets so many events pass and counts the rest: a token bucket.
+    A token bucket that limits the rate of events, and counts those that it denies.
 
-    For lines that a peer can cause as often as it likes::
+    It is for log lines that a peer can cause as often as it likes::
 
         if self._throttle.allow():
             log.warn("refused {peer}{suppressed}",
                      peer=peer, suppressed=self._throttle.suppressed)
 
-    @ivar suppressed: after L{allow} returned true: how many times it had
-        returned false since it last returned true; see L{LeftOut}.
+    @ivar suppressed: after L{allow} has returned true: how many times it had
+        returned false since it returned true before; see L{LeftOut}.
     """
 
     def __init__(self, clock: IReactorTime, per_second: float, burst: int = 1) -> None:
         """
-        @param clock: tells the time.
-        @param per_second: events that pass in the long run; more than 0.
-        @param burst: events that pass at once after a quiet time; 1 or more.
+        @param per_second: the rate in the long run, in events per second; more than 0.
+        @param burst: the maximum number of events at once; 1 or more.
         """
         if not per_second > 0 or burst < 1:
             raise ValueError("a throttle must let something pass")
@@ -51,9 +50,9 @@ class Throttle:
         self._denied = 0
 
     def allow(self) -> bool:
-        """Ask for one event: whether it may pass."""
+        """Return whether an event may pass now."""
         now = self._clock.seconds()
-        # A clock that was set back must not take tokens away.
+        # A clock that was set back must not remove tokens.
         elapsed = max(now - self._updated, 0.0)
         self._tokens = min(self._tokens + elapsed * self._rate, self._burst)
         self._updated = now

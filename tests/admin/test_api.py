@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD, EventStream
-from reverseproxy.admin.merging import merge_agents, shown, unite_brought
+from reverseproxy.admin.merging import merge_agent_routes, merge_agents, shown
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import at_once
@@ -269,7 +269,7 @@ class ReadingTests(AdminTestCase):
         one = [said("a", 1, None), said("b", 0, 20.0), said("c", 1, None)]
         other = [said("a", 1, None), said("b", 0, 25.0), said("c", 0, 10.0)]
         self.assertEqual(
-            unite_brought([one, other]), [said("a", 2, None), said("b", 0, 25.0), said("c", 1, None)]
+            merge_agent_routes([one, other]), [said("a", 2, None), said("b", 0, 25.0), said("c", 1, None)]
         )
 
     def test_refused(self) -> None:

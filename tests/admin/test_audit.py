@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin.access import Caller, Role
 from reverseproxy.admin.audit import Audit
-from reverseproxy.admin.passing import MOST_AUDITED
+from reverseproxy.admin.orders import MOST_AUDITED
 from tests.tunnel.logged import capture
 
 OPS = Caller("ops", Role.OPERATE)
@@ -35,7 +35,7 @@ class AuditTests(SynchronousTestCase):
         audit = Audit()
         audit.note(OPS, "weight", "5 now")
         audit.note_agent(OPS, "drain", AGENT, "2 connections", connections=2, order="a")
-        found = sorted(audit.united([]), key=lambda entry: entry["what"])
+        found = sorted(audit.entries([]), key=lambda entry: entry["what"])
         self.assertEqual(
             [(each["what"], each["agent"]) for each in found], [("drain", "0d1c"), ("weight", None)]
         )
@@ -47,4 +47,4 @@ class AuditTests(SynchronousTestCase):
         audit = Audit()
         for number in range(MOST_AUDITED + 5):
             audit.note(OPS, "weight", str(number))
-        self.assertEqual(len(audit.united([])), MOST_AUDITED)
+        self.assertEqual(len(audit.entries([])), MOST_AUDITED)

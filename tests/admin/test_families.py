@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.admin.families}, C{exposition}, C{redaction} and C{dumping}."""
+"""Tests for L{reverseproxy.admin.families}, C{exposition}, C{redaction} and C{config_dump}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin import dumping
+from reverseproxy.admin import config_dump
 from reverseproxy.admin.exposition import PORTION, expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.redaction import REDACTED, redact
@@ -111,13 +111,13 @@ class RedactionTests(SynchronousTestCase):
 
 
 class DumpingTests(SynchronousTestCase):
-    """L{reverseproxy.admin.dumping}: the same as in one go."""
+    """L{reverseproxy.admin.config_dump}: the same as in one go."""
 
     def check(self, document: Any) -> None:
         config = loads(json.dumps(document), "a document").config
         whole = redact(config.model_dump(mode="json", exclude_defaults=True, warnings=False))
-        self.assertEqual(at_once(dumping.document(config)), whole)
-        self.assertEqual(json.loads(at_once(dumping.written(whole))), whole)
+        self.assertEqual(at_once(config_dump.dump(config)), whole)
+        self.assertEqual(json.loads(at_once(config_dump.encode(whole))), whole)
 
     def test_examples(self) -> None:
         examples = Path(__file__).parent.parent.parent / "examples"
@@ -130,7 +130,7 @@ class DumpingTests(SynchronousTestCase):
     def test_secrets_anywhere(self) -> None:
         self.check(server(tunnel_config=STATIC))
         secret = [{"name": "a model", "secret": AdminCertificateConfig(name="CN=a")}]
-        self.assertEqual(at_once(dumping.document(secret)), [{"name": "a model", "secret": "[redacted]"}])
+        self.assertEqual(at_once(config_dump.dump(secret)), [{"name": "a model", "secret": "[redacted]"}])
 
     def test_many_rules_are_many_steps(self) -> None:
         document = server()
@@ -140,7 +140,7 @@ class DumpingTests(SynchronousTestCase):
         made = []
 
         def dump() -> Steps[None]:
-            made.append((yield from dumping.document(config)))
+            made.append((yield from config_dump.dump(config)))
 
         self.assertGreater(sum(1 for _ in dump()), 600)
-        self.assertGreater(sum(1 for _ in dumping.written(made[0])), 20)
+        self.assertGreater(sum(1 for _ in config_dump.encode(made[0])), 20)

@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin import agents as agents_module
-from reverseproxy.admin import lists
-from reverseproxy.admin.agents import AgentIndex
-from reverseproxy.admin.elsewhere import Elsewhere, where
+from reverseproxy.admin import agent_descriptions, lists
+from reverseproxy.admin.agent_descriptions import AgentPages, servers_of
+from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.admin.merging import is_away, merge_hosts
 from reverseproxy.admin.paging import cut, end_of, page_of_items
-from reverseproxy.admin.reading import Reading
+from reverseproxy.admin.read_api import ReadApi
+from reverseproxy.admin.remote_agents import RemoteAgents
 from reverseproxy.admin.slices import Steps, at_once, portions
 from reverseproxy.admin.sources import Answer
 from reverseproxy.config.loader import loads
@@ -127,9 +127,9 @@ class PortionsTests(SynchronousTestCase):
         self.assertEqual(stable - {*found}, set())
 
 
-class ElsewhereTests(SynchronousTestCase):
+class RemoteAgentsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.elsewhere = Elsewhere()
+        self.remote = RemoteAgents()
 
     def record(self, handle: str, server: str = "b", agent: str = "0" * 32, **more: Any) -> HostRecord:
         return HostRecord(CLUSTER, agent, server, handle=handle, **more)
@@ -137,43 +137,43 @@ class ElsewhereTests(SynchronousTestCase):
     def test_come_and_leave(self) -> None:
         one, other = self.record("one"), self.record("one", "c")
         for record in (one, other, self.record("two"), self.record("")):
-            self.elsewhere.host_came(record)
-        self.assertEqual(list(self.elsewhere.names("")), ["one", "two"])
-        self.assertEqual(list(self.elsewhere.names("one")), ["two"])
-        self.assertEqual(list(self.elsewhere.of("one")), [one, other])
-        self.elsewhere.host_left(one, "gone")
-        self.elsewhere.host_left(self.record("none"), "never there")
-        self.elsewhere.host_left(self.record("two", "d"), "never there")
-        self.assertEqual(list(self.elsewhere.of("one")), [other])
-        self.elsewhere.host_left(other, "gone")
-        self.assertEqual((list(self.elsewhere.names("")), self.elsewhere.of("one")), (["two"], ()))
+            self.remote.host_came(record)
+        self.assertEqual(list(self.remote.names("")), ["one", "two"])
+        self.assertEqual(list(self.remote.names("one")), ["two"])
+        self.assertEqual(list(self.remote.of("one")), [one, other])
+        self.remote.host_left(one, "gone")
+        self.remote.host_left(self.record("none"), "never there")
+        self.remote.host_left(self.record("two", "d"), "never there")
+        self.assertEqual(list(self.remote.of("one")), [other])
+        self.remote.host_left(other, "gone")
+        self.assertEqual((list(self.remote.names("")), self.remote.of("one")), (["two"], ()))
 
     def test_changes(self) -> None:
         """What is known is what was said last, also of what it is called."""
         old = self.record("one")
-        self.elsewhere.host_came(old)
-        self.elsewhere.host_came(self.record("one", "c"))
+        self.remote.host_came(old)
+        self.remote.host_came(self.record("one", "c"))
         new = self.record("one", connections=5)
-        self.elsewhere.host_changed(new, old)
-        self.assertEqual(where(self.elsewhere.of("one"))["b"]["connections"], 5)
+        self.remote.host_changed(new, old)
+        self.assertEqual(servers_of(self.remote.of("one"))["b"]["connections"], 5)
         renamed = self.record("other")
-        self.elsewhere.host_changed(renamed, new)
-        self.assertEqual([each.server for each in self.elsewhere.of("one")], ["c"])
-        self.assertEqual(self.elsewhere.of("other"), (renamed,))
+        self.remote.host_changed(renamed, new)
+        self.assertEqual([each.server for each in self.remote.of("one")], ["c"])
+        self.assertEqual(self.remote.of("other"), (renamed,))
         named = self.record("named")
-        self.elsewhere.host_changed(named, renamed)
-        self.elsewhere.host_changed(self.record(""), named)
-        self.assertEqual(list(self.elsewhere.names("")), ["one"])
+        self.remote.host_changed(named, renamed)
+        self.remote.host_changed(self.record(""), named)
+        self.assertEqual(list(self.remote.names("")), ["one"])
 
     def test_many_of_one_name(self) -> None:
         """Whatever stands in the store costs no more than there is of it."""
         records = [self.record("one", agent=f"{number:032x}") for number in range(20_000)]
         for record in records:
-            self.elsewhere.host_came(record)
-        self.assertEqual(where(self.elsewhere.of("one"))["b"]["connections"], 20_000)
+            self.remote.host_came(record)
+        self.assertEqual(servers_of(self.remote.of("one"))["b"]["connections"], 20_000)
         for record in records:
-            self.elsewhere.host_left(record, "gone")
-        self.assertEqual(self.elsewhere.of("one"), ())
+            self.remote.host_left(record, "gone")
+        self.assertEqual(self.remote.of("one"), ())
 
 
 class FakeHost:
@@ -227,7 +227,7 @@ class Crowd:
         self.at[name] = at
         for number, index in enumerate(self.indexes):
             if isinstance(at, str):
-                index.elsewhere.host_came(self.record(name, at))
+                index.remote.host_came(self.record(name, at))
                 continue
             host = self.hosts[number][f"{IP}:{name}"] = FakeHost(name, number != at)
             index.joined(CLUSTER, host)  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ class Crowd:
         """An agent is no more where it was."""
         for number, index in enumerate(self.indexes):
             if isinstance(at, str):
-                index.elsewhere.host_left(self.record(name, at), "")
+                index.remote.host_left(self.record(name, at), "")
             else:
                 index.left(self.hosts[number].pop(f"{IP}:{name}"))  # type: ignore[arg-type]
         self.left += 1
@@ -307,8 +307,8 @@ class Several:
         if question == "hosts":
             parts = SimpleNamespace(clusters={CLUSTER: FakeCluster(self.crowd, number)})
             return lists.hosts(parts, arguments)  # type: ignore[arg-type]
-        index = self.crowd.indexes[number]
-        return index.page(arguments) if question == "agents" else index.one(arguments)
+        pages = AgentPages(self.crowd.indexes[number])
+        return pages.page(arguments) if question == "agents" else pages.one(arguments)
 
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         answers = []
@@ -335,7 +335,7 @@ class ThereAllTheTimeTests(SynchronousTestCase):
     """Agents, and hosts, page after page."""
 
     def setUp(self) -> None:
-        self.patch(agents_module, "STRIDE", 2)
+        self.patch(agent_descriptions, "STRIDE", 2)
         self.patch(lists, "STRIDE", 2)
         self.patch(lists, "LOOK", 1)
 
@@ -360,9 +360,9 @@ class ThereAllTheTimeTests(SynchronousTestCase):
             self.assertTrue(page["next"] is None or page["next"] > after, page)
             after = page["next"]
 
-    def reading(self, crowd: Crowd) -> tuple[Reading, Several]:
+    def reading(self, crowd: Crowd) -> tuple[ReadApi, Several]:
         source = Several(crowd)
-        return Reading(CONFIG, source, Clock()), source
+        return ReadApi(CONFIG, source, Clock()), source
 
     @given(RANDOMS, st.integers(1, 3), st.integers(1, 5))
     @SOME
@@ -474,7 +474,7 @@ class MergedHostsTests(SynchronousTestCase):
 class RoutesOfOnePlaceTests(SynchronousTestCase):
     def test_pages(self) -> None:
         """What an agent has brought to two listeners has one place; no page takes it apart."""
-        reading = Reading(CONFIG, SimpleNamespace(), Clock())  # type: ignore[arg-type]
+        reading = ReadApi(CONFIG, SimpleNamespace(), Clock())  # type: ignore[arg-type]
         brought = [{"place": "agents.a", "listener": name} for name in ("one", "two")]
         page, last = at_once(reading._routes.page("", 1, brought))
         self.assertEqual(([item["listener"] for item in page], last), (["one", "two"], "agents.a"))

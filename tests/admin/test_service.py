@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin import agents
+from reverseproxy.admin import agent_index
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import make_observer
 from reverseproxy.metrics import OTHER
@@ -294,7 +294,7 @@ class MetricsTests(AdminTestCase):
 
     def test_of_single_agents(self) -> None:
         """So many have series of their own, for as long as they are there; the others have one together."""
-        self.patch(agents, "MOST_NAMED", 1)
+        self.patch(agent_index, "MOST_NAMED", 1)
         world = World()
         world.agent(connections=2)
         self.assertEqual(world.request().status, 200)

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin.passing import unite_audits, unite_done
+from reverseproxy.admin.orders import merge_audits, merge_order_results
 from reverseproxy.errors import WireError
 from reverseproxy.fleet.order_results import PATIENCE, OrderResult, OrderResults
 
@@ -82,15 +82,15 @@ class UnitedTests(SynchronousTestCase):
         one = {"b": OrderResult(1, True).to_json(), "c": OrderResult(2, True).to_json()}
         other = {"b": OrderResult(2, False, "full").to_json()}
         found = {"b": OrderResult(3, False, "full").to_json(), "c": OrderResult(2, True).to_json()}
-        self.assertEqual(unite_done([one, other]), found)
+        self.assertEqual(merge_order_results([one, other]), found)
 
     def test_audits(self) -> None:
         """Who has had the agent says more than who has only heard of it; and who has decided, all."""
         kick = {"what": "kick", "order": "1", "connections": 2, "kept_out": None}
         heard = {"what": "keep out", "order": "1", "connections": 0, "kept_out": {"seconds": 5}}
         both = {**kick, "connections": 4, "kept_out": {"seconds": 5}}
-        self.assertEqual(unite_audits([], [heard, kick, heard, kick]), [both])
-        self.assertEqual(unite_audits([], [kick, kick, heard]), [both])
+        self.assertEqual(merge_audits([], [heard, kick, heard, kick]), [both])
+        self.assertEqual(merge_audits([], [kick, kick, heard]), [both])
         own = {"what": "kick", "order": "1", "told": "passed on"}
         other = {"what": "weight"}
-        self.assertEqual(unite_audits([own, other], [heard, heard]), [own, other])
+        self.assertEqual(merge_audits([own, other], [heard, heard]), [own, other])

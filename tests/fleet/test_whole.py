@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin.fleet import unite_fleets
+from reverseproxy.admin.fleet import merge_fleets
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.testing import Recorder
 from tests.admin.world import parse_answer
@@ -133,10 +133,10 @@ class WholeTests(SynchronousTestCase):
         """What they know is the same, and what they count is added up."""
         told = self.world.servers["beta"].answer("fleet", {})
         json.dumps(told)
-        one = unite_fleets([(0, told)])
-        both = unite_fleets([(1, told), (2, told), (3, None)])
+        one = merge_fleets([(0, told)])
+        both = merge_fleets([(1, told), (2, told), (3, None)])
         self.assertEqual([each["worker"] for each in both["servers"]], [1, 2])
         self.assertEqual([each["worker"] for each in one["servers"]], [None])
         self.assertEqual(both["directory"]["hosts"], one["directory"]["hosts"])
         self.assertEqual(both["directory"]["requests"], 2 * one["directory"]["requests"])
-        self.assertEqual(unite_fleets([(0, None)])["server"], None)
+        self.assertEqual(merge_fleets([(0, None)])["server"], None)

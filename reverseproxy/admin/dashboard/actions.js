@@ -1,4 +1,4 @@
-// One agent, and what can be done to it; the token; the keys.
+// The dialog of one agent with its actions, the token, and the color scheme.
 
 import { Refused, change, hasToken, setToken } from "./api.js";
 import { $, age, ask, bytes, clock, count, el, fill, plural, rate, seconds, spark, toast } from "./dom.js";
@@ -14,13 +14,13 @@ export function report(error) {
   else toast(error.message || String(error));
 }
 
-// What is wrong with what was done: who was not told of it, and why.
+// The problems of an action, as text: which servers or workers could not be reached, and why.
 const problemsOf = (answer) => (answer.problems ?? []).map((each) => {
   const who = each.server ? `server ${each.server}` : each.worker ? `worker ${each.worker}` : "";
   return who ? `${who}: ${each.problem}` : each.problem;
 });
 
-// Do something, and say what has come of it; what was not done everywhere is not simply done.
+// Do an action, and show its result with any problems.
 async function act(text, work) {
   try {
     const problems = problemsOf(await work());
@@ -74,7 +74,7 @@ export async function letIn(exclusion) {
   await act("Let in again", () => change("DELETE", `exclusions/${encodeURIComponent(exclusion)}`));
 }
 
-// the agent that is looked at
+// the dialog of one agent
 
 function facts(agent) {
   const lacks = missing(agent);
@@ -170,7 +170,7 @@ export async function showKeys(tabs) {
   });
 }
 
-// light and dark
+// color scheme
 
 const THEMES = ["system", "light", "dark"];
 const system = matchMedia("(prefers-color-scheme: dark)");

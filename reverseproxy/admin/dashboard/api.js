@@ -1,4 +1,4 @@
-// Questions to the API, and the stream of events.
+// Requests to the API, and the stream of events.
 
 const BASE = "api/tunnel/v1/";
 const KEY = "reverseproxy-token";
@@ -13,7 +13,7 @@ export class Refused extends Error {
   }
 }
 
-// A token lasts as long as the tab: it is in no cookie, and on no disk.
+// The token is kept until the tab is closed: neither in a cookie nor on disk.
 export function setToken(text) {
   token = text;
   if (text) sessionStorage.setItem(KEY, text);
@@ -31,7 +31,7 @@ async function send(path, options = {}) {
   try {
     body = await answer.json();
   } catch {
-    // It is no problem of ours, but of something between us.
+    // The body is not JSON, so it comes from a proxy in between.
   }
   throw new Refused(answer.status, body.title ?? `${answer.status} ${answer.statusText}`, body);
 }
@@ -46,8 +46,8 @@ export async function change(method, path, body, type = "application/json") {
   return (await send(path, options)).json();
 }
 
-// All pages of a list, one after the other, so that nobody waits for us; with a pause, in milliseconds, between two of them.
-// Each is what was answered: items, and problems.
+// Get all pages of a list, one after the other, with a pause, in milliseconds, between two of them.
+// Yields each answer, with its items and problems.
 export async function* pages(path, limit = 100, pause = 0) {
   let after = "";
   do {
@@ -65,7 +65,7 @@ export async function all(path) {
   return items;
 }
 
-// Listen to events, for ever; EventSource can't show a token.
+// Receive events, and reconnect forever.  EventSource is not used, as it can't send a token.
 export async function listen(told, state) {
   let pause = 500;
   for (;;) {

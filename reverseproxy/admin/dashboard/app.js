@@ -1,4 +1,4 @@
-// The page: which view is shown, what is asked how often, and the keys.
+// The page: the tabs, the periodic requests, and the keyboard shortcuts.
 
 import { Refused, get, listen } from "./api.js";
 import * as actions from "./actions.js";
@@ -74,7 +74,7 @@ const DRAW = {
   events: panels.drawEvents,
 };
 
-// asking
+// periodic requests
 
 async function unauthorized(error) {
   if (asking) return;
@@ -114,7 +114,7 @@ function every(period, work) {
   };
 }
 
-// the summary
+// summary
 
 let last = null;
 
@@ -199,7 +199,7 @@ function changed(state) {
   if (state === "live" && was === "lost") run(fleet.load);
 }
 
-// keys
+// keyboard shortcuts
 
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("ask").open) return;
@@ -234,7 +234,7 @@ function alongTabs(event) {
   $(`tab-${next}`).focus();
 }
 
-// beginning
+// start
 
 const periodic = [
   every(2, drawSummary),
@@ -265,7 +265,7 @@ async function begin() {
   go(TABS.some(([name]) => name === wanted) ? wanted : "fleet");
   listen(happened, changed);
   for (;;) {
-    // A page that nobody sees asks for nothing; its events go on.
+    // A hidden page makes no requests, but its stream of events continues.
     if (!document.hidden && !asking) for (const work of periodic) work(performance.now());
     await new Promise((resolve) => setTimeout(resolve, 250));
   }

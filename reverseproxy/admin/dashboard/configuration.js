@@ -1,4 +1,4 @@
-// The configuration: how it is, what the file would change, and reloading it.
+// The configuration: its state, the changes that a reload would make, and the reload.
 
 import { Refused, change, get } from "./api.js";
 import { $, ask, clock, count, date, el, fill, toast } from "./dom.js";
@@ -10,7 +10,7 @@ const list = (items, kind) => (items?.length
   ? el("ul", { class: kind }, items.map((each) => el("li", {}, each.path ? [el("span", { class: "mono" }, each.path), " "] : null, each.message ?? String(each))))
   : null);
 
-// What is different, by part: names with a sign.
+// The differences, by kind: names with a sign.
 function differences(changes = {}) {
   const rows = [];
   for (const part of PARTS) {

@@ -1,9 +1,9 @@
-// Elements and texts.  What comes from the API goes into text nodes and nothing
-// else: agents choose their own names.
+// Elements and text formats.  Values from the API are only put into text nodes,
+// as agents choose their own names.
 
 export const $ = (id) => document.getElementById(id);
 
-// Make an element; attributes that are undefined or false are left out.
+// Create an element; attributes that are undefined or false are left out.
 export function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -27,7 +27,7 @@ function svg(name, attributes) {
   return made;
 }
 
-// A line of the last values; it has as many places as it will have, so that it grows from the right.
+// A sparkline of the latest values, with a fixed number of points, so that it grows from the right.
 export function spark(values, places = 60) {
   const known = values.filter((value) => Number.isFinite(value));
   const most = Math.max(...known, 0);
@@ -87,7 +87,7 @@ export function bytes(value) {
   return `${value.toFixed(1)} TB`;
 }
 
-// A part of a whole; what is more than nothing is never shown as nothing.
+// A share as a percentage; a share above 0 is never shown as 0.
 export function share(part, whole) {
   if (!whole || !part) return "0 %";
   const percent = (part / whole) * 100;
@@ -121,11 +121,11 @@ export function toast(text) {
   place.textContent = text;
   place.hidden = false;
   clearTimeout(hiding);
-  // What is long takes longer to read.
+  // Longer messages are shown for a longer time.
   hiding = setTimeout(() => { place.hidden = true; }, Math.max(6000, 80 * text.length));
 }
 
-// Ask something in a dialog: resolves with the values of its fields, or null.
+// Show a dialog with fields; resolves with their values, or with null if it is cancelled.
 export function ask({ title, text, fields = [], action = "OK", danger = false, content }) {
   const dialog = $("ask");
   if (dialog.open) dialog.close();

@@ -1,4 +1,4 @@
-// All agents: kept by id, shown as a list of which only what can be seen is there.
+// All agents, by id, in a list of which only the visible rows have elements.
 
 import { get, pages } from "./api.js";
 import { $, age, count, el, fill, plural, rate, seconds, spark } from "./dom.js";
@@ -23,7 +23,7 @@ let seen = null; // while all are fetched: those that are known to be there
 let open = () => {};
 let shown = new Map();
 
-// who it is: what is proved comes first, and what is claimed is marked as such
+// the identity: the proved one comes first, and the claimed one is marked as such
 export function nameOf(agent) {
   if (!agent.proved) return agent.claimed_host_name || agent.addresses?.[0] || agent.id;
   return agent.token ?? agent.identity.replace(/^certificate:/, "");
@@ -34,7 +34,7 @@ export function proofOf(agent) {
   return el("span", { class: "pill good" }, agent.token ? "token" : "certificate");
 }
 
-// At other servers of the fleet: "b: 2"; empty for who is at this one alone.
+// The connections to other servers of the fleet: "b: 2"; empty if there are none.
 export const elsewhereOf = (agent) => Object.entries(agent.elsewhere ?? {}).map(([server, at]) => `${server}: ${count(at.connections)}`).join(", ");
 
 export const missing = (agent) => Math.max(0, (agent.most_connections ?? agent.connections) - agent.healthy);
@@ -57,7 +57,7 @@ function note(agent, now) {
   Object.assign(known, { at: now, requests: agent.requests });
 }
 
-// Fetch all: page after page, so that the list fills while it is looked at; without haste once it is full.
+// Get all agents, page by page, so that the list fills gradually; with pauses once it is full.
 export async function load() {
   if (seen) return;
   seen = new Set();
@@ -72,7 +72,7 @@ export async function load() {
       stale = true;
       draw();
     }
-    // Of who has not answered, it is not known which agents it has.
+    // The agents of a worker that has not answered are unknown.
     if (whole) for (const id of agents.keys()) if (!seen.has(id)) agents.delete(id);
     stale = true;
     draw();
@@ -81,7 +81,7 @@ export async function load() {
   }
 }
 
-// Something has happened to an agent: it is fetched anew with the next batch.
+// After an event about an agent: request it again, with the next batch.
 export function touch(id) {
   dirty.add(id);
 }
@@ -110,7 +110,7 @@ export async function refresh() {
   draw();
 }
 
-// which ones, in which order
+// filter and order
 
 const KEYS = {
   name: (agent) => nameOf(agent).toLowerCase(),

@@ -1,4 +1,4 @@
-// All views but the agents.
+// All views except the list of agents.
 
 import { all, get } from "./api.js";
 import { letIn } from "./actions.js";
@@ -78,7 +78,7 @@ async function explain(event) {
   }
 }
 
-// the others
+// other views
 
 export async function drawRefused() {
   const [{ items }, kept] = await Promise.all([get("joins/refused?limit=200"), get("exclusions?limit=200")]);

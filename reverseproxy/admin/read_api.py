@@ -1,8 +1,8 @@
-"""What C{/api/tunnel/v1} has to read, but for events, and for who has changed what."""
+"""The read-only paths of C{/api/tunnel/v1}, except for events and the audit."""
 
 from __future__ import annotations
 
-__all__ = ["MOST_IDS", "Reading"]
+__all__ = ["MOST_IDS", "ReadApi"]
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -12,15 +12,15 @@ from twisted.internet.interfaces import IReactorTime
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import MOST, listed, listed_in_steps, page_of, problems_of
-from reverseproxy.admin.fleet import unite_fleets
+from reverseproxy.admin.fleet import merge_fleets
 from reverseproxy.admin.merging import (
     is_away,
+    merge_agent_routes,
     merge_agents,
+    merge_by_name,
     merge_hosts,
     rounded,
     shown,
-    unite,
-    unite_brought,
 )
 from reverseproxy.admin.messages import ApiProblem, Call, Reply
 from reverseproxy.admin.paging import cut
@@ -32,19 +32,19 @@ from reverseproxy.metrics.history import add_histories
 from reverseproxy.metrics.latency import quantile
 
 MOST_IDS: Final = 200
-"""How many agents may be asked for by their ids at once."""
+"""The maximum number of C{ids} in one request."""
 
 STRIDE: Final = 10
-"""How many agents or routes are looked at in one step; see L{reverseproxy.admin.slices}."""
+"""How many routes are processed in one step; see L{reverseproxy.admin.slices}."""
 
 Reader = Callable[[Call], Awaitable[Reply]]
 
 
-class Reading:
+class ReadApi:
     """
-    Answers to C{GET}.
+    Answers C{GET} requests.
 
-    @ivar simple: what answers, by the path.
+    @ivar simple: the methods that answer, by their paths.
     @ivar in_fleet: whether the server belongs to a fleet.
     """
 
@@ -65,21 +65,21 @@ class Reading:
         }
 
     def describe(self, config: Config) -> None:
-        """Tell of this configuration from now on."""
+        """Show another configuration from now on."""
         self._routes = Routes(config)
         self.in_fleet = config.fleet is not None
 
     async def _page(self, items: list[Any], after: str | None, answers: list[Answer]) -> Reply:
-        """See L{listed_in_steps}."""
+        """Return a page of a list; see L{listed_in_steps}."""
         return await in_slices(listed_in_steps(items, after, answers), self._clock)
 
     def _listed(self, question: str) -> Reader:
-        """Answer with what all workers have to say of the same things."""
+        """Return a method that answers with a list of named items, merged from all workers."""
 
         async def answer(call: Call) -> Reply:
             after, limit = page_of(call)
             answers = await self._source.ask(question, {"after": after, "limit": limit})
-            items = unite(each.value["items"] for each in answers if each.value)
+            items = merge_by_name(each.value["items"] for each in answers if each.value)
             return await self._page(*cut(items, _lasts(answers), limit, "name"), answers)
 
         return answer
@@ -105,7 +105,11 @@ class Reading:
         return await in_slices(merging, self._clock)
 
     async def _look_again(self, agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Find out what has become of agents that nobody had who was asked: some workers know it by now."""
+        """
+        Query agents again that no worker had, as they may have been handed from one worker to another.
+
+        @return: the agents, without those that have left.
+        """
         away = [agent["id"] for agent in agents if is_away(agent)]
         if not away:
             return agents
@@ -117,10 +121,9 @@ class Reading:
 
     async def agent(self, key: str) -> dict[str, Any]:
         """
-        Find an agent.
+        Return an agent, as the argument of L{shown}.
 
-        @return: what L{shown} takes.
-        @raise ApiProblem: if there is none of this id.
+        @raise ApiProblem: if there is no agent with this id.
         """
         found = await self._look_again(await self._merged(await self._source.ask("agent", {"id": key})))
         if not found:
@@ -130,14 +133,14 @@ class Reading:
     # clusters and listeners
 
     async def hosts(self, call: Call, cluster: str) -> Reply:
-        """Answer with the hosts of a cluster."""
+        """Answer with a page of the hosts of a cluster."""
         after, limit = page_of(call)
         answers = await self._source.ask("hosts", {"cluster": cluster, "after": after, "limit": limit})
         if all(answer.value is None for answer in answers):
             raise ApiProblem(404, "there is no such cluster")
         items, last = cut(_hosts(answers), _lasts(answers), limit, "address")
         away = [item["address"] for item in items if item["relayed"]]
-        if away:  # they have gone from one worker to another just now, or their worker has not answered
+        if away:  # they were just handed from one worker to another, or their worker has not answered
             again = await self._source.ask("hosts", {"cluster": cluster, "addresses": away})
             items = [item for item in items if not item["relayed"]] + _hosts(again)
             items.sort(key=lambda item: (item["address"], item["worker"] or 0))
@@ -146,7 +149,7 @@ class Reading:
         return await self._page(items, last, answers)
 
     async def refused(self, call: Call) -> Reply:
-        """Answer with the joins that were refused."""
+        """Answer with the latest refused joins."""
         _, limit = page_of(call)
         answers = await self._source.ask("refused", {"limit": limit})
         items = _each(answers)
@@ -167,22 +170,22 @@ class Reading:
 
     async def _fleet(self, call: Call) -> Reply:
         answers = await self._source.ask("fleet", {})
-        found = unite_fleets((answer.worker, answer.value) for answer in answers)
+        found = merge_fleets((answer.worker, answer.value) for answer in answers)
         return Reply.of({**found, "problems": problems_of(answers)})
 
     # routes
 
     async def _all_routes(self, call: Call) -> Reply:
         after, limit = page_of(call)
-        brought = await self._brought()
+        agent_routes = await self._agent_routes()
         answers = await self._source.ask("by_route", {})
-        steps = self._page_of_routes(after, limit, brought, answers)
+        steps = self._page_of_routes(after, limit, agent_routes, answers)
         return await self._page(*(await in_slices(steps, self._clock)), answers)
 
     def _page_of_routes(
-        self, after: str, limit: int, brought: list[dict[str, Any]], answers: list[Answer]
+        self, after: str, limit: int, agent_routes: list[dict[str, Any]], answers: list[Answer]
     ) -> Steps[tuple[list[dict[str, Any]], str | None]]:
-        page, last = yield from self._routes.page(after, limit, brought)
+        page, last = yield from self._routes.page(after, limit, agent_routes)
         figures = yield from self._figures(answers)
         for number, item in enumerate(page):
             if number % STRIDE == 0:
@@ -190,13 +193,13 @@ class Reading:
             item["figures"] = _figures_of(_of_rule(figures, item))
         return page, last
 
-    async def _brought(self) -> list[dict[str, Any]]:
-        """The routes that agents have brought."""
+    async def _agent_routes(self) -> list[dict[str, Any]]:
+        """Return the routes that agents have registered."""
         answers = await self._source.ask("routes", {})
-        return unite_brought(answer.value or () for answer in answers)
+        return merge_agent_routes(answer.value or () for answer in answers)
 
     def _figures(self, answers: list[Answer]) -> Steps[dict[tuple[str, str, str], dict[str, Any]]]:
-        """Add up what was counted of each rule, by router, virtual host and name."""
+        """Sum up the counters of each rule, by router, virtual host and name."""
         found: dict[tuple[str, str, str], dict[str, Any]] = {}
         for answer in answers:
             for number, item in enumerate(answer.value or ()):
@@ -226,17 +229,17 @@ class Reading:
             path,
             headers,
             call.query.get("listener", ""),
-            await self._brought(),
+            await self._agent_routes(),
         )
         return listed(items)
 
-    # the whole
+    # summary
 
     async def summary(self, call: Call, caller: Caller, features: list[str]) -> Reply:
         """
-        Answer with a few numbers, and with what the caller may do.
+        Answer with a few numbers about all processes, and the caller's role.
 
-        @param features: what there is beyond what all processes have.
+        @param features: the optional parts of the API that are available.
         """
         answers = await self._source.ask("summary", {})
         known = [answer.value for answer in answers if answer.value is not None]
@@ -252,7 +255,7 @@ class Reading:
                 "workers": len(self._source.facts()["workers"]),
                 "caller": {"name": caller.name, "role": caller.role.name.lower(), "hint": caller.hint},
                 "features": features,
-                # Each worker knows all agents.
+                # Each worker knows all agents, so that the numbers must not be added.
                 "agents": max((each["agents"] for each in known), default=0),
                 **{name: sum(each[name] for each in known) for name in added},
                 "p50_seconds": rounded(quantile(times, 0.5)),
@@ -264,12 +267,12 @@ class Reading:
 
 
 def _expiry_key(item: Mapping[str, Any]) -> str:
-    """Return a text by whose order certificates are in the order in which they expire."""
+    """Return the key that sorts certificates by their expiry."""
     return f"{max(0.0, item['not_after']):017.3f} {item['use']} {item['name']}"
 
 
 def _lasts(answers: list[Answer]) -> list[str | None]:
-    """Up to where each worker has told all that it has; L{None} for all."""
+    """Return each worker's last examined key; L{None} for a worker that has returned all its items."""
     return [answer.value["last"] for answer in answers if answer.value]
 
 
@@ -278,7 +281,7 @@ def _hosts(answers: list[Answer]) -> list[dict[str, Any]]:
 
 
 def _each(answers: list[Answer]) -> list[dict[str, Any]]:
-    """What each worker has said, with its number."""
+    """Return the items of all workers, each with the number of its worker."""
     return [{**item, "worker": answer.worker or None} for answer in answers for item in answer.value or ()]
 
 
@@ -298,9 +301,9 @@ def _of_rule(
     figures: Mapping[tuple[str, str, str], dict[str, Any]], item: Mapping[str, Any]
 ) -> dict[str, Any]:
     """
-    Find what was counted of a rule.
+    Return the counters of a rule.
 
-    @param item: the rule; if an agent has brought it, it is those of all its domains.
+    @param item: the rule; for an agent's route, the counters of all its domains are added.
     """
     router, host = item["router"], item["virtual_host"]
     if "route" in item:

@@ -1,8 +1,8 @@
-"""The configuration as JSON, without its secrets: made in short steps, as it may be a large one."""
+"""The configuration as JSON, without its secrets, made in short steps, as it may be large."""
 
 from __future__ import annotations
 
-__all__ = ["document", "written"]
+__all__ = ["dump", "encode"]
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from reverseproxy.admin.redaction import REDACTED, is_secret, redact
 from reverseproxy.admin.slices import Steps
 
 CHUNKS: Final = 50
-"""How many pieces of JSON are written between two moments at which something else may be done."""
+"""How many pieces of JSON are encoded in one step; see L{reverseproxy.admin.slices}."""
 
 
-def document(value: Any) -> Steps[Any]:
+def dump(value: Any) -> Steps[Any]:
     """
-    What a model says beyond its defaults, redacted.
+    Convert a model to JSON values, without defaults and secrets.
 
-    @param value: a model, or a mapping or sequence with models in it.
+    @param value: a model, or a mapping or sequence that contains models.
     """
     if isinstance(value, BaseModel):
         return (yield from _of_model(value))
     if isinstance(value, Mapping):
         found = {}
         for name, item in value.items():
-            found[name] = REDACTED if is_secret(str(name)) else (yield from document(item))
+            found[name] = REDACTED if is_secret(str(name)) else (yield from dump(item))
         return found
     if isinstance(value, list | tuple):
         items: list[Any] = []
         for item in value:
-            made = yield from document(item)
+            made = yield from dump(item)
             items.append(made)
         return items
     return redact(value)
@@ -50,12 +50,12 @@ def _of_model(model: BaseModel) -> Steps[dict[str, Any]]:
             made[name] = own.pop(name)
         elif name in inner and inner[name] != fields[name].default:
             secret = is_secret(name)
-            made[name] = REDACTED if secret else (yield from document(inner[name]))
+            made[name] = REDACTED if secret else (yield from dump(inner[name]))
     return {**made, **own}
 
 
 def _has_models(value: Any) -> bool:
-    """Whether there are models in it, rather than text and numbers alone."""
+    """Whether a value is or contains a model."""
     if isinstance(value, Mapping):
         return any(map(_has_models, value.values()))
     if isinstance(value, list | tuple):
@@ -63,8 +63,8 @@ def _has_models(value: Any) -> bool:
     return isinstance(value, BaseModel)
 
 
-def written(value: Any) -> Steps[bytes]:
-    """Write JSON for people."""
+def encode(value: Any) -> Steps[bytes]:
+    """Encode JSON values as indented text."""
     parts = []
     for number, part in enumerate(json.JSONEncoder(indent=1).iterencode(value), 1):
         parts.append(part)

@@ -1,8 +1,8 @@
-"""All workers, as one that can be asked."""
+"""The source of the admin API's data in a supervisor: all its workers."""
 
 from __future__ import annotations
 
-__all__ = ["GatheredSource"]
+__all__ = ["WorkersSource"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from reverseproxy.admin.sources import Answer
 from reverseproxy.workers.supervisor import Supervisor
 
 
-class GatheredSource:
-    """Asks the workers of a supervisor."""
+class WorkersSource:
+    """Queries all workers of a supervisor."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor

@@ -1,8 +1,8 @@
-"""The configuration, over the admin API: how it is, what another one would change, and reloading it."""
+"""The paths of the admin API that show, validate, compare and reload the configuration."""
 
 from __future__ import annotations
 
-__all__ = ["CONFIG_PATHS", "Configuring", "ISteered", "reload_families"]
+__all__ = ["CONFIG_PATHS", "ConfigurationApi", "IReloadable", "reload_families"]
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -21,48 +21,53 @@ from reverseproxy.process.reloading import Reloader, Report
 log = Logger()
 
 CONFIG_PATHS: Final = ("config", "config:validate", "config:diff", "config:reload")
-"""What is here, below C{/api/tunnel/v1/}."""
+"""The paths, below C{/api/tunnel/v1/}."""
 
 BODY: Final = "the body of the request"
-"""What a document is called that a request has."""
+"""The name of a document in a request's body, in errors."""
 
 INVALID: Final = 422
-"""The status for a configuration that can't be used."""
+"""The status of the answer about an invalid configuration."""
 
 
-class ISteered(Protocol):
-    """Who has a configuration that can be exchanged."""
+class IReloadable(Protocol):
+    """An object whose configuration can be replaced at run time."""
 
     @property
     def reloading(self) -> Reloader:
-        """What reads it again."""
+        """The reloader, which reads the configuration file."""
 
     def examine(self, loaded: Loaded) -> Any:
         """
-        Say what would come of another configuration.
+        Compare another configuration with the one in use, and validate it.
 
-        @return: a L{Report}, now or later; fails with L{ConfigError} if it can't be used.
+        @return: a L{Report}, or a L{Deferred} with it.
+        @raise ConfigError: if the configuration is invalid; the L{Deferred} may fail with it, too.
         """
 
     def reload(self) -> Any:
-        """Read it again and go on with it; fires with a L{Report}, and never fails."""
-
-
-class Configuring:
-    """Answers about the configuration."""
-
-    def __init__(self, steered: ISteered, note: Callable[[Caller, str, str], None]) -> None:
         """
-        @param note: writes down who has changed what, given what has come of it.
+        Read the configuration file again and apply it.
+
+        @return: a L{Deferred} that fires with a L{Report} and never fails.
         """
-        self._steered = steered
+
+
+class ConfigurationApi:
+    """Answers requests about the configuration."""
+
+    def __init__(self, reloadable: IReloadable, note: Callable[[Caller, str, str], None]) -> None:
+        """
+        @param note: records a change in the audit, given the caller, the kind of change and its result.
+        """
+        self._reloadable = reloadable
         self._note = note
 
     async def answer(self, call: Call, caller: Caller, name: str) -> Reply:
         """
-        Answer at one of L{CONFIG_PATHS}.
+        Answer a request for one of L{CONFIG_PATHS}.
 
-        @raise ApiProblem: if the request is wrong.
+        @raise ApiProblem: if the request is invalid.
         """
         match name:
             case "config":
@@ -70,14 +75,14 @@ class Configuring:
             case "config:reload":
                 if call.body:
                     raise ApiProblem(400, "what is reloaded is the file; leave the body out")
-                report = await self._steered.reload()
+                report = await self._reloadable.reload()
                 self._note(caller, "reload", f"generation {report.generation}: {_told(report)}")
                 return _reply(report)
             case _:
                 return _reply(await self._examine(call))
 
     def _state(self) -> dict[str, Any]:
-        reloading = self._steered.reloading
+        reloading = self._reloadable.reloading
         last = reloading.last
         return {
             "file": reloading.file,
@@ -89,14 +94,14 @@ class Configuring:
         }
 
     async def _examine(self, call: Call) -> Report:
-        reloading = self._steered.reloading
+        reloading = self._reloadable.reloading
         try:
             if call.body:
                 text = call.body.decode("utf-8", "replace")
                 loaded: Loaded = loads(text, BODY, "yaml" in call.headers("content-type"))
             else:
                 loaded = await maybeDeferred(reloading.read)
-            report: Report = await maybeDeferred(self._steered.examine, loaded)
+            report: Report = await maybeDeferred(self._reloadable.examine, loaded)
         except ConfigError as error:
             return Report(reloading.file, reloading.generation, error.problems, error.warnings)
         return report
@@ -119,7 +124,7 @@ def _reply(report: Report) -> Reply:
 
 
 def reload_families(reloading: Reloader) -> list[Family]:
-    """What is counted of configurations."""
+    """Return the metrics of the configuration and its reloads."""
     prefix = "reverseproxy_config_"
     generation = Family(
         f"{prefix}generation", "gauge", "The number of the configuration in use; 1 is that of the start."

@@ -1,4 +1,4 @@
-"""What lines of the log are made of: numbers, times, reasons, and text that is safe to write."""
+"""Formatting for log lines: numbers, times, reasons, and escaping of text from peers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 MAX_NAME: Final = 64
-"""Characters of a name that a peer has given itself."""
+"""The maximum length of a name that a peer chose, in characters."""
 
 _ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def format_time(seconds: float | None) -> str:
     """
-    Write a point in time as RFC 3339 in UTC with milliseconds.
+    Format a point in time by RFC 3339, in UTC with milliseconds.
 
-    @param seconds: since the epoch; L{None} (or what no calendar has) gives
-        C{"-"}.
+    @param seconds: seconds since the epoch.
+    @return: the text; C{"-"} if C{seconds} is L{None} or out of range.
     """
     if seconds is None:
         return "-"
@@ -39,9 +39,10 @@ def format_time(seconds: float | None) -> str:
 
 def how_many(things: Iterable[str], most: int = 8) -> str:
     """
-    Say how often each of some things is there, the most frequent ones first: C{3 WebSocket, 1 request}.
+    Format how often each kind occurs, the most frequent first: C{3 WebSocket, 1 request}.
 
-    @param most: how many kinds are named.
+    @param things: the kinds, one for each occurrence.
+    @param most: the maximum number of kinds that are named.
     """
     kinds = Counter(things).most_common()
     named = [f"{number} {kind}" for kind, number in kinds[:most]]
@@ -51,15 +52,15 @@ def how_many(things: Iterable[str], most: int = 8) -> str:
 
 def counted(number: int, what: str) -> str:
     """
-    Write a number of things: C{1 host}, C{2 hosts}.
+    Format a number of things: C{1 host}, C{2 hosts}.
 
-    @param what: one of them, whose plural has an C{s} behind it.
+    @param what: a singular noun whose plural ends in C{s}.
     """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def said(text: bytes | str) -> str:
-    """Write what a peer has said, if anything, behind something else."""
+    """Format a message from a peer as the end of a line; empty without a message."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     return f", {text}" if text else ""
@@ -74,11 +75,11 @@ _FAILURES: Final[Mapping[type[BaseException], str]] = {
     errors.DNSLookupError: "its name can't be looked up",
     CancelledError: "given up",
 }
-"""What some errors of Twisted's mean, whose own words repeat themselves."""
+"""Texts for errors of Twisted whose own texts are repetitive."""
 
 
 def loss(reason: Failure) -> str:
-    """Say why a connection is lost, or could not be made, in words for an operator, not in Twisted's."""
+    """Return why a connection was lost, or could not be established, in words for an operator."""
     error = reason.value
     args = getattr(error, "args", ())
     own = args[0] if args and isinstance(args[0], str) else ""
@@ -93,17 +94,17 @@ def loss(reason: Failure) -> str:
     if isinstance(error, ConnectError) and isinstance(number, int):
         return os.strerror(number)
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror  # rather than with its number before it
+        return error.strerror  # without the errno that str() adds
     return reason.getErrorMessage().rstrip(".")
 
 
 def escape(text: str) -> str:
     """
-    Make text safe for a line of a log.
+    Escape text for a log line.
 
-    Everything that is not printable (control characters, line breaks of every
-    kind, direction marks) becomes a backslash sequence; a byte that could not
-    be decoded (C{surrogateescape}) becomes C{\\xNN}.  The rest stays as it is.
+    Characters that are not printable (control characters, line breaks of every
+    kind, direction marks) become backslash sequences; a byte that could not
+    be decoded (C{surrogateescape}) becomes C{\\xNN}.
     """
     if text.isprintable():
         return text
@@ -111,7 +112,7 @@ def escape(text: str) -> str:
 
 
 def _escape_one(character: str) -> str:
-    """The backslash sequence for one character."""
+    """Return the backslash sequence for one character."""
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
@@ -123,12 +124,12 @@ def _escape_one(character: str) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Bound the length of text and say so."""
+    """Cut text to a maximum length, and append the number of characters that were cut."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}... ({len(text) - limit} more characters)"
 
 
 def shorten(name: str) -> str:
-    """Cut a name that a peer has given itself, if it is longer than names are."""
+    """Cut a name that a peer chose to L{MAX_NAME} characters."""
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."

@@ -1,8 +1,8 @@
-"""What an operator does to an agent that other servers of the fleet have, and what theirs do to ours."""
+"""Operators' actions on agents in a fleet: orders to other servers, and obeying theirs."""
 
 from __future__ import annotations
 
-__all__ = ["MOST_AUDITED", "SETTLE", "Passing", "unite_audits", "unite_done"]
+__all__ = ["EVICTION_DELAY", "MOST_AUDITED", "OrderForwarder", "merge_audits", "merge_order_results"]
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from reverseproxy.admin.agents import AgentIndex
+from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.clock import wall_time
 from reverseproxy.fleet.fleet import Fleet
 from reverseproxy.fleet.orders import Order
@@ -22,64 +22,65 @@ from reverseproxy.tunnel.server.exclusion_records import Exclusion, Target, id_o
 log = Logger()
 
 MOST_AUDITED: Final = 1000
-"""How many changes are kept."""
+"""The maximum number of entries of the audit."""
 
-SETTLE: Final = 1.0
+EVICTION_DELAY: Final = 1.0
 """
-Seconds after which agents are let go of that are kept out, if they are here nevertheless.
+Seconds between another server's ban of an agent and the disconnection of that agent here.
 
-Those are such as had joined, or were about to, before anybody here knew of it.  Where the agent was
-known to be, an order comes at the same time, and says how many connections it had.
+It concerns agents that joined before this process learned of the ban.  A server that is known to have the
+agent receives an order with the ban, obeys it at once, and reports the number of connections.
 """
 
-_HEARD: Final = "keep out"
+_BAN: Final = "keep out"
+"""The C{what} of an audit entry about another server's ban."""
 
 
-class Passing:
+class OrderForwarder:
     """
-    Passes orders on to other servers, and does what they order, in one process.
+    Forwards operators' orders to other servers of the fleet, and obeys theirs, in one process.
 
-    @ivar audited: what they have ordered, the last of it.
+    @ivar audited: the latest audit entries about orders of other servers.
     """
 
     def __init__(
         self,
         index: AgentIndex,
         fleet: Callable[[], Fleet | None],
-        let_go: Callable[[Mapping[str, Any]], int],
+        close_connections: Callable[[Mapping[str, Any]], int],
         clock: IReactorTime,
     ) -> None:
         """
-        @param let_go: lets go of an agent's connections; see L{AgentIndex.let_go}.
+        @param fleet: returns this server's part in the fleet; L{None} without one.
+        @param close_connections: drains or closes connections; see L{AgentIndex.close_connections}.
         """
         self.audited: deque[dict[str, Any]] = deque(maxlen=MOST_AUDITED)
         self._index = index
         self._fleet = fleet
-        self._let_go = let_go
+        self._close_connections = close_connections
         self._clock = clock
         self._due: dict[Target, float] = {}
         self._timer: IDelayedCall | None = None
-        index.exclusions.on_new = self._look_later
+        index.exclusions.on_new = self._schedule_eviction
         found = fleet()
         if found is not None:
             found.orders.obey = self.obey
-            found.orders.kept_out = self._kept_out
-            found.orders.let_in = self._let_in
+            found.orders.kept_out = self._record_ban
+            found.orders.let_in = self._record_lift
 
     def stop(self) -> None:
-        """Let go of nobody any more."""
+        """Cancel all scheduled disconnections."""
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def pass_on(self, arguments: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
+    def forward(self, arguments: Mapping[str, Any]) -> Deferred[dict[str, Any]]:
         """
-        Tell the other servers what is to be done to an agent.
+        Send an order to the other servers, over their links to this process.
 
         @param arguments: C{what}, C{agent}, C{seconds}, C{who} and C{order}.
-        @return: what those have done that were told over links to this process, by server:
-            see L{reverseproxy.fleet.order_results.OrderResult}.
+        @return: the results by server; see L{reverseproxy.fleet.order_results.OrderResult}.
         """
         fleet = self._fleet()
         if fleet is None:
@@ -95,9 +96,9 @@ class Passing:
 
     def obey(self, order: Order) -> tuple[int, str]:
         """
-        Do what an operator of another server wants, if the agent has connections to this process.
+        Obey an order of another server, if the agent has connections to this process.
 
-        @return: how many it had, and what could not be done.
+        @return: the number of connections, and what could not be done; empty if all was.
         """
         targets = self._index.targets_of(order.agent)
         if targets is None:
@@ -114,22 +115,23 @@ class Passing:
             told += "" if problem else f"; kept out for {order.seconds:g} s: {_shown(target)}"
         why = f"{'kicked' if kick else 'drained'} by {order.who}"
         kept_out = {"target": target, "seconds": order.seconds} if order.seconds else None
-        count = self._part(order.what, order.agent, why, order.who, told, kept_out, order.id)
+        count = self._disconnect(order.what, order.agent, why, order.who, told, kept_out, order.id)
         return count, problem and f"it is not kept out: {problem}"
 
-    def _part(
+    def _disconnect(
         self, what: str, agent: str, why: str, who: str, told: str, kept_out: Any, order_id: str
     ) -> int:
         """
-        Let go of an agent that has connections to this process, and write that down.
+        Drain or close an agent's connections to this process, and record that in the audit.
 
-        @param told: what else is to be said of it.
-        @return: how many there were.
+        @param told: text to append to the result in the audit.
+        @return: the number of connections.
         """
         found, targets = self._index.identity_of(agent), self._index.targets_of(agent)
         if found is None or targets is None:
             return 0
-        count = self._let_go({"id": agent, "why": why, "at_once": what == "kick", "order": order_id})
+        arguments = {"id": agent, "why": why, "at_once": what == "kick", "order": order_id}
+        count = self._close_connections(arguments)
         told = f"{counted(count, 'connection')}{told}"
         log.info(
             "audit: {caller}: {what} agent {agent} ({identity}): {told}",
@@ -169,64 +171,66 @@ class Passing:
             }
         )
 
-    # whom others keep out
+    # bans of other servers
 
-    def _kept_out(self, server: str, exclusion: Exclusion) -> None:
-        """Another server keeps somebody out; the log has that already."""
+    def _record_ban(self, server: str, exclusion: Exclusion) -> None:
+        """Record another server's ban in the audit; the caller has logged it."""
         seconds = round(exclusion.until - self._clock.seconds(), 1)
         target = list(exclusion.target)
         told = f"kept out for {seconds:g} s, as server {server} says: {_shown(target)}"
         agent = exclusion.agents[-1] if exclusion.agents else None
         kept_out = {"target": target, "seconds": seconds}
-        self._note(exclusion.who, _HEARD, agent, "", {}, told, 0, kept_out, exclusion.ids[-1])
+        self._note(exclusion.who, _BAN, agent, "", {}, told, 0, kept_out, exclusion.ids[-1])
 
-    def _let_in(self, server: str, exclusion: Exclusion) -> None:
-        """Another server has let somebody in again; the log has that already."""
+    def _record_lift(self, server: str, exclusion: Exclusion) -> None:
+        """Record in the audit that another server has lifted a ban; the caller has logged it."""
         told = f"it was kept out: {_shown(exclusion.target)}"
         agent = exclusion.agents[-1] if exclusion.agents else None
         order = f"let in {exclusion.ids[-1]}"
         self._note(f"server {server}", "let in", agent, "", {}, told, 0, None, order)
 
-    def _look_later(self, exclusion: Exclusion) -> None:
+    def _schedule_eviction(self, exclusion: Exclusion) -> None:
         if exclusion.agents:
             self._due.pop(exclusion.target, None)
-            self._due[exclusion.target] = self._clock.seconds() + SETTLE
+            self._due[exclusion.target] = self._clock.seconds() + EVICTION_DELAY
             if self._timer is None:
-                self._timer = self._clock.callLater(SETTLE, self._look)
+                self._timer = self._clock.callLater(EVICTION_DELAY, self._evict)
 
-    def _look(self) -> None:
-        """See whether agents are here that should not be."""
+    def _evict(self) -> None:
+        """Disconnect banned agents whose delay is over."""
         self._timer = None
         now = self._clock.seconds()
         for target, due in list(self._due.items()):
             if due > now:
-                self._timer = self._clock.callLater(due - now, self._look)
+                self._timer = self._clock.callLater(due - now, self._evict)
                 break
             del self._due[target]
             exclusion = self._index.exclusions.get(target)
             if exclusion is not None:
                 for agent in exclusion.agents:
-                    self._follow(agent, exclusion)
+                    self._evict_one(agent, exclusion)
 
-    def _follow(self, agent: str, exclusion: Exclusion) -> None:
+    def _evict_one(self, agent: str, exclusion: Exclusion) -> None:
         what = "kick" if exclusion.at_once else "drain"
         told = f"; it is kept out: {_shown(exclusion.target)}"
-        self._part(what, agent, exclusion.reason, exclusion.who, told, None, exclusion.ids[-1])
+        self._disconnect(what, agent, exclusion.reason, exclusion.who, told, None, exclusion.ids[-1])
 
 
 def _shown(target: Iterable[str]) -> str:
-    """A target for a line of the log."""
+    """Format the target of a ban for a log line."""
     target = list(target)
     return f"{shorten(' '.join(target))} (exclusion {id_of(target)})"
 
 
-def unite_audits(
+def merge_audits(
     own: Iterable[Mapping[str, Any]], heard: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """
-    Make one of what several processes have written down of the same order.
+    Merge the audit entries of several processes, so that there is one for each order.
 
-    @param own: what was decided here: what is heard of that says nothing new.
+    @param own: the entries about actions through this server's admin API.
+    @param heard: the entries of all processes about orders of other servers; those about an order in C{own}
+        are left out.
     """
     entries = [dict(each) for each in own]
     known = {each.get("order") for each in entries}
@@ -238,16 +242,16 @@ def unite_audits(
         if other is None:
             found[entry["order"]] = dict(entry)
             continue
-        # Who has had the agent has more to say than who was to keep it out.
-        first, second = (entry, other) if other["what"] == _HEARD else (other, entry)
+        # The entry of a process that had the agent says more than one about the ban alone.
+        first, second = (entry, other) if other["what"] == _BAN else (other, entry)
         connections = first["connections"] + second["connections"]
         kept_out = first["kept_out"] or second["kept_out"]
         found[entry["order"]] = {**first, "connections": connections, "kept_out": kept_out}
     return [*entries, *found.values()]
 
 
-def unite_done(answers: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Make one of what several workers have heard of what other servers have done; see L{Passing.pass_on}."""
+def merge_order_results(answers: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Merge the results of orders that several workers have received; see L{OrderForwarder.forward}."""
     found: dict[str, dict[str, Any]] = {}
     for answer in answers:
         for server, each in answer.items():
