@@ -34,6 +34,7 @@ __all__ = [
     "RpcFrameError",
     "RpcHeaderError",
     "TlsFailed",
+    "VersionMismatch",
     "WireError",
 ]
 
@@ -122,6 +123,10 @@ class MuxError(WireError):
         self.code = code
         self.events: tuple[object, ...] = ()
         super().__init__(message)
+
+
+class VersionMismatch(ReverseProxyError):
+    """The supervisor that has started a worker runs another version of this program."""
 
 
 class NoMoreStreams(ReverseProxyError):

@@ -34,7 +34,7 @@ from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
-from reverseproxy.errors import ConfigError, WireError
+from reverseproxy.errors import ConfigError, VersionMismatch, WireError
 from reverseproxy.logs import LOG_PATH, LogFile, LogObserver, make_observer
 from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.lifecycle import Lifecycle
@@ -48,7 +48,7 @@ from reverseproxy.services.single import SingleProcessService
 from reverseproxy.services.supervising import SupervisorService
 from reverseproxy.services.worker import owner_of, run_worker, take_level
 from reverseproxy.transport import is_supported
-from reverseproxy.workers.control import CONTROL_FD, receive_setup
+from reverseproxy.workers.control import CONTROL_FD, OTHER_VERSION, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
 from reverseproxy.workers.orphan import end_with_parent
 
@@ -362,6 +362,8 @@ def work() -> None:
         setup = receive_setup(channel)
     except WireError as error:
         exit_with(sys.stderr, f"worker: {error}\n", 1)
+    except VersionMismatch as error:
+        exit_with(sys.stderr, f"worker: {error}\n", OTHER_VERSION)
     with suppress(ReactorAlreadyInstalledError):  # an imported module may have done so
         import_module(setup.settings["reactor"]).install()
     run_worker(setup, channel, _reactor(), _signals)

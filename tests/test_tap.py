@@ -31,7 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import reverseproxy
 from reverseproxy import __version__, tap
 from reverseproxy.config.models import ServerConfig
-from reverseproxy.errors import ConfigError
+from reverseproxy.errors import ConfigError, VersionMismatch
 from reverseproxy.logs import make_observer
 from reverseproxy.process.runners import plan_log
 from reverseproxy.process.signals import Signals
@@ -44,6 +44,7 @@ from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.transport.ports import BoundedReactor
 from reverseproxy.transport.reactor import StreamReactor
+from reverseproxy.workers.control import OTHER_VERSION
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CHAIN, CLUSTER, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
 from tests.tunnel.logged import capture
@@ -745,6 +746,25 @@ class WorkersTests(TapTestCase):
         status, _, err = self.exits(makeService, options)
         self.assertEqual(status, 1)
         self.assertIn("leave --chroot out", err)
+
+    def test_another_version_is_installed(self) -> None:
+        """A worker of it ends with a status of its own, and says which versions there are."""
+
+        def receive(channel: socket.socket) -> None:
+            self.assertEqual(channel.fileno(), number)
+            raise VersionMismatch("the installed version, 2, is not the supervisor's, 1")
+
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        number = theirs.detach()
+        self.patch(tap, "CONTROL_FD", number)
+        self.patch(tap, "end_with_parent", lambda: None)
+        self.patch(tap, "receive_setup", receive)
+        status, _, err = self.exits(tap.work)
+        self.assertEqual(
+            (status, err),
+            (OTHER_VERSION, "worker: the installed version, 2, is not the supervisor's, 1\n"),
+        )
 
     def test_giving_up(self) -> None:
         ends: list[Callable[[], object]] = []

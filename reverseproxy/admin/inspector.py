@@ -315,7 +315,7 @@ class Inspector:
                 claimed_host_name=found.claim,
                 connections=count,
                 reason=arguments["why"],
-                order=arguments["order"],
+                order=arguments.get("order", ""),
             )
         return count
 

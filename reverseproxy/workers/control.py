@@ -2,8 +2,8 @@
 The channel between the supervisor and one worker.
 
 It is a pair of connected sockets, of which the worker inherits one.  What comes
-first is the worker's L{Setup}, which thus shows up neither in a list of
-processes nor on a disk.  Then there are messages, both ways:
+first is the version of the supervisor, and the worker's L{Setup}, which thus shows up
+neither in a list of processes nor on a disk.  Then there are messages, both ways:
 
     supervisor                          worker
     {"do": "watch", "slots": [0, 2]}    which sockets to accept from
@@ -38,12 +38,17 @@ processes nor on a disk.  Then there are messages, both ways:
                                         {"is": "drained"}    waits for "finish"
 
 When the channel is lost, the supervisor is gone, and the worker drains.
+
+A worker that is started after another version was installed has that version's code, and
+the supervisor the code of its own.  Neither setups nor messages are kept compatible between
+versions, so such a worker ends, and leaves the sockets to the other ones.
 """
 
 from __future__ import annotations
 
-__all__ = ["CONTROL_FD", "Control", "Setup", "dump_setup", "receive_setup"]
+__all__ = ["CONTROL_FD", "OTHER_VERSION", "Control", "Setup", "dump_setup", "receive_setup"]
 
+import os
 import pickle
 import socket
 from collections.abc import Callable, Mapping
@@ -54,8 +59,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from reverseproxy import __version__
 from reverseproxy.config.loader import Loaded
-from reverseproxy.errors import WireError
+from reverseproxy.errors import VersionMismatch, WireError
 from reverseproxy.workers.messages import ControlMessageReader, Message, encode
 
 log = Logger()
@@ -63,7 +69,13 @@ log = Logger()
 CONTROL_FD: Final = 3
 """The number of the channel's descriptor in the worker."""
 
+OTHER_VERSION: Final = os.EX_PROTOCOL
+"""The status of a worker's process whose code is of another version than the supervisor's."""
+
 _SIZE: Final = 8
+
+_MAX_VERSION: Final = 64
+"""Bytes of a version at the most; anything longer is none."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,12 @@ class Setup:
 
 
 def dump_setup(setup: Setup) -> bytes:
-    """Encode a setup."""
-    body = pickle.dumps(setup)
-    return len(body).to_bytes(_SIZE, "big") + body
+    """Encode the version of this program, and a setup."""
+    return _block(__version__.encode("ascii")) + _block(pickle.dumps(setup))
+
+
+def _block(data: bytes) -> bytes:
+    return len(data).to_bytes(_SIZE, "big") + data
 
 
 def receive_setup(channel: socket.socket) -> Setup:
@@ -108,15 +123,37 @@ def receive_setup(channel: socket.socket) -> Setup:
     Read the setup, blocking; later data stays in the channel.
 
     @raise WireError: if the supervisor ends before.
+    @raise VersionMismatch: if the supervisor runs another version.
     """
     channel.setblocking(True)
-    size = int.from_bytes(_receive(channel, _SIZE), "big")
-    body = _receive(channel, size)
+    size = _receive_size(channel)
+    version = _receive(channel, min(size, _MAX_VERSION)).decode("ascii", "backslashreplace")
+    if size > _MAX_VERSION:
+        raise VersionMismatch(_remedy("is not the supervisor's, which does not say its own"))
+    if version != __version__:
+        raise VersionMismatch(_remedy(f"is not the supervisor's, {version}"))
+    body = _receive(channel, _receive_size(channel))
     channel.setblocking(False)
-    # From the process that has started us, over a channel that nobody else has.
-    setup = pickle.loads(body)  # noqa: S301
-    assert isinstance(setup, Setup)
+    try:
+        # From the process that has started us, over a channel that nobody else has.
+        setup = pickle.loads(body)  # noqa: S301
+    except Exception as error:
+        # Between two releases, code changes and the version does not.
+        raise VersionMismatch(_remedy(f"can't read the supervisor's setup ({error!r})")) from error
+    if not isinstance(setup, Setup):
+        raise VersionMismatch(_remedy(f"can't read the supervisor's setup (a {type(setup).__name__})"))
     return setup
+
+
+def _remedy(problem: str) -> str:
+    return (
+        f"the installed version, {__version__}, {problem}: "
+        "let the installed one take over from the supervisor, or install the supervisor's again"
+    )
+
+
+def _receive_size(channel: socket.socket) -> int:
+    return int.from_bytes(_receive(channel, _SIZE), "big")
 
 
 def _receive(channel: socket.socket, size: int) -> bytes:

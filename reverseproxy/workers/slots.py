@@ -14,8 +14,9 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from reverseproxy import __version__
 from reverseproxy.config.loader import Loaded
-from reverseproxy.workers.control import Control
+from reverseproxy.workers.control import OTHER_VERSION, Control
 from reverseproxy.workers.messages import Message
 
 FIRST_PAUSE: Final = 0.1
@@ -149,4 +150,9 @@ def how_ended(reason: Failure) -> str:
             return f"was ended by {signal.Signals(number).name}"
         return f"was ended by signal {number}"
     status = getattr(reason.value, "exitCode", None)
+    if status == OTHER_VERSION:
+        return (
+            f"has ended with status {status}, as its code is not that of this supervisor, {__version__}: "
+            "let the installed version take over"
+        )
     return f"has ended with status {status}" if status else ""

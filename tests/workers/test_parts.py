@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from reverseproxy import __version__
 from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.config.models import ListenerConfig
-from reverseproxy.errors import WireError
+from reverseproxy.errors import VersionMismatch, WireError
 from reverseproxy.listener import ListenerFailed
 from reverseproxy.listener.shared_port import SharedPort
 from reverseproxy.listener.sockets import open_sockets
 from reverseproxy.transport import with_streams
+from reverseproxy.workers import control
 from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
 from reverseproxy.workers.messages import MAX_MESSAGE, ControlMessageReader, encode
@@ -89,6 +92,42 @@ class SetupTests(SynchronousTestCase):
             ours.sendall(dump_setup(self.setup())[:100])
             ours.close()
             self.assertRaises(WireError, receive_setup, theirs)
+
+    def refused(self, data: bytes) -> str:
+        """Why a worker does not take what a supervisor of another version has sent."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(data)
+            return str(self.assertRaises(VersionMismatch, receive_setup, theirs))
+
+    def block(self, data: bytes) -> bytes:
+        return len(data).to_bytes(8, "big") + data
+
+    def test_another_version_is_installed(self) -> None:
+        sent = dump_setup(self.setup())
+        installed = f"the installed version, {__version__}, "
+        self.patch(control, "__version__", "0.0.9")
+        self.assertIn("0.0.9, is not the supervisor's, " + __version__, self.refused(sent))
+        self.patch(control, "__version__", __version__)
+        for version in (b"", b"0.0.9", b"\xff\n", b"9" * 64):
+            text = version.decode("ascii", "backslashreplace")
+            told = self.refused(self.block(version) + b"never looked at")
+            self.assertTrue(told.startswith(f"{installed}is not the supervisor's, {text}: let "), told)
+        # One that sent no version.
+        self.assertIn(f"{installed}is not the supervisor's, which", self.refused(self.block(b"\x80" * 5000)))
+
+    def test_other_code_of_the_same_version_is_installed(self) -> None:
+        """What has moved is not found; what is found is no setup."""
+        sent, version = dump_setup(self.setup()), self.block(__version__.encode())
+        for data, problem in (
+            (sent.replace(b"reverseproxy.workers.control", b"reverseproxy.workers.nowhere"), "nowhere"),
+            (sent.replace(b"\x05Setup", b"\x05Putes"), "Putes"),
+            (version + self.block(b"no pickle"), "UnpicklingError"),
+            (version + self.block(pickle.dumps(["a list"])), "a list"),
+        ):
+            told = self.refused(data)
+            self.assertIn("can't read the supervisor's setup (", told)
+            self.assertIn(problem, told)
 
 
 class _Who(Protocol):

@@ -15,9 +15,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from reverseproxy import __version__
 from reverseproxy.config.loader import loads
 from reverseproxy.errors import ConfigError
-from reverseproxy.workers.control import CONTROL_FD, Setup
+from reverseproxy.workers.control import CONTROL_FD, OTHER_VERSION, Setup
 from reverseproxy.workers.liveness import LOOK, STARTING
 from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.slots import FIRST_PAUSE, LONGEST_PAUSE, STABLE
@@ -53,13 +54,18 @@ class Process:
     @property
     def setup(self) -> Setup:
         if self._setup is None:
-            data = self.wire.value()
-            size = int.from_bytes(data[:8], "big")
-            self._setup = pickle.loads(data[8 : 8 + size])
+            version, data = self._block(self.wire.value())
+            assert version == __version__.encode()
+            pickled, data = self._block(data)
+            self._setup = pickle.loads(pickled)
             self.wire.clear()
-            self.wire.write(data[8 + size :])
+            self.wire.write(data)
         assert self._setup is not None
         return self._setup
+
+    def _block(self, data: bytes) -> tuple[bytes, bytes]:
+        size = int.from_bytes(data[:8], "big")
+        return data[8 : 8 + size], data[8 + size :]
 
     def told(self) -> list[Any]:
         """What the supervisor has said since this was asked."""
@@ -276,6 +282,27 @@ class RestartTests(SupervisorTestCase):
         self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 2]}])
         self.reactor.advance(1)
         self.assertEqual(self.last.setup.number, 2)
+        self.last.says("ready")
+        self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+
+    def test_another_version_is_installed(self) -> None:
+        """A worker that can't be started with the installed code: the other ones stand in for it."""
+        self.run_workers(3)
+        one, two, three = self.reactor.processes
+        three.end(signal=9)
+        with capture() as events:
+            for _ in range(10):
+                self.reactor.advance(LONGEST_PAUSE)
+                self.last.end(status=OTHER_VERSION)
+        self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0, 2]})
+        self.assertEqual(two.told()[-1], {"do": "watch", "slots": [1, 2]})
+        self.assertEqual((one.signals, two.signals, self.gave_up), ([], [], []))
+        self.assertIn(
+            f"worker 3, process 103, has ended with status {OTHER_VERSION}, as its code is not that of this "
+            f"supervisor, {__version__}: let the installed version take over; it is started again in",
+            events.text(),
+        )
+        self.reactor.advance(LONGEST_PAUSE)  # the supervisor's version is installed again
         self.last.says("ready")
         self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
 
