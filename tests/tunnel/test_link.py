@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -289,6 +291,23 @@ class GreetingTests(SynchronousTestCase):
         self.assertIn("cable", reason)
         self.assertEqual(self.bench.told, [])
         self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+    def test_a_lost_link_is_no_garbage(self) -> None:
+        """It is freed at once, during the handshake and later, without the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for accepted in (False, True):
+            bench = Bench()
+            greeting = bench.greet()
+            if accepted:
+                bench.wire.send(SUCCESS)
+            bench.wire.reset()
+            if not accepted:
+                self.failureResultOf(greeting, ConnectionUnavailable)
+            gone = weakref.ref(bench.link)
+            del bench.link
+            bench.wire.protocol = None
+            self.assertIsNone(gone())
 
     def test_lost_before_the_greeting(self) -> None:
         self.bench.wire.reset()

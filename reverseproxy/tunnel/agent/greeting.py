@@ -114,8 +114,9 @@ class Greeting:
 
         @param result: L{None} if the server has accepted the agent.
         """
-        if self._deadline is not None:
-            self._deadline.cancel()
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             if result is None:

@@ -398,6 +398,7 @@ class AgentLink(LinkHooks, Handover):
         self._greeting.conclude(
             Failure(ConnectionUnavailable(f"lost during the handshake: {explain(loss(reason))}"))
         )
+        self._greeting.forget()
         if self._hosted:
             self._tell_lost(self._explain(reason))
         else:
