@@ -34,7 +34,7 @@ FIRST: Final = 1
 """The number of the first worker."""
 
 MOST_ORDERS: Final = 100
-"""How many recent orders are remembered, so that events of workers that obey one later are left out."""
+"""How many recent orders are remembered, as workers without connections of the agent may obey them later."""
 
 
 class EventStream:
@@ -116,19 +116,28 @@ class EventStream:
     def _one_for_each_order(
         self, events: Iterable[tuple[str, dict[str, Any]]]
     ) -> list[tuple[str, dict[str, Any]]]:
-        """Merge the events of several workers that have obeyed the same order of an operator."""
+        """
+        Merge the events of several workers that have obeyed the same order of an operator.
+
+        Orders of other servers come over a link to each worker, and so at different times. If the event of an
+        order has been sent, that of a worker that obeys it later is another one, or none if the worker had no
+        connections.
+        """
         found: list[tuple[str, dict[str, Any]]] = []
         known: dict[str, dict[str, Any]] = {}
         for kind, event in events:
             order = event.pop("order", "")
-            if order in known:
+            if not order:
+                found.append((kind, event))
+            elif order in self._orders and not event["connections"]:
+                continue
+            elif order in known:
                 known[order]["connections"] += event["connections"]
                 known[order]["worker"] = None
-            elif not order or order not in self._orders:
+            else:
+                known[order] = event
                 found.append((kind, event))
-                if order:
-                    known[order] = event
-        self._orders.extend(known)
+        self._orders.extend(order for order in known if order not in self._orders)
         return found
 
 

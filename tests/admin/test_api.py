@@ -688,25 +688,28 @@ class EventTests(AdminTestCase):
             [(each["kind"], each["worker"]) for each in told], [("reload", None), ("join", 1), ("join", 2)]
         )
 
-    def test_what_an_operator_does_is_one_event(self) -> None:
-        """Each worker lets go of an agent's connections by the same order, one of them later than others."""
+    def told_of_orders(self, *looks: list[list[tuple[str, int]]]) -> list[tuple[int | None, int]]:
+        """
+        What a client is told of what workers have done by orders of operators.
 
-        def drained(number: int, order: str, connections: int) -> dict[str, Any]:
-            return {"id": number, "kind": "drain", "order": order, "connections": connections}
-
-        looks = [
-            [[drained(1, "a", 2)], [drained(1, "a", 1), drained(2, "b", 4)], []],
-            [[], [], [drained(1, "a", 8), drained(2, "c", 5)]],
-        ]
+        @param looks: by worker, the orders and how many connections it has let go of.
+        @return: the worker and the number of connections of each event.
+        """
+        left = list(looks)
+        last = [0] * len(looks[0])
 
         class Workers:
             def ask(self, question: str, arguments: Any) -> Any:
-                happened = looks.pop(0)
-                values = [
-                    {"origin": str(number), "last": len(events), "events": events}
-                    for number, events in enumerate(happened)
-                ]
-                return succeed([Answered(number, value) for number, value in enumerate(values, 1)])
+                answers = []
+                for number, done in enumerate(left.pop(0)):
+                    events = []
+                    for order, connections in done:
+                        last[number] += 1
+                        facts = {"kind": "drain", "order": order, "connections": connections}
+                        events.append({"id": last[number], **facts})
+                    value = {"origin": str(number), "last": last[number], "events": events}
+                    answers.append(Answered(number + 1, value))
+                return succeed(answers)
 
         written: list[bytes] = []
         clock = Clock()
@@ -718,13 +721,44 @@ class EventTests(AdminTestCase):
             recent=True,
         )
         stream.start()
-        clock.advance(PERIOD)
+        while left:
+            clock.advance(PERIOD)
         stream.stop()
         told = [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+        self.assertFalse([each for each in told if each["kind"] != "drain" or "order" in each])
+        return [(each["worker"], each["connections"]) for each in told]
+
+    def test_what_an_operator_does_is_one_event(self) -> None:
+        """Each worker lets go of an agent's connections by the same order."""
         self.assertEqual(
-            [(each["worker"], each["connections"], "order" in each) for each in told],
-            [(None, 3, False), (2, 4, False), (3, 5, False)],
+            self.told_of_orders(
+                [[("a", 2)], [("a", 1), ("b", 4)], []],
+                [[], [], [("a", 0), ("c", 5)]],
+            ),
+            [(None, 3), (2, 4), (3, 5)],
         )
+
+    def test_an_order_that_reaches_workers_at_different_times(self) -> None:
+        """That of another server comes over a link to each worker: no connection is left out."""
+        for looks, told in (
+            (([[("a", 0)], []], [[], [("a", 5)]]), [(1, 0), (2, 5)]),
+            (([[("a", 5)], []], [[], [("a", 0)]]), [(1, 5)]),
+            (([[("a", 5)], [], []], [[], [("a", 1)], [("a", 2)]]), [(1, 5), (None, 3)]),
+            # Those that had none when it had been told of are none of those who have done it.
+            (([[("a", 5)], [], []], [[], [("a", 0)], [("a", 2)]]), [(1, 5), (3, 2)]),
+            (([[("a", 5)], [], []], [[], [("a", 2)], [("a", 0)]]), [(1, 5), (2, 2)]),
+        ):
+            self.assertEqual(self.told_of_orders(*looks), told)
+
+    def test_orders_without_a_name(self) -> None:
+        """What one has no name for, such as one of another version, is an event of each worker."""
+        self.assertEqual(self.told_of_orders([[("", 0)], [("", 2)]]), [(1, 0), (2, 2)])
+        world = World()
+        world.agent()
+        world.reactor.advance(1)
+        [agent] = items(world, "agents")
+        arguments = {"id": agent["id"], "why": "drained by ops", "at_once": False}
+        self.assertEqual(world.proxy.inspector.answer("close_connections", arguments), 1)
 
     def test_refusals(self) -> None:
         """They are told, but not as many as strangers may like."""
