@@ -66,7 +66,7 @@ def _has_models(value: Any) -> bool:
 def encode(value: Any) -> Steps[bytes]:
     """Encode JSON values as indented text."""
     parts = []
-    for number, part in enumerate(json.JSONEncoder(indent=1).iterencode(value), 1):
+    for number, part in enumerate(json.JSONEncoder(indent=1, allow_nan=False).iterencode(value), 1):
         parts.append(part)
         if number % CHUNKS == 0:
             yield

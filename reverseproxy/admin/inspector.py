@@ -59,7 +59,7 @@ class Parts:
 
     @ivar tallies: counters of requests, by listener.
     @ivar tunnels: the tunnel servers, by listener.
-    @ivar certificates: returns each certificate's use, name and time of expiry.
+    @ivar certificates: returns each certificate's use, name and time of expiry, which may be C{inf}.
     @ivar stopping: returns whether the process is stopping.
     @ivar leaves: counts hosts of agents that have left, by cluster.
     @ivar agent_index: the agents that have joined.
@@ -182,7 +182,7 @@ class Inspector:
             "servers": partial(lists.servers, parts),
             "refused": partial(lists.refused, parts),
             "routes": partial(lists.agent_routes, parts),
-            "certificates": lambda arguments: parts.certificates(),
+            "certificates": partial(lists.certificates, parts),
             "fleet": partial(fleet_of, parts),
             "summary": lambda arguments: totals.summary(parts),
             "by_route": partial(totals.by_route, parts),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["agent_routes", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
+__all__ = ["agent_routes", "certificates", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
 
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.admin.paging import page_of_items
@@ -216,6 +217,14 @@ def agent_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
         for listener, server in parts.tunnels.items()
         if server.routes is not None
         for claim in server.routes.describe()
+    ]
+
+
+def certificates(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+    """The certificates and revocation lists in use; C{not_after} is L{None} for one that does not expire."""
+    return [
+        {**item, "not_after": item["not_after"] if item["not_after"] < inf else None}
+        for item in parts.certificates()
     ]
 
 

@@ -41,8 +41,12 @@ class Call:
 
 
 def compact(value: Any) -> bytes:
-    """Encode JSON without spaces."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    """
+    Encode JSON without spaces.
+
+    @raise ValueError: if it contains a number that JSON can't represent, such as infinity.
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

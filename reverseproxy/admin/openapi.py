@@ -114,7 +114,11 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
         )
     },
     "certificates": {
-        "get": _Operation("Certificates and revocation lists in use, the first to expire first", _LONG_PAGE)
+        "get": _Operation(
+            "Certificates and revocation lists in use, the first to expire first; "
+            "not_after is null if one does not expire",
+            _LONG_PAGE,
+        )
     },
     "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},

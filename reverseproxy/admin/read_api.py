@@ -37,6 +37,9 @@ MOST_IDS: Final = 200
 STRIDE: Final = 10
 """How many routes are processed in one step; see L{reverseproxy.admin.slices}."""
 
+_NEVER: Final = 9_999_999_999_999.0
+"""Where revocation lists that don't expire are sorted, in seconds since 1970: behind the year 9999."""
+
 Reader = Callable[[Call], Awaitable[Reply]]
 
 
@@ -268,7 +271,8 @@ class ReadApi:
 
 def _expiry_key(item: Mapping[str, Any]) -> str:
     """Return the key that sorts certificates by their expiry."""
-    return f"{max(0.0, item['not_after']):017.3f} {item['use']} {item['name']}"
+    expires = _NEVER if item["not_after"] is None else min(max(0.0, item["not_after"]), _NEVER)
+    return f"{expires:017.3f} {item['use']} {item['name']}"
 
 
 def _lasts(answers: list[Answer]) -> list[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["REPEATED", "FreeValues"]
 
+import math
 import re
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
 class FreeValues:
-    """Reads values that no model describes, and warns of repeated keys and of variables."""
+    """Reads values that no model describes: warns of repeated keys and variables, refuses infinite numbers."""
 
     def __init__(self, findings: Diagnostics) -> None:
         self._findings = findings
@@ -28,6 +29,9 @@ class FreeValues:
     def read(self, value: Any, place: Place) -> Any:
         """Return a value that no model describes, after warning of its repeated keys."""
         self._findings.seen(place)
+        if isinstance(value, float) and not math.isfinite(value):
+            # Such as 1e999, or inf in TOML: the configuration could not be shown as JSON.
+            self._findings.error(place, f"expected a finite number, got the number {value}")
         if isinstance(value, str):
             self._verbatim(value, place)
         if isinstance(value, Object):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from math import inf
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from twisted.internet.task import Clock
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD, EventStream
 from reverseproxy.admin.merging import merge_agent_routes, merge_agents, shown
+from reverseproxy.admin.messages import compact
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import at_once
@@ -326,6 +328,32 @@ class ReadingTests(AdminTestCase):
             self.assertEqual(
                 sorted(each["not_after"] for each in found), [each["not_after"] for each in found]
             )
+
+    def test_what_does_not_expire(self) -> None:
+        """Revocation lists need not say when; they come last, and JSON has no infinity for them."""
+        world = World()
+        ends = {"never": inf, "late": 253402300799.0, "before 1970": -1.0, "soon": 1e9}
+        world.proxy.inspector.parts.certificates = lambda: [
+            {"use": "somewhere", "name": name, "not_before": 0.0, "not_after": end}
+            for name, end in ends.items()
+        ]
+
+        def refuse(constant: str) -> float:
+            raise ValueError(f"{constant} is not JSON")
+
+        found, after = [], ""
+        while len(found) < len(ends):
+            answer = world.ask(f"{API}/certificates?limit=1&after={quote(after)}")
+            page = json.loads(answer.body, parse_constant=refuse)
+            found += page["items"]
+            after = page["next"] or after
+        self.assertEqual(
+            [(each["name"], each["not_after"]) for each in found],
+            [("before 1970", -1.0), ("soon", 1e9), ("late", 253402300799.0), ("never", None)],
+        )
+        self.assertIsNone(page["next"])
+        self.assertIn(b'name="never",use="somewhere"} +Inf\n', world.ask("/metrics").body)
+        self.assertRaises(ValueError, compact, [inf])
 
     def test_the_rest(self) -> None:
         world = World()

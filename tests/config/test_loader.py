@@ -982,6 +982,19 @@ class WarningTests(SynchronousTestCase):
             ": agents send their credentials in the clear, because TLS is off",
         )
 
+    def test_infinite_numbers(self) -> None:
+        """JSON can write them, but Go can't read them, and nobody could show them again."""
+        number = "expected a finite number, got the number"
+        text = json.dumps(TUNNEL_SERVER).replace(
+            '"name": "edge"', '"spec": {"a": [1, 1e999, -1e999]}, "name": "edge"'
+        )
+        for is_yaml in (False, True):
+            error = self.assertRaises(ConfigError, loads, text, "c", is_yaml)
+            self.assertEqual(
+                [(problem.path, problem.message) for problem in error.problems],
+                [(f"{CLUSTER}.spec.a[1]", f"{number} inf"), (f"{CLUSTER}.spec.a[2]", f"{number} -inf")],
+            )
+
     def test_repeated_keys(self) -> None:
         """The last one counts, whatever its case."""
         text = json.dumps(TUNNEL_SERVER)

@@ -71,6 +71,10 @@ class TomlTests(SynchronousTestCase):
             ("[servers]\n[servers]\n", "FILE: line 2, column 9: not TOML: cannot declare ('servers',) twice"),
             (TOML.replace("name = ", "nam = "), "FILE: cluster_manager.clusters[0].name: missing key"),
             (TOML.replace("true", "2026-01-02"), "servers[0].listeners[0].bind_port"),
+            (
+                TOML.replace('name = "edge"', 'name = "edge", spec = [nan]'),
+                "FILE: cluster_manager.clusters[0].spec[0]: expected a finite number, got the number nan",
+            ),
             ("a = " + "[" * 100_000, "is nested too deeply"),
             ("a = " + "9" * 10_000, "FILE: an integer has too many digits"),
         ):

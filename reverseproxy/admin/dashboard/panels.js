@@ -134,12 +134,13 @@ export async function drawPeers() {
 export async function drawCertificates() {
   const items = await all("certificates");
   const now = Date.now() / 1000;
+  const leftOf = (item) => (item.not_after === null ? Infinity : item.not_after - now);
   fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Left", "number"]], items.map((item) => {
-    const left = item.not_after - now;
-    return [[item.name, "mono"], [item.use, "mono"], date(item.not_after),
+    const left = leftOf(item);
+    return [[item.name, "mono"], [item.use, "mono"], item.not_after === null ? "no end" : date(item.not_after),
       [left < 0 ? "expired" : age(left), left < 14 * DAY ? "number bad" : left < 30 * DAY ? "number warn" : "number"]];
   }), "No certificate is in use."));
-  return items.filter((item) => item.not_after - now < 14 * DAY).length;
+  return items.filter((item) => leftOf(item) < 14 * DAY).length;
 }
 
 export async function drawWorkers() {
