@@ -21,7 +21,7 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
 class FreeValues:
-    """Reads values that no model describes: warns of repeated keys and variables, refuses infinite numbers."""
+    """Reads values that no model describes: warns of repeated keys and variables, refuses infinite ones."""
 
     def __init__(self, findings: Diagnostics) -> None:
         self._findings = findings
