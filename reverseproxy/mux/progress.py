@@ -5,7 +5,8 @@ A ping is sent behind what was written before it: in the transport's buffer, in 
 kernel's, and in queues of the network that may be megabytes long.  As long as the
 peer's kernel acknowledges some of that, the peer can't be called dead.  Its timeout
 begins when its kernel has received the ping: a kernel goes on acknowledging for a
-process that stands still.
+process that stands still.  That was some time before it is looked at: the kernel at this
+end knows when the acknowledgement came.
 
 This needs Linux's figures about a TCP connection.  On others a ping is never in transit.
 """
@@ -16,7 +17,7 @@ __all__ = ["Journey"]
 
 from typing import Any, Final
 
-from reverseproxy.net.tcp_info import acknowledged
+from reverseproxy.net.tcp_info import tcp_info
 from reverseproxy.transport.backlog import backlog_of
 
 _ROOM: Final = 512
@@ -30,16 +31,18 @@ class Journey:
     It is created just before the ping is written.
 
     @ivar under_way: whether the ping may still be in transit.
+    @ivar age: for how many seconds there had been no acknowledgement at the last call of L{moves}.
     """
 
-    __slots__ = ("_acked", "_end", "_transport", "under_way")
+    __slots__ = ("_acked", "_end", "_transport", "age", "under_way")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         ahead = backlog_of(transport).size
-        acked = acknowledged(transport) if ahead else None
-        self.under_way = acked is not None
-        self._acked = acked or 0
+        info = tcp_info(transport) if ahead else None
+        self.under_way = info is not None
+        self.age = 0.0
+        self._acked = info.acked if info is not None else 0
         self._end = self._acked + ahead + _ROOM
 
     def moves(self) -> bool:
@@ -50,10 +53,11 @@ class Journey:
         """
         if not self.under_way:
             return False
-        acked = acknowledged(self._transport)
-        if acked is None:
+        info = tcp_info(self._transport)
+        if info is None:
             self.under_way = False
             return False
+        acked, self.age = info.acked, info.ack_age / 1000
         if acked >= self._end or not backlog_of(self._transport).size:
             self.under_way = False
             return True

@@ -238,7 +238,9 @@ class PeerWatch:
         """Return how many seconds more to wait for the answer to a ping; 0 or less if it is overdue."""
         journey = self._journey
         if journey is not None and journey.moves():
-            self._asked = self.asking_since = now
+            acknowledged = now - journey.age
+            self._asked = max(self._asked, acknowledged)
+            self.asking_since = max(self.asking_since, acknowledged)
             self._last_look = False
         if journey is not None and not journey.under_way:
             self._journey = journey = None

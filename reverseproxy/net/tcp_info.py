@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["INFO_SIZE", "LAYOUT", "TCP_INFO", "TcpInfo", "acknowledged", "tcp_info", "was_heard"]
+__all__ = ["INFO_SIZE", "LAYOUT", "TCP_INFO", "TcpInfo", "tcp_info", "was_heard"]
 
 import socket
 import sys
@@ -83,17 +83,6 @@ def tcp_info(transport: Any) -> TcpInfo | None:
     except OSError:
         return None  # it is closed
     return TcpInfo.parse(raw) if len(raw) >= INFO_SIZE else None
-
-
-def acknowledged(transport: Any) -> int | None:
-    """
-    Return how many bytes the peer's kernel has acknowledged since the connection was made.
-
-    @param transport: of the connection, over TLS or not.
-    @return: L{None} where L{tcp_info} has none.
-    """
-    info = tcp_info(transport)
-    return None if info is None else info.acked
 
 
 def was_heard(transport: Any, since: float) -> bool:

@@ -11,6 +11,14 @@ from tests.integration.harness import JOINED, LEFT, SERVING, IntegrationTestCase
 
 SILENT = "is closed: nothing has come for "
 
+WITHIN = 5.0
+"""
+Seconds within which a peer that stands still is noticed, as documented.
+
+Of these, PING_INTERVAL may pass before the ping, and PING_TIMEOUT and two looks of GRACE after its
+acknowledgement, which the peer's kernel sends at once: 4.6 s.  The rest is for processes of a busy machine.
+"""
+
 
 class ManyTests(IntegrationTestCase):
     async def test_many_requests_on_one_connection(self) -> None:
@@ -138,7 +146,7 @@ class DeadPeerTests(IntegrationTestCase):
         held += [fetch(client, "/hold?key=stop") for _ in range(10)]
         await cloud.counted(LEFT, 2, mark)
         self.assertEqual(len(self.silences(cloud)), 2)
-        self.assertLessEqual(max(self.silences(cloud)), 5.0)
+        self.assertLessEqual(max(self.silences(cloud)), WITHIN)
         # All of them are with the other one now.
         await fetch(two.port, "/held?key=stop&n=20")
         await fetch(two.port, "/release?key=stop")
@@ -158,7 +166,7 @@ class DeadPeerTests(IntegrationTestCase):
         await edge.counted(SERVING, 1)
         cloud.signal("STOP")
         await edge.logged(SILENT)
-        self.assertLessEqual(max(self.silences(edge)), 5.0)
+        self.assertLessEqual(max(self.silences(edge)), WITHIN)
         cloud.signal("CONT")
         mark = edge.mark()
         await edge.counted(SERVING, 1, mark)

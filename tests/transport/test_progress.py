@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.mux import progress, watch
 from reverseproxy.mux.progress import Journey
 from reverseproxy.mux.session import MAX_JITTER, PING_INTERVAL, PING_TIMEOUT
-from reverseproxy.net.tcp_info import acknowledged
+from reverseproxy.mux.watch import JOURNEY_LOOKS
+from reverseproxy.net.tcp_info import TcpInfo, tcp_info
 from reverseproxy.net.tcp_options import NOT_SENT, limit_unsent
 from reverseproxy.transport.backlog import Backlog
 from tests.blackhole import blackhole
@@ -24,6 +25,11 @@ class Kernel:
     def __init__(self, waits: int = 0, acked: int | None = 0) -> None:
         self.waits = waits
         self.acked = acked
+        self.age = 0
+
+    def info(self) -> TcpInfo | None:
+        """See L{reverseproxy.net.tcp_info.tcp_info}."""
+        return None if self.acked is None else TcpInfo(0, 0, 9000, self.age, acked=self.acked)
 
     def backlog(self) -> Backlog:
         return Backlog(self.waits, self.waits)
@@ -31,7 +37,7 @@ class Kernel:
 
 class JourneyTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(progress, "acknowledged", lambda kernel: kernel.acked)
+        self.patch(progress, "tcp_info", Kernel.info)
 
     def test_nothing_is_before_it(self) -> None:
         self.assertFalse(Journey(Kernel()).under_way)
@@ -52,6 +58,12 @@ class JourneyTests(SynchronousTestCase):
         ):
             kernel.acked = acked
             self.assertEqual((journey.moves(), journey.under_way), (moved, under_way))
+
+    def test_when_it_was_acknowledged(self) -> None:
+        kernel = Kernel(100, 5000)
+        journey = Journey(kernel)
+        kernel.waits, kernel.acked, kernel.age = 0, 5112, 480
+        self.assertEqual((journey.moves(), journey.age), (True, 0.48))
 
     def test_everything_has_arrived(self) -> None:
         kernel = Kernel(100, 5000)
@@ -84,24 +96,28 @@ class KernelTests(SynchronousTestCase):
         self.addCleanup(theirs.close)
         return Transport(), theirs
 
+    def acked(self, transport: Any) -> int:
+        info = tcp_info(transport)
+        assert info is not None
+        return info.acked
+
     def test_acknowledged(self) -> None:
         transport, theirs = self.connect()
         ours = transport.getHandle()
-        before = acknowledged(transport)
-        assert before is not None
+        before = self.acked(transport)
         ours.send(b"x" * 1000)
         self.assertEqual(len(theirs.recv(1000, socket.MSG_WAITALL)), 1000)
         theirs.send(b"y")  # with which goes the acknowledgement
         ours.recv(1)
-        self.assertEqual(acknowledged(transport), before + 1000)
+        self.assertEqual(self.acked(transport), before + 1000)
         blackhole(ours, theirs)
         ours.send(b"x")
-        self.assertEqual(acknowledged(transport), before + 1000)
+        self.assertEqual(self.acked(transport), before + 1000)
         ours.close()
-        self.assertIsNone(acknowledged(transport))
+        self.assertIsNone(tcp_info(transport))
 
     def test_nothing_is_known_of_others(self) -> None:
-        self.assertIsNone(acknowledged(object()))
+        self.assertIsNone(tcp_info(object()))
         limit_unsent(object())
 
     def test_the_kernel_takes_less(self) -> None:
@@ -127,9 +143,11 @@ class FakeJourney:
     A question whose way a test decides on.
 
     @cvar script: what C{moves} says, one look after the other; it has arrived with the last one.
+    @cvar age: how long ago that was, in seconds.
     """
 
     script: list[bool]
+    age = 0.0
 
     def __init__(self, transport: Any) -> None:
         self.under_way = bool(self.script)
@@ -164,6 +182,26 @@ class SessionTests(SynchronousTestCase):
         """As long as it does, the peer is there; and then has its time for the answer."""
         took = self.silent(*[True] * 20)
         self.assertTrue(10 < took < PING_INTERVAL + 10 + PING_TIMEOUT + 1.0, took)
+
+    def test_it_arrives_before_it_is_looked_at(self) -> None:
+        """
+        The peer's time begins when it has arrived, not when that is seen: L{JOURNEY_LOOKS} later.
+
+        So what is documented holds: a peer that stands still is noticed within five seconds.
+        """
+        self.patch(FakeJourney, "age", JOURNEY_LOOKS - 0.01)
+        took = self.silent(True)
+        self.assertTrue(PING_TIMEOUT < took < PING_INTERVAL + PING_TIMEOUT + 0.3, took)
+
+    def test_a_look_that_is_late(self) -> None:
+        """An acknowledgement that came long ago takes nothing from the time that was given since."""
+        peer, now = Pair().first._watch, 100.0
+        FakeJourney.script = [True]
+        self.patch(FakeJourney, "age", 60.0)
+        peer._journey = FakeJourney(None)  # type: ignore[assignment]
+        peer._asked = peer.asking_since = now - 0.1
+        self.assertAlmostEqual(peer._wait_for_answer(now), PING_TIMEOUT - 0.1)
+        self.assertEqual(peer.asking_since, now - 0.1)
 
     def test_it_does_not(self) -> None:
         self.assertLess(self.silent(*[False] * 100), PING_INTERVAL + PING_TIMEOUT + 0.7)
