@@ -47,7 +47,7 @@ def build_agent_routes(
     )
     routes = make_agent_routes(config, surface, world.clusters, world.reactor)
     if world.worker is not None:
-        routes.arbiter = world.worker.clerk
+        routes.arbiter = world.worker.route_client
         routes.listener = listener
     elif world.fleet_resources.arbiter is not None:
         routes.arbiter = world.fleet_resources.arbiter

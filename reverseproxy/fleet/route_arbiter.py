@@ -40,7 +40,7 @@ DECIDE: Final = 5.0
 Seconds to wait for the directory's reports of one request for routes, for all ports together.
 
 This is less than the supervisor of several workers waits for the decision
-(L{TURN_TIMEOUT<reverseproxy.workers.route_desk.TURN_TIMEOUT>}).
+(L{DECISION_TIMEOUT<reverseproxy.workers.route_arbiter.DECISION_TIMEOUT>}).
 """
 
 

@@ -26,7 +26,7 @@ neither in a list of processes nor on a disk.  Then there are messages, both way
                                         {"is": "answer", "number": 7, "value": ...}, or with a "problem"
     {"do": "bring"}, {"do": "take_away"},
     {"do": "claimed"}                   routes that agents bring, see
-                                        L{reverseproxy.workers.route_desk}
+                                        L{reverseproxy.workers.route_arbiter}
                                         {"is": "claim"}, {"is": "brought"}, {"is": "held"}
     {"do": "keep_out"}, {"do": "let_in"}
                                         whom operators keep out, see

@@ -32,7 +32,7 @@ from reverseproxy.workers.handover import Handed
 from reverseproxy.workers.liveness import LivenessChecks
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
-from reverseproxy.workers.route_desk import RouteDesk
+from reverseproxy.workers.route_arbiter import WorkerRouteArbiter
 from reverseproxy.workers.shutdown import WorkersShutdown
 from reverseproxy.workers.slots import Slot, WorkerState, how_ended
 from reverseproxy.workers.starting import Starter
@@ -121,7 +121,7 @@ class Supervisor(Service):
         self._inquiry = Inquiry(reactor)
         self._rounds = LivenessChecks(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
-        self._desk = RouteDesk(self.slots, reactor, loaded.config.fleet is not None)
+        self._route_arbiter = WorkerRouteArbiter(self.slots, reactor, loaded.config.fleet is not None)
         self._exclusions = SupervisorExclusions(self.slots, reactor)
 
     @property
@@ -173,7 +173,7 @@ class Supervisor(Service):
             self._close()
             raise
         claims, INHERITED.claims = INHERITED.claims, []
-        self._desk.inherit(claims)
+        self._route_arbiter.inherit(claims)
         self._phase = SupervisorPhase.BEGUN
         log.info("{count} workers are started", count=len(self.slots))
         self._rounds.start()
@@ -191,13 +191,13 @@ class Supervisor(Service):
     def bequeath(self) -> list[ListenerSockets]:
         """Return duplicates of all listening sockets, for the process that takes over."""
         given = self._bound.bequeath(self.loaded.config.listening)
-        given += self._desk.bequeath()
+        given += self._route_arbiter.bequeath()
         admin = None if self.admin is None else self.admin.listener.bequeath()
         return given if admin is None else [*given, admin]
 
     def claims(self) -> list[dict[str, Any]]:
         """Return the routes that agents have brought, for the process that takes over."""
-        return self._desk.claims
+        return self._route_arbiter.claims
 
     def succeed(self) -> None:
         """Record that another process serves at the same addresses, so that agents dial it at once."""
@@ -207,7 +207,7 @@ class Supervisor(Service):
 
     def _close(self) -> None:
         """Close all listening sockets."""
-        self._desk.stop()
+        self._route_arbiter.stop()
         self._bound.close()
 
     # workers
@@ -215,7 +215,7 @@ class Supervisor(Service):
     def _start(self, slot: Slot) -> None:
         slot.begin(self._reactor.seconds())
         # If agents have brought routes, the worker has to know them before it accepts.
-        watch = [] if len(self._desk) else self._watched_by(slot)
+        watch = [] if len(self._route_arbiter) else self._watched_by(slot)
         try:
             self._starter.start(slot, self.loaded, self._bound.by_listener, watch)
         except OSError as error:
@@ -226,7 +226,7 @@ class Supervisor(Service):
         else:
             self._rounds.watch(slot.process, slot.pid)
             self._exclusions.started(slot)
-            self._desk.started(slot)
+            self._route_arbiter.started(slot)
 
     def _watched_by(self, slot: Slot) -> list[int]:
         """Return the sockets that a worker accepts from: its own, and those of workers that don't run."""
@@ -297,7 +297,7 @@ class Supervisor(Service):
                     self._reactor.callLater(0, self.replace, [slot.name])
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settle()
-                self._desk.ready(slot)
+                self._route_arbiter.ready(slot)
                 self._share_out()
                 self._renewal.ready(slot.name)
             case "prepared" | "committed":
@@ -306,7 +306,7 @@ class Supervisor(Service):
                 slot.state = WorkerState.LEAVING
                 self._share_out()
             case "claim" | "brought" | "held" | "fleet_decided" | "fleet_bring" | "fleet_take_away":
-                self._desk.received(slot, message)
+                self._route_arbiter.received(slot, message)
             case "kept_out" | "let_in":
                 self._exclusions.received(slot, message)
             case "answer":
@@ -340,7 +340,7 @@ class Supervisor(Service):
         self._rounds.forget(slot.process)
         slot.end(self._reactor.seconds())
         self._inquiry.gone(slot.name)
-        self._desk.gone(slot)
+        self._route_arbiter.gone(slot)
         self._changing.gone(slot.name)
         if self._ending is not None:
             if how:

@@ -27,7 +27,7 @@ from reverseproxy.workers.counts import share_of
 from reverseproxy.workers.handover import Handed, receive
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.orphan import wake_with_parent
-from reverseproxy.workers.route_clerk import RouteClerk
+from reverseproxy.workers.route_client import RouteArbiterClient
 from reverseproxy.workers.siblings import Siblings
 
 log = Logger()
@@ -59,7 +59,7 @@ class Worker:
     @ivar number: its number, from 0.
     @ivar workers: how many workers there are.
     @ivar siblings: the other workers; L{None} before L{join}.
-    @ivar clerk: handles routes that agents bring.
+    @ivar route_client: asks the supervisor about routes that agents bring.
     """
 
     siblings: Siblings | None = None
@@ -89,7 +89,7 @@ class Worker:
             self._handover = socket.socket(fileno=setup.handover)
             self._handover.setblocking(False)
         handover = self._handover
-        self.clerk = RouteClerk(self._control.send, self.number, self.workers, handover, reactor)
+        self.route_client = RouteArbiterClient(self._control.send, self.number, self.workers, handover, reactor)
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -133,7 +133,7 @@ class Worker:
     def join(self, clusters: ClusterManager) -> Siblings:
         """Share the hosts of clusters with the siblings."""
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
-        self.clerk.servers = self.siblings.servers
+        self.route_client.servers = self.siblings.servers
         return self.siblings
 
     # running
@@ -208,7 +208,7 @@ class Worker:
         self._watched = numbers
         for port in self._ports.values():
             port.watch(numbers)
-        self.clerk.watch(numbers)
+        self.route_client.watch(numbers)
 
     def _received(self, message: Message) -> None:
         match message["do"]:
@@ -230,7 +230,7 @@ class Worker:
             case "prepare" | "commit" | "discard":
                 self._change(message)
             case "bring" | "claimed" | "take_away":
-                self.clerk.received(message)
+                self.route_client.received(message)
             case "fleet_ask" | "fleet_withdraw" | "fleet_count" | "fleet_adopt" | "fleet_brought":
                 self.on_fleet(message)
             case "keep_out" | "let_in" | "reload" | "reopen":
@@ -335,5 +335,5 @@ class Worker:
             # At once, before the requests are done: the next supervisor needs the ports.
             for port in self._ports.values():
                 port.stopListening()
-            self.clerk.stop_accepting()
+            self.route_client.stop_accepting()
             self._service.terminate()

@@ -28,9 +28,10 @@ from reverseproxy.listener.sockets import ListenerFailed
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.claims import Claim, Claims, Denied, Rules
 from reverseproxy.tunnel.server.route_interfaces import Wanted
-from reverseproxy.workers import route_desk
-from reverseproxy.workers.route_clerk import RouteClerk
-from reverseproxy.workers.route_desk import TURN_TIMEOUT, RouteDesk
+from reverseproxy.wire.mosn.frames import Status
+from reverseproxy.workers import route_claims
+from reverseproxy.workers.route_arbiter import DECISION_TIMEOUT, WorkerRouteArbiter
+from reverseproxy.workers.route_client import RouteArbiterClient
 from tests import most
 from tests.fleet import test_routes
 
@@ -189,10 +190,10 @@ class Worker:
         self.claims = Claims(rules, self.surface.made.__contains__)
         surface: Any = self.surface
         self.routes = AgentRoutes(self.claims, surface, clock)
-        self.clerk = RouteClerk(self.tell, self.number, 2, None, clock)
+        self.route_client = RouteArbiterClient(self.tell, self.number, 2, None, clock)
         server: Any = SimpleNamespace(routes=self.routes)
-        self.clerk.servers = {"tunnels": server}
-        self.routes.arbiter = self.clerk
+        self.route_client.servers = {"tunnels": server}
+        self.routes.arbiter = self.route_client
         self.connections: list[Claim] = []
         if self.number == 0:
             self.directory = Directory(self.world.store)
@@ -224,14 +225,14 @@ class Worker:
         if not self.down:
             return False
         message = self.down.popleft()
-        (self.speaks if message["do"].startswith("fleet_") else self.clerk.received)(message)
+        (self.speaks if message["do"].startswith("fleet_") else self.route_client.received)(message)
         return True
 
     def say(self) -> bool:
         """Let the supervisor take the next message."""
         if not self.up:
             return False
-        self.world.desk.received(self, self.up.popleft())
+        self.world.arbiter.received(self, self.up.popleft())
         return True
 
     def ask(self, wanted: Wanted) -> list[Denied | Claim]:
@@ -244,12 +245,12 @@ class Worker:
                 self.hold(claim.cluster)
                 answers.append(claim)
             else:
-                answers.append(denied or Denied(route_desk.Status.ROUTE_TAKEN, "it is not there"))
+                answers.append(denied or Denied(Status.ROUTE_TAKEN, "it is not there"))
 
         if self.claims.find(wanted.claim.cluster) is not None:
             looked(None)
         else:
-            self.clerk.ask("tunnels", wanted).addCallback(looked)
+            self.route_client.ask("tunnels", wanted).addCallback(looked)
         return answers
 
     def hold(self, cluster: str) -> None:
@@ -271,14 +272,14 @@ class Worker:
         if self.number == 0:
             self.directory.dead = True
             self.spokesman.arbiter.stop()
-        self.world.desk.gone(self)
+        self.world.arbiter.gone(self)
 
     def start(self) -> None:
         """Another one is there."""
         self.begin()
         self.ready = False
-        self.world.desk.started(self)
-        self.world.desk.ready(self)
+        self.world.arbiter.started(self)
+        self.world.arbiter.ready(self)
         self.ready = True
 
 
@@ -296,7 +297,7 @@ class World:
         self.places: list[Worker] = []
         self.places += [Worker(number, self) for number in range(2)]
         clock: Any = self.clock
-        self.desk = RouteDesk(self.places, clock, fleet=True)
+        self.arbiter = WorkerRouteArbiter(self.places, clock, fleet=True)
 
     def open_sockets(self, config: Any, workers: int) -> list[Any]:
         """As if ports were bound."""
@@ -334,7 +335,7 @@ class World:
     def there(self) -> dict[str, tuple[object, ...]]:
         """What the supervisor has."""
         return {
-            each["cluster"]: _facts(each["owner"], each["domains"], each["port"]) for each in self.desk.claims
+            each["cluster"]: _facts(each["owner"], each["domains"], each["port"]) for each in self.arbiter.claims
         }
 
     def holders(self) -> set[str]:
@@ -365,9 +366,9 @@ class World:
             self.first.start()
         self.store.up = True
         self.taken.clear()
-        self.wait(TURN_TIMEOUT)
+        self.wait(DECISION_TIMEOUT)
         self.first.spokesman.arbiter.review()  # as nothing tells that a port is free
-        self.wait(4 * (TURN_TIMEOUT + GRACE))
+        self.wait(4 * (DECISION_TIMEOUT + GRACE))
         self.check()
 
     def leave(self) -> None:
@@ -377,10 +378,10 @@ class World:
                 place.let_go()
         for key in list(self.store.others):
             self.directory.leave(key)
-        self.wait(2 * (TURN_TIMEOUT + GRACE))
+        self.wait(2 * (DECISION_TIMEOUT + GRACE))
         self.check()
         assert not self.store.own, self.store.own
-        assert not len(self.desk), self.desk.claims
+        assert not len(self.arbiter), self.arbiter.claims
         for place in self.places:
             assert not place.surface.made, place.surface.made
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
@@ -395,7 +396,7 @@ class GrantTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.world = World()
-        self.patch(route_desk, "open_sockets", self.world.open_sockets)
+        self.patch(route_claims, "open_sockets", self.world.open_sockets)
         self.first, self.other = self.world.places
 
     def until_late(self, *wishes: Wanted) -> list[list[Denied | Claim]]:
@@ -403,21 +404,21 @@ class GrantTests(SynchronousTestCase):
         answers = [self.other.ask(each) for each in wishes]
         while self.other.say():
             pass
-        self.world.clock.advance(TURN_TIMEOUT - 1)
+        self.world.clock.advance(DECISION_TIMEOUT - 1)
         self.assertTrue(self.first.hear())
         self.world.clock.advance(1)
         return answers
 
     def test_less_time_than_the_supervisor_has(self) -> None:
         """However many ports there are to try, and whether the directory answers or not."""
-        self.assertLess(DECIDE, TURN_TIMEOUT)
+        self.assertLess(DECIDE, DECISION_TIMEOUT)
         for up in (False, True):
             self.world.store.up = up
             for port in PORTS:
                 record = RouteRecord(f"c{port}", THERE, "tunnels", "two", "two", (), port)
                 self.world.store.others[record.key] = record
             answers = self.other.ask(wish("app", ports=PORTS))
-            for _ in range(int(TURN_TIMEOUT) - 1):
+            for _ in range(int(DECISION_TIMEOUT) - 1):
                 for place in self.world.places:
                     while place.say() or place.hear():
                         pass
@@ -476,7 +477,7 @@ class GrantTests(SynchronousTestCase):
         steps: dict[str, Any] = {
             "etcd is back": lambda: setattr(self.world.store, "up", True),
             "written": lambda: self.world.directory.write(),
-            "time": lambda: self.world.clock.advance(TURN_TIMEOUT / 2),
+            "time": lambda: self.world.clock.advance(DECISION_TIMEOUT / 2),
             "first hears": lambda: self.first.hear(),
             "first says": lambda: self.first.say(),
         }
@@ -553,9 +554,9 @@ class GrantTests(SynchronousTestCase):
         self.world.settle()
         self.first.begin()
         self.first.ready = False
-        self.world.desk.started(self.first)
+        self.world.arbiter.started(self.first)
         self.world.wait(2 * GRACE)
-        self.world.desk.ready(self.first)
+        self.world.arbiter.ready(self.first)
         self.first.ready = True
         self.world.heal()
         self.world.leave()
@@ -583,7 +584,7 @@ class GrantTests(SynchronousTestCase):
 
 
 class AskedTests(SynchronousTestCase):
-    """Without workers: connections ask the desk themselves, and may be lost meanwhile."""
+    """Without workers: connections ask the arbiter themselves, and may be lost meanwhile."""
 
     def setUp(self) -> None:
         self.clock: Any = Clock()
@@ -593,7 +594,7 @@ class AskedTests(SynchronousTestCase):
         rules = Rules(ports=Allowance.of((), ["3000-3002"]), grace=GRACE)
         self.claims = Claims(rules, self.surface.made.__contains__)
         self.routes = AgentRoutes(self.claims, self.surface, self.clock)
-        self.desk = FleetRouteArbiter(self.directory, {"tunnels": self.routes}.get, self.clock)
+        self.arbiter = FleetRouteArbiter(self.directory, {"tunnels": self.routes}.get, self.clock)
 
     def write(self) -> None:
         """Have the directory say what there is."""
@@ -602,7 +603,7 @@ class AskedTests(SynchronousTestCase):
 
     def ask(self, wanted: Wanted) -> Deferred[Denied | None]:
         """Ask, and look at what comes of it."""
-        return self.desk.ask("tunnels", wanted)
+        return self.arbiter.ask("tunnels", wanted)
 
     def test_lost_while_it_is_decided(self) -> None:
         """What it has asked for is granted, is nobody's, and ends; others who wait for it get it."""
@@ -636,10 +637,10 @@ class AskedTests(SynchronousTestCase):
         asked = self.ask(wish("app"))
         self.write()
         self.assertIsNone(self.successResultOf(asked))
-        self.desk.count(Claim("app", "one"), 1, GRACE)
+        self.arbiter.count(Claim("app", "one"), 1, GRACE)
         before = dict(self.store.own)
         for wanted in (wish("app", "two"), wish("app")):
-            denied = self.successResultOf(self.desk.ask("elsewhere", wanted))
+            denied = self.successResultOf(self.arbiter.ask("elsewhere", wanted))
             assert denied is not None
             self.assertIn("other routes", denied.reason)
         self.write()
@@ -679,8 +680,8 @@ class GrantMachine(RuleBasedStateMachine):
         self.failures: list[Any] = []
         globalLogPublisher.addObserver(self.observe)
         self.world = World()
-        self.before = route_desk.open_sockets
-        setattr(route_desk, "open_sockets", self.world.open_sockets)  # noqa: B010
+        self.before = route_claims.open_sockets
+        setattr(route_claims, "open_sockets", self.world.open_sockets)  # noqa: B010
 
     def observe(self, event: dict[str, Any]) -> None:
         """Take note of mistakes of ours."""
@@ -748,7 +749,7 @@ class GrantMachine(RuleBasedStateMachine):
         """The first worker takes no more connections, as it is about to be replaced."""
         self.world.first.ready = False
 
-    @rule(seconds=st.sampled_from((0.0, 1.0, DECIDE, TURN_TIMEOUT)))
+    @rule(seconds=st.sampled_from((0.0, 1.0, DECIDE, DECISION_TIMEOUT)))
     def wait(self, seconds: float) -> None:
         """Time passes."""
         self.world.clock.advance(seconds)
@@ -783,8 +784,8 @@ class GrantMachine(RuleBasedStateMachine):
             self.world.leave()
             assert not self.failures, self.failures[0].getTraceback()
         finally:
-            self.world.desk.stop()
-            setattr(route_desk, "open_sockets", self.before)  # noqa: B010
+            self.world.arbiter.stop()
+            setattr(route_claims, "open_sockets", self.before)  # noqa: B010
             globalLogPublisher.removeObserver(self.observe)
 
 

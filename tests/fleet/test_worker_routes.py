@@ -14,7 +14,7 @@ from reverseproxy.config.loader import loads
 from reverseproxy.fleet.records import RouteRecord
 from reverseproxy.testing import Recorder
 from reverseproxy.workers.links import Link
-from reverseproxy.workers.route_desk import RouteDesk
+from reverseproxy.workers.route_arbiter import WorkerRouteArbiter
 from tests.fleet import test_routes
 from tests.tunnel.test_agent_routes import TUNNELS, WEB, server
 from tests.workers.test_routes import WorkerPlace
@@ -40,7 +40,7 @@ class FleetPlace(WorkerPlace):
     def send(self, message: Any) -> None:
         message = json.loads(json.dumps(message))
         worker: Any = self.worker
-        told = worker.heard if message["do"].startswith("fleet_") else worker.clerk.received
+        told = worker.heard if message["do"].startswith("fleet_") else worker.route_client.received
         self._reactor.callLater(0, told, message)
 
 
@@ -51,7 +51,7 @@ class WorkerRouteTests(test_routes.Fleet):
         super().setUp()
         self.to_worker: int | None = None
         self.places: list[FleetPlace] = []
-        self.desk = RouteDesk(self.places, self.reactor, fleet=True)
+        self.arbiter = WorkerRouteArbiter(self.places, self.reactor, fleet=True)
         self.proxies: list[ReverseProxy] = []
         self.clusters: list[Any] = []
         for number in range(2):
@@ -77,7 +77,7 @@ class WorkerRouteTests(test_routes.Fleet):
         worker: Any = FleetWorker(number, 2, self.reactor)
         place = FleetPlace(number, worker, self.reactor)
         worker.tell = lambda message: self.reactor.callLater(
-            0, self.desk.received, place, json.loads(json.dumps(message))
+            0, self.arbiter.received, place, json.loads(json.dumps(message))
         )
         proxy = ReverseProxy(
             loads(json.dumps(document), "gamma").config,
@@ -93,7 +93,7 @@ class WorkerRouteTests(test_routes.Fleet):
         self.places[number:] = [place, *self.places[number + 1 :]]
 
     def end_workers(self) -> None:
-        self.desk.stop()
+        self.arbiter.stop()
         for proxy in self.proxies:
             fleet: Any = proxy._world.fleet
             fleet.stop()
@@ -134,7 +134,7 @@ class WorkerRouteTests(test_routes.Fleet):
         self.stop("mine")
         self.pass_time(7)
         self.assertEqual(self.at_gamma(), [b"default", b"default"])
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
 
     def test_brought_to_a_worker(self) -> None:
         """Whichever it is: all servers know it, and forget it when the last agent is gone."""
@@ -168,22 +168,22 @@ class WorkerRouteTests(test_routes.Fleet):
         self.pass_time(5)
         self.assertEqual(self.at_gamma(), [b"theirs", b"theirs"])
         self.assertEqual(self.at_gamma("b.x.example"), [b"again", b"again"])
-        self.assertEqual(len(self.desk), 2)
+        self.assertEqual(len(self.arbiter), 2)
 
     def test_taken_back_while_it_is_made(self) -> None:
         """Nothing stays of it."""
         record = RouteRecord(
             "app", "alpha", "tunnels", "token:one (policy static)", "one", ("app.x.example",)
         )
-        desk: Any = self.proxies[0]._world.fleet_resources.arbiter
+        fleet: Any = self.proxies[0]._world.fleet_resources.arbiter
         directory: Any = self.directories["gamma 0"]
-        desk._objection = lambda record: ""
+        fleet._objection = lambda record: ""
         directory._view.routes[record.key] = record
-        desk._on_remote_record("came", record)
+        fleet._on_remote_record("came", record)
         del directory._view.routes[record.key]
-        desk._on_remote_record("left", record)
+        fleet._on_remote_record("left", record)
         self.pass_time(6)
-        self.assertEqual((len(self.desk), self.at_gamma()), (0, [b"default", b"default"]))
+        self.assertEqual((len(self.arbiter), self.at_gamma()), (0, [b"default", b"default"]))
 
     def test_taken(self) -> None:
         """Who was first has it, wherever that is."""
@@ -223,7 +223,7 @@ class WorkerRouteTests(test_routes.Fleet):
         old: Any = self.proxies[0]
         self.places[0].ready = False
         self.places[0].control = None
-        self.desk.gone(self.places[0])
+        self.arbiter.gone(self.places[0])
         self.clients["gamma 0"].reachable = False
         old._world.fleet.links.stop()
         old._world.fleet.incoming.close("killed")
@@ -234,13 +234,13 @@ class WorkerRouteTests(test_routes.Fleet):
         self.pass_time(8)
         self.assertEqual(self.known("alpha"), ["app"])
         self.start_worker(0)
-        self.desk.started(self.places[0])
-        self.desk.ready(self.places[0])
+        self.arbiter.started(self.places[0])
+        self.arbiter.ready(self.places[0])
         for _ in range(10):
             self.pass_time(1)
             self.assertEqual(self.known("alpha"), ["app"])
         self.assertEqual(self.stored(), ["app/gamma"])
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
 
     def test_etcd_away(self) -> None:
         """Nothing new is decided, and is when it is back."""

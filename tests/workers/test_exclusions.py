@@ -39,7 +39,7 @@ class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.places: list[WorkerPlace] = []
-        self.desk = SupervisorExclusions(self.places, self.clock)
+        self.exclusions = SupervisorExclusions(self.places, self.clock)
         for _ in range(3):
             self.start(len(self.places))
 
@@ -47,8 +47,8 @@ class WorkersTests(SynchronousTestCase):
         """Start a worker, in the place of another one if there is one."""
         place = WorkerPlace(self.clock)
         self.places[number : number + 1] = [place]
-        report(place.exclusions, lambda message: self.desk.received(place, message))
-        self.desk.started(place)
+        report(place.exclusions, lambda message: self.exclusions.received(place, message))
+        self.exclusions.started(place)
         return place
 
     def kept_out(self) -> list[int]:
@@ -126,9 +126,9 @@ class ServersTests(SynchronousTestCase):
         """Whom one of them has been told to keep out gets to no other one, until it is let in there."""
         world = World(2)
         places: list[Any] = [self.place(proxy) for proxy in world.proxies]
-        desk = SupervisorExclusions(places, world.reactor)
+        exclusions = SupervisorExclusions(places, world.reactor)
         for worker, place in zip(world.workers, places, strict=True):
-            worker.tell = partial(desk.received, place)
+            worker.tell = partial(exclusions.received, place)
         first, second = (proxy._world.exclusions for proxy in world.proxies)
         first.exclude(("address", "127.0.0.1"), 600.0, "banned by ops at server b", "1")
         world.agent(1)

@@ -19,7 +19,8 @@ from reverseproxy.testing import MemoryReactor, Recorder, run
 from reverseproxy.workers.demand_announcer import LEAST_GAP
 from reverseproxy.workers.handover import receive_sockets
 from reverseproxy.workers.links import Link
-from reverseproxy.workers.route_desk import MOST_WAITING, SHORTEST_GRACE, TURN_TIMEOUT, RouteDesk
+from reverseproxy.workers.route_arbiter import DECISION_TIMEOUT, MOST_WAITING, WorkerRouteArbiter
+from reverseproxy.workers.route_claims import SHORTEST_GRACE
 from tests.tunnel.test_agent_routes import agent, server
 from tests.workers.world import FakeWorker, MemoryChannel
 
@@ -41,7 +42,7 @@ class WorkerPlace:
 
     def send(self, message: Any) -> None:
         # As between processes: later, and as JSON.
-        self._reactor.callLater(0, self.worker.clerk.received, json.loads(json.dumps(message)))
+        self._reactor.callLater(0, self.worker.route_client.received, json.loads(json.dumps(message)))
 
 
 class World(SynchronousTestCase):
@@ -52,7 +53,7 @@ class World(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactor()
         self.places: list[WorkerPlace] = []
-        self.desk = RouteDesk(self.places, self.reactor)
+        self.arbiter = WorkerRouteArbiter(self.places, self.reactor)
         self.proxies: list[ReverseProxy] = []
         self.clusters: list[ClusterManager] = []
         self.agents: list[ReverseProxy] = []
@@ -70,7 +71,7 @@ class World(SynchronousTestCase):
         worker: Any = FakeWorker(number, 2, self.reactor)
         place = WorkerPlace(number, worker, self.reactor)
         worker.tell = lambda message: self.reactor.callLater(
-            0, self.desk.received, place, json.loads(json.dumps(message))
+            0, self.arbiter.received, place, json.loads(json.dumps(message))
         )
         proxy = ReverseProxy(
             loads(json.dumps(document), "document").config, self.reactor, Random(number), worker=worker
@@ -92,7 +93,7 @@ class World(SynchronousTestCase):
     def end(self) -> None:
         for each in self.agents:
             each.stopService()
-        self.desk.stop()
+        self.arbiter.stop()
         self.turn(5)
         for clusters in self.clusters:
             RUNNING.remove(clusters)  # which nobody is to find by name any more
@@ -146,7 +147,7 @@ class RouteTests(World):
     def test_others_of_the_same_identity_share_it(self) -> None:
         first = self.agent("one", "app", 0, subdomains=["app"])
         self.agent("one", "app", 1, subdomains=["app"])
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
         self.stop(first)
         self.turn(GRACE + 5)
         self.assertEqual(self.both("app.x.example"), [b"one", b"one"])
@@ -169,7 +170,7 @@ class RouteTests(World):
         for each in (taken, cluster):
             self.assertEqual(sum(agent.serving for agent in each.agents), 0)
         self.assertEqual(self.both("app.x.example"), [b"one", b"one"])
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
 
     def test_conflicts_at_once(self) -> None:
         """Both workers would grant it; one of them gets it, and at no worker anything of the other stays."""
@@ -198,9 +199,9 @@ class RouteTests(World):
         self.stop(first)
         self.stop(second)
         self.turn(GRACE - 10)
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
         self.turn(15)
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
         self.assertEqual(self.both("app.x.example"), [b"default", b"default"])
         self.assertFalse(any("app" in proxy.clusters for proxy in self.proxies))
         self.agent("two", "mine", 1, subdomains=["app"])
@@ -221,7 +222,7 @@ class RouteTests(World):
         old = self.proxies[1]
         self.places[1].control = None
         self.places[1].ready = False
-        self.desk.gone(self.places[1])
+        self.arbiter.gone(self.places[1])
         self.agents.remove(at_two)
         at_two.stopService()
         for each in old.listeners.values():
@@ -229,7 +230,7 @@ class RouteTests(World):
         self.places[1].worker.tell = lambda message: None
         self.turn(1)
         self.start_worker(1)
-        self.desk.ready(self.places[1])
+        self.arbiter.ready(self.places[1])
         self.turn(1)
         self.assertEqual({each["cluster"] for each in self.described(1)}, {"app", "second"})
         self.turn(GRACE + 5)
@@ -253,7 +254,7 @@ class PlainTests(World):
         self.assertEqual(self.get("app.x.example", 1), b"one")
         self.stop(service)
         self.turn(GRACE + 5)
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
 
 
 class Said:
@@ -274,14 +275,14 @@ class Said:
         return messages
 
 
-class DeskTests(SynchronousTestCase):
+class ArbiterTests(SynchronousTestCase):
     """The supervisor's part, with workers that say what the test says."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.places = [Said(number) for number in range(3)]
-        self.desk = RouteDesk(self.places, self.clock)
-        self.addCleanup(self.desk.stop)
+        self.arbiter = WorkerRouteArbiter(self.places, self.clock)
+        self.addCleanup(self.arbiter.stop)
 
     def claim(self, place: Said, number: int = 1, cluster: str = "app", ports: Iterable[Any] = ()) -> None:
         message = {"is": "claim", "number": number, "listener": "tunnels", "cluster": cluster}
@@ -292,14 +293,14 @@ class DeskTests(SynchronousTestCase):
             "ports": list(ports),
             "grace": GRACE,
         }
-        self.desk.received(place, message)
+        self.arbiter.received(place, message)
 
     def brought(self, place: Said, serial: int, problem: str = "") -> None:
         message: dict[str, Any] = {"is": "brought", "serial": serial}
-        self.desk.received(place, message | ({"status": 102, "problem": problem} if problem else {}))
+        self.arbiter.received(place, message | ({"status": 102, "problem": problem} if problem else {}))
 
     def held(self, place: Said, serial: int, change: int) -> None:
-        self.desk.received(place, {"is": "held", "serial": serial, "change": change, "grace": GRACE})
+        self.arbiter.received(place, {"is": "held", "serial": serial, "change": change, "grace": GRACE})
 
     def brought_by_all(self, serial: int = 1) -> None:
         for place in self.places:
@@ -322,7 +323,7 @@ class DeskTests(SynchronousTestCase):
                 {"do": "claimed", "number": 1, "status": 102, "problem": "somebody has it"},
             ],
         )
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
 
     def test_one_after_the_other(self) -> None:
         for number, place in enumerate(self.places):
@@ -332,7 +333,7 @@ class DeskTests(SynchronousTestCase):
         self.assertEqual(self.kinds(self.places[0]), ["bring", "claimed", "bring"])
         self.brought_by_all(2)
         self.brought_by_all(3)
-        self.assertEqual(len(self.desk), 3)
+        self.assertEqual(len(self.arbiter), 3)
 
     def test_the_same_once_more(self) -> None:
         """Whoever asks for what all workers have by now is to look again."""
@@ -340,12 +341,12 @@ class DeskTests(SynchronousTestCase):
         self.claim(self.places[1])
         self.brought_by_all()
         self.assertEqual(self.places[1].heard()[-1], {"do": "claimed", "number": 1})
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
 
     def test_a_worker_that_hangs(self) -> None:
         self.claim(self.places[0])
         self.brought(self.places[0], 1)
-        self.clock.advance(TURN_TIMEOUT)
+        self.clock.advance(DECISION_TIMEOUT)
         self.assertIn("not all workers", self.places[0].heard()[-1]["problem"])
         self.claim(self.places[0], 2)
         self.assertEqual(self.kinds(self.places[1]), ["bring", "take_away", "bring"])
@@ -354,20 +355,32 @@ class DeskTests(SynchronousTestCase):
         self.claim(self.places[0])
         for place in self.places[:2]:
             self.brought(place, 1)
-        self.desk.gone(self.places[2])
-        self.assertEqual(len(self.desk), 1)
+        self.arbiter.gone(self.places[2])
+        self.assertEqual(len(self.arbiter), 1)
 
-    def test_whoever_asked_ends(self) -> None:
+    def test_a_worker_that_ends_with_a_connection(self) -> None:
+        """A connection that a worker had before all others had the claim ends with the worker."""
+        self.claim(self.places[0])
+        self.brought(self.places[2], 1)
+        self.held(self.places[2], 1, 1)
+        self.arbiter.gone(self.places[2])
+        for place in self.places[:2]:
+            self.brought(place, 1)
+        self.assertEqual(len(self.arbiter), 1)
+        self.clock.advance(GRACE)
+        self.assertEqual(len(self.arbiter), 0)
+
+    def test_the_asking_worker_ends(self) -> None:
         self.claim(self.places[0])
         self.places[0].control = None
         self.places[0].ready = False
-        self.desk.gone(self.places[0])
+        self.arbiter.gone(self.places[0])
         for place in self.places[1:]:
             self.brought(place, 1)
         self.assertNotIn("claimed", self.kinds(self.places[0]))
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
         self.clock.advance(GRACE)
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
 
     def test_a_worker_that_comes_meanwhile(self) -> None:
         late = self.places[2]
@@ -375,7 +388,7 @@ class DeskTests(SynchronousTestCase):
         self.claim(self.places[0])
         self.assertEqual(late.heard(), [])
         late.ready = True
-        self.desk.ready(late)
+        self.arbiter.ready(late)
         self.assertEqual(late.heard(), [])
         for place in self.places[:2]:
             self.brought(place, 1)
@@ -390,12 +403,12 @@ class DeskTests(SynchronousTestCase):
         for place in (self.places[0], self.places[2]):
             self.brought(place, 1)
         self.clock.advance(GRACE + 1)
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
         self.held(self.places[1], 1, -1)
         self.clock.advance(GRACE - 1)
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
         self.clock.advance(1)
-        self.assertEqual(len(self.desk), 0)
+        self.assertEqual(len(self.arbiter), 0)
         self.held(self.places[1], 1, 1)  # crosses the end: it is of no use any more
         self.assertEqual(self.kinds(self.places[2]), ["bring", "take_away"])
 
@@ -403,12 +416,12 @@ class DeskTests(SynchronousTestCase):
         """Even without any grace, a connection has the time to get from one worker to another."""
         self.claim(self.places[0])
         self.brought_by_all()
-        self.desk.received(self.places[0], {"is": "held", "serial": 1, "change": 1, "grace": 0.0})
-        self.desk.received(self.places[0], {"is": "held", "serial": 1, "change": -1, "grace": 0.0})
+        self.arbiter.received(self.places[0], {"is": "held", "serial": 1, "change": 1, "grace": 0.0})
+        self.arbiter.received(self.places[0], {"is": "held", "serial": 1, "change": -1, "grace": 0.0})
         self.clock.advance(SHORTEST_GRACE / 2)
-        self.desk.received(self.places[1], {"is": "held", "serial": 1, "change": 1, "grace": 0.0})
+        self.arbiter.received(self.places[1], {"is": "held", "serial": 1, "change": 1, "grace": 0.0})
         self.clock.advance(GRACE)
-        self.assertEqual(len(self.desk), 1)
+        self.assertEqual(len(self.arbiter), 1)
 
     def test_too_many(self) -> None:
         for number in range(MOST_WAITING + 1):
@@ -417,7 +430,7 @@ class DeskTests(SynchronousTestCase):
         self.assertIn("too many", self.places[0].heard()[-1]["problem"])
 
     def test_after_the_end(self) -> None:
-        self.desk.stop()
+        self.arbiter.stop()
         self.claim(self.places[0])
         self.assertEqual(self.places[0].heard()[-1]["problem"], "the server stops")
 
@@ -425,48 +438,48 @@ class DeskTests(SynchronousTestCase):
         """Workers are told of it before they accept anything; it ends if no agent comes."""
         self.claim(self.places[0])
         self.brought_by_all()
-        claims = json.loads(json.dumps(self.desk.claims))
+        claims = json.loads(json.dumps(self.arbiter.claims))
         places = [Said(number) for number in range(2)]
-        desk = RouteDesk(places, self.clock)
-        self.addCleanup(desk.stop)
-        desk.inherit(claims)
-        self.assertEqual((len(desk), desk.claims), (1, claims))
+        arbiter = WorkerRouteArbiter(places, self.clock)
+        self.addCleanup(arbiter.stop)
+        arbiter.inherit(claims)
+        self.assertEqual((len(arbiter), arbiter.claims), (1, claims))
         for place in places:
             self.assertEqual(place.heard(), [])
-            desk.ready(place)
+            arbiter.ready(place)
             (told,) = place.heard()
             self.assertEqual(
                 (told["do"], told["cluster"], told["domains"], told["again"]),
                 ("bring", "app", ["a.example"], True),
             )
         self.clock.advance(GRACE - 1)
-        self.assertEqual(len(desk), 1)
-        desk.received(places[1], {"is": "held", "serial": 1, "change": 1, "grace": GRACE})
+        self.assertEqual(len(arbiter), 1)
+        arbiter.received(places[1], {"is": "held", "serial": 1, "change": 1, "grace": GRACE})
         self.clock.advance(GRACE)
-        self.assertEqual(len(desk), 1)
-        desk.received(places[1], {"is": "held", "serial": 1, "change": -1, "grace": GRACE})
+        self.assertEqual(len(arbiter), 1)
+        arbiter.received(places[1], {"is": "held", "serial": 1, "change": -1, "grace": GRACE})
         self.clock.advance(GRACE)
-        self.assertEqual((len(desk), [message["do"] for message in places[0].heard()]), (0, ["take_away"]))
+        self.assertEqual((len(arbiter), [message["do"] for message in places[0].heard()]), (0, ["take_away"]))
 
     def test_inherited_ports(self) -> None:
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
         number = taken.getsockname()[1]
         claim = {"listener": "tunnels", "owner": "o", "shown": "s", "domains": [], "grace": GRACE}
-        free = self.desk_port()
-        self.desk.inherit(
+        free = self.free_port()
+        self.arbiter.inherit(
             [
                 {**claim, "cluster": "app", "port": number, "address": f"127.0.0.1:{number}"},
                 {**claim, "cluster": "other", "port": free, "address": f"127.0.0.1:{free}"},
             ]
         )
-        self.assertEqual([each["cluster"] for each in self.desk.claims], ["other"])
-        (bequest,) = self.desk.bequeath()
+        self.assertEqual([each["cluster"] for each in self.arbiter.claims], ["other"])
+        (bequest,) = self.arbiter.bequeath()
         self.assertEqual(bequest.address, f"127.0.0.1:{free}")
         for each in bequest.sockets:
             each.close()
 
-    def desk_port(self) -> int:
+    def free_port(self) -> int:
         with socket.create_server(("127.0.0.1", 0)) as free:
             return int(free.getsockname()[1])
 
@@ -490,7 +503,7 @@ class DeskTests(SynchronousTestCase):
             for each in got:
                 each.close()
         self.brought_by_all()
-        (bequest,) = self.desk.bequeath()
+        (bequest,) = self.arbiter.bequeath()
         self.assertEqual(bequest.address, f"127.0.0.1:{numbers[1]}")
         for each in bequest.sockets:
             each.close()

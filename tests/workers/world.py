@@ -18,7 +18,7 @@ from reverseproxy.transport.handing import discard
 from reverseproxy.workers.channel import decode, encode
 from reverseproxy.workers.demand_announcer import LEAST_GAP
 from reverseproxy.workers.links import Link
-from reverseproxy.workers.route_clerk import RouteClerk
+from reverseproxy.workers.route_client import RouteArbiterClient
 from reverseproxy.workers.siblings import Siblings
 from tests.integration.configs import quick_agent, server
 from tests.transport.contract import CallableFactory
@@ -95,11 +95,11 @@ class FakeWorker:
         self._reactor = reactor
         self.told: list[Any] = []  # what it has said to its supervisor
         self.tell: Callable[[Any], object] = self.told.append
-        self.clerk = RouteClerk(lambda message: self.tell(message), number, workers, None, reactor)
+        self.route_client = RouteArbiterClient(lambda message: self.tell(message), number, workers, None, reactor)
 
     def join(self, clusters: Any) -> Siblings:
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)
-        self.clerk.servers = self.siblings.servers
+        self.route_client.servers = self.siblings.servers
         return self.siblings
 
     def say(self, message: Any) -> None:

@@ -1,8 +1,8 @@
-"""A worker's part in routes that agents bring; see L{reverseproxy.workers.route_desk}."""
+"""A worker's part in routes that agents bring; see L{reverseproxy.workers.route_arbiter}."""
 
 from __future__ import annotations
 
-__all__ = ["RouteClerk"]
+__all__ = ["RouteArbiterClient"]
 
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-DESK_TIMEOUT: Final = 12.0
+ARBITER_TIMEOUT: Final = 12.0
 """Seconds for the supervisor's decision."""
 
 
-class RouteClerk:
+class RouteArbiterClient:
     """
     Asks the supervisor for claims, and makes the routes of all granted ones.
 
@@ -64,10 +64,10 @@ class RouteClerk:
         self._ports: dict[int, SharedPort] = {}  # by the serial of the claim
         self._watched: Iterable[int] = (number,)
 
-    # IRouteDesk
+    # IRouteArbiter
 
     def ask(self, listener: str, wanted: Wanted) -> Deferred[Denied | None]:
-        """See L{IRouteArbiter.ask}."""
+        """See L{IRouteArbiter.ask<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter.ask>}."""
         number = next(self._numbers)
         answer: Deferred[Denied | None] = Deferred()
         self._asked[number] = answer
@@ -86,7 +86,7 @@ class RouteClerk:
                 "identity": None if wanted.identity is None else wanted.identity.to_json(),
             }
         )
-        answer.addTimeout(DESK_TIMEOUT, self._reactor, self._late)
+        answer.addTimeout(ARBITER_TIMEOUT, self._reactor, self._late)
         return answer.addBoth(self._forget, number)
 
     def _late(self, result: object, seconds: float) -> Denied:
@@ -97,7 +97,7 @@ class RouteClerk:
         return result
 
     def count(self, claim: Claim, change: int, grace: float) -> None:
-        """See L{IRouteArbiter.count}."""
+        """See L{IRouteArbiter.count<reverseproxy.tunnel.server.route_interfaces.IRouteArbiter.count>}."""
         self._send({"is": "held", "serial": claim.serial, "change": change, "grace": grace})
 
     def _routes_of(self, listener: str) -> AgentRoutes:
