@@ -29,7 +29,7 @@ from reverseproxy.listener import bind_all
 from reverseproxy.net.dead_peers import PeerSweep
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.process.reloading import Report
-from reverseproxy.tls.turns import set_share
+from reverseproxy.tls.handshake_share import set_handshake_share
 from reverseproxy.workers.exclusions import report, take
 from reverseproxy.workers.worker import Worker
 
@@ -160,7 +160,7 @@ class ReverseProxy(Service):
         Service.startService(self)
         self.living.start()
         set_limit(self.config.server.max_unfinished_size)
-        set_share(self.config.server.tls_handshake_share)
+        set_handshake_share(self.config.server.tls_handshake_share)
         if self.admin is not None:
             self.admin.startService()
         if self._world.tracing is not None:

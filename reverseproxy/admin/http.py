@@ -27,7 +27,7 @@ from reverseproxy.addresses import host_of
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 from reverseproxy.limits.connection_limit import address_key
-from reverseproxy.tls.turns import HandshakeTurns, QueuedTurn
+from reverseproxy.net.time_share import QueuedStep, TimeShare
 
 log = Logger()
 
@@ -111,7 +111,7 @@ class AdminRequest(Request):
         self.asked = True
         self.notifyFinish().addBoth(self._ended)
         channel: Any = self.channel
-        channel.take_turn(self._begin_answer)
+        channel.schedule_answer(self._begin_answer)
 
     def _begin_answer(self) -> None:
         if not self._lost:
@@ -216,42 +216,42 @@ class AdminChannel(HTTPChannel):
     A connection of the admin API.
 
     If there are too many connections, one without an unanswered request may be closed to accept another one.
-    Parsing and answering have a limited share of the process's time, for which the clients' addresses take
-    turns.
+    Parsing and answering have a limited share of the process's time, for which is shared out among the
+    clients' addresses by round robin.
     """
 
-    def __init__(self, turns: HandshakeTurns, reading: HandshakeTurns, address: str) -> None:
+    def __init__(self, answering: TimeShare, reading: TimeShare, address: str) -> None:
         """
-        @param turns: schedules the answers to requests.
+        @param answering: schedules the answers to requests.
         @param reading: schedules the parsing of requests.
         @param address: the key of the client's address.
         """
         HTTPChannel.__init__(self)
-        self._turns = turns
+        self._answering = answering
         self._reading = reading
         self._address = address
-        self._waits: set[QueuedTurn] = set()
+        self._steps: set[QueuedStep] = set()
         self._early: list[bytes] = []  # received, but not parsed yet
         self._held = False  # whether reading is paused until it is parsed
 
-    def take_turn(self, call: Callable[[], object]) -> None:
+    def schedule_answer(self, call: Callable[[], object]) -> None:
         """Call a function as soon as there is time for it, unless the connection is lost before."""
-        self._ask(self._turns, call)
+        self._ask(self._answering, call)
 
-    def _ask(self, turns: HandshakeTurns, call: Callable[[], object]) -> None:
-        waiting: QueuedTurn | None = None
+    def _ask(self, share: TimeShare, call: Callable[[], object]) -> None:
+        step: QueuedStep | None = None
 
         def go() -> None:
-            if waiting is not None:
-                self._waits.discard(waiting)
+            if step is not None:
+                self._steps.discard(step)
             call()
 
-        waiting = turns.ask(self._address, go, lambda reason: self._abort())
-        if waiting is not None:
-            self._waits.add(waiting)
+        step = share.ask(self._address, go, lambda reason: self._abort())
+        if step is not None:
+            self._steps.add(step)
 
     def dataReceived(self, data: bytes) -> None:
-        """Buffer received bytes, pause reading, and parse them when their turn comes."""
+        """Buffer received bytes, pause reading, and parse them when there is time."""
         self._early.append(data)
         if len(self._early) == 1:
             self._ask(self._reading, self._receive)
@@ -287,10 +287,10 @@ class AdminChannel(HTTPChannel):
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Cancel everything that waits for its turn."""
-        for waiting in self._waits:
-            waiting.cancel()
-        self._waits.clear()
+        """Cancel all queued steps."""
+        for step in self._steps:
+            step.cancel()
+        self._steps.clear()
         HTTPChannel.connectionLost(self, reason)
 
     @property
@@ -316,10 +316,12 @@ def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[Connectio
     @param handler: answers requests.
     """
     factory = _NoLog()
-    turns, reading = HandshakeTurns(reactor, SHARE), HandshakeTurns(reactor, READING)
+    what, failure = "requests to the admin API", "a connection to the admin API failed"
+    answering = TimeShare(reactor, SHARE, what, failure)
+    reading = TimeShare(reactor, READING, what, failure)
 
     def build(info: ConnectionInfo) -> HTTPChannel:
-        channel: Any = AdminChannel(turns, reading, address_key(host_of(info.remote)))
+        channel: Any = AdminChannel(answering, reading, address_key(host_of(info.remote)))
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater

@@ -37,7 +37,7 @@ from reverseproxy.listener import Listener
 from reverseproxy.metrics import Journal
 from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
-from reverseproxy.tls.turns import set_share
+from reverseproxy.tls.handshake_share import set_handshake_share
 from reverseproxy.tunnel.agent.agent import Agent
 
 log = Logger()
@@ -316,7 +316,7 @@ class RunningConfig:
     def _start(self, successions: Iterable[tuple[Agent | None, Agent | None]]) -> None:
         """Start what is new, and stop what it replaces."""
         set_limit(self.config.server.max_unfinished_size)
-        set_share(self.config.server.tls_handshake_share)
+        set_handshake_share(self.config.server.tls_handshake_share)
         if self.assembly.counts:
             self.inspector.parts.sampler.start()
         else:

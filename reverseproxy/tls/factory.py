@@ -23,7 +23,7 @@ from reverseproxy.net.formatting import format_address
 from reverseproxy.tls.client_contexts import ClientTls
 from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport
-from reverseproxy.tls.turns import turns_of
+from reverseproxy.tls.handshake_share import handshake_share_of
 from reverseproxy.tls.wording import explain
 from reverseproxy.transport.fronts import build_protocol
 
@@ -43,7 +43,7 @@ class TlsFactory(_WrappingFactory):
     @ivar server: L{None} on the client's side.
     @ivar clock: L{None} if there are no deadlines.
     @ivar handshake_timeout: seconds for the handshake; L{None} for any time.
-    @ivar turns: paces the handshakes of clients; L{None} if nothing does.
+    @ivar time_share: paces the handshakes of clients; L{None} if nothing does.
     @ivar plaintext: builds the protocols while a server can't use TLS.
     """
 
@@ -68,7 +68,7 @@ class TlsFactory(_WrappingFactory):
         self.handshake_timeout = handshake_timeout
         self._folding = folding
         self._listener = listener
-        self.turns = None if clock is None or self.server is None else turns_of(clock)
+        self.time_share = None if clock is None or self.server is None else handshake_share_of(clock)
         self.new_connection: Callable[[TlsTransport], SSL.Connection] = (
             tls.serverConnectionForTLS if isinstance(tls, ServerTls) else tls.clientConnectionForTLS
         )

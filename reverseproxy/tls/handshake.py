@@ -20,7 +20,7 @@ from reverseproxy.tls.opening import ClientOpening
 from reverseproxy.tls.record_layer import RecordLayer
 from reverseproxy.tls.records import PORTION
 from reverseproxy.tls.server_contexts import ServerTls
-from reverseproxy.tls.turns import HandshakeTurns
+from reverseproxy.net.time_share import TimeShare
 
 
 class HandshakeEnd(Protocol):
@@ -74,12 +74,12 @@ class Handshake:
         transport: Any,
         connection: SSL.Connection,
         server: ServerTls | None,
-        turns: HandshakeTurns | None,
+        time_share: TimeShare | None,
     ) -> None:
         """
         @param transport: the transport below.
         @param server: the contexts that a client may choose from; L{None} on the client's side.
-        @param turns: limits the time that handshakes with clients take; L{None} for no limit.
+        @param time_share: limits the time that handshakes with clients take; L{None} for no limit.
         """
         self.complete = False
         self._end = end
@@ -91,7 +91,7 @@ class Handshake:
         self._deadline: IDelayedCall | None = None
         self._opening: ClientOpening | None = None
         if server is not None:
-            self._opening = ClientOpening(self, transport, turns, server.chooses)
+            self._opening = ClientOpening(self, transport, time_share, server.chooses)
 
     def begin(self, clock: IReactorTime | None, timeout: float | None) -> None:
         """

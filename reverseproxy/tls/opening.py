@@ -1,14 +1,14 @@
 """
 What a client sends before its handshake is complete.
 
-It is buffered until there is time for this handshake (L{reverseproxy.tls.turns}) and, if its first
+It is buffered until there is time for this handshake (L{reverseproxy.net.time_share}) and, if its first
 message chooses the certificate, until that message is complete.  OpenSSL buffers incomplete messages
 as well, such as a large certificate: so all of it is counted as unfinished bytes.
 
 With TLS 1.3 the handshake is complete for the client before it is for the server.  The client may
 send application data at once, and may have sent all of it, before its last handshake message is
 processed here.  So reading pauses when much is buffered, and an end-of-file is handled after the
-data before it.  A client that closes before it has sent its last handshake message gets no turn.
+data before it.  A client that closes before it has sent its last handshake message gets no time.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol
 from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, BufferAccount
 from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
-from reverseproxy.tls.turns import HandshakeTurns, QueuedTurn
+from reverseproxy.net.time_share import QueuedStep, TimeShare
 
 MOST_EARLY: Final = 65536
-"""Bytes buffered while a handshake waits for its turn, above which reading pauses."""
+"""Bytes buffered while a handshake waits for its time, above which reading pauses."""
 
 
 class OpeningOwner(Protocol):
@@ -49,24 +49,24 @@ class OpeningOwner(Protocol):
 
 
 class ClientOpening(AccountedProtocol):
-    """Buffers what one client sends, and continues its handshake when it has its turn."""
+    """Buffers what one client sends, and continues its handshake when there is time for it."""
 
     def __init__(
-        self, owner: OpeningOwner, transport: Any, turns: HandshakeTurns | None, chooses: bool
+        self, owner: OpeningOwner, transport: Any, time_share: TimeShare | None, chooses: bool
     ) -> None:
         """
         @param transport: the transport below.
-        @param turns: limits the time that handshakes take; L{None} for no limit.
+        @param time_share: limits the time that handshakes take; L{None} for no limit.
         @param chooses: whether the context depends on the client's first message.
         """
         self._owner = owner
         self._transport = transport
-        self._turns = turns
+        self._time_share = time_share
         self._hello = ClientHelloReader() if chooses else None
         self._held: list[bytes] = []  # until the first message is complete
-        self._early: list[bytes] = []  # until its turn
+        self._early: list[bytes] = []  # until there is time
         self._received = 0  # bytes in total
-        self._waits: QueuedTurn | None = None
+        self._step: QueuedStep | None = None
         self._begun = False  # a step has been taken
         self._paused = False
         self._ended = False
@@ -81,19 +81,19 @@ class ClientOpening(AccountedProtocol):
         return address_key(getattr(self._transport.getPeer(), "host", ""))
 
     def receive(self, data: bytes) -> None:
-        """Buffer what the client has sent, and process it if it is its turn."""
+        """Buffer what the client has sent, and process it if there is time."""
         self._received += len(data)
         self.count(self._received)
         if self._stopped:
             return
         self._early.append(data)
-        if self._waits is None:
-            if self._turns is None:
+        if self._step is None:
+            if self._time_share is None:
                 self._go_on()
                 return
-            # Reading goes on meanwhile, so that clients that close need no turn.
-            self._waits = self._turns.ask(self._address, self._go_on, self._owner.refuse)
-        if self._waits is not None and not self._paused and sum(map(len, self._early)) > MOST_EARLY:
+            # Reading goes on meanwhile, so that clients that close need no time.
+            self._step = self._time_share.ask(self._address, self._go_on, self._owner.refuse)
+        if self._step is not None and not self._paused and sum(map(len, self._early)) > MOST_EARLY:
             self._paused = True
             self._owner.pause()
 
@@ -103,13 +103,13 @@ class ClientOpening(AccountedProtocol):
 
         @return: if so, C{end} of the owner is called after the buffered data has been processed.
         """
-        self._ended = self._begun and self._waits is not None and not self._stopped
+        self._ended = self._begun and self._step is not None and not self._stopped
         return self._ended
 
     def _go_on(self) -> None:
-        """Continue the handshake, as it is its turn."""
+        """Continue the handshake, as there is time."""
         data, self._early = b"".join(self._early), []
-        self._waits = None
+        self._step = None
         if self._stopped:
             return
         if self._hello is not None:
@@ -146,7 +146,7 @@ class ClientOpening(AccountedProtocol):
         """Drop what is buffered, as the handshake is complete or the connection lost."""
         self._stopped = True
         self.count_no_more()
-        if self._waits is not None:
-            self._waits.cancel()
-            self._waits = None
+        if self._step is not None:
+            self._step.cancel()
+            self._step = None
         self._held, self._early = [], []

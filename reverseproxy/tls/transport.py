@@ -130,7 +130,7 @@ class TlsTransport(ProtocolWrapper):
         directlyProvides(self, providedBy(transport))
         Protocol.makeConnection(self, transport)
         handshake = self._handshake = self._inbound = Handshake(
-            self, transport, connection, factory.server, factory.turns
+            self, transport, connection, factory.server, factory.time_share
         )
         handshake.begin(factory.clock, factory.handshake_timeout)
         if self.wrappedProtocol is not None:

@@ -102,7 +102,7 @@ class ChannelTests(SynchronousTestCase):
             return reply
 
         self.asked[0].addCallback(work)
-        self.channel.take_turn(lambda: self.asked[0].callback(Reply.text("first")))
+        self.channel.schedule_answer(lambda: self.asked[0].callback(Reply.text("first")))
         self.channel.dataReceived((HEAD + b"\r\n") * 3)
         self.assertEqual(len(self.asked), 1)
         self.clock.advance(1.0 / SHARE)

@@ -14,7 +14,7 @@ from reverseproxy.tls import opening
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import MOST_EARLY, ClientOpening
 from reverseproxy.tls.producing import EarlyWriter
-from reverseproxy.tls.turns import HandshakeTurns
+from reverseproxy.net.time_share import TimeShare
 from tests.tls.test_client_hello import real_hello
 
 
@@ -130,8 +130,8 @@ class OpeningTests(SynchronousTestCase):
     def end(self) -> None:
         self.data.append(b"end")
 
-    def make(self, turns: HandshakeTurns | None = None, chooses: bool = False) -> ClientOpening:
-        return ClientOpening(self, Transport(), turns, chooses)
+    def make(self, share: TimeShare | None = None, chooses: bool = False) -> ClientOpening:
+        return ClientOpening(self, Transport(), share, chooses)
 
     def test_at_once(self) -> None:
         each = self.make()
@@ -155,53 +155,53 @@ class OpeningTests(SynchronousTestCase):
             self.assertEqual(self.data, [hello + b"more", b"and more"])
             self.assertEqual([found.server_name for found in self.chosen], ["a.example"])
 
-    def test_a_turn(self) -> None:
-        turns = mock.Mock()
-        each = self.make(turns)
+    def test_queued(self) -> None:
+        share = mock.Mock()
+        each = self.make(share)
         each.receive(b"a")
         each.receive(b"b")
-        [(_, go, drop)] = [call.args for call in turns.ask.call_args_list]
+        [(_, go, drop)] = [call.args for call in share.ask.call_args_list]
         self.assertEqual(self.data, [])
         go()
         self.assertEqual(self.data, [b"ab"])
         drop("too many")
         self.assertEqual(self.reasons, ["too many"])
 
-    def test_who_leaves_has_no_turn(self) -> None:
-        turns = mock.Mock()
-        each = self.make(turns)
+    def test_closed_while_queued(self) -> None:
+        share = mock.Mock()
+        each = self.make(share)
         each.receive(b"a")
         each.close()
-        turns.ask.return_value.cancel.assert_called_once_with()
-        [(_, go, _)] = [call.args for call in turns.ask.call_args_list]
+        share.ask.return_value.cancel.assert_called_once_with()
+        [(_, go, _)] = [call.args for call in share.ask.call_args_list]
         go()
         self.assertEqual(self.data, [])
 
     def test_much_meanwhile(self) -> None:
-        """No more is read until it has its turn."""
-        turns = mock.Mock()
-        each = self.make(turns)
+        """No more is read until there is time for it."""
+        share = mock.Mock()
+        each = self.make(share)
         self.books.limit = 1 << 20
         each.receive(bytes(MOST_EARLY))
         self.assertEqual(self.data, [])
         each.receive(b"x")
         each.receive(b"y")
         self.assertEqual(self.data, [b"pause"])
-        turns.ask.call_args.args[1]()
+        share.ask.call_args.args[1]()
         self.assertEqual(self.data[1:], [bytes(MOST_EARLY) + b"xy", b"resume"])
         self.assertEqual(self.reasons, [])
 
     def test_an_end(self) -> None:
         """One that can't complete its handshake any more is not waited for."""
-        turns = mock.Mock()
-        each = self.make(turns)
+        share = mock.Mock()
+        each = self.make(share)
         each.receive(b"a")
         self.assertFalse(each.defer_end())
-        turns.ask.call_args.args[1]()
+        share.ask.call_args.args[1]()
         self.assertFalse(each.defer_end())
         each.receive(b"b")
         self.assertTrue(each.defer_end())
-        turns.ask.call_args.args[1]()
+        share.ask.call_args.args[1]()
         self.assertEqual(self.data, [b"a", b"b", b"end"])
         each.receive(b"c")
         each.stop()

@@ -25,11 +25,11 @@ from reverseproxy.tls import (
     wrap_client,
     wrap_server,
 )
-from reverseproxy.tls import turns as turns_module
+from reverseproxy.net import time_share as time_share_module
 from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
-from reverseproxy.tls.turns import SHARE, turns_of
+from reverseproxy.tls.handshake_share import SHARE, handshake_share_of
 from tests.certs import Certificates
 from tests.tls.memory import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
@@ -117,24 +117,24 @@ class TransportTestCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class TurnTests(TransportTestCase):
-    """A client's handshake waits for its turn, if others have used up the time for handshakes."""
+class TimeShareTests(TransportTestCase):
+    """A client's handshake waits, if others have used up the time for handshakes."""
 
     def setUp(self) -> None:
         super().setUp()
-        turns = turns_of(self.clock)
+        share = handshake_share_of(self.clock)
         # Handshakes have had a second of work.
-        turns.ask("others", lambda: setattr(self.clock, "rightNow", self.clock.rightNow + 1.0), self.fail)
-        self.turns = turns
+        share.ask("others", lambda: setattr(self.clock, "rightNow", self.clock.rightNow + 1.0), self.fail)
+        self.share = share
 
     def test_it_waits(self) -> None:
         pair = self.pair()
-        self.assertEqual((pair.far.events, len(self.turns)), (["made"], 1))
+        self.assertEqual((pair.far.events, len(self.share)), (["made"], 1))
         pair.near.transport.write(b"early")
         self.clock.advance(1.0 / SHARE * 100)
         pair.pump()
         self.assertEqual((pair.far.events[:2], pair.far.received), (["made", "handshake"], b"early"))
-        self.assertEqual(len(self.turns), 0)
+        self.assertEqual(len(self.share), 0)
 
     def test_it_is_too_late(self) -> None:
         pair = self.pair(timeout=0.5)
@@ -142,19 +142,19 @@ class TurnTests(TransportTestCase):
         pair.pump()
         assert pair.far.reason is not None
         pair.far.reason.trap(TlsFailed)
-        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((len(self.share), self.clock.getDelayedCalls()), (0, []))
 
     def test_it_leaves(self) -> None:
         pair = self.pair()
         pair.near.transport.abortConnection()
         pair.pump()
-        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((len(self.share), self.clock.getDelayedCalls()), (0, []))
 
     def begun(self, far: Recorder | None = None) -> TlsPair:
         """A client whose last message waits: in TLS 1.3, its handshake is complete."""
         pair = self.pair(far=far)
         self.clock.advance(1.0 / SHARE * 100)
-        self.turns.ask(
+        self.share.ask(
             "others", lambda: setattr(self.clock, "rightNow", self.clock.rightNow + 1.0), self.fail
         )
         pair.pump()
@@ -162,10 +162,10 @@ class TurnTests(TransportTestCase):
         return pair
 
     def go_on(self, pair: TlsPair) -> None:
-        self.assertEqual(len(self.turns), 1)
+        self.assertEqual(len(self.share), 1)
         self.clock.advance(1.0 / SHARE * 100)
         pair.pump()
-        self.assertEqual(len(self.turns), 0)
+        self.assertEqual(len(self.share), 0)
 
     def test_it_sends_much_at_once(self) -> None:
         """It is read no further than a bound, and loses nothing."""
@@ -221,16 +221,16 @@ class TurnTests(TransportTestCase):
         self.assertIn("truncated", pair.far.reason.getErrorMessage())
 
     def test_it_ends_before_it_could_be_complete(self) -> None:
-        """There is no turn for one that has not had our first message."""
+        """There is no time for one that has not had our first message."""
         pair = self.pair()
         pair.client.loseWriteConnection()
         pair.pump()
         assert pair.far.reason is not None
         self.assertIn("during the handshake", pair.far.reason.getErrorMessage())
-        self.assertEqual(len(self.turns), 0)
+        self.assertEqual(len(self.share), 0)
 
     def test_too_many_wait(self) -> None:
-        self.patch(turns_module, "MOST", 1)
+        self.patch(time_share_module, "MOST", 1)
         first, second = self.pair(), self.pair()
         self.assertIsNone(first.far.reason)
         assert second.far.reason is not None

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.tls.turns}."""
+"""Tests for L{reverseproxy.net.time_share}."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from functools import partial
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.limits.refusals import REFUSALS
-from reverseproxy.tls import turns as turns_module
-from reverseproxy.tls.turns import AT_ONCE, HandshakeTurns, QueuedTurn, set_share, turns_of
+from reverseproxy.net import time_share as time_share_module
+from reverseproxy.net.time_share import AT_ONCE, QueuedStep, TimeShare
 
 STEP = 0.002
 """Seconds that a step takes."""
 
 
-class TurnsTests(SynchronousTestCase):
+class TimeShareTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turns = HandshakeTurns(self.clock, 0.5)
+        self.overflows: list[None] = []
+        self.share = TimeShare(
+            self.clock, 0.5, "of them", "one of them failed", lambda: self.overflows.append(None)
+        )
         self.taken: list[str] = []
         self.dropped: list[str] = []
 
@@ -28,8 +30,8 @@ class TurnsTests(SynchronousTestCase):
         self.taken.append(name)
         self.clock.rightNow += STEP
 
-    def ask(self, address: str, name: str, work: Callable[[], object] | None = None) -> QueuedTurn | None:
-        return self.turns.ask(
+    def ask(self, address: str, name: str, work: Callable[[], object] | None = None) -> QueuedStep | None:
+        return self.share.ask(
             address, work or partial(self.work, name), lambda reason: self.dropped.append(name)
         )
 
@@ -65,7 +67,7 @@ class TurnsTests(SynchronousTestCase):
             self.clock.advance(0.0005)
         self.assertLessEqual(len(self.taken) - before, 2)
 
-    def test_who_leaves_has_no_turn(self) -> None:
+    def test_cancelled(self) -> None:
         for number in range(5):
             self.ask("a", str(number))
         waiting = self.ask("b", "gone")
@@ -75,26 +77,25 @@ class TurnsTests(SynchronousTestCase):
         self.clock.pump([0.001] * 100)
         self.assertNotIn("gone", self.taken)
         waiting.cancel()
-        self.assertEqual((len(self.turns), self.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((len(self.share), self.clock.getDelayedCalls()), (0, []))
 
-    def test_the_last_of_whoever_has_most_goes(self) -> None:
-        self.patch(turns_module, "MOST", 10)
-        before = REFUSALS["tls_waiting"]
+    def test_the_last_of_the_address_with_most_is_dropped(self) -> None:
+        self.patch(time_share_module, "MOST", 10)
         for number in range(30):
             self.ask("many", f"many {number}")
-        most = len(self.turns)
+        most = len(self.share)
         self.assertEqual(most, 10)
         self.assertIsNotNone(self.ask("one", "one"))
-        self.assertEqual(len(self.turns), 10)
+        self.assertEqual(len(self.share), 10)
         self.assertEqual(len(self.taken) + len(self.dropped) + 10, 31)
-        self.assertEqual(REFUSALS["tls_waiting"] - before, len(self.dropped))
+        self.assertEqual(len(self.overflows), len(self.dropped))
         self.assertNotIn("one", self.dropped)
         self.clock.pump([0.001] * 200)
         self.assertIn("one", self.taken)
         # Whoever came first is served first: nobody waits for ever.
         self.assertEqual(self.taken[:5], [f"many {number}" for number in range(5)])
 
-    def test_a_protocol_that_fails_keeps_nobody_else_waiting(self) -> None:
+    def test_others_go_on_after_a_failure(self) -> None:
         for number in range(5):
             self.ask("a", str(number))
         self.ask("a", "bad", lambda: 1 / 0)
@@ -103,10 +104,3 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual((self.dropped, self.taken[-1]), (["bad"], "good"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_one_for_each_reactor(self) -> None:
-        self.addCleanup(set_share, turns_module.SHARE)
-        turns = turns_of(self.clock)
-        self.assertIs(turns_of(self.clock), turns)
-        self.assertIsNot(turns_of(Clock()), turns)
-        set_share(10)
-        self.assertEqual((turns.share, turns_of(Clock()).share), (0.1, 0.1))
