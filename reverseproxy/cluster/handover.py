@@ -13,7 +13,7 @@ handovers around it by L{Rebindable.rebind}.
 
 Spliced bytes reach no protocol: the transport sends them to another connection by
 itself.  A protocol starts that with L{Rebindable.splice_to}, so that the handovers
-around it are told the number of such bytes.  There is no third way to receive,
+around it can count such bytes.  There is no third way to receive,
 whatever the transport.
 """
 
@@ -75,20 +75,20 @@ class Rebindable(Protocol):
         if self._handover is not None:
             self._handover.vouched()
 
-    def splice_to(self, target: Any, size: int, told: Callable[[int], object]) -> bool:
+    def splice_to(self, target: Any, size: int, on_spliced: Callable[[int], object]) -> bool:
         """
         Splice received bytes to another connection, if both transports can.
 
         @param target: the other connection's transport.
         @param size: the number of bytes; those behind them are received as usual.
-        @param told: called with the size of each chunk that was spliced.
+        @param on_spliced: called with the size of each chunk that was spliced.
         @return: whether bytes are spliced from now on; see L{reverseproxy.transport.splice_to}.
         """
         if self._handover is not None:
             if self._handover.looks:
                 return False
-            told = self._handover.telling(told)
-        return splice_to(self.transport, target, size, told)
+            on_spliced = self._handover.wrap_spliced(on_spliced)
+        return splice_to(self.transport, target, size, on_spliced)
 
 
 def _ignore(data: bytes) -> None:
@@ -150,15 +150,15 @@ class Handover(Rebindable):
             # By now the innermost protocol may be another one, or none.
             self.dataReceived(surplus)
 
-    def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
+    def wrap_spliced(self, on_spliced: Callable[[int], object]) -> Callable[[int], object]:
         """
-        Return the callback that is told of spliced bytes.
+        Return the callback for bytes that an inner protocol has spliced.
 
         Overridden by handovers that count these, too.
 
-        @param told: the callback of the inner protocol, which the returned one must call.
+        @param on_spliced: the callback of the inner protocol, which the returned one must call.
         """
-        return told if self._handover is None else self._handover.telling(told)
+        return on_spliced if self._handover is None else self._handover.wrap_spliced(on_spliced)
 
     def take_back(self) -> bool:
         """

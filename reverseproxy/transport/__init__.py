@@ -64,13 +64,13 @@ def turn_end_of(clock: Any) -> Callable[[Callable[[], object]], object]:
     return batching_of(clock) or partial(clock.callLater, 0)
 
 
-def splice_to(source: Any, target: Any, size: int, told: Callable[[int], object]) -> bool:
+def splice_to(source: Any, target: Any, size: int, on_spliced: Callable[[int], object]) -> bool:
     """
     Forward what one connection receives to another, without the protocol, if both are sockets of ours.
 
     @param source: a transport, as is C{target}.
     @param size: how many bytes; the protocol receives what comes behind them.
-    @param told: called with the size of each part that was forwarded.
+    @param on_spliced: called with the size of each part that was forwarded.
     @return: whether that is done from now on; if not, the protocol receives
         everything as usual.  L{stop_splice} ends it.
     """
@@ -80,7 +80,7 @@ def splice_to(source: Any, target: Any, size: int, told: Callable[[int], object]
 
     if not isinstance(source, StreamTransport) or not isinstance(target, StreamTransport):
         return False
-    source.splice_to(target, size, told)
+    source.splice_to(target, size, on_spliced)
     return True
 
 

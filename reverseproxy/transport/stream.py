@@ -120,7 +120,7 @@ class StreamTransport(tcp.Connection):
     _reset = False  # write has failed, which doRead or doWrite will report
     _onward: StreamTransport | None = None  # the target of splice_to
     _onward_left = 0  # bytes that are still to be spliced
-    _onward_told: Callable[[int], object]
+    _on_spliced: Callable[[int], object]
     producer: Any  # Twisted's type has in common what push and pull producers have
     _in_bulk = False  # the last read was large
 
@@ -170,7 +170,7 @@ class StreamTransport(tcp.Connection):
         if sent < len(data):
             self._keep(data, sent)
 
-    def splice_to(self, target: StreamTransport, size: int, told: Callable[[int], object]) -> None:
+    def splice_to(self, target: StreamTransport, size: int, on_spliced: Callable[[int], object]) -> None:
         """
         Forward what is received from now on to another connection, without the protocol.
 
@@ -179,11 +179,11 @@ class StreamTransport(tcp.Connection):
         made of it, and most of it never leaves the kernel.
 
         @param size: how many bytes; the protocol receives what comes behind them.
-        @param told: called with the size of each part that was forwarded.
+        @param on_spliced: called with the size of each part that was forwarded.
         """
         self._onward = target
         self._onward_left = size
-        self._onward_told = told
+        self._on_spliced = on_spliced
         self._in_bulk = False
 
     def stop_splice(self) -> None:
@@ -224,7 +224,7 @@ class StreamTransport(tcp.Connection):
         self._onward_left -= size
         if not self._onward_left:
             self._onward = None
-        self._onward_told(size)
+        self._on_spliced(size)
 
     def _move(self, pipe: Pipe, target: StreamTransport) -> bool:
         """

@@ -251,25 +251,25 @@ class TakeBackTests(SynchronousTestCase):
         self.assertIs(user.transport, self.wire)
 
 
-class PassingOnTests(SynchronousTestCase):
+class SpliceTests(SynchronousTestCase):
     """Bytes that a transport gives to another connection by itself."""
 
     def setUp(self) -> None:
         self.asked: list[Any] = []
-        self.patch(handover_module, "splice_to", self.transport_passes_on)
+        self.patch(handover_module, "splice_to", self.transport_splices)
 
-    def transport_passes_on(self, *arguments: Any) -> bool:
+    def transport_splices(self, *arguments: Any) -> bool:
         self.asked.append(arguments)
         return True
 
-    def test_the_transport_is_asked(self) -> None:
+    def test_the_transport_splices(self) -> None:
         turner = Turner()
         wire = Wire(turner)
-        target, told = object(), [].append
-        self.assertTrue(turner.splice_to(target, 7, told))
-        self.assertEqual(self.asked, [(wire, target, 7, told)])
+        target, on_spliced = object(), [].append
+        self.assertTrue(turner.splice_to(target, 7, on_spliced))
+        self.assertEqual(self.asked, [(wire, target, 7, on_spliced)])
 
-    def test_handovers_in_front_hear_of_them(self) -> None:
+    def test_handovers_around_count_them(self) -> None:
         heard: list[tuple[str, int]] = []
 
         class Listening(Greeter):
@@ -277,12 +277,12 @@ class PassingOnTests(SynchronousTestCase):
                 super().__init__()
                 self.name = name
 
-            def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
+            def wrap_spliced(self, on_spliced: Callable[[int], object]) -> Callable[[int], object]:
                 def tell(size: int) -> None:
                     heard.append((self.name, size))
-                    told(size)
+                    on_spliced(size)
 
-                return super().telling(tell)
+                return super().wrap_spliced(tell)
 
         outer, middle, inner, turner = Listening("outer"), Greeter(), Listening("inner"), Turner()
         Wire(outer)
@@ -290,6 +290,6 @@ class PassingOnTests(SynchronousTestCase):
         middle.hand_over(inner)
         inner.hand_over(turner)
         turner.splice_to(object(), 7, lambda size: heard.append(("turner", size)))
-        [(_, _, _, told)] = self.asked
-        told(3)
+        [(_, _, _, on_spliced)] = self.asked
+        on_spliced(3)
         self.assertEqual(heard, [("outer", 3), ("inner", 3), ("turner", 3)])

@@ -271,16 +271,16 @@ class AgentLink(LinkHooks, Handover):
 
         super().rebind(first)
 
-    def telling(self, told: Callable[[int], object]) -> Callable[[int], object]:
-        """Wrap a callback for bytes that bypass the hosted protocol, which mark the link as used as well."""
+    def wrap_spliced(self, on_spliced: Callable[[int], object]) -> Callable[[int], object]:
+        """Wrap a callback for spliced bytes: the first ones mark the link as used, as others do."""
         if not self._fresh:
-            return super().telling(told)
+            return super().wrap_spliced(on_spliced)
 
         def first(size: int) -> None:
             self.used = True
-            told(size)
+            on_spliced(size)
 
-        return super().telling(first)
+        return super().wrap_spliced(first)
 
     def drain(self) -> None:
         """Let the hosted protocols finish their requests, and have no more streams opened."""
