@@ -230,7 +230,7 @@ class AgentBuilder:
             if reach is None:
                 reach = around.reaches[name] = Reach(cluster, self._world.reactor, 0.0)
                 cluster.add_task(reach)
-            reach.wish(intervals)
+            reach.set_intervals(intervals)
         for each in parts:
             service = each.agent.plan.service
             if isinstance(service, HostedService):

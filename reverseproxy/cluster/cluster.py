@@ -254,11 +254,11 @@ class Cluster(Hooks):
         if self._waiters and self._max_requests != sys.maxsize:
             self.queue.admit()
 
-    def borrow(self, host: Host) -> bool:
+    def acquire_for_check(self, host: Host) -> bool:
         """
-        Take the given host for a health check, even if it is unhealthy.
+        Acquire a certain host for a health check, even if it is unhealthy.
 
-        @return: whether it was taken, to be given back with L{release}; false if it has
+        @return: whether it was acquired, to be released with L{release}; false if it has
             no free capacity, or is not a member.
         """
         capacity = host.capacity

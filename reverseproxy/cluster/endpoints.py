@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import is_unix, split_host_port
 from reverseproxy.tls import ClientTls, client_endpoint
-from reverseproxy.transport.fronts import build_protocol
+from reverseproxy.transport.delegation import build_protocol
 
 
 class CallableFactory(Factory):

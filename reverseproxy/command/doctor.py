@@ -25,7 +25,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from reverseproxy.addresses import host_of, is_unix, split_host_port
 from reverseproxy.app import ReverseProxy
-from reverseproxy.command.machine import FAIL, OK, WARN, Finding, clock, descriptors, port, versions
+from reverseproxy.command.system_checks import FAIL, OK, WARN, Finding, clock, descriptors, port, versions
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import Config, TlsContextConfig
 from reverseproxy.errors import CertificateRejected, ConfigError, TlsFailed

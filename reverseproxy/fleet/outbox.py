@@ -95,9 +95,9 @@ class Outbox:
         """
         return self.missing([path for path in self.wanted if path not in stored], revision + 1)
 
-    def leftovers(self, stored: Iterable[str]) -> int:
+    def delete_stale(self, stored: Iterable[str]) -> int:
         """
-        Delete what a former process with the same id has left in the store.
+        Delete records of a former process with the same id from the store.
 
         @param stored: the paths of this server that the store holds.
         @return: how many are deleted.
@@ -111,8 +111,8 @@ class Outbox:
             self._dirty.pop(self._own, None)
             self._dirty[self._own] = None
 
-    def farewell(self) -> dict[str, bytes]:
-        """Return the server's own record, which is written before the lease is revoked."""
+    def final_records(self) -> dict[str, bytes]:
+        """Return what is written before the lease is revoked: the server's own record, by its path."""
         return {self._own: self.wanted[self._own]} if self._own in self.wanted else {}
 
     # writing

@@ -37,7 +37,7 @@ Seconds over which servers spread that have lost their leases at the same moment
 again.
 """
 
-LEFTOVERS: Final = 3.0
+STALE_RECORDS_DELAY: Final = 3.0
 """Seconds after which records of this server are deleted that this process has not published."""
 
 LONGEST: Final = 3.0
@@ -144,7 +144,7 @@ class Publisher:
     def tidy_later(self) -> None:
         """Delete records soon that the store has of this server, and this process has not published."""
         if self._tidy_at is None and not self.silent:
-            self._tidy_at = self._reactor.seconds() + LEFTOVERS
+            self._tidy_at = self._reactor.seconds() + STALE_RECORDS_DELAY
             self.wake()
 
     def change_ttl(self, ttl: int) -> None:
@@ -178,7 +178,7 @@ class Publisher:
         if not self.silent:
             # The announcement comes first: others take a record that just disappears for an expired
             # lease.
-            await self.etcd.change(self._named(self.outbox.farewell()), (), lease)
+            await self.etcd.change(self._named(self.outbox.final_records()), (), lease)
         await self.etcd.revoke(lease)
 
     # the loop
@@ -232,7 +232,7 @@ class Publisher:
     async def _acquire(self, now: float) -> None:
         """Get a lease, and write everything again, attached to it."""
         self.lease.granted(await self.etcd.grant(self.lease.ttl), now)
-        self._tidy_at = now + LEFTOVERS
+        self._tidy_at = now + STALE_RECORDS_DELAY
         self._renew()
         self.outbox.anew()
 
@@ -280,7 +280,7 @@ class Publisher:
 
     def _tidy(self) -> None:
         if self._stored is not None:
-            count = self.outbox.leftovers(self._stored())
+            count = self.outbox.delete_stale(self._stored())
             if count:
                 log.info(
                     "fleet: {count} records of this server are none of this process's, and are deleted",

@@ -27,7 +27,7 @@ from reverseproxy.logs import LeftOut
 from reverseproxy.logs.folding import Folding
 from reverseproxy.net.formatting import format_address
 from reverseproxy.tls import inspect_factory, wrap_server
-from reverseproxy.transport.fronts import build_protocol
+from reverseproxy.transport.delegation import build_protocol
 
 if TYPE_CHECKING:
     from reverseproxy.listener.listener import Listener

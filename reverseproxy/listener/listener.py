@@ -33,7 +33,7 @@ from reverseproxy.listener.sockets import not_bound
 from reverseproxy.net.formatting import format_address
 from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.tls import ServerTls
-from reverseproxy.transport.fronts import build_protocol
+from reverseproxy.transport.delegation import build_protocol
 
 log = Logger(__package__)
 

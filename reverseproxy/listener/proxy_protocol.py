@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.transport.fronts import FirstBytes, Front
+from reverseproxy.transport.delegation import FirstBytes, DelegatingFactory
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
 HEADER_TIMEOUT: Final = 10.0
@@ -204,7 +204,7 @@ class _HeaderProtocol(FirstBytes):
         super().connectionLost(reason)
 
 
-class _HeaderFactory(Front):
+class _HeaderFactory(DelegatingFactory):
     def __init__(
         self,
         wrapped: IProtocolFactory,

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from reverseproxy.mux.ping import Ping
 from reverseproxy.mux.progress import Journey
-from reverseproxy.mux.rest import PATIENCE, SESSIONS, has_taken_all
+from reverseproxy.mux.idle_pings import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.net.dead_peers import SLOW_PATHS
 from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 from reverseproxy.net.tcp_info import was_heard

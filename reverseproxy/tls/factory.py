@@ -25,7 +25,7 @@ from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport
 from reverseproxy.tls.handshake_share import handshake_share_of
 from reverseproxy.tls.wording import explain
-from reverseproxy.transport.fronts import build_protocol
+from reverseproxy.transport.delegation import build_protocol
 
 # Under the name by which readers of the log know these lines.
 log = Logger(namespace="reverseproxy.tls.transport")

@@ -13,7 +13,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 
-from reverseproxy.transport.fronts import FirstBytes, Front
+from reverseproxy.transport.delegation import FirstBytes, DelegatingFactory
 
 _HANDSHAKE: Final = b"\x16"
 
@@ -30,7 +30,7 @@ class _Inspector(FirstBytes):
         self.begin(factory, self._address, data)
 
 
-class _InspectorFactory(Front):
+class _InspectorFactory(DelegatingFactory):
     def __init__(self, plain: IProtocolFactory, secure: IProtocolFactory) -> None:
         super().__init__(plain, secure)
         self.plain = plain

@@ -12,7 +12,7 @@ __all__ = ["HELD", "HELD_LIMIT", "HELD_PART", "MOST_HELD", "WINDOWS", "HeldBytes
 
 from typing import Final, Protocol
 
-from reverseproxy.transport.machine import available_memory
+from reverseproxy.transport.available_memory import available_memory
 from reverseproxy.wire.window import Reserve
 
 

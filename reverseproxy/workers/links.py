@@ -247,7 +247,7 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self.up.values()))
 
-    def somebody(self) -> Link | None:
+    def any_link(self) -> Link | None:
         """Return the next sibling, round robin, that is not draining; L{None} if there is none."""
         staying = [link for link in self if not link.draining]
         if not staying:

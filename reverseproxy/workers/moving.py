@@ -46,7 +46,7 @@ class Mover:
         self._wanting = wanting
         self._giver = giver
         self._clock = clock
-        self._wishes: WeakKeyDictionary[Cluster, SiblingDemands] = WeakKeyDictionary()  # clusters come and go
+        self._demands: WeakKeyDictionary[Cluster, SiblingDemands] = WeakKeyDictionary()  # clusters come and go
 
     # what others' requests wait for
 
@@ -60,20 +60,20 @@ class Mover:
             QueuedDemand(tuple((key, value) for key, value in labels), number, now - age)
             for labels, number, age in message["hosts"]
         ]
-        self._wishes.setdefault(cluster, SiblingDemands()).said(link, wants, now)
+        self._demands.setdefault(cluster, SiblingDemands()).said(link, wants, now)
         self._weigh(cluster)
 
     def _weigh(self, cluster: Cluster) -> None:
         """Move connections that siblings need more than this worker."""
-        wishes = self._wishes[cluster]
-        wishes.owe_nothing()
-        for link, wish in wishes:
-            self._give_free(cluster, link, wish)
-        for link, wish in wishes:
-            self._owe(cluster, link, wish)
+        demands = self._demands[cluster]
+        demands.owe_nothing()
+        for link, demand in demands:
+            self._give_free(cluster, link, demand)
+        for link, demand in demands:
+            self._owe(cluster, link, demand)
         # No callback on every request, if it would never move anything.
-        useful = self.draining or wishes.owed or any(self._could_spare(cluster, link) for link, _ in wishes)
-        cluster.on_free = partial(self._on_free, cluster, wishes) if useful else None
+        useful = self.draining or demands.owed or any(self._could_spare(cluster, link) for link, _ in demands)
+        cluster.on_free = partial(self._on_free, cluster, demands) if useful else None
 
     def _could_spare(self, cluster: Cluster, link: Link) -> bool:
         # With subsets, what waits here may have no use for what others want.
@@ -81,20 +81,20 @@ class Mover:
             self._directory.has_plain(link, cluster), self._wanting.rested(cluster)
         )
 
-    def _pressing(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> bool:
-        age = wish.age(self._clock.seconds())
+    def _pressing(self, cluster: Cluster, link: Link, demand: SiblingDemand) -> bool:
+        age = demand.age(self._clock.seconds())
         return self._could_spare(cluster, link) and is_pressing(
             age, self._directory.has_plain(link, cluster), cluster.active
         )
 
-    def _give_free(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> None:
+    def _give_free(self, cluster: Cluster, link: Link, demand: SiblingDemand) -> None:
         """Move a part of the idle connections."""
-        if not self._pressing(cluster, link, wish):
+        if not self._pressing(cluster, link, demand):
             return
         free = self._free(cluster)
-        quota = to_give(len(free), wish.number, self._directory.count_here(cluster))
+        quota = to_give(len(free), demand.number, self._directory.count_here(cluster))
         for entry in free:
-            if quota and SiblingDemands.grant(cluster, entry.host, wish):
+            if quota and SiblingDemands.grant(cluster, entry.host, demand):
                 quota -= 1
                 self._giver.give(entry.host, link)
 
@@ -112,16 +112,16 @@ class Mover:
                         found.append(entry)
         return found
 
-    def _owe(self, cluster: Cluster, link: Link, wish: SiblingDemand) -> None:
+    def _owe(self, cluster: Cluster, link: Link, demand: SiblingDemand) -> None:
         now = self._clock.seconds()
         if self._directory.has_plain(link, cluster):
-            age, own = wish.standing.least(now), self._wanting.standing(cluster)
+            age, own = demand.standing.least(now), self._wanting.standing(cluster)
         else:
             # A sibling without connections can't serve any request at all.
-            age, own = wish.age(now), max((now - want.since for want in cluster.queued_demand()), default=0.0)
-        wish.owed = to_owe(age, own, wish.number, self._directory.count_here(cluster))
-        if wish.owed:
-            self._end_sharing(cluster, link, wish.wants)
+            age, own = demand.age(now), max((now - want.since for want in cluster.queued_demand()), default=0.0)
+        demand.owed = to_owe(age, own, demand.number, self._directory.count_here(cluster))
+        if demand.owed:
+            self._end_sharing(cluster, link, demand.wants)
 
     def _end_sharing(self, cluster: Cluster, link: Link, wants: list[QueuedDemand]) -> None:
         """
@@ -147,9 +147,9 @@ class Mover:
         if best is not None:
             self._giver.give(best.host, link)
 
-    def _on_free(self, cluster: Cluster, wishes: SiblingDemands, host: Host) -> bool:
+    def _on_free(self, cluster: Cluster, demands: SiblingDemands, host: Host) -> bool:
         """Move a host that has become idle, if it is owed to a sibling; see L{Cluster.on_free}."""
-        if cluster.waiting and not wishes.owed:
+        if cluster.waiting and not demands.owed:
             return False
         entry = self._directory.by_host.get(host)
         if entry is None or not host.exclusive or not host.usable() or is_committed(host):
@@ -157,16 +157,16 @@ class Mover:
         here = self._directory.count_here(cluster)
         spare = not cluster.waiting and to_give(here - cluster.active, 1, here)
         # It stays, unless it is owed to a sibling or not needed here.
-        for link, wish in wishes:
-            if (wish.owed or (spare and self._pressing(cluster, link, wish))) and SiblingDemands.grant(
-                cluster, host, wish
+        for link, demand in demands:
+            if (demand.owed or (spare and self._pressing(cluster, link, demand))) and SiblingDemands.grant(
+                cluster, host, demand
             ):
                 self._giver.give(host, link)
                 return True
         if self.draining and not cluster.waiting:
-            somebody = self._links.somebody()
-            if somebody is not None:
-                self._giver.give(host, somebody)
+            target = self._links.any_link()
+            if target is not None:
+                self._giver.give(host, target)
                 return True
         return False
 
@@ -174,8 +174,8 @@ class Mover:
 
     def went(self, link: Link) -> None:
         """Forget a sibling that has ended."""
-        for cluster, wishes in list(self._wishes.items()):
-            if wishes.forget(link):
+        for cluster, demands in list(self._demands.items()):
+            if demands.forget(link):
                 self._weigh(cluster)
         self._giver.went(link)
 
@@ -184,8 +184,8 @@ class Mover:
         self.draining = True
         for cluster in self._directory.clusters:
             self._give_away(cluster)
-            wishes = self._wishes.setdefault(cluster, SiblingDemands())
-            cluster.on_free = partial(self._on_free, cluster, wishes)
+            demands = self._demands.setdefault(cluster, SiblingDemands())
+            cluster.on_free = partial(self._on_free, cluster, demands)
 
     def arrived(self, host: Host) -> None:
         """Move on a connection that has arrived while this worker is ending."""
@@ -196,6 +196,6 @@ class Mover:
         if cluster.waiting:
             return
         for entry in self._free(cluster):
-            link = self._links.somebody()
+            link = self._links.any_link()
             if link is not None:
                 self._giver.give(entry.host, link)

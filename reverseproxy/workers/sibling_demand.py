@@ -46,15 +46,15 @@ class SiblingDemands:
     """The waiting requests of all siblings for one cluster."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Link, SiblingDemand] = {}
+        self._demands: dict[Link, SiblingDemand] = {}
 
     def __bool__(self) -> bool:
         """Whether any wait."""
-        return any(wish.wants for wish in self._wishes.values())
+        return any(demand.wants for demand in self._demands.values())
 
     def __iter__(self) -> Iterator[tuple[Link, SiblingDemand]]:
         """Iterate over siblings with waiting requests, the longest waiting first."""
-        waiting = [(link, wish) for link, wish in self._wishes.items() if wish.wants]
+        waiting = [(link, demand) for link, demand in self._demands.items() if demand.wants]
         waiting.sort(key=lambda each: min(want.since for want in each[1].wants))
         return iter(waiting)
 
@@ -64,39 +64,39 @@ class SiblingDemands:
 
         @param wants: with times of this process's clock; empty if no request waits.
         """
-        wish = self._wishes.setdefault(link, SiblingDemand())
-        wish.wants = list(wants)
-        wish.standing.note(now, wish.age(now))
+        demand = self._demands.setdefault(link, SiblingDemand())
+        demand.wants = list(wants)
+        demand.standing.note(now, demand.age(now))
 
     def forget(self, link: Link) -> bool:
         """Forget a sibling; return whether it had waiting requests."""
-        wish = self._wishes.pop(link, None)
-        return wish is not None and bool(wish.wants)
+        demand = self._demands.pop(link, None)
+        return demand is not None and bool(demand.wants)
 
     def owe_nothing(self) -> None:
         """Reset what siblings are owed."""
-        for wish in self._wishes.values():
-            wish.owed = 0
+        for demand in self._demands.values():
+            demand.owed = 0
 
     @property
     def owed(self) -> int:
         """How many connections are to move to siblings when they are idle."""
-        return sum(wish.owed for wish in self._wishes.values())
+        return sum(demand.owed for demand in self._demands.values())
 
     @staticmethod
-    def grant(cluster: Cluster, host: Host, wish: SiblingDemand) -> bool:
+    def grant(cluster: Cluster, host: Host, demand: SiblingDemand) -> bool:
         """
         Record that a host moves to a sibling, if it fits the sibling's requests.
 
         The next announcement of the sibling has the requests that still wait.
         """
-        wants = wish.wants
+        wants = demand.wants
         for index, want in enumerate(wants):
             if cluster.would_take(host, want.labels):
                 if want.number > 1:
                     wants[index] = want._replace(number=want.number - 1)
                 else:
                     del wants[index]
-                wish.owed = max(wish.owed - 1, 0)
+                demand.owed = max(demand.owed - 1, 0)
                 return True
         return False

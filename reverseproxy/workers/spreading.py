@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from reverseproxy.addresses import host_of
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.listener.sockets import address_of
-from reverseproxy.transport.fronts import build_protocol
+from reverseproxy.transport.delegation import build_protocol
 from reverseproxy.transport.handing import discard, put_in, take_out
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.links import Link

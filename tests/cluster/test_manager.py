@@ -793,7 +793,7 @@ class ReservationTests(ClusterCase):
         self.cluster.reserve(host)
         waiter = self.cluster.wait(None, 5)
         self.assertNoResult(waiter)
-        self.assertFalse(self.cluster.borrow(host))
+        self.assertFalse(self.cluster.acquire_for_check(host))
         self.cluster.unreserve(host)
         self.assertIs(self.successResultOf(waiter), host)
         self.cluster.unreserve(host)
@@ -1166,10 +1166,10 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.hosts)
     @rule(data=st.data())
-    def borrow(self, data: st.DataObject) -> None:
+    def acquire_for_check(self, data: st.DataObject) -> None:
         host = data.draw(st.sampled_from(self.hosts))
         room = not host.reserved and (host.capacity is None or host.active < host.capacity)
-        assert self.cluster.borrow(host) == room
+        assert self.cluster.acquire_for_check(host) == room
         if room:
             self.taken.append(host)
             self.borrowed += 1

@@ -70,7 +70,7 @@ class StallTests(SynchronousTestCase):
 
     def use(self, *numbers: int) -> None:
         for number in numbers:
-            self.assertTrue(self.cluster.borrow(self.hosts[number]))
+            self.assertTrue(self.cluster.acquire_for_check(self.hosts[number]))
 
     def test_interface(self) -> None:
         verifyObject(IClusterTask, self.task)

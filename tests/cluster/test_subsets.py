@@ -198,7 +198,7 @@ class WaitTests(SubsetCase):
         self.cluster = Cluster(config, self.subsets, self.clock)
         one = self.host("a", ReturningHost, zone="a")
         two = self.host("b", ReturningHost, zone="b")
-        self.assertTrue(self.cluster.borrow(one))
+        self.assertTrue(self.cluster.acquire_for_check(one))
         self.cluster._max_requests = 2
         waiter = self.cluster.wait(wanting(A), 5.0)
         self.cluster._max_requests = 1

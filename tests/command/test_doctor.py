@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from reverseproxy.command import doctor
 from reverseproxy.command.doctor import Examination, examine
-from reverseproxy.command.machine import FAIL, OK, WARN, Finding
+from reverseproxy.command.system_checks import FAIL, OK, WARN, Finding
 from tests.certs import Certificates
 from tests.config.documents import AGENT, edited
 

@@ -12,7 +12,7 @@ from reverseproxy.fleet import watch_events
 from reverseproxy.fleet.etcd_json import KeyValue, WatchMessage
 from reverseproxy.fleet.lease import Lease
 from reverseproxy.fleet.outbox import Outbox
-from reverseproxy.fleet.publisher import LEFTOVERS, Publisher
+from reverseproxy.fleet.publisher import STALE_RECORDS_DELAY, Publisher
 from reverseproxy.fleet.watch_events import TooManyEvents, WatchEvents
 from tests.fleet.fake_etcd import FakeEtcd, Store
 
@@ -34,9 +34,9 @@ class PublisherTests(SynchronousTestCase):
     """What another process has left is deleted after a while, at whatever time that begins."""
 
     def test_no_busy_loop(self) -> None:
-        """Where C{began + LEFTOVERS - began} is less than C{LEFTOVERS}, as floating point has it, too."""
+        """Where C{began + STALE_RECORDS_DELAY - began} is less than C{STALE_RECORDS_DELAY}, as floating point has it, too."""
         began = 6.72
-        self.assertLess(began + LEFTOVERS - began, LEFTOVERS, "or this tests nothing")
+        self.assertLess(began + STALE_RECORDS_DELAY - began, STALE_RECORDS_DELAY, "or this tests nothing")
         clock = CountingClock()
         clock.advance(began)
         store = Store(clock)
@@ -50,7 +50,7 @@ class PublisherTests(SynchronousTestCase):
         self.assertEqual(publisher.leases, 1)
         clock.advance(1.0)
         self.assertIn("/fleet/hosts/c/x/a", store.keys)
-        clock.advance(LEFTOVERS - 1.0)
+        clock.advance(STALE_RECORDS_DELAY - 1.0)
         clock.pump([0.1] * 10)
         self.assertEqual(list(store.keys), ["/fleet/servers/a"])
         self.assertEqual(store.keys["/fleet/servers/a"].value, b"new")

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.mux import session as session_module
 from reverseproxy.mux import unsent, watch
-from reverseproxy.mux.rest import MANY, PATIENCE, Sessions
+from reverseproxy.mux.idle_pings import MANY, PATIENCE, Sessions
 from reverseproxy.mux.session import (
     GRACE,
     ORPHAN_TIMEOUT,

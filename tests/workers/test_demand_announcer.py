@@ -165,41 +165,41 @@ class WantingTests(SynchronousTestCase):
 
 class WishesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.wishes = SiblingDemands()
+        self.demands = SiblingDemands()
         self.one, self.other = Mock(name="one"), Mock(name="other")
         self.cluster = Mock()
         self.cluster.would_take = lambda host, labels: labels in ((), host)
 
     def test_order(self) -> None:
-        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
-        self.wishes.said(self.other, [QueuedDemand((), 1, 7.0), QueuedDemand((("a", "b"),), 2, 3.0)], 10.0)
-        self.assertEqual([link for link, _ in self.wishes], [self.other, self.one])
-        [(_, first), (_, second)] = self.wishes
+        self.demands.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
+        self.demands.said(self.other, [QueuedDemand((), 1, 7.0), QueuedDemand((("a", "b"),), 2, 3.0)], 10.0)
+        self.assertEqual([link for link, _ in self.demands], [self.other, self.one])
+        [(_, first), (_, second)] = self.demands
         self.assertEqual([(each.number, each.age(10.0)) for each in (first, second)], [(3, 7.0), (1, 5.0)])
-        self.wishes.said(self.other, [], 11.0)
-        self.assertEqual([link for link, _ in self.wishes], [self.one])
+        self.demands.said(self.other, [], 11.0)
+        self.assertEqual([link for link, _ in self.demands], [self.one])
 
     def test_granting(self) -> None:
         labels = (("a", "b"),)
-        self.wishes.said(self.one, [QueuedDemand(labels, 1, 5.0), QueuedDemand((), 2, 7.0)], 10.0)
-        [(_, wish)] = self.wishes
-        wish.owed = 2
-        granted = [SiblingDemands.grant(self.cluster, host, wish) for host in ("x", labels, "x", "x")]
+        self.demands.said(self.one, [QueuedDemand(labels, 1, 5.0), QueuedDemand((), 2, 7.0)], 10.0)
+        [(_, demand)] = self.demands
+        demand.owed = 2
+        granted = [SiblingDemands.grant(self.cluster, host, demand) for host in ("x", labels, "x", "x")]
         self.assertEqual(granted, [True, True, True, False])
-        self.assertEqual((wish.owed, self.wishes.owed, bool(self.wishes)), (0, 0, False))
+        self.assertEqual((demand.owed, self.demands.owed, bool(self.demands)), (0, 0, False))
 
     def test_who_is_gone(self) -> None:
-        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
-        self.wishes.said(self.other, [], 10.0)
+        self.demands.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
+        self.demands.said(self.other, [], 10.0)
         self.assertEqual(
-            [self.wishes.forget(each) for each in (self.one, self.other, self.one)], [True, False, False]
+            [self.demands.forget(each) for each in (self.one, self.other, self.one)], [True, False, False]
         )
-        self.assertFalse(self.wishes)
+        self.assertFalse(self.demands)
 
     def test_owing_begins_anew(self) -> None:
-        self.wishes.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
-        [(_, wish)] = self.wishes
-        wish.owed = 3
-        self.assertEqual(self.wishes.owed, 3)
-        self.wishes.owe_nothing()
-        self.assertEqual(self.wishes.owed, 0)
+        self.demands.said(self.one, [QueuedDemand((), 1, 5.0)], 10.0)
+        [(_, demand)] = self.demands
+        demand.owed = 3
+        self.assertEqual(self.demands.owed, 3)
+        self.demands.owe_nothing()
+        self.assertEqual(self.demands.owed, 0)

@@ -440,14 +440,14 @@ class PlainTests(SynchronousTestCase):
             clusters.add(cluster)
             siblings.share(cluster)
             siblings.received(world.links(0)[1], {"want": config.name, "hosts": [[[], 1, 0.0]]}, None)
-            self.assertIn(cluster, siblings.mover._wishes)
+            self.assertIn(cluster, siblings.mover._demands)
             world.turn()
             clusters.remove(config.name)
             cluster.drain()
             del cluster
         gc.collect()
         self.assertEqual([each() for each in gone], [None] * 3)
-        self.assertEqual({each.name for each in siblings.mover._wishes}, set())
+        self.assertEqual({each.name for each in siblings.mover._demands}, set())
         self.assertEqual({each.name for each in siblings.wanting._needs}, {CLUSTER})
 
     def test_waiting_is_bounded(self) -> None:

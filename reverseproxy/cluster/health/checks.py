@@ -181,25 +181,25 @@ class HealthMonitor:
 
     def _begin(self, host: Host, check: HostCheck) -> None:
         check.next = None
-        lent = host.exclusive
-        if not self._checker.wants(host) or (lent and not self._cluster.borrow(host)):
+        acquired = host.exclusive
+        if not self._checker.wants(host) or (acquired and not self._cluster.acquire_for_check(host)):
             # It may be busy; the outcome of its requests shows its health.
             self._again(host, check)
             return
         running = check.running = maybeDeferred(self._checker.check, host)
         add_lenient_timeout(running, self._config.longest, self._clock, self._too_late)
-        running.addBoth(self._ended, host, check, lent)
+        running.addBoth(self._ended, host, check, acquired)
 
     def _too_late(self, result: object, timeout: float) -> None:
         if not isinstance(result, Failure):
             return
         raise TimeoutError(f"no answer within {timeout:g} s")
 
-    def _ended(self, result: object, host: Host, check: HostCheck, lent: bool) -> None:
+    def _ended(self, result: object, host: Host, check: HostCheck, acquired: bool) -> None:
         check.running = None
         if host.health.check is check:
             self._take_in(result, host, check)
-        if lent:
+        if acquired:
             # After its health is updated, so that no request gets an unhealthy host.
             self._cluster.release(host)
         if host.health.check is check:

@@ -101,9 +101,9 @@ class Reach:
 
     def want(self, interval: float) -> None:
         """Probe as often as one more agent demands; see the class."""
-        self.wish([self._interval, interval])
+        self.set_intervals([self._interval, interval])
 
-    def wish(self, intervals: Iterable[float]) -> None:
+    def set_intervals(self, intervals: Iterable[float]) -> None:
         """Probe as often as these agents demand; see the class."""
         self._interval = min((each for each in intervals if each), default=0.0)
 

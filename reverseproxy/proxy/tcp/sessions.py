@@ -49,7 +49,7 @@ from reverseproxy.proxy.tcp.failover import (
     PauseOnlyProducer,
     disown,
 )
-from reverseproxy.proxy.tcp.notes import SessionNotes
+from reverseproxy.proxy.tcp.session_record import SessionRecord
 from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.wire.proxy_protocol import encode_header
 
@@ -81,7 +81,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         self.close_limits = CloseLimits(
             stall=settings.stall, excused=info.reverse, told=partial(self._cut, info.remote)
         )
-        self._notes = SessionNotes(settings.clock)
+        self._record = SessionRecord(settings.clock)
 
     # IDrainable
 
@@ -106,8 +106,8 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def end(self, reason: str) -> None:
         """See L{IEndable}: both ends are half-closed."""
-        self._notes.failure = self._notes.failure or reason
-        self._notes.flags |= ResponseFlag.LR
+        self._record.failure = self._record.failure or reason
+        self._record.flags |= ResponseFlag.LR
         upstream = self._upstream
         if upstream is None or not self.coupled:
             self.close()
@@ -118,7 +118,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def _begin_with_bytes(self) -> None:
         """Note the beginning of a session on a reverse connection: its first bytes."""
         if not self.received and self._info.reverse:
-            self._notes.started = self._clock.seconds()
+            self._record.started = self._clock.seconds()
 
     # data before there is a host
 
@@ -135,8 +135,8 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def _made_room(self, reason: str) -> None:
         """Close the connection, as the process keeps too much for clients."""
-        self._notes.flags |= ResponseFlag.OM
-        self._notes.failure = reason
+        self._record.flags |= ResponseFlag.OM
+        self._record.failure = reason
         self._cut("", reason)
         self.abort()
 
@@ -144,9 +144,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
     def connectionMade(self) -> None:
         """Find a host."""
-        self._notes.started = self._clock.seconds()
+        self._record.started = self._clock.seconds()
         if self._settings.tracing is not None:
-            self._notes.keep_steps()
+            self._record.keep_steps()
         name = self._settings.router.cluster_for(self._info)
         try:
             if name is None:
@@ -167,7 +167,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             if isinstance(error, NoHealthyHost) and self._context.readmit():
                 self._acquire(cluster)
             else:
-                self._refuse(str(error), flag_of(error) | self._notes.trouble)
+                self._refuse(str(error), flag_of(error) | self._record.trouble)
             return
         if host is not None:
             self._dial(cluster, host)
@@ -177,7 +177,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             timeout = min(timeout, DEPRIORITIZED_WAIT)
         since = self._clock.seconds()
         waiting = self._pending = cluster.wait(self._context, timeout)
-        waiting.addBoth(self._notes.waited_since, since)
+        waiting.addBoth(self._record.waited_since, since)
         waiting.addCallbacks(partial(self._dial, cluster), partial(self._not_acquired, cluster))
 
     def _not_acquired(self, cluster: Cluster, reason: Failure) -> None:
@@ -186,11 +186,11 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         if reason.check(NoHealthyHost, QueueTimeout) is not None and self._context.readmit():
             self._acquire(cluster)
         else:
-            self._refuse(loss(reason), flag_of(reason.value) | self._notes.trouble)
+            self._refuse(loss(reason), flag_of(reason.value) | self._record.trouble)
 
     def _dial(self, cluster: Cluster, host: Host) -> None:
         self._host = host
-        self._notes.go_to(host)
+        self._record.go_to(host)
         # Set once: a reverse host that fails has left its cluster by then.
         self._max_attempts = self._max_attempts or min(MAX_ATTEMPTS, max(1, len(cluster.hosts)))
         self._attempts += 1
@@ -210,7 +210,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             dialling = self._pending = host.connect_for(header, factory)
         else:
             dialling = self._pending = host.connect(factory)
-        dialling.addBoth(self._notes.dialled_since, self._clock.seconds())
+        dialling.addBoth(self._record.dialled_since, self._clock.seconds())
         dialling.addCallbacks(self._connected, partial(self._not_connected, cluster, host))
 
     def _make_end(self) -> RelayEnd:
@@ -262,10 +262,10 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         if info.service is None or self.lost or self.closing or not (sure or self._untouched):
             return False
         self._untouched = False
-        self._notes.failure = (
-            self._notes.failure or "the service has closed a session in which nothing had happened"
+        self._record.failure = (
+            self._record.failure or "the service has closed a session in which nothing had happened"
         )
-        self._notes.flags |= ResponseFlag.UF
+        self._record.flags |= ResponseFlag.UF
         if not disown(self.transport, info.marked):
             return False
         self.close()
@@ -298,9 +298,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         why = loss(reason)
         cluster.members.unreachable.note(host, why)
         cluster.exclude_agent(host, self._context)
-        self._notes.trouble = ResponseFlag.UF | flag_of(reason.value)
+        self._record.trouble = ResponseFlag.UF | flag_of(reason.value)
         if self._attempts >= self._max_attempts:
-            flags = self._notes.trouble | (ResponseFlag.URX if self._attempts > 1 else NO_FLAGS)
+            flags = self._record.trouble | (ResponseFlag.URX if self._attempts > 1 else NO_FLAGS)
             self._refuse(f"host {host.address} of cluster {cluster.name} can't be reached: {why}", flags)
             return
         self._acquire(cluster)
@@ -315,9 +315,9 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         if not host.is_reverse:  # a tunnel sets its own socket options
             tune(end.transport)
         cluster.report(host, Outcome.CONNECTED)
-        self._notes.connected(cluster.name)
+        self._record.connected(cluster.name)
         end.close_limits = self.close_limits._replace(
-            excused=host.is_reverse, told=partial(self._cut, self._notes.host_address)
+            excused=host.is_reverse, told=partial(self._cut, self._record.host_address)
         )
         end.on_close = self._upstream_closed
         self.count_no_more()
@@ -351,11 +351,11 @@ class TcpProxy(RelayEnd, AccountedProtocol):
 
         @param lost: the flag for a connection that broke off.
         """
-        flags = NO_FLAGS if self._notes.failure else session_flags(reason, lost)
+        flags = NO_FLAGS if self._record.failure else session_flags(reason, lost)
         if flags:
-            self._notes.flags |= flags
+            self._record.flags |= flags
             whose = "host" if lost == ResponseFlag.UC else "client"
-            self._notes.failure = f"the {whose}'s connection was lost: {loss(reason)}"
+            self._record.failure = f"the {whose}'s connection was lost: {loss(reason)}"
 
     def _excused(self, is_reverse: bool, client_waits: bool, host_waits: bool) -> bool:
         """
@@ -373,8 +373,8 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def _expired(self) -> None:
         """Close the session: its idle timeout has passed."""
         assert self._upstream is not None
-        self._notes.failure = "idle timeout"
-        self._notes.flags |= ResponseFlag.SI
+        self._record.failure = "idle timeout"
+        self._record.flags |= ResponseFlag.SI
         idle = format_duration(self._settings.session_idle or 0.0)
         self._cut("", f"nothing has passed for {idle}; see idle_timeout of the tcp_proxy")
         self.cut()
@@ -388,30 +388,30 @@ class TcpProxy(RelayEnd, AccountedProtocol):
         """
         if peer:
             reason = f"{peer} closes too slowly: {reason}"
-        if not self._notes.failure:
-            self._notes.failure = reason
-            self._notes.flags |= ResponseFlag.LR
+        if not self._record.failure:
+            self._record.failure = reason
+            self._record.flags |= ResponseFlag.LR
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
                 "{listener}: the session of {peer} with {host} is cut off: {reason}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
-                host=self._notes.host_address,
+                host=self._record.host_address,
                 reason=reason,
                 suppressed=complaints.suppressed,
             )
 
     def _refuse(self, reason: str, flags: int) -> None:
-        self._notes.failure = reason
-        self._notes.flags |= flags
+        self._record.failure = reason
+        self._record.flags |= flags
         complaints = self._settings.complaints
         if complaints.allow():
             log.warn(
                 "{listener}: session of {peer} closed: {reason}{remedy}{suppressed}",
                 listener=self._settings.listener,
                 peer=self._info.remote,
-                reason=self._notes.failure,
+                reason=self._record.failure,
                 flags=short_names(flags),
                 remedy=f"; {remedy}" if (remedy := what_to_do(flags)) else "",
                 suppressed=complaints.suppressed,
@@ -438,12 +438,12 @@ class TcpProxy(RelayEnd, AccountedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the session, and write its records."""
         if DEBUGGING.on:
-            self._say(f"ended after {self._clock.seconds() - self._notes.started:.3f} s: {loss(reason)}")
+            self._say(f"ended after {self._clock.seconds() - self._record.started:.3f} s: {loss(reason)}")
         # An agent's connection without data and without a failure is no session.
-        told = self.busy or bool(self._notes.failure)
-        if self._upstream is None and not self._notes.failure:
-            self._notes.failure = "the client has gone before there was a host for it"
-            self._notes.flags |= who_ended(reason)
+        recorded = self.busy or bool(self._record.failure)
+        if self._upstream is None and not self._record.failure:
+            self._record.failure = "the client has gone before there was a host for it"
+            self._record.flags |= who_ended(reason)
         self._note_end(reason, ResponseFlag.DC)
         super().connectionLost(reason)
         self.count_no_more()
@@ -456,4 +456,4 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             sent = 0 if self._upstream is None else self._upstream.received
             cluster = "" if self._cluster is None else self._cluster.name
             attempts = self._attempts + self._again
-            self._notes.tell(self._settings, self._info, cluster, self.received, sent, attempts, self.busy)
+            self._record.write(self._settings, self._info, cluster, self.received, sent, attempts, self.busy)

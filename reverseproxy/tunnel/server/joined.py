@@ -333,7 +333,7 @@ class MovedConnection(TunnelProtocol):
         """
         super().__init__()
         self._server = server
-        self._papers = join_record
+        self._join_record = join_record
         self._host = host
         self._state = state
         self._claim: Claim | None = None
@@ -341,7 +341,7 @@ class MovedConnection(TunnelProtocol):
 
     def connectionMade(self) -> None:
         """Attach the connection to its host."""
-        server, join_record = self._server, self._papers
+        server, join_record = self._server, self._join_record
         watch_over(self.transport, server.config.dead_peer_timeout)
         place = NOBODY
         if self.counted:

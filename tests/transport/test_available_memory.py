@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.transport.machine}."""
+"""Tests for L{reverseproxy.transport.available_memory}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.transport.machine import available_memory
+from reverseproxy.transport.available_memory import available_memory
 from reverseproxy.transport.memory import HELD, HELD_LIMIT, HELD_PART, MOST_HELD
 
 

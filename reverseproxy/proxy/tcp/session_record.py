@@ -1,8 +1,8 @@
-"""The facts about a TCP session, for its records when it ends."""
+"""What is recorded of a TCP session: spans, counters and a line of the access log, when it ends."""
 
 from __future__ import annotations
 
-__all__ = ["SessionNotes"]
+__all__ = ["SessionRecord"]
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from reverseproxy.tracing.interfaces import IRequestTrace, ITracing
 
 
-class SessionNotes:
+class SessionRecord:
     """
-    The facts about one session.
+    The record of one session, which is written once, when it has ended.
 
-    Spans are made when the session is over, as a connection of an agent may turn out to
+    Spans are made then, too, as a connection of an agent may turn out to
     have carried none.
 
     @ivar started: when it began, in the clock's seconds.
@@ -120,7 +120,7 @@ class SessionNotes:
 
     # when it is over
 
-    def tell(
+    def write(
         self,
         settings: TcpProxySettings,
         info: ConnectionInfo,
@@ -131,7 +131,7 @@ class SessionNotes:
         used: bool,
     ) -> None:
         """
-        Write the session's records, once: spans, counters, and the access log.
+        Write it, once: spans, counters, and the access log.
 
         @param cluster: the name of its cluster; empty for none.
         @param received: bytes from the client.
@@ -148,7 +148,7 @@ class SessionNotes:
             if self.flags:
                 note_failure(tally, ended, self.flags, self.failure)
         if settings.access_log is not None:
-            settings.access_log(self._record(info, cluster, received, sent, attempts))
+            settings.access_log(self._access_record(info, cluster, received, sent, attempts))
 
     def _trace(
         self, tracing: ITracing, info: ConnectionInfo, listener: str, received: int, sent: int
@@ -169,7 +169,7 @@ class SessionNotes:
             attributes["reverseproxy.flags"] = attributes["error.type"] = short_names(self.flags)
         trace.end(now, name, self.failure, attributes)
 
-    def _record(
+    def _access_record(
         self, info: ConnectionInfo, cluster: str, received: int, sent: int, attempts: int
     ) -> AccessRecord:
         """

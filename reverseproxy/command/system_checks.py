@@ -1,4 +1,4 @@
-"""Check the machine: versions, descriptors, the clock, free ports."""
+"""Checks of the system: versions, file descriptors, the clock, free ports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Factories and protocols that choose among others.
+Factories and protocols that delegate to others.
 
 A port has one factory, which may delegate to others; a connection may have to
 receive its first bytes before it is known which protocol it gets.
@@ -7,7 +7,7 @@ receive its first bytes before it is known which protocol it gets.
 
 from __future__ import annotations
 
-__all__ = ["FirstBytes", "Front", "build_protocol"]
+__all__ = ["FirstBytes", "DelegatingFactory", "build_protocol"]
 
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ def build_protocol(factory: IProtocolFactory, address: IAddress | None) -> IProt
 
 
 @implementer(IProtocolFactory)
-class Front:
+class DelegatingFactory:
     """A factory that starts and stops those that it delegates to."""
 
     def __init__(self, *behind: IProtocolFactory) -> None:

@@ -1,4 +1,4 @@
-"""Tests for L{reverseproxy.command.machine}."""
+"""Tests for L{reverseproxy.command.system_checks}."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.command import machine
-from reverseproxy.command.machine import FAIL, OK, WARN, Finding, clock, descriptors, port, versions
+from reverseproxy.command import system_checks
+from reverseproxy.command.system_checks import FAIL, OK, WARN, Finding, clock, descriptors, port, versions
 from reverseproxy.config.models import ListenerConfig
 
 
@@ -28,8 +28,8 @@ class MachineTests(SynchronousTestCase):
             return installed[name]
 
         requirements = ["click>=8.1.7", "Automat>=24.8.1", "twisted[tls]>=24.11", 'ruff>=1; extra == "test"']
-        self.patch(machine.metadata, "requires", lambda _: requirements)
-        self.patch(machine.metadata, "version", version)
+        self.patch(system_checks.metadata, "requires", lambda _: requirements)
+        self.patch(system_checks.metadata, "version", version)
         first, *found = versions()
         self.assertEqual(first.level, OK)
         self.assertIn("OpenSSL", first.detail)
@@ -45,7 +45,7 @@ class MachineTests(SynchronousTestCase):
         def requires(name: str) -> None:
             raise metadata.PackageNotFoundError
 
-        self.patch(machine.metadata, "requires", requires)
+        self.patch(system_checks.metadata, "requires", requires)
         self.assertEqual(len(list(versions())), 1)
 
     def test_descriptors(self) -> None:
