@@ -39,10 +39,10 @@ def check(config: Config, tree: Tree, findings: Diagnostics) -> None:
     @param tree: the document.
     @param findings: gets errors and warnings.
     """
-    _Checker(config, tree, findings).run()
+    _DocumentChecker(config, tree, findings).run()
 
 
-class _Checker(Checker):
+class _DocumentChecker(Checker):
     """Runs all checks, one after the other."""
 
     def run(self) -> None:

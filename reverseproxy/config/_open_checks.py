@@ -46,7 +46,7 @@ def check_openness(config: Config, tree: Tree, findings: Diagnostics) -> None:
     @param tree: the document.
     @param findings: gets warnings.
     """
-    _Checker(config, tree, findings).run()
+    _ExposureChecker(config, tree, findings).run()
 
 
 def _is_claim(header: str) -> bool:
@@ -78,7 +78,7 @@ def _has_secret(value: object) -> bool:
     return False
 
 
-class _Checker(Checker):
+class _ExposureChecker(Checker):
     def run(self) -> None:
         listeners = self._config.servers[0].listeners if self._config.servers else ()
         for index, listener in enumerate(listeners):

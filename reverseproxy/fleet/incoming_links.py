@@ -46,7 +46,7 @@ _LOG_RATE: Final = 1.0
 _LOG_BURST: Final = 20
 
 
-class _ControlStream(Protocol):
+class _AcceptedControlStream(Protocol):
     """The control stream of a link, at the end that was dialled."""
 
     transport: Any
@@ -100,7 +100,7 @@ class IncomingLink(Handover):
         self.leaving = False
         self.silent = SilentStreams(links.clock, self._stream_is_silent)
         self._links = links
-        self._control: _ControlStream | None = None
+        self._control: _AcceptedControlStream | None = None
         self._announcer: LinkAnnouncer | None = None
         self._timer: IDelayedCall | None = None
 
@@ -146,7 +146,7 @@ class IncomingLink(Handover):
             reason = f"there are two servers that are called {claimed}"
         else:
             reason = self._links.prove(self.transport, claimed)
-        control = _ControlStream(self)
+        control = _AcceptedControlStream(self)
         if reason:
             stream.give_to(control)
             control.transport.write(frame({"v": LINK_VERSION, "refused": reason[:256]}))

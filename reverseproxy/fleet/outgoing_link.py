@@ -149,7 +149,7 @@ class LinkContext:
     prove: Callable[[Any, str], str]
 
 
-class _ControlStream(StreamProtocol):
+class _DialledControlStream(StreamProtocol):
     """The control stream of a link, at the end that has dialled."""
 
     transport: Any
@@ -196,7 +196,7 @@ class OutgoingLink:
         self._backoff = backoff
         self._dial: Deferred[IProtocol] | None = None
         self._timer: IDelayedCall | None = None
-        self._control: _ControlStream | None = None
+        self._control: _DialledControlStream | None = None
         self._retiring: set[MuxSession] = set()
 
     def __repr__(self) -> str:
@@ -256,7 +256,7 @@ class OutgoingLink:
             return
         self.phase = LinkPhase.GREETING
         self._timer = self._context.clock.callLater(HELLO_TIMEOUT, self._fail, "it does not say who it is")
-        control = self._control = _ControlStream(self._received, self._fail)
+        control = self._control = _DialledControlStream(self._received, self._fail)
         session.open(CallableFactory(lambda: control)).addErrback(
             lambda failure: self._fail(f"no stream could be opened: {loss(failure)}")
         )

@@ -43,7 +43,7 @@ class IReplaceable(Protocol):
         """Leave the addresses to the other process, which serves now."""
 
 
-class _Program(ProcessProtocol):
+class _Successor(ProcessProtocol):
     """The process that was started to take over from this one."""
 
     def processExited(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
@@ -154,7 +154,7 @@ class Lifecycle:
         log.info("starting {command}, to take our place", command=" ".join(command))
         try:
             self._reactor.spawnProcess(
-                _Program(), command[0], command, env=dict(os.environ), childFDs={0: 0, 1: 1, 2: 2}
+                _Successor(), command[0], command, env=dict(os.environ), childFDs={0: 0, 1: 1, 2: 2}
             )
         except OSError as error:
             log.error("nothing could be started to take our place: {reason}", reason=str(error))

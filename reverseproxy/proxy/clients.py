@@ -1,4 +1,4 @@
-"""What connections of clients have in common: bounded memory, and closing those that exceed it."""
+"""The memory accounts of clients' connections, and the log line when one is aborted; for every protocol."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _FIRST_PORT: Final = 49152
 
 
 @implementer(IListeningPort)
-class _Port:
+class _MemoryPort:
     def __init__(self, reactor: MemoryReactor, address: Any, factory: Any) -> None:
         self.factory = factory
         self._reactor = reactor
@@ -101,7 +101,7 @@ class MemoryReactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ports: dict[Any, _Port] = {}
+        self.ports: dict[Any, _MemoryPort] = {}
         self._next = _FIRST_PORT
 
     def settle(self) -> None:
@@ -115,7 +115,7 @@ class MemoryReactor(Clock):
         @return: the protocol, connected.
         @raise ConnectionRefusedError: if no port listens there.
         """
-        factory = _Dial(protocol)
+        factory = _MemoryDial(protocol)
         self.connectTCP(host, port, factory)
         self.settle()
         if factory.failed is not None:
@@ -178,13 +178,13 @@ class MemoryReactor(Clock):
         connector.connect()
         return connector
 
-    def _listen(self, address: Any, factory: Any) -> _Port:
-        port = _Port(self, address, factory)
+    def _listen(self, address: Any, factory: Any) -> _MemoryPort:
+        port = _MemoryPort(self, address, factory)
         port.startListening()
         return port
 
 
-class _Dial(ClientFactory):
+class _MemoryDial(ClientFactory):
     noisy = False
 
     def __init__(self, protocol: Any) -> None:

@@ -22,7 +22,7 @@ from reverseproxy.tls.wording import explain
 log = Logger()
 
 
-class _Dial(TlsFactory):
+class _TlsDial(TlsFactory):
     """
     One attempt to connect.
 
@@ -83,7 +83,7 @@ class _TlsEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """See L{IStreamClientEndpoint}."""
-        dial = _Dial(factory, self._tls)
+        dial = _TlsDial(factory, self._tls)
 
         def dialled(transport: Any) -> Deferred[IProtocol]:
             outcome = dial.outcome(transport)

@@ -47,7 +47,7 @@ _size: Final = Struct("i")
 _linger: Final = Struct("ii")
 
 
-class _Program(ctypes.Structure):
+class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
@@ -99,7 +99,7 @@ def _end(under: Any) -> Positions | None:
 
     What has not been sent by then never will be, as the socket is reset when it is closed.
     """
-    program = _Program(1, ctypes.addressof(_NOTHING))
+    program = _FilterProgram(1, ctypes.addressof(_NOTHING))
     try:
         under.socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, bytes(program))
         under.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _linger.pack(1, 0))

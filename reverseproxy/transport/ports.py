@@ -114,7 +114,7 @@ def _identify(path: bytes) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-class _Port(Accepting, tcp.Port):
+class _TcpPort(Accepting, tcp.Port):
     """A TCP port with Twisted's connections."""
 
 
@@ -185,7 +185,7 @@ class ListeningReactor:
 class BoundedReactor(ListeningReactor):
     """A proxy of one of Twisted's reactors, with bounded ports."""
 
-    tcp_port = _Port
+    tcp_port = _TcpPort
     unix_port = _UnixPort
 
     def __init__(self, reactor: Any) -> None:

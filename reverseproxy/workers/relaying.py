@@ -73,7 +73,7 @@ class RelayStream(Handover):
         self.transport.disown()
 
 
-class _Turn(Handover):
+class _RelayedRequest(Handover):
     """The requesting end of a stream."""
 
     def __init__(self, question: bytes, inner: IProtocol) -> None:
@@ -139,7 +139,7 @@ class RelayedHost(AgentHost):
             return fail()
         if protocol is None:
             return fail(HostGone(f"no protocol wants {self.address}"))
-        opening = self.link.session.open(CallableFactory(lambda: _Turn(self._question, protocol)))
+        opening = self.link.session.open(CallableFactory(lambda: _RelayedRequest(self._question, protocol)))
         return opening.addCallback(lambda _: protocol)
 
     def usable(self) -> bool:

@@ -42,7 +42,7 @@ def _key_of(entry: Entry) -> _Key | None:
     return entry.cluster.name, identity.policy, identity.name, certificate, identity.agent_id
 
 
-class _Agent:
+class _AgentEntries:
     """The hosts of one agent: at this worker, and at others."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class SameAgent:
     """The hosts of all workers, by agent."""
 
     def __init__(self) -> None:
-        self._agents: dict[_Key, _Agent] = {}
+        self._agents: dict[_Key, _AgentEntries] = {}
         self._keys: dict[Entry, _Key] = {}
 
     def add(self, entry: Entry) -> None:
@@ -63,7 +63,7 @@ class SameAgent:
         if key is None or entry in self._keys:
             return
         self._keys[entry] = key
-        agent = self._agents.setdefault(key, _Agent())
+        agent = self._agents.setdefault(key, _AgentEntries())
         cluster = entry.cluster
         if entry.host.is_remote:
             agent.away.add(entry)

@@ -24,7 +24,7 @@ MOST_TRIED: Final = 64
 """The most agents that are tried one after the other for one request, before any host is taken."""
 
 
-class _Agent:
+class _RingAgent:
     """
     An agent on the ring.
 
@@ -74,7 +74,7 @@ class AgentRing:
         self._name_of = name_of
         self._reaches = reaches
         self._ring: Any = HashRing()  # of agents instead of hosts
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, _RingAgent] = {}
         self._names: dict[IHost, str] = {}
 
     def add(self, host: IHost) -> None:
@@ -84,7 +84,7 @@ class AgentRing:
         name = self._names[host] = self._name_of(host)
         agent = self._agents.get(name)
         if agent is None:
-            agent = self._agents[name] = _Agent(name, self._points_of(name))
+            agent = self._agents[name] = _RingAgent(name, self._points_of(name))
         agent.members.add(host)
         self._turns.add(host)
         self._let_in(agent, host)
@@ -92,12 +92,12 @@ class AgentRing:
     def _points_of(self, name: str) -> list[int]:
         return points_of(name)
 
-    def _let_in(self, agent: _Agent, host: IHost) -> None:
+    def _let_in(self, agent: _RingAgent, host: IHost) -> None:
         agent.ready[host] = None
         if agent not in self._ring:
             self._ring.add(agent, agent.points)
 
-    def _leave_out(self, agent: _Agent, host: IHost) -> None:
+    def _leave_out(self, agent: _RingAgent, host: IHost) -> None:
         agent.ready.pop(host, None)
         if not agent.ready:
             self._ring.remove(agent)
@@ -141,7 +141,7 @@ class AgentRing:
         context.last = found
         return found
 
-    def _find(self, key: bytes, context: PickContext, without: set[_Agent]) -> IHost | None:
+    def _find(self, key: bytes, context: PickContext, without: set[_RingAgent]) -> IHost | None:
         while (agent := self._ring.find(key, without)) is not None:
             host: IHost | None = agent.choose(context.tried, self._reaches)
             if host is not None:
@@ -157,24 +157,24 @@ class _Order:
 
     def __init__(self) -> None:
         self._names: list[bytes] = []
-        self._agents: dict[bytes, _Agent] = {}
+        self._agents: dict[bytes, _RingAgent] = {}
 
-    def __contains__(self, agent: _Agent) -> bool:
+    def __contains__(self, agent: _RingAgent) -> bool:
         return agent.name.encode() in self._agents
 
-    def add(self, agent: _Agent, points: list[int]) -> None:
+    def add(self, agent: _RingAgent, points: list[int]) -> None:
         """Add an agent that is not in it."""
         name = agent.name.encode()
         self._agents[name] = agent
         insort(self._names, name)
 
-    def remove(self, agent: _Agent) -> None:
+    def remove(self, agent: _RingAgent) -> None:
         """Remove an agent; unknown ones are ignored."""
         name = agent.name.encode()
         if self._agents.pop(name, None) is not None:
             del self._names[bisect_left(self._names, name)]
 
-    def find(self, key: bytes, without: set[_Agent]) -> _Agent | None:
+    def find(self, key: bytes, without: set[_RingAgent]) -> _RingAgent | None:
         """Find the first agent after a name, starting over at the end, except for given ones."""
         names = self._names
         start = bisect_right(names, key)

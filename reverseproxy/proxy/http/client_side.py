@@ -1,4 +1,4 @@
-"""What connections of clients have in common in every version of HTTP."""
+"""What hosts learn of clients, and what is recorded of ended exchanges, in every version of HTTP."""
 
 from __future__ import annotations
 

@@ -452,7 +452,7 @@ class TcpProxy(RelayEnd, AccountedProtocol):
             pending.cancel()
         if self._watch is not None:
             self._watch.stop()
-        if told:
+        if recorded:
             sent = 0 if self._upstream is None else self._upstream.received
             cluster = "" if self._cluster is None else self._cluster.name
             attempts = self._attempts + self._again
