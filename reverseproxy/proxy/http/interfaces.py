@@ -219,7 +219,7 @@ class IUpstream(IUpgraded, Protocol):
         """
 
     def abort(self, reason: str) -> None:
-        """Break the exchange off, without telling it."""
+        """Abort the request, and call the exchange no more."""
 
     def leave(self, release: Callable[[], None]) -> bool:
         """

@@ -40,7 +40,7 @@ class Mirrored(Attempts):
     """The copy of one request."""
 
     response_waiting = 0
-    """Nothing of the answer waits for anybody."""
+    """Bytes of the response that wait for a client: none, as it is discarded."""
 
     __slots__ = (
         "_backlog",
@@ -131,7 +131,7 @@ class Mirrored(Attempts):
         return self._others
 
     def fail(self, status: int, reason: str, flags: int) -> None:
-        """Give the copy up."""
+        """Abandon the copy; its failure concerns no client."""
         if self._phase == ExchangePhase.DONE:
             return
         log.debug(

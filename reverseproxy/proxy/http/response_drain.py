@@ -38,14 +38,14 @@ class IReusableConnection(Protocol):
 
 
 class ResponseDrain:
-    """Takes the place of an exchange until the response is complete."""
+    """Discards the rest of a response in place of its exchange, so that the connection can be used again."""
 
     response_waiting = 0
-    """Nothing of the answer waits for anybody."""
+    """Bytes of the response that wait for a client: none, as it is discarded."""
 
     def __init__(self, client: IReusableConnection, clock: IReactorTime, release: Callable[[], None]) -> None:
         """
-        @param release: gives the host back.
+        @param release: returns the host to its cluster.
         """
         self._client: IReusableConnection | None = client
         self._release = release
@@ -56,7 +56,7 @@ class ResponseDrain:
         """See L{reverseproxy.proxy.http.interfaces.IExchange}."""
 
     def upstream_events(self, events: list[Event]) -> None:
-        """See L{reverseproxy.proxy.http.interfaces.IExchange}: all that counts is where the answer ends."""
+        """See L{reverseproxy.proxy.http.interfaces.IExchange}; only the end of the response matters."""
         for event in events:
             if isinstance(event, Response):
                 if event.status == 101:

@@ -1,4 +1,4 @@
-"""Fields and methods, alike in every version of HTTP, and which of them concern one hop only."""
+"""Methods and fields, alike in every version of HTTP: what C{Connection} removes, and what may be a trailer."""
 
 from __future__ import annotations
 
