@@ -46,7 +46,7 @@ class Mover:
         self._wanting = wanting
         self._giver = giver
         self._clock = clock
-        self._demands: WeakKeyDictionary[Cluster, SiblingDemands] = WeakKeyDictionary()  # clusters come and go
+        self._demands: WeakKeyDictionary[Cluster, SiblingDemands] = WeakKeyDictionary()
 
     # what others' requests wait for
 
@@ -118,7 +118,8 @@ class Mover:
             age, own = demand.standing.least(now), self._wanting.standing(cluster)
         else:
             # A sibling without connections can't serve any request at all.
-            age, own = demand.age(now), max((now - want.since for want in cluster.queued_demand()), default=0.0)
+            since = min((want.since for want in cluster.queued_demand()), default=now)
+            age, own = demand.age(now), now - since
         demand.owed = to_owe(age, own, demand.number, self._directory.count_here(cluster))
         if demand.owed:
             self._end_sharing(cluster, link, demand.wants)

@@ -170,7 +170,7 @@ class RouteClaims:
     def __init__(self, clock: IReactorTime, on_expired: Callable[[RouteClaim], object] | None) -> None:
         """
         @param on_expired: called with a claim that no connection has held for its grace time, after it
-            was removed; L{None} if connections to other servers may hold it, so that claims don't expire here.
+            was removed; L{None} if claims do not expire here, as connections to other servers may hold them.
         """
         self._clock = clock
         self._on_expired = on_expired

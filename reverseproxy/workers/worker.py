@@ -89,7 +89,9 @@ class Worker:
             self._handover = socket.socket(fileno=setup.handover)
             self._handover.setblocking(False)
         handover = self._handover
-        self.route_client = RouteArbiterClient(self._control.send, self.number, self.workers, handover, reactor)
+        self.route_client = RouteArbiterClient(
+            self._control.send, self.number, self.workers, handover, reactor
+        )
         self._ports: dict[str, SharedPort] = {}
         for name, descriptors in setup.listening.items():
             sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -335,7 +335,8 @@ class World:
     def there(self) -> dict[str, tuple[object, ...]]:
         """What the supervisor has."""
         return {
-            each["cluster"]: _facts(each["owner"], each["domains"], each["port"]) for each in self.arbiter.claims
+            each["cluster"]: _facts(each["owner"], each["domains"], each["port"])
+            for each in self.arbiter.claims
         }
 
     def holders(self) -> set[str]:

@@ -95,7 +95,9 @@ class FakeWorker:
         self._reactor = reactor
         self.told: list[Any] = []  # what it has said to its supervisor
         self.tell: Callable[[Any], object] = self.told.append
-        self.route_client = RouteArbiterClient(lambda message: self.tell(message), number, workers, None, reactor)
+        self.route_client = RouteArbiterClient(
+            lambda message: self.tell(message), number, workers, None, reactor
+        )
 
     def join(self, clusters: Any) -> Siblings:
         self.siblings = Siblings(self.number, self.workers, clusters, self._reactor)

@@ -218,7 +218,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
         return max(self.http2.holding.values()) if self.http2.held else 0
 
     def reset(self, reason: str) -> None:
-        """See L{reverseproxy.transport.memory.IHolder}; the stream's owner is called in the next reactor turn."""
+        """See L{reverseproxy.transport.memory.IHolder}; its owner is called in the next reactor turn."""
         holding = self.http2.holding
         if holding:
             number = max(holding, key=lambda each: holding[each])

@@ -1,4 +1,4 @@
-"""Methods and fields, alike in every version of HTTP: what C{Connection} removes, and what may be a trailer."""
+"""Methods and fields, alike in every version of HTTP: what C{Connection} removes, and which may trail."""
 
 from __future__ import annotations
 
