@@ -80,7 +80,7 @@ class StateDirectory:
 
     def first_token(self, zone: str, ports: str) -> str | None:
         """
-        Make a token for whoever brings services, if nobody has one yet.
+        Make a token for agents, if there is none yet.
 
         @return: the token; L{None} if there are some.
         @raise InstantProblem: if it can't be kept.

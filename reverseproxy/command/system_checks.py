@@ -29,7 +29,7 @@ WARN: Final = "warn"
 FAIL: Final = "FAIL"
 
 _EARLIEST: Final = datetime(2026, 1, 1, tzinfo=UTC)
-"""Before this, nobody can have had this program."""
+"""Before this, the program did not exist."""
 
 _FEW: Final = 4096
 _UNSYNCHRONIZED: Final = 5
@@ -67,7 +67,7 @@ def versions() -> Iterator[Finding]:
     try:
         requirements = metadata.requires("reverseproxy") or []
     except metadata.PackageNotFoundError:
-        return  # run from a checkout: nobody has said what it requires
+        return  # run from a checkout, without metadata
     for requirement in requirements:
         found = None if "extra ==" in requirement else _REQUIREMENT.match(requirement)
         if found is None:

@@ -47,10 +47,10 @@ Generated from the models that the loader uses.  A key is marked
 - **ours** if MOSN does not know it and ignores it;
 - **not acted on** if MOSN knows it and this release does nothing with it.  Such a key gives a
   warning, unless its value asks for nothing: ``null``, ``false``, 0, or an empty text, list or object.
-  Where nobody can tell the difference, as MOSN does nothing with the key either, there is one note for all
+  Where it makes no difference, as MOSN does nothing with the key either, there is one note for all
   places that have it.
 
-  Where it may keep somebody out, as most filters do, it is an error: a process that leaves it out
+  Where it may restrict access, as most filters do, it is an error: a process that leaves it out
   would serve what was meant to be refused.  In an object with ``"ignore_unsupported": true`` (a key of
   ours that every object may have), and in all within it, such errors are warnings.  The same goes for
   keys that are probably misspelt ones of this kind, such as ``require_client_certs``.

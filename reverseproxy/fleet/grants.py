@@ -125,7 +125,7 @@ class GrantTable:
             self._directory.withdraw_routes(cluster)
 
     def abandon(self, cluster: str) -> None:
-        """Withdraw the record of a cluster, and forget that somebody waits for the directory's report."""
+        """Withdraw the record of a cluster, and wait for the directory's report no more."""
         self._decisions.pop(cluster, None)
         self.withdraw(cluster)
 

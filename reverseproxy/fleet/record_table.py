@@ -187,7 +187,7 @@ class RecordTable:
         return notices
 
     def replay(self) -> Iterator[Notice]:
-        """Return the notices that bring somebody up to date who knows nothing."""
+        """Return notices of all records, for a new listener."""
         for server in self.servers.values():
             yield Notice("server_came", (server,))
         for host in self.hosts.values():

@@ -121,7 +121,7 @@ def agent_key(
 
     @param remote_ip: the agent's IP address.
     @param mode: one of L{MODES}.
-    @return: 32 hexadecimal digits of a hash, which does not reveal the agent's id: whoever knows that
+    @return: 32 hexadecimal digits of a hash, which does not reveal the agent's id: who knows that id
         may close the agent's connections.
     """
     found = AgentIdentity() if identity is None else identity

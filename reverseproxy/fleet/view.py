@@ -103,7 +103,7 @@ class View:
         return self._table.routes
 
     def replay(self) -> Iterator[Notice]:
-        """Return the notices that bring somebody up to date who knows nothing."""
+        """Return notices of all records, for a new listener."""
         return self._table.replay()
 
     # snapshots and changes

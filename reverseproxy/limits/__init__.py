@@ -1,5 +1,5 @@
 """
-Limits of a process for what anybody may send it: connections, buffered bytes, and counts of what was refused.
+Limits of a process for what strangers send: connections, buffered bytes, and counts of what was refused.
 
 All of it is pure: no sockets, no clock.  L{reverseproxy.listener.connection_limiter}
 applies the limits to connections that listeners accept.

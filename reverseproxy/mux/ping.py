@@ -24,7 +24,7 @@ class Ping:
         Note that another ping is sent.
 
         @param now: the clock's seconds.
-        @return: its token, by which the answer is told from those to earlier pings.
+        @return: its token, which distinguishes its answer from those to earlier pings.
         """
         self._at = now
         self._token = (self._token + 1) & 0xFFFFFFFF

@@ -42,7 +42,7 @@ class Failed(NamedTuple):
     @ivar cluster: the route's cluster; empty without one.
     @ivar host: the last host that was tried; empty for none.
     @ivar remedy: advice for the operator; empty for that of the flags.
-    @ivar number: an error number that the client was told, too; empty for none.
+    @ivar number: an error number that the response has, too; empty for none.
     @ivar request_id: the C{X-Request-Id} of the request, if it has one.
     @ivar trace_id: its trace; empty for none.
     @ivar broken: whether a response had begun, and was reset.

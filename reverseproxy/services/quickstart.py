@@ -47,7 +47,7 @@ def load() -> Loaded:
     Load the quickstart's configuration.
 
     Where one of its ports is taken, another one takes its place, so that
-    trying this out never fails on somebody else's server.
+    trying this out never fails because of another server.
     """
     resource = files("reverseproxy.services") / FILE
     document: dict[str, Any] = json.loads(resource.read_text("utf-8"))

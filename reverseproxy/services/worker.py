@@ -111,7 +111,7 @@ def run_worker(setup: Setup, channel: socket.socket, main_reactor: Any, signals:
     globalLogBeginner.beginLoggingTo([service.observer])
     signals.on(signal.SIGUSR1, service.reopen_logs)
     signals.on(signal.SIGHUP, service.reload_certificates)
-    # Somebody may signal to all processes of a unit; it is the supervisor's business, too.
+    # systemd may signal all processes of a unit; the supervisor handles it.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     service.privilegedStartService()
     owner = owner_of(settings["user"])

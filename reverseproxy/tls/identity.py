@@ -30,8 +30,8 @@ def peer_identity(transport: object) -> str | None:
 
     @param transport: the transport of a protocol.
     @return: a string that is the same for every certificate of the same
-        subject name and alternative names, whoever of our authorities issued
-        it and whenever; L{None} without TLS, during the handshake, without a
+        subject name and alternative names, whichever of our authorities issued
+        it, and whenever; L{None} without TLS, during the handshake, without a
         certificate, or if it was not verified.
     """
     subject = peer_subject(transport)
@@ -62,7 +62,7 @@ def certificate_identity(certificate: x509.Certificate) -> str | None:
     """
     Name the subject of a certificate.
 
-    @return: an opaque string, or L{None} if the certificate names nobody, or
+    @return: an opaque string, or L{None} if the certificate has no name, or
         if its names can't be read.
     """
     subject = certificate_subject(certificate)
@@ -73,7 +73,7 @@ def certificate_subject(certificate: x509.Certificate) -> CertificateSubject | N
     """
     Return the owner of a certificate.
 
-    @return: L{None} if it names nobody, or if its names can't be read.
+    @return: L{None} if it has no name, or if its names can't be read.
     """
     try:
         subject = certificate.subject.rfc4514_string()

@@ -286,7 +286,7 @@ class KeyMaterial:
             assert store is not None
             for revocations in self.revocations:
                 store.add_crl(revocations)
-            # Of the whole chain: a revoked intermediate authority must not let anybody in.
+            # Of the whole chain: certificates of a revoked intermediate authority are refused.
             store.set_flags(X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL)
         context.set_verify(*verify)
         return context
@@ -310,7 +310,7 @@ def _known_ciphers() -> frozenset[str]:
 
 
 def _no_renegotiation() -> int:
-    # OpenSSL before 3 lets clients renegotiate, which nobody here expects.
+    # OpenSSL before 3 lets clients renegotiate, which no code here expects.
     return int(getattr(SSL, "OP_NO_RENEGOTIATION", 0))
 
 

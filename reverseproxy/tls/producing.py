@@ -13,7 +13,7 @@ class EarlyWriter:
 
     A streaming producer is paused meanwhile; afterwards back-pressure is the transport's business.
 
-    @ivar producer: who produces; L{None} for nobody.
+    @ivar producer: the registered producer, or L{None}.
     """
 
     __slots__ = ("_pending", "_streaming", "_transport", "producer")

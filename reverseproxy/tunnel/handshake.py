@@ -63,7 +63,7 @@ class Principal:
 
     @classmethod
     def of(cls, policy: str, identity: Identity) -> Principal | None:
-        """Return what an accepted credential proves; L{None} if it is valid, but names nobody."""
+        """Return what an accepted credential proves; L{None} if it is valid, but has no name."""
         return cls(policy, identity.name) if identity.name else None
 
     def __str__(self) -> str:
@@ -337,7 +337,7 @@ class Admission:
         """
         Judge an init frame whose credential has been validated.
 
-        Everything is checked again, so that a caller that leaves out L{check_policy} lets nobody in.
+        Everything is checked again, so that no agent is accepted if a caller leaves out L{check_policy}.
 
         @param identity: what the validator has returned; L{None} also if it has failed, or there was
             none.

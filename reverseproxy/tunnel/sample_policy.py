@@ -1,7 +1,7 @@
 """
 The credential policy C{test}, which MOSN's sample code registers under that name: for interoperability tests.
 
-It accepts every credential with a certain prefix, and identifies nobody.
+It accepts every credential with a certain prefix, and proves no identity.
 """
 
 from __future__ import annotations

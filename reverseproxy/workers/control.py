@@ -20,7 +20,7 @@ neither in a list of processes nor on a disk.  Then there are messages, both way
                                         {"is": "committed", "turn": 3}
     {"do": "discard", "turn": 3}        forget it
     {"do": "reopen"}                    open log files anew
-    {"do": "answer", "number": 7,       a question, for whoever asks the supervisor
+    {"do": "answer", "number": 7,       a question of the admin API
      "question": "metrics",
      "arguments": {}}
                                         {"is": "answer", "number": 7, "value": ...}, or with a "problem"
@@ -135,7 +135,7 @@ def receive_setup(channel: socket.socket) -> Setup:
     body = _receive(channel, _receive_size(channel))
     channel.setblocking(False)
     try:
-        # From the process that has started us, over a channel that nobody else has.
+        # From the process that has started us, over a channel that no other process has.
         setup = pickle.loads(body)  # noqa: S301
     except Exception as error:
         # Between two releases, code changes and the version does not.

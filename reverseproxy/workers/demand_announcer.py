@@ -92,7 +92,7 @@ class DemandAnnouncer:
     def _waits(self, cluster: Cluster, need: _ClusterDemand) -> None:
         """Announce a waiting request, now or with the next announcement."""
         if need.timer is not None and cluster.waiting > 1:
-            return  # as nearly always under load: it is told of with the others
+            return  # as nearly always under load: the next announcement has it
         if is_deterministic(cluster.config):
             self._directory.settle(cluster)
             return

@@ -4,10 +4,10 @@ Graceful closes that reach another worker than the connections that they name.
     {"evict": 9, ...}                        an agent wants these closed
     {"evicted": 9, "addresses": []}          what of it was ours
 
-The worker that gets one has found out who asks, as for its own connections, and tells the others
-that; each of them judges by its own registry what may be taken away.  Whoever has given
-connections away a moment ago asks those who have them in turn: that question goes behind the
-connection, over the same channel, so that nothing is missed.
+The worker that gets one has identified the agent, as for its own connections, and sends the
+identity to its siblings; each decides by its own registry which of its connections the agent may
+close.  A worker that has just given connections away asks the siblings that it gave them to: the
+question follows the connection on the same channel, so that none is missed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Evictions:
         self._questions = count(1)
 
     def stop(self) -> None:
-        """Wait for nobody any more."""
+        """Cancel all questions that siblings have not answered."""
         for eviction in list(self._open.values()):
             eviction.cancel()
 

@@ -66,9 +66,9 @@ class IpAccess:
         """
         Return whether an address is allowed.
 
-        @param claimed: whether a header says so.  Whoever comes by a Unix socket
-            has no address, and so is in no list; but a header that has none was
-            perhaps meant to evade them.
+        @param claimed: whether the address is from a header.  A client of a Unix socket has no
+            address, and so is in no list; but a header without one may be an attempt
+            to evade them.
         """
         address = parse_address(text)
         if address is None:

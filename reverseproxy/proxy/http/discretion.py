@@ -1,5 +1,5 @@
 """
-Decide how much of an internal error a client is told.
+Decide how much of an internal error a response reveals.
 
 Names of clusters, addresses of hosts and their number would reveal the internal
 network.  So the response has a general sentence and a number, and the line of
@@ -31,14 +31,14 @@ def is_inside(status: int) -> bool:
 
 
 class Discretion:
-    """Decides what the clients of one listener are told."""
+    """Decides what responses to clients of one listener reveal of errors."""
 
     def __init__(
         self, listener: str, clock: IReactorTime, random: Callable[[], float], details: bool
     ) -> None:
         """
         @param random: numbers from 0 to 1, less than 1, that the numbers of errors are made of.
-        @param details: whether clients are told everything.
+        @param details: whether responses have all details.
         """
         self._random = random
         self._details = details

@@ -1,4 +1,4 @@
-"""Why a host gave no complete response, and what another server of the fleet is told of that."""
+"""Why a host gave no complete response, and what is reported of that to another server of the fleet."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class EndReporting(Attempts):
 
     def _unsent_for(self, service: IService | None) -> Unsent | None:
         """
-        Return what a server that forwarded the request to this agent is told.
+        Return what is reported to a server that forwarded the request to this agent.
 
-        @param service: what this agent makes reachable; L{None} if that is not who asks.
+        @param service: what this agent makes reachable; L{None} if the request came from no such server.
         """
         unsent = None if self._ending is None else self._ending.unsent
         if unsent is None or service is None:

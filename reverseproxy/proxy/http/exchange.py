@@ -285,7 +285,7 @@ class Exchange(RouteFinding):
         )
 
     def _tell(self, status: int, reason: str, remedy: str, broken: bool) -> str:
-        """Log a failure unless the client caused it, and return what the client is told of it."""
+        """Log a failure unless the client caused it, and return the text of the response."""
         failed = self._failed(status, reason, remedy, broken)
         discretion = self.downstream.settings.discretion
         if (remedy or broken) and not is_inside(status):

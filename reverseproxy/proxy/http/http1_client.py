@@ -184,7 +184,7 @@ class Http1Client(HostConnection, Switchable):
         lose_connection(self.transport)
 
     def abort(self, reason: str) -> None:
-        """Close the connection now, without telling the exchange, if there is one."""
+        """Close the connection now; if there is an exchange, it is not called any more."""
         if self.closed:
             return
         self._exchange = self._direct = None
@@ -204,7 +204,7 @@ class Http1Client(HostConnection, Switchable):
         return True
 
     def drop(self, reason: str) -> None:
-        """Close the connection now; the exchange, if there is one, is told of the loss."""
+        """Close the connection now; if there is an exchange, the loss is reported to it."""
         self.closed = True
         self._pool.forget(self)
         self.transport.abortConnection()

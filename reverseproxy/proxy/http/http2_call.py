@@ -223,7 +223,7 @@ class Http2Call:
             self._client.release(self.number)
 
     def finish(self, reusable: bool) -> None:
-        """See L{IUpstream}: the rest of a request is not wanted by anybody."""
+        """See L{IUpstream}; the rest of the request is not sent."""
         self._exchange = None
         self._http2.reset(self.number, ErrorCode.NO_ERROR)
         self._client.forget(self)

@@ -278,7 +278,7 @@ class Http2Client(SharedConnection, Http2Protocol):
         """
         See L{IDetachable}.
 
-        Nobody can use the connection after us, as it is in the midst of HTTP/2:
+        No other protocol can use the connection afterwards, as it is in the midst of HTTP/2:
         it is given up to be closed.
         """
         if self.active or self.ending or self.lost:

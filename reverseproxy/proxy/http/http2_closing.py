@@ -4,8 +4,8 @@ Timeouts of a client's HTTP/2 connection, and how the connection and its streams
 A connection is closed by two GOAWAYs (RFC 9113 6.8): the first one asks for no
 more streams, and once it has certainly arrived, the second one names the last
 stream.  Requests that were on their way in between are served, so that none is
-lost.  Reverse connections get none: our servers are told by other means, and
-MOSN's can't use a connection after a GOAWAY.
+lost.  Reverse connections get none: agents inform our servers by other means, and
+MOSN's servers can't use a connection after a GOAWAY.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Pings:
         Return whether a host that has not answered is dead, rather than slow.
 
         The PING waits behind what else is on its way there, and the answer behind
-        what is on its way here.  Whoever looks has waited longer if it was late itself
+        what is on its way here.  If the timer of this check was late, the host had more time
         (L{reverseproxy.proxy.lazy_timer}).
 
         @param mark: of what the host has taken; see L{Backlog}.

@@ -105,7 +105,7 @@ class RouteFinding(Retrying):
             self._no_route(facts)
 
     def _no_route(self, facts: RouteInput) -> None:
-        """Answer with 404; the client is told which Host matches nothing, the log also which would match."""
+        """Respond 404; the response has the Host that matches nothing, the log also which would match."""
         downstream = self.downstream
         settings = downstream.settings
         self.flag = "no route"

@@ -45,7 +45,7 @@ class HttpSettings(ProxySettings):
     @ivar error_details: whether clients get the details of internal errors.
     @ivar look_period: seconds between two looks at a request.
     @ivar misses: limits the rate of log lines about requests that match no virtual host.
-    @ivar discretion: decides how much of an error clients are told.
+    @ivar discretion: decides how much of an error responses reveal.
     @ivar strips: limits the rate of log lines about fields that were dropped.
     """
 

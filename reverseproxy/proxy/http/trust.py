@@ -43,9 +43,9 @@ class Trust:
         """
         Return which fields of a connection's requests are dropped.
 
-        What only looks like one of them is nobody's to set: a proxy that
-        replaces C{X-Forwarded-For} lets C{X_Forwarded_For} pass.  Where
-        everybody is believed, that is left alone, too.
+        Fields that only look like one of them are dropped from every client: a proxy
+        that replaces C{X-Forwarded-For} lets C{X_Forwarded_For} pass.  Where
+        all clients are trusted, these are left alone, too.
 
         @return: marks as L{reverseproxy.wire.http.border} has them.
         """
@@ -55,4 +55,4 @@ class Trust:
 
 
 NOBODY: Final = Trust()
-"""Believes nobody but agents' servers and Unix sockets."""
+"""Trusts only tunnel connections and Unix sockets."""

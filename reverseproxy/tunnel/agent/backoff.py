@@ -123,7 +123,7 @@ class Backoff:
         """
         Count a failure, and return the delay before the next attempt.
 
-        @param lasting: whether the cause lasts until somebody changes a configuration (the server does
+        @param lasting: whether the cause lasts until a configuration is changed (the server does
             not know the cluster, for example): then the delay is at least half of the ceiling. As that
             may happen soon, the first delays are short nevertheless.
         @return: seconds.

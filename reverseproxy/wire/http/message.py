@@ -32,7 +32,7 @@ from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.fields import Headers, find, takes_trailers
 
 UNKNOWN_LENGTH: Final = -1
-"""In place of the length of a body whose end is told otherwise, as does every other negative number."""
+"""The length of a body whose end is determined otherwise; any other negative number means the same."""
 
 MAX_INTERIM: Final = 100
 """Interim responses (1xx) before the final one."""

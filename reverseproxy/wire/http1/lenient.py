@@ -168,7 +168,7 @@ def _frame_nothing(fields: Headers) -> bytes:
 
 def _frame(fields: Headers) -> tuple[bytes, bool, bytes]:
     """
-    Find how the end of a response's body is told (RFC 9112 6.3).
+    Find how the end of a response's body is determined (RFC 9112 6.3).
 
     @return: the field that says it, or nothing if it ends with the connection;
         whether that is certain; and the coding of the body.
