@@ -42,13 +42,13 @@ class IFirstWorker(Protocol):
 class FleetRoutes:
     """Sends messages to the first worker, if the server belongs to a fleet."""
 
-    def __init__(self, places: Sequence[IFirstWorker], wanted: bool) -> None:
+    def __init__(self, workers: Sequence[IFirstWorker], wanted: bool) -> None:
         """
-        @param places: all workers.
+        @param workers: all of them, by number.
         @param wanted: whether the server belongs to a fleet.
         """
         self.wanted = wanted
-        self._places = places
+        self._workers = workers
 
     def ask(self, serial: int, claim: Mapping[str, Any]) -> str:
         """
@@ -57,7 +57,7 @@ class FleetRoutes:
         @param claim: the message of the worker that would grant it.
         @return: why it can't be asked; empty if it is.
         """
-        first = self._places[0]
+        first = self._workers[0]
         if not first.ready:
             return "the worker that knows the fleet is not there"
         names = ("listener", "cluster", "owner", "shown", "domains", "ports", "identity")
@@ -72,13 +72,13 @@ class FleetRoutes:
 
         @param serial: of the question; later grants stay.
         """
-        self._places[0].send({"do": "fleet_withdraw", "cluster": cluster, "serial": serial})
+        self._workers[0].send({"do": "fleet_withdraw", "cluster": cluster, "serial": serial})
 
     def count(self, facts: Mapping[str, Any], held: int, grace: float) -> None:
         """Report how many connections hold a claim that all workers have."""
         if self.wanted:
             which = {name: facts[name] for name in ("listener", "cluster")}
-            self._places[0].send({"do": "fleet_count", **which, "held": held, "grace": grace})
+            self._workers[0].send({"do": "fleet_count", **which, "held": held, "grace": grace})
 
     def adopt(self, claims: Iterable[tuple[Mapping[str, Any], int, float]]) -> None:
         """
@@ -87,10 +87,10 @@ class FleetRoutes:
         @param claims: each with how many connections hold it, and its grace time.
         """
         if self.wanted:
-            told = [{**facts, "held": held, "grace": grace} for facts, held, grace in claims]
-            self._places[0].send({"do": "fleet_adopt", "claims": told})
+            described = [{**facts, "held": held, "grace": grace} for facts, held, grace in claims]
+            self._workers[0].send({"do": "fleet_adopt", "claims": described})
 
     def brought(self, message: Mapping[str, Any], problem: str) -> None:
         """Report whether a claim of another server could be made here."""
-        told = {name: message[name] for name in ("listener", "cluster")}
-        self._places[0].send({"do": "fleet_brought", **told, "problem": problem})
+        which = {name: message[name] for name in ("listener", "cluster")}
+        self._workers[0].send({"do": "fleet_brought", **which, "problem": problem})
