@@ -72,11 +72,11 @@ class IWorkerChannel(Protocol):
 class SupervisorExclusions:
     """The supervisor's copy of all bans."""
 
-    def __init__(self, places: Sequence[IWorkerChannel], clock: IReactorTime) -> None:
+    def __init__(self, workers: Sequence[IWorkerChannel], clock: IReactorTime) -> None:
         """
-        @param places: all workers.
+        @param workers: all of them.
         """
-        self._places = places
+        self._workers = workers
         self._exclusions = Exclusions(clock.seconds)
 
     def started(self, place: IWorkerChannel) -> None:
@@ -98,6 +98,6 @@ class SupervisorExclusions:
             return
         kind = "let_in" if message["is"] == "let_in" else "keep_out"
         told = {name: value for name, value in message.items() if name != "is"}
-        for each in self._places:
+        for each in self._workers:
             if each is not place:
                 each.send({"do": kind, **told})
