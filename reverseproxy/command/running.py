@@ -20,8 +20,8 @@ from reverseproxy.command.doctor import examine
 from reverseproxy.command.errors import InstantProblem
 from reverseproxy.command.exposing import Exposing
 from reverseproxy.command.instant import Bring, ExposedService, PublishedService, server_configuration
-from reverseproxy.command.system_checks import Finding
 from reverseproxy.command.state_directory import StateDirectory
+from reverseproxy.command.system_checks import Finding
 from reverseproxy.services.single import on_start
 from reverseproxy.tap import Options
 

@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from reverseproxy.config.networks import EVERYBODY, networks_of, unmapped
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.transport.delegation import FirstBytes, DelegatingFactory
+from reverseproxy.transport.delegation import DelegatingFactory, FirstBytes
 from reverseproxy.wire.proxy_protocol import SIGNATURE
 
 HEADER_TIMEOUT: Final = 10.0

@@ -48,8 +48,8 @@ from twisted.python.failure import Failure
 from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
-from reverseproxy.mux.orphans import ORPHAN_TIMEOUT
 from reverseproxy.mux.idle_pings import SESSIONS
+from reverseproxy.mux.orphans import ORPHAN_TIMEOUT
 from reverseproxy.mux.stream import MuxStream
 from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import TurnEnd

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from reverseproxy.mux.idle_pings import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.mux.ping import Ping
 from reverseproxy.mux.progress import Journey
-from reverseproxy.mux.idle_pings import PATIENCE, SESSIONS, has_taken_all
 from reverseproxy.net.dead_peers import SLOW_PATHS
 from reverseproxy.net.lenient_timeouts import MAX_EXTENSIONS, timer_lag
 from reverseproxy.net.tcp_info import was_heard

@@ -21,9 +21,9 @@ from reverseproxy.logs import LeftOut, loss
 from reverseproxy.logs.folding import Folding
 from reverseproxy.net.formatting import format_address
 from reverseproxy.tls.client_contexts import ClientTls
+from reverseproxy.tls.handshake_share import handshake_share_of
 from reverseproxy.tls.server_contexts import ServerTls
 from reverseproxy.tls.transport import TlsTransport
-from reverseproxy.tls.handshake_share import handshake_share_of
 from reverseproxy.tls.wording import explain
 from reverseproxy.transport.delegation import build_protocol
 

@@ -15,12 +15,12 @@ from OpenSSL import SSL
 from OpenSSL.SSL import Error, WantReadError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from reverseproxy.net.time_share import TimeShare
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import ClientOpening
 from reverseproxy.tls.record_layer import RecordLayer
 from reverseproxy.tls.records import PORTION
 from reverseproxy.tls.server_contexts import ServerTls
-from reverseproxy.net.time_share import TimeShare
 
 
 class HandshakeEnd(Protocol):

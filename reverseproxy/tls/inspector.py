@@ -13,7 +13,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 
-from reverseproxy.transport.delegation import FirstBytes, DelegatingFactory
+from reverseproxy.transport.delegation import DelegatingFactory, FirstBytes
 
 _HANDSHAKE: Final = b"\x16"
 

@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 
 from reverseproxy.limits.buffered_bytes import UNTRUSTED, AccountedProtocol, BufferAccount
 from reverseproxy.limits.connection_limit import address_key
-from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
 from reverseproxy.net.time_share import QueuedStep, TimeShare
+from reverseproxy.tls.client_hello import ClientHello, ClientHelloReader
 
 MOST_EARLY: Final = 65536
 """Bytes buffered while a handshake waits for its time, above which reading pauses."""

@@ -34,7 +34,7 @@ class PublisherTests(SynchronousTestCase):
     """What another process has left is deleted after a while, at whatever time that begins."""
 
     def test_no_busy_loop(self) -> None:
-        """Where C{began + STALE_RECORDS_DELAY - began} is less than C{STALE_RECORDS_DELAY}, as floating point has it, too."""
+        """Where floating point makes C{began + delay - began} less than C{delay}, too."""
         began = 6.72
         self.assertLess(began + STALE_RECORDS_DELAY - began, STALE_RECORDS_DELAY, "or this tests nothing")
         clock = CountingClock()

@@ -103,4 +103,3 @@ class TimeShareTests(SynchronousTestCase):
         self.clock.pump([0.001] * 100)
         self.assertEqual((self.dropped, self.taken[-1]), (["bad"], "good"))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-

@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
+from reverseproxy.net.time_share import TimeShare
 from reverseproxy.tls import opening
 from reverseproxy.tls.client_hello import ClientHello
 from reverseproxy.tls.opening import MOST_EARLY, ClientOpening
 from reverseproxy.tls.producing import EarlyWriter
-from reverseproxy.net.time_share import TimeShare
 from tests.tls.test_client_hello import real_hello
 
 

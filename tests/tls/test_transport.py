@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.errors import TlsFailed
 from reverseproxy.limits.buffered_bytes import BufferBudget
+from reverseproxy.net import time_share as time_share_module
 from reverseproxy.tls import (
     ClientTls,
     ServerTls,
@@ -25,11 +26,10 @@ from reverseproxy.tls import (
     wrap_client,
     wrap_server,
 )
-from reverseproxy.net import time_share as time_share_module
+from reverseproxy.tls.handshake_share import SHARE, handshake_share_of
 from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
 from reverseproxy.tls.transport import CLOSE_TIMEOUT
-from reverseproxy.tls.handshake_share import SHARE, handshake_share_of
 from tests.certs import Certificates
 from tests.tls.memory import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
