@@ -107,7 +107,7 @@ class AdminRequest(Request):
             self._body.write(data)
 
     def process(self) -> None:
-        """Answer the request, as soon as its turn comes."""
+        """Answer the request, as soon as there is time."""
         self.asked = True
         self.notifyFinish().addBoth(self._ended)
         channel: Any = self.channel
@@ -216,7 +216,7 @@ class AdminChannel(HTTPChannel):
     A connection of the admin API.
 
     If there are too many connections, one without an unanswered request may be closed to accept another one.
-    Parsing and answering have a limited share of the process's time, for which is shared out among the
+    Parsing and answering have a limited share of the process's time, which is shared out among the
     clients' addresses by round robin.
     """
 
