@@ -327,11 +327,11 @@ def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: f
         _give_up,
         owner_of(settings["user"]),
     )
-    supervisor.steered = Supervised(supervisor, built.living, _reactor(), options.file)
+    supervisor.supervised = Supervised(supervisor, built.living, _reactor(), options.file)
     if built.admin is not None:
         source = WorkersSource(supervisor)
         supervisor.admin = AdminServer(options.loaded.config, _reactor(), source)
-        supervisor.admin.attach_configuration(supervisor.steered)
+        supervisor.admin.attach_configuration(supervisor.supervised)
     return supervisor
 
 

@@ -18,14 +18,14 @@ class _ReloadableSupervisor(Supervisor):
     """
     A supervisor whose workers can change to another configuration.
 
-    @ivar steered: brings the workers to another configuration.
+    @ivar supervised: applies another configuration to the workers.
     """
 
-    steered: Supervised
+    supervised: Supervised
 
     def reload(self) -> Deferred[Report]:
         """Read the configuration again, and let all workers use it, or none."""
-        return self.steered.reload()
+        return self.supervised.reload()
 
 
 class SupervisorService(ProcessService, _ReloadableSupervisor):

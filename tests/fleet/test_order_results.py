@@ -75,8 +75,8 @@ class AnswersTests(SynchronousTestCase):
                 self.done(0, **more)
 
 
-class UnitedTests(SynchronousTestCase):
-    """What several workers have to say, of an order of theirs or of another server."""
+class MergeTests(SynchronousTestCase):
+    """Merging the answers of several workers about one order."""
 
     def test_done(self) -> None:
         one = {"b": OrderResult(1, True).to_json(), "c": OrderResult(2, True).to_json()}
@@ -85,7 +85,7 @@ class UnitedTests(SynchronousTestCase):
         self.assertEqual(merge_order_results([one, other]), found)
 
     def test_audits(self) -> None:
-        """Who has had the agent says more than who has only heard of it; and who has decided, all."""
+        """The deciding server's entry comes first, then that of a process that had the agent."""
         kick = {"what": "kick", "order": "1", "connections": 2, "kept_out": None}
         heard = {"what": "keep out", "order": "1", "connections": 0, "kept_out": {"seconds": 5}}
         both = {**kick, "connections": 4, "kept_out": {"seconds": 5}}
