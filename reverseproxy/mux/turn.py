@@ -129,13 +129,14 @@ class TurnEnd:
                     self.send()
                 if self._attention and not self.full:
                     self._attend()
-                if not self._later and (self.full or not output.has_output):
+                # A stream that was called may wait again, though it has written nothing.
+                if not self._later and (self.full or not (output.has_output or self._attention)):
                     more = False
                     break
         except Exception:
             self._failed()
         self.scheduled = False
-        if more and (self._later or (output.has_output and not self.full and self._transport is not None)):
+        if more and (self._later or (not self.full and (self._attention or self._may_send()))):
             self.schedule()
         if output.local_goaway:
             self._goes()
@@ -156,6 +157,9 @@ class TurnEnd:
             write(data)
             if output.drained and waiting:
                 self._attention += [waiting.pop(number) for number in output.drained if number in waiting]
+
+    def _may_send(self) -> bool:
+        return self._transport is not None and self._output.has_output
 
     def _attend(self) -> None:
         streams, self._attention = self._attention, []

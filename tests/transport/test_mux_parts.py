@@ -256,6 +256,50 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(len(seen), PASSES)
         self.assertEqual((len(self.calls), self.turn.scheduled), (1, True))
 
+    def test_a_stream_that_waits_again_and_writes_nothing(self) -> None:
+        """It is called again in the same turn, within bounds, though there is nothing to send."""
+        stream = self.stream(10)
+        for times, left in ((2, 0), (PASSES + 1, 1)):
+            stream.calls = 0
+            stream.then = lambda times=times: stream.calls < times and self.turn.attend(stream)  # type: ignore[misc, arg-type]
+            self.turn.attend(stream)  # type: ignore[arg-type]
+            self.run_turn()
+            self.assertEqual((stream.calls, len(self.calls)), (times - left, left))
+            self.assertEqual(self.turn.scheduled, bool(left))
+        self.run_turn()
+        self.assertEqual((stream.calls, self.calls, self.turn.scheduled), (PASSES + 1, [], False))
+
+    def test_a_stream_that_waits_again_while_the_connection_is_full(self) -> None:
+        stream = self.stream(10)
+
+        def then() -> None:
+            self.turn.pauseProducing()
+            if stream.calls < 2:
+                self.turn.attend(stream)  # type: ignore[arg-type]
+
+        stream.then = then
+        self.turn.attend(stream)  # type: ignore[arg-type]
+        self.run_turn()
+        self.assertEqual((stream.calls, self.calls), (1, []))
+        self.turn.resumeProducing()
+        self.run_turn()
+        self.assertEqual((stream.calls, self.calls), (2, []))
+
+    def test_a_producer_that_ends_its_half_when_it_is_resumed(self) -> None:
+        """FIN is sent in the same turn: nothing else may be sent for a long time."""
+        streams = SessionStreams(self.carrier, self.mux, self.turn, HELD, lambda: 0.0)
+        reader: Any = Reader()
+        stream = streams.open(reader, reader)
+        producer: Any = Carrier()
+        producer.resumeProducing = stream.loseWriteConnection
+        stream.registerProducer(producer, True)
+        stream.write(bytes(100_000))
+        self.assertTrue(stream._producer_paused)
+        self.run_turn()
+        self.assertIs(stream.sending, Half.CLOSED)
+        self.assertTrue(self.carrier.written[-1].endswith(pack(UPDATE, FIN, 1, 0)))
+        self.assertEqual((self.calls, self.turn.scheduled), ([], False))
+
     def test_a_lost_connection(self) -> None:
         """Nothing is sent, but who is to be called is called."""
         seen: list[int] = []
