@@ -29,7 +29,10 @@ IDLE: Final = 5.0
 """Seconds after which an idle connection is closed; the cluster's C{idle_timeout}, if that is less."""
 
 MOST: Final = 4096
-"""Clients whose pools are kept for one host."""
+"""Clients whose pools are kept for one host, if these are not in use."""
+
+_LOOKS: Final = 8
+"""Pools that may be dropped for each new client: many that are in use cost no more than a few."""
 
 _ANY: Final = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - in a header, for an unknown address
 
@@ -97,14 +100,21 @@ class ClientPools:
         return cast(IUpstreamPool, pool)
 
     def _trim(self) -> None:
-        """Drop pools without connections, and the least recently used ones beyond L{MOST}."""
-        while self._pools:
-            header, pool = next(iter(self._pools.items()))
-            if pool.connections and len(self._pools) <= MOST:
-                return
-            if len(self._pools) == 1:
-                return  # it is about to be used
-            del self._pools[header]
+        """
+        Drop pools without connections, and the least recently used ones beyond L{MOST}.
+
+        One that is in use, or dials, stays in any case: its requests are to end when the host is closed.
+        """
+        pools = self._pools
+        for _ in range(min(len(pools) - 1, _LOOKS)):  # the last pool is about to be used
+            header, pool = next(iter(pools.items()))
+            if pool.connections or pool.busy:
+                if len(pools) <= MOST:
+                    return
+                if pool.busy:
+                    pools.move_to_end(header)
+                    continue
+            del pools[header]
             pool.drain()
 
     def _make_room(self, header: bytes) -> None:
@@ -112,9 +122,8 @@ class ClientPools:
         for other, pool in list(self._pools.items()):
             if self._host.may_connect():
                 return
-            if other != header and not pool.busy:
-                del self._pools[other]
-                pool.drain()
+            if other != header:
+                pool.make_room()
 
     # IHostPool
 

@@ -149,8 +149,8 @@ class ConnectionPool(Generic[_C]):
 
     @property
     def busy(self) -> bool:
-        """Whether a connection is in use, or being made."""
-        return bool(self._dials) or len(self._open) > len(self._idle)
+        """Whether a connection is in use, or being made, or leaving, but not closed yet."""
+        return bool(self._dials) or len(self._all) > len(self._idle)
 
     def _set_capacity(self, exchanges: int) -> None:
         """
@@ -187,6 +187,13 @@ class ConnectionPool(Generic[_C]):
 
     def _gone(self) -> Failure:
         return Failure(HostGone(f"{self.host.address} is gone"))
+
+    def make_room(self) -> None:
+        """Close idle connections, those used longest ago first, until the host may have another one."""
+        for connection in list(self._idle):
+            if self.host.may_connect():
+                return
+            connection.close("makes room for a new one")
 
     # called by connections
 
@@ -333,6 +340,8 @@ class SharedPool(ConnectionPool[_S]):
             if waiter in self._waiting:  # not cancelled by what another one led to
                 del self._waiting[waiter]
                 waiter.callback(connection.reserve())
+        if self._draining:
+            self.drain()  # this connection, too, now that it has its requests
         if self._waiting and not self._dials:
             if self._may_dial():
                 self._dial_for_waiting()
@@ -346,10 +355,15 @@ class SharedPool(ConnectionPool[_S]):
                 waiter.errback(reason)
 
     def add(self, connection: _S) -> None:
-        """Add a new connection, which is idle until it is used."""
+        """
+        Add a new connection, which is idle until it is used.
+
+        If the pool was drained meanwhile, it is closed, unless requests have waited for it: these were
+        begun before, and there is nothing wrong with the host.
+        """
         super().add(connection)
         self.mark_idle(connection)
-        if self._draining:
+        if self._draining and not self._waiting:
             connection.close("drained")
 
     def close(self) -> None:

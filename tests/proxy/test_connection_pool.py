@@ -216,6 +216,35 @@ class ConnectionPoolTests(PoolTestCase):
         pool.remove(connection)
         self.assertEqual(host.connections, 0)
 
+    def test_leaving_is_busy(self) -> None:
+        """A connection that takes no more requests may carry some: it is to be closed with its pool."""
+        host = FakeHost()
+        pool = self.one(host)
+        pool._dial()
+        leaving = host.succeed()
+        pool.forget(leaving)
+        self.assertEqual((pool.connections, pool.busy), (0, True))
+        pool._dial()
+        pool.mark_idle(host.succeed())
+        self.assertTrue(pool.busy)
+        pool.remove(leaving)
+        self.assertEqual((pool.connections, pool.busy), (1, False))
+
+    def test_room(self) -> None:
+        """As many idle connections go as have to, and the one that was used last stays longest."""
+        host = FakeHost(most=3)
+        pool = self.one(host)
+        made = []
+        for _ in range(3):
+            pool._dial()
+            made.append(host.succeed())
+        for number in (1, 0):
+            pool.mark_idle(made[number])
+        pool.make_room()
+        self.assertEqual([each.ended for each in made], ["", "makes room for a new one", ""])
+        pool.make_room()
+        self.assertEqual((pool.connections, pool.idle), (2, 1))
+
     def test_idle_timeout(self) -> None:
         host = FakeHost()
         pool = self.one(host, 10.0)
@@ -444,19 +473,41 @@ class SharedPoolTests(PoolTestCase):
         self.assertEqual(busy.ended, "")
 
     def test_drained_while_dialling(self) -> None:
+        """Who waits is served, on as many connections as it takes; each goes with its last request."""
+        host = FakeHost()
+        pool = self.many(host)
+        waiting = [pool.connect() for _ in range(3)]
+        pool.drain()
+        for each in (host.succeed(), host.succeed()):
+            self.assertEqual((each.ended, each.drained), ("", True))
+        self.assertEqual([self.successResultOf(each)[1] for each in waiting], [1, 2, 1])
+        self.assertEqual(len(host.dials), 2)
+
+    def test_drained_while_dialling_for_nobody(self) -> None:
         host = FakeHost()
         pool = self.many(host)
         waiting = pool.connect()
         pool.drain()
-        self.assertEqual(host.succeed().ended, "drained")
-        self.failureResultOf(waiting, ConnectionUnavailable)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual((host.succeed().ended, host.connections), ("drained", 0))
+
+    def test_drained_and_not_used_after_all(self) -> None:
+        """Who gets a place may leave it at once."""
+        host = FakeHost()
+        pool = self.many(host)
+        waiting = pool.connect().addCallback(lambda place: pool.mark_idle(place[0]))
+        pool.drain()
+        self.assertEqual((host.succeed().ended, host.connections), ("drained", 0))
+        self.assertIs(self.successResultOf(waiting), None)
 
     def test_made_when_the_host_had_left(self) -> None:
         host = FakeHost()
         host.retired = True
         waiting = self.many(host).connect()
-        self.assertEqual(host.succeed().ended, "drained")
-        self.failureResultOf(waiting, ConnectionUnavailable)
+        connection = host.succeed()
+        self.assertEqual((connection.ended, connection.drained), ("", True))
+        self.assertEqual(self.successResultOf(waiting), (connection, 1))
 
     def test_close(self) -> None:
         host = FakeHost()

@@ -216,6 +216,20 @@ class Http2Tests(World):
         for each in self.services:
             self.assertIn(b"\r\nPRI * HTTP/2.0\r\n", each.data)
 
+    def test_clients_that_come_at_once(self) -> None:
+        """One does not take the connection away that is being made for another."""
+        self.patch(Service, "dataReceived", Recorder.dataReceived)
+        self.start({"proxy_protocol": "v1"}, route={"upstream_protocol": "Http2"})
+        clients = [self.client() for _ in range(3)]
+        for client in clients:
+            client.transport.write(GET % b"")
+        self.turn()
+        self.assertEqual([each.header for each in self.services], [self.name(each) for each in clients])
+        for each in self.services:
+            self.assertIn(b"\r\nPRI * HTTP/2.0\r\n", each.data)
+            self.assertIsNone(each.reason)
+        self.assertEqual([client.data for client in clients], [b""] * 3)
+
 
 class TcpTests(World):
     def test_by_the_cluster(self) -> None:
@@ -314,6 +328,11 @@ class Pool:
         self.drained = True
         self.host.open -= 1
 
+    def make_room(self) -> None:
+        if not self.busy:
+            self.connections = 0
+            self.host.open -= 1
+
 
 class ClientPoolsTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -342,11 +361,32 @@ class ClientPoolsTests(SynchronousTestCase):
         self.of(b"2")
         self.assertEqual(len(self.pools), 1)
 
+    def test_those_that_dial_are_not_forgotten(self) -> None:
+        """The client whose connection is being made waits for it."""
+        first = self.of(b"1")
+        first.connections, first.busy = 0, True
+        self.assertIsNot(self.of(b"2"), first)
+        self.assertEqual((first.drained, self.of(b"1")), (False, first))
+
+    def test_those_in_use_are_kept(self) -> None:
+        """Their connections are to be closed with the host, however many clients there are."""
+        pools = [self.of(b"%d" % number) for number in range(3)]
+        pools[0].busy = pools[1].busy = True
+        pools += [self.of(b"3"), self.of(b"4")]
+        self.assertEqual([each.drained for each in pools], [False, False, True, True, False])
+        pools[4].busy = True
+        pools.append(self.of(b"5"))
+        self.assertEqual((len(self.pools), pools[4].drained, pools[5].drained), (4, False, False))
+        for each in pools:
+            each.busy = False
+        self.of(b"6")
+        self.assertEqual(len(self.pools), 3)
+
     def test_room(self) -> None:
         """Whoever is idle goes for somebody else's first connection, and nobody who is not."""
         first, second = self.of(b"1"), self.of(b"2")
         first.busy = True
         self.host.open = self.host.most = 2
         third = self.of(b"3")
-        self.assertEqual((first.drained, second.drained, third.drained), (False, True, False))
+        self.assertEqual([each.connections for each in (first, second, third)], [1, 0, 1])
         self.assertEqual(third.dial("factory"), b"3")

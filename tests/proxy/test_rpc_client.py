@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
-from reverseproxy.errors import ConnectionUnavailable, HostGone
+from reverseproxy.errors import HostGone
 from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.connection_pool import Keepalive
 from reverseproxy.proxy.http.trust import Trust
@@ -306,6 +306,7 @@ class StaticTests(UpstreamTestCase):
         self.assertEqual(client.answers(), [(5, 0)])
 
     def test_the_pool_is_drained_while_dialling(self) -> None:
+        """A connection that was waited for, and carries nothing then, is not kept."""
         self.world = World(1)
         self.world.endpoint.answer = "wait"
         pool = RpcPool(Bolt(), self.world.hosts[0], self.world.clock)
@@ -313,8 +314,22 @@ class StaticTests(UpstreamTestCase):
         pool.drain()
         wire = self.world.endpoint.dials[0].succeed()
         self.world.turn()
-        self.failureResultOf(waiting, ConnectionUnavailable)
+        self.assertTrue(self.successResultOf(waiting).closed)
         self.assertTrue(wire.lost)
+
+    def test_the_host_leaves_while_it_is_dialled(self) -> None:
+        """The requests that have waited for the connection are answered, and then it goes."""
+        self.world = World(1)
+        self.world.endpoint.answer = "wait"
+        client = self.world.client()
+        client.send(request(5), request(6))
+        self.world.cluster.remove_host(self.world.hosts[0])
+        self.world.endpoint.dials[0].succeed()
+        host = self.world.host()
+        self.assertEqual(len(host.echo()), 2)
+        self.assertEqual(client.answers(), [(5, 0), (6, 0)])
+        self.world.turn()
+        self.assertTrue(host.wire.lost)
 
     def test_the_pool_is_closed_while_dialling(self) -> None:
         self.world = World(1)

@@ -62,8 +62,7 @@ class Http1Pool(ConnectionPool[Http1Client]):
 
     def connect(self) -> Deferred[Http1Client]:
         """Make a new connection; it is not idle, but the caller's."""
-        while self._idle and not self.host.may_connect():
-            next(iter(self._idle)).close("makes room for a new one")
+        self.make_room()
         return self._dial()
 
     # called by clients
