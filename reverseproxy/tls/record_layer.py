@@ -109,8 +109,10 @@ class RecordLayer:
         """Decrypt ciphertext and deliver the plaintext, unless the connection is paused."""
         if self.closed:
             return
-        if self.paused or self._delivering:
-            self._held.append(data)
+        if self.paused or self._delivering or self._held:
+            self._held.append(data)  # behind what came before
+            if not (self.paused or self._delivering):
+                self.deliver()
             return
         plaintext = self._codec.receive(data)
         self._delivering = True

@@ -21,18 +21,17 @@ buffer is the only one and back-pressure is its business.
 
 from __future__ import annotations
 
-__all__ = ["CLOSE_TIMEOUT", "TlsTransport"]
+__all__ = ["TlsTransport"]
 
 from collections.abc import Iterable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from OpenSSL.SSL import Error
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     INegotiated,
@@ -50,6 +49,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.handshake import Handshake
+from reverseproxy.tls.linger import Linger
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.producing import EarlyWriter
 from reverseproxy.tls.record_layer import RecordLayer
@@ -57,14 +57,6 @@ from reverseproxy.transport.halves import Half
 
 if TYPE_CHECKING:
     from reverseproxy.tls.factory import TlsFactory
-
-CLOSE_TIMEOUT: Final = 5.0
-"""
-Seconds that a server goes on reading after its close_notify, until the client closes too.
-
-A connection that is closed while the client still sends is reset, and the
-client may lose the end of what was sent to it.  What is read is dropped.
-"""
 
 
 class TlsPhase(Enum):
@@ -103,7 +95,7 @@ class TlsTransport(ProtocolWrapper):
         self._handshake: Handshake | None = None
         self._inbound: Handshake | RecordLayer = self._records  # takes what the transport receives
         self._early = EarlyWriter()
-        self._linger: IDelayedCall | None = None
+        self._linger: Linger | None = None
         self._reason: Failure | None = None
         self._phase = TlsPhase.OPEN
         self._reading = self._writing = Half.OPEN
@@ -240,9 +232,11 @@ class TlsTransport(ProtocolWrapper):
         """Do nothing: TCP's sending direction is never closed alone."""
 
     def pauseProducing(self) -> None:
-        """Deliver nothing until C{resumeProducing}; a handshake continues."""
+        """Deliver nothing until C{resumeProducing}; a handshake continues, and so does a close."""
+        if self.disconnecting:
+            return  # nothing is delivered any more, and nothing is to be kept
         self._records.paused = True
-        if self.established and not self.disconnecting:
+        if self.established:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -368,13 +362,15 @@ class TlsTransport(ProtocolWrapper):
         self._records.close()
 
     def _await_close(self) -> None:
-        """Wait for the peer to close too, for at most L{CLOSE_TIMEOUT}."""
+        """Wait for the peer to close too, with what it sends until then being dropped; see L{Linger}."""
         if self.factory.clock is None:
             self._close_tcp()
             return
-        self._linger = self.factory.clock.callLater(CLOSE_TIMEOUT, self._close_tcp)
+        if self._linger is None:
+            self._linger = Linger(self.factory.clock, self.transport, self._close_tcp)
         self._records.paused = False
         self.transport.resumeProducing()
+        self._records.deliver()  # the peer's close_notify may be in what was held during a pause
 
     def _close_tcp(self) -> None:
         """Close the TCP connection once its buffer is empty."""
@@ -398,8 +394,8 @@ class TlsTransport(ProtocolWrapper):
         self._phase = phase
         self._inbound = self._records
         self._records.closed, self._records.sends = True, False
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        if self._linger is not None:
+            self._linger.stop()
         if self._handshake is not None:
             self._handshake.stop()
 

@@ -27,9 +27,10 @@ from reverseproxy.tls import (
     wrap_server,
 )
 from reverseproxy.tls.handshake_share import SHARE, handshake_share_of
+from reverseproxy.tls.linger import CLOSE_TIMEOUT
 from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
-from reverseproxy.tls.transport import CLOSE_TIMEOUT
+from reverseproxy.transport.backlog import Backlog
 from tests.certs import Certificates
 from tests.tls.memory import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
@@ -783,6 +784,110 @@ class CloseTests(TransportTestCase):
         pair.pump()
         self.assertEqual(pair.near.received, MEGABYTE)
         self.assertEqual(pair.near.events[2:3], ["read-closed"])
+
+    def test_the_time_begins_when_everything_is_received(self) -> None:
+        """Until then the client's own data is read, lest it gets a reset instead of the rest."""
+        pair = self.pair()
+        pair.server.backlog = lambda: Backlog(len(pair.server.out), len(pair.server.out))  # type: ignore[attr-defined]
+        pair.client.pauseProducing()
+        pair.far.transport.write(MEGABYTE)
+        pair.far.transport.loseConnection()
+        for _ in range(3):
+            self.clock.advance(CLOSE_TIMEOUT)
+            pair.near.transport.write(b"dropped")
+            pair.client.resumeProducing()
+            pair.server.step()
+            pair.client.pauseProducing()
+            pair.pump()
+            self.assertTrue(pair.server.reading)
+            self.assertEqual(pair.client.out, b"")
+        pair.client.resumeProducing()
+        pair.pump()
+        self.assertEqual(pair.near.received, MEGABYTE)
+        self.clock.advance(CLOSE_TIMEOUT)
+        pair.pump()
+        self.assertTrue(pair.server.connected)
+        self.clock.advance(CLOSE_TIMEOUT)
+        pair.pump()
+        self.assertFalse(pair.server.connected)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_with_a_producer_once_more(self) -> None:
+        """One that comes when the connection is closing leaves no timer behind."""
+        pair = self.pair()
+        pair.far.transport.loseConnection()
+        pair.far.transport.registerProducer(Source(pair.far.transport, b""), True)
+        pair.far.transport.unregisterProducer()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        pair.near.transport.loseConnection()
+        pair.pump()
+        self.assert_closed(pair, ConnectionDone, ConnectionDone)
+
+    def hold(self, pair: TlsPair, data: bytes) -> None:
+        """Have ciphertext arrive at the far end in spite of its pause."""
+        pair.far.transport.pauseProducing()
+        pair.near.transport.write(data)
+        self.take(pair)
+
+    def take(self, pair: TlsPair) -> None:
+        pair.far_tls.dataReceived(bytes(pair.client.out))
+        pair.client.out.clear()
+
+    def test_what_was_held_comes_before_what_comes(self) -> None:
+        """Records out of their order can't be decrypted."""
+        pair = self.pair()
+        self.hold(pair, b"held")
+        pair.far.transport.loseConnection()
+        pair.near.transport.write(b"more")
+        pair.near.transport.loseConnection()
+        pair.pump()
+        self.assertEqual(pair.far.received, b"")
+        self.assert_closed(pair, ConnectionDone, ConnectionDone)
+
+    def test_what_was_held_comes_first_with_a_producer(self) -> None:
+        pair = self.pair()
+        source = Source(pair.far.transport, b"x" * 30_000)
+        pair.far.transport.registerProducer(source, True)
+        self.hold(pair, b"held")
+        pair.far.transport.loseConnection()
+        pair.far.transport.resumeProducing()
+        pair.near.transport.write(b"more")
+        self.take(pair)
+        self.assertEqual(pair.far_tls._records._held, [])
+        source.give()
+        pair.far.transport.unregisterProducer()
+        pair.pump()
+        self.assertEqual(len(pair.near.received), 30_000)
+        pair.near.transport.loseConnection()
+        pair.pump()
+        self.assert_closed(pair, ConnectionDone, ConnectionDone)
+
+    def test_a_close_notify_that_was_held(self) -> None:
+        """Nothing is awaited then."""
+        pair = self.pair()
+        pair.near.transport.loseWriteConnection()
+        self.hold(pair, b"")
+        self.assertNotIn("read-closed", pair.far.events)
+        pair.far.transport.loseConnection()
+        self.assertTrue(pair.server.disconnecting)
+        pair.pump()
+        self.assert_closed(pair, ConnectionDone, ConnectionDone)
+
+    def test_a_pause_while_it_closes(self) -> None:
+        """There is nothing to pause: what comes is dropped, and not kept."""
+        for producer in (None, Source(None, b"")):
+            pair = self.pair()
+            if producer is not None:
+                pair.far.transport.registerProducer(producer, True)
+            pair.far.transport.loseConnection()
+            pair.far.transport.pauseProducing()
+            pair.near.transport.write(MEGABYTE)
+            pair.pump()
+            self.assertEqual((pair.client.out, pair.far_tls._records._held), (b"", []))
+            pair.far.transport.unregisterProducer()
+            pair.near.transport.loseConnection()
+            pair.pump()
+            self.assert_closed(pair, ConnectionDone, ConnectionDone)
 
     def test_with_a_producer(self) -> None:
         pair = self.pair()

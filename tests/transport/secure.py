@@ -16,7 +16,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from reverseproxy.tls import ClientTls, ServerTls, transport, wrap_client, wrap_server
+from reverseproxy.tls import ClientTls, ServerTls, linger, wrap_client, wrap_server
 from reverseproxy.transport.stream import StreamTransport
 from tests.certs import Certificates
 from tests.transport.contract import CallableFactory, Contract, Recorder
@@ -90,7 +90,7 @@ class Secure(Contract):
     def setUp(self) -> None:
         super().setUp()
         # Peers that do not close have nothing to send either.
-        self.patch(transport, "CLOSE_TIMEOUT", 0.05)
+        self.patch(linger, "CLOSE_TIMEOUT", 0.05)
         certs = Certificates(Path(self.mktemp()))
         self.server_tls = ServerTls([certs.server_context()])
         self.client_tls = ClientTls(certs.client_context(), "localhost")
