@@ -184,6 +184,8 @@ class RequestTally:
         """
         cell = self._cell if ended.rule is self._last else self._find(ended.rule)
         seconds = now - ended.started
+        if seconds < 0.0:  # the clock of a foreign reactor was set back
+            seconds = 0.0
         try:
             index = BUCKETS[(seconds * GRID).__trunc__()]
             if ended.status != 200:

@@ -101,7 +101,8 @@ class Histogram:
         self.total = 0.0
 
     def note(self, seconds: float) -> None:
-        """Count a duration."""
+        """Count a duration; a negative one, as the clock was set back, counts as 0."""
+        seconds = max(0.0, seconds)
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 

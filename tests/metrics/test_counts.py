@@ -18,7 +18,7 @@ from reverseproxy.metrics import (
     TunnelTally,
 )
 from reverseproxy.metrics.counts import MAX_CELLS, MAX_REFUSALS, leave_reason
-from reverseproxy.metrics.latency import classes_of
+from reverseproxy.metrics.latency import classes_of, times_of
 
 
 class HistogramTests(SynchronousTestCase):
@@ -29,6 +29,12 @@ class HistogramTests(SynchronousTestCase):
             histogram.note(seconds)
         self.assertEqual(histogram.counts, [2, 2, 1])
         self.assertApproximates(histogram.total, 100.21, 1e-9)
+
+    def test_a_clock_that_is_set_back(self) -> None:
+        """A sum that shrinks would be a restart to Prometheus."""
+        histogram = Histogram((0.1, 1.0))
+        histogram.note(-3.0)
+        self.assertEqual((histogram.counts, histogram.total), ([1, 0, 0], 0.0))
 
 
 class Counted(NamedTuple):
@@ -72,6 +78,17 @@ class RequestTallyTests(SynchronousTestCase):
         for status in (999, 100, 100000):
             note(tally, tally.place("blue"), None, status, 0.0, 0, 0)
         self.assertEqual(classes_of(tally.cells["blue", "", ""].ends), {9: 1, 1: 1, 0: 1})
+
+    def test_a_clock_that_is_set_back(self) -> None:
+        """Whatever ends before it has begun has taken no time."""
+        tally, agent = RequestTally("front"), AgentFigures()
+        for seconds in (-1e-6, -1.5e-5, -0.003, -0.05, -0.0999, -0.2, -3600.0):
+            for status in (200, 503):
+                note(tally, Destination("blue"), agent, status, seconds, 0, 0)
+        cell = tally.cells["blue", "", ""]
+        for ends in (cell.ends, agent.ends):
+            self.assertEqual((times_of(ends)[0], classes_of(ends)), (14, {2: 7, 5: 7}))
+        self.assertEqual(cell.durations.total, 0.0)
 
     def test_cells_are_bounded(self) -> None:
         """Routes may name clusters by what requests say."""
