@@ -14,6 +14,8 @@ from zope.interface.verify import verifyObject
 from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, make_factory
 from reverseproxy.admin.messages import Call, Reply
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
+from reverseproxy.limits.refusals import REFUSALS
+from reverseproxy.net import time_share
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -109,6 +111,15 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
         self.transport.loseConnection()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_many_requests_wait(self) -> None:
+        """The connection is closed, and no TLS handshake counts as broken off."""
+        self.patch(time_share, "MOST", 0)
+        before = dict(REFUSALS)
+        self.channel._ask(self.channel._reading, work_of(self.clock))
+        self.channel.dataReceived(HEAD)
+        self.assertFalse(self.transport.connected)
+        self.assertEqual(REFUSALS, before)
 
     def test_what_comes_has_a_smaller_share_and_waits_unread(self) -> None:
         self.channel._ask(self.channel._reading, work_of(self.clock))
