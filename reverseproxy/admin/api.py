@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
 from reverseproxy.admin.audit import Audit
-from reverseproxy.admin.configuration_api import CONFIG_PATHS, ConfigurationApi, IReloadable
+from reverseproxy.admin.configuration_api import CONFIG_PATHS, ConfigurationApi, IReloadableConfiguration
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
 from reverseproxy.admin.exclusions import merge_bans
 from reverseproxy.admin.merging import shown
@@ -95,7 +95,7 @@ class TunnelApi:
             "openapi.json": self._described,
         }
 
-    def attach_configuration(self, reloadable: IReloadable) -> None:
+    def attach_configuration(self, reloadable: IReloadableConfiguration) -> None:
         """Enable the paths that show and reload the configuration."""
         self.configuration = ConfigurationApi(reloadable, self._audit.note_configuration)
 

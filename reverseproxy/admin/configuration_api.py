@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CONFIG_PATHS", "ConfigurationApi", "IReloadable", "reload_families"]
+__all__ = ["CONFIG_PATHS", "ConfigurationApi", "IReloadableConfiguration", "reload_families"]
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -30,7 +30,7 @@ INVALID: Final = 422
 """The status of the answer about an invalid configuration."""
 
 
-class IReloadable(Protocol):
+class IReloadableConfiguration(Protocol):
     """An object whose configuration can be replaced at run time."""
 
     @property
@@ -56,7 +56,9 @@ class IReloadable(Protocol):
 class ConfigurationApi:
     """Answers requests about the configuration."""
 
-    def __init__(self, reloadable: IReloadable, note: Callable[[Caller, str, str], None]) -> None:
+    def __init__(
+        self, reloadable: IReloadableConfiguration, note: Callable[[Caller, str, str], None]
+    ) -> None:
         """
         @param note: records a change in the audit, given the caller, the kind of change and its result.
         """

@@ -18,7 +18,7 @@ from reverseproxy.admin import probes
 from reverseproxy.admin.access import Access, Caller, Role
 from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
-from reverseproxy.admin.configuration_api import IReloadable, reload_families
+from reverseproxy.admin.configuration_api import IReloadableConfiguration, reload_families
 from reverseproxy.admin.exposition import expose
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import make_factory
@@ -60,7 +60,7 @@ class AdminServer(Service):
     @ivar tls: its TLS contexts, which the owner reloads when their files change; L{None} for plaintext.
     """
 
-    _reloadable: IReloadable | None = None
+    _reloadable: IReloadableConfiguration | None = None
 
     def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
         """
@@ -88,7 +88,7 @@ class AdminServer(Service):
         self._local = _is_local(admin)
 
     # reloading
-    def attach_configuration(self, reloadable: IReloadable) -> None:
+    def attach_configuration(self, reloadable: IReloadableConfiguration) -> None:
         """Enable the paths and metrics of the configuration, and its reload."""
         self._reloadable = reloadable
         self._api.attach_configuration(reloadable)

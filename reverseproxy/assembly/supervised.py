@@ -50,12 +50,12 @@ class Supervised:
         self._file = file
 
     def reload(self) -> Deferred[Report]:
-        """See L{reverseproxy.admin.configuration_api.IReloadable}."""
+        """See L{reverseproxy.admin.configuration_api.IReloadableConfiguration}."""
         self._supervisor.reload_certificates()
         return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:
-        """See L{reverseproxy.admin.configuration_api.IReloadable}."""
+        """See L{reverseproxy.admin.configuration_api.IReloadableConfiguration}."""
         return self._built.prepare(loaded, dry=True).report(self._file, self.reloading.generation)
 
     def take(self, loaded: Loaded, generation: int) -> Deferred[Report]:
