@@ -691,6 +691,27 @@ class EventTests(AdminTestCase):
         self.assertEqual(self.events(late)[1]["reason"], "the agent leaves")
         self.assertEqual(len(self.events(early)), 3)
 
+    def streamed(self, source: Any, looks: int = 1) -> list[dict[str, Any]]:
+        """
+        Return the events that a client gets of what several workers report.
+
+        @param looks: how often the stream asks the workers.
+        """
+        written: list[bytes] = []
+        clock = Clock()
+        stream = EventStream(
+            source,
+            clock,
+            lambda data: written.append(data) or True,  # type: ignore[func-returns-value]
+            lambda: None,
+            recent=True,
+        )
+        stream.start()
+        for _ in range(looks - 1):
+            clock.advance(PERIOD)
+        stream.stop()
+        return [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+
     def test_what_all_workers_do_is_one_event(self) -> None:
         """Each of them takes a new configuration; what one of them does by itself is its own."""
         happened = [{"id": 1, "kind": "reload"}, {"id": 2, "kind": "join"}]
@@ -700,18 +721,7 @@ class EventTests(AdminTestCase):
             def ask(self, question: str, arguments: Any) -> Any:
                 return succeed([Answered(number, value) for number, value in enumerate(values, 1)])
 
-        written: list[bytes] = []
-        clock = Clock()
-        stream = EventStream(
-            Workers(),  # type: ignore[arg-type]
-            clock,
-            lambda data: written.append(data) or True,  # type: ignore[func-returns-value]
-            lambda: None,
-            recent=True,
-        )
-        stream.start()
-        stream.stop()
-        told = [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+        told = self.streamed(Workers())
         self.assertEqual(
             [(each["kind"], each["worker"]) for each in told], [("reload", None), ("join", 1), ("join", 2)]
         )
@@ -739,20 +749,7 @@ class EventTests(AdminTestCase):
                     answers.append(Answered(number + 1, value))
                 return succeed(answers)
 
-        written: list[bytes] = []
-        clock = Clock()
-        stream = EventStream(
-            Workers(),  # type: ignore[arg-type]
-            clock,
-            lambda data: written.append(data) or True,  # type: ignore[func-returns-value]
-            lambda: None,
-            recent=True,
-        )
-        stream.start()
-        while left:
-            clock.advance(PERIOD)
-        stream.stop()
-        told = [json.loads(line[6:]) for line in b"".join(written).split(b"\n") if line[:5] == b"data:"]
+        told = self.streamed(Workers(), len(looks))
         self.assertFalse([each for each in told if each["kind"] != "drain" or "order" in each])
         return [(each["worker"], each["connections"]) for each in told]
 
