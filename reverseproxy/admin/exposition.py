@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["expose"]
+__all__ = ["Exposition"]
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate, islice
 from typing import Any, Final
@@ -20,6 +20,12 @@ from reverseproxy.admin.slices import Steps
 
 PORTION: Final = 15
 """How many samples are encoded in one step; see L{reverseproxy.admin.slices}."""
+
+MAX_KEPT: Final = 200
+"""The maximum number of texts of families that are kept."""
+
+Encoder = Callable[[CollectorRegistry], bytes]
+"""Encodes what a registry collects, in one format."""
 
 
 class _Collector(Collector):
@@ -58,44 +64,71 @@ def _buckets(sample: Mapping[str, Any]) -> list[tuple[str, float]]:
     return list(zip(bounds, accumulate(sample["counts"]), strict=True))
 
 
-def expose(families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
+class Exposition:
     """
-    Encode metrics.
+    Encodes metrics.
 
-    @param accept: the header field C{Accept} of the request: OpenMetrics if it asks for that, else the text
-        format of Prometheus.
-    @return: the text, and its content type.
+    It keeps the text of small families, as most of them are the same at the next scrape.
     """
-    encode, content_type = choose_encoder(accept)
-    end = encode(CollectorRegistry(auto_describe=False))
-    parts = []
 
-    def write(metrics: Iterable[Metric]) -> bytes:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(metrics))
-        text: bytes = encode(registry)
-        return text.removesuffix(end)
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Family, bytes]] = {}
 
-    small: list[Metric] = []
-    samples = 0
-    for family in families:
-        portions = _portions(family)
-        first = next(portions)
-        small.append(_metric(first))
-        samples += len(first.samples)
-        if samples >= PORTION:
-            parts.append(write(small))
-            small, samples = [], 0
-            yield
-        for portion in portions:
-            # The comments about a family may stand only once.
-            parts.append(_without_comments(write([_metric(portion)])))
-            yield
-    return b"".join([*parts, write(small), end]), content_type
+    def encode(self, families: Iterable[Family], accept: str) -> Steps[tuple[bytes, str]]:
+        """
+        Encode metrics.
+
+        @param families: to be left unchanged from now on.
+        @param accept: the header field C{Accept} of the request: OpenMetrics if it asks for that, else the
+            text format of Prometheus.
+        @return: the text, and its content type.
+        """
+        encoder, content_type = choose_encoder(accept)
+        texts = []
+        samples = 0
+        for family in families:
+            known, text = self._known.get((family.name, content_type), (None, b""))
+            if known == family:
+                texts.append(text)
+                continue
+            portions = _portions(family)
+            first = next(portions)
+            text = _encode(first, encoder)
+            if first is family:
+                self._keep(family, content_type, text)
+            texts.append(text)
+            samples += len(first.samples)
+            if samples >= PORTION:
+                samples = 0
+                yield
+            for portion in portions:
+                # The comments about a family may stand only once.
+                texts.append(_without_comments(_encode(portion, encoder)))
+                yield
+        return b"".join([*texts, _end(encoder)]), content_type
+
+    def _keep(self, family: Family, content_type: str, text: bytes) -> None:
+        if len(self._known) >= MAX_KEPT:
+            self._known.clear()
+        self._known[family.name, content_type] = (family, text)
+
+
+def _encode(family: Family, encoder: Encoder) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector([_metric(family)]))
+    return encoder(registry).removesuffix(_end(encoder))
+
+
+def _end(encoder: Encoder) -> bytes:
+    """Return what follows all families."""
+    return encoder(CollectorRegistry(auto_describe=False))
 
 
 def _portions(family: Family) -> Iterator[Family]:
     """Split a family into parts that are small enough to be encoded in one step."""
+    if len(family.samples) <= PORTION:
+        yield family
+        return
     items = iter(family.samples.items())
     yield replace(family, samples=dict(islice(items, PORTION)))
     while portion := dict(islice(items, PORTION)):

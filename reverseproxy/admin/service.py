@@ -19,7 +19,7 @@ from reverseproxy.admin.access import Access, Caller, Role
 from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
 from reverseproxy.admin.configuration_api import IReloadableConfiguration, reload_families
-from reverseproxy.admin.exposition import expose
+from reverseproxy.admin.exposition import Exposition
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import make_factory
 from reverseproxy.admin.messages import TEXT, ApiProblem, Call, Reply, StreamedReply
@@ -71,6 +71,7 @@ class AdminServer(Service):
         self._complaints = Throttle(reactor, 0.1, 10)
         self._source = source
         self._reactor = reactor
+        self._exposition = Exposition()
         self._admin = admin
         self._access, self.tls = load_credentials(admin)
         self._mosn = MosnPaths(config, source, reactor)
@@ -261,14 +262,16 @@ class AdminServer(Service):
             families += [up, restarts]
         if self._reloadable is not None:
             families += reload_families(self._reloadable.reloading)
-        body, content_type = await in_slices(expose(families, call.headers("accept")), self._reactor)
-        return Reply(200, body, content_type)
+        return await self._expose(families, call)
 
     async def _agent_metrics(self, call: Call) -> Reply:
         answers = await self._source.ask("agent_metrics", {})
         families = merge(answer.value for answer in answers if answer.value is not None)
-        body, content_type = await in_slices(expose(families, call.headers("accept")), self._reactor)
-        return Reply(200, body, content_type)
+        return await self._expose(families, call)
+
+    async def _expose(self, families: list[Family], call: Call) -> Reply:
+        steps = self._exposition.encode(families, call.headers("accept"))
+        return Reply(200, *await in_slices(steps, self._reactor))
 
 
 class AdminChange:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin import config_dump
-from reverseproxy.admin.exposition import PORTION, expose
+from reverseproxy.admin.exposition import MAX_KEPT, PORTION, Exposition
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.redaction import REDACTED, redact
 from reverseproxy.admin.slices import Steps, at_once
@@ -58,15 +58,37 @@ class FamilyTests(SynchronousTestCase):
         self.assertEqual((sample["counts"], sample["total"]), ([2, 2, 2], 11.1))
 
     def test_text(self) -> None:
-        body, content_type = at_once(expose(families(), ""))
+        body, content_type = at_once(Exposition().encode(families(), ""))
         self.assertTrue(content_type.startswith("text/plain"))
         self.check(parse_text(body.decode()))
         self.assertEqual(body.count(b"# TYPE x_many_total"), 1)
 
     def test_openmetrics(self) -> None:
-        body, content_type = at_once(expose(families(), "application/openmetrics-text; version=1.0.0"))
+        body, content_type = at_once(
+            Exposition().encode(families(), "application/openmetrics-text; version=1.0.0")
+        )
         self.assertTrue(content_type.startswith("application/openmetrics-text"))
         self.check(parse_openmetrics(body.decode()))
+
+    def test_texts_that_are_kept(self) -> None:
+        """A later scrape gets what it would get from the first one, in whichever format, changed or not."""
+        exposition = Exposition()
+        formats = ("", "application/openmetrics-text; version=1.0.0")
+        for change in range(3):
+            for accept in formats:
+                for _ in range(2):
+                    found = families()
+                    found[0].add(change, "blue")
+                    found[1].samples = {} if change == 1 else {(): change}
+                    found[3].add(Histogram((0.1, 1.0)), *[f"cluster-{change}"])
+                    expected = at_once(Exposition().encode(found, accept))
+                    self.assertEqual(at_once(exposition.encode(found, accept)), expected)
+
+    def test_texts_are_bounded(self) -> None:
+        exposition = Exposition()
+        for number in range(2 * MAX_KEPT):
+            at_once(exposition.encode([Family(f"x{number}", "gauge", "X.")], ""))
+        self.assertLessEqual(len(exposition._known), MAX_KEPT)
 
     def check(self, found: Any) -> None:
         samples = {

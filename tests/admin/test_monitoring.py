@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin.exposition import expose
+from reverseproxy.admin.exposition import Exposition
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
@@ -40,7 +40,7 @@ def metrics() -> list[str]:
 def said(process: ReverseProxy) -> str:
     """What a process says of itself."""
     families = map(Family.from_json, process.inspector.answer("metrics", {}))
-    return at_once(expose(families, ""))[0].decode()
+    return at_once(Exposition().encode(families, ""))[0].decode()
 
 
 def fleets() -> list[str]:

@@ -50,8 +50,37 @@ class IHostPool(Interface):
         """Close all connections now."""
 
 
+class AgentAttributes:
+    """
+    The attributes of a host that depend on its agent, with their values for a host without one.
+
+    They are no properties, as they are read for each request.
+    """
+
+    __slots__ = ()
+
+    identity: AgentIdentity | None = None
+    """The identity of its agent; L{None} for a host without one."""
+
+    figures: AgentFigures | None = None
+    """The request counters of its agent, if there is an admin API that shows them."""
+
+    tells: bool = False
+    """Whether its agent reports requests not sent on; see L{reverseproxy.wire.http.unsent}."""
+
+    announced: frozenset[str] | None = None
+    """The only protocols that it speaks, if its agent has announced them; else L{None}."""
+
+    same_agent: Collection[Host] = ()
+    """
+    The hosts of the same agent, including this one; empty if that is not known.
+
+    A failure of one of them is likely to affect the others.
+    """
+
+
 @implementer(IHost)
-class Host(ABC):
+class Host(AgentAttributes, ABC):
     """
     One host of a cluster.
 
@@ -166,37 +195,6 @@ class Host(ABC):
         health.faults = health.faults | fault if present else health.faults & ~fault
         self.healthy = not health.faults
 
-    # what agents announce; see L{AgentHost}
-
-    @property
-    def identity(self) -> AgentIdentity | None:
-        """The identity of its agent; L{None} for a host without one."""
-        return None
-
-    @property
-    def figures(self) -> AgentFigures | None:
-        """The request counters of its agent, if there is an admin API that shows them."""
-        return None
-
-    @property
-    def tells(self) -> bool:
-        """Whether its agent reports requests not sent on; see L{reverseproxy.wire.http.unsent}."""
-        return False
-
-    @property
-    def announced(self) -> frozenset[str] | None:
-        """The only protocols that it speaks, if its agent has announced them; else L{None}."""
-        return None
-
-    @property
-    def same_agent(self) -> Collection[Host]:
-        """
-        The hosts of the same agent, including this one; empty if that is not known.
-
-        A failure of one of them is likely to affect the others.
-        """
-        return ()
-
     @property
     def is_remote(self) -> bool:
         """Whether another worker, or another server, has its connection."""
@@ -207,14 +205,14 @@ class Host(ABC):
         """Whether a connection to it carries one request only, as it might be closed just before another."""
         return False
 
-    def on_behalf(self, client: str) -> None:  # noqa: B027 - most hosts need not know
+    def on_behalf(self, client: str) -> None:
         """
         Name the client of the next connection, if that is for one client; called right before L{connect}.
 
         @param client: the client's address.
         """
 
-    def judge(self, outcome: Outcome) -> None:  # noqa: B027 - for hosts of other servers
+    def judge(self, outcome: Outcome) -> None:
         """Forward an outcome to the server that tracks this host; see L{Cluster.report}."""
 
     @property
@@ -238,7 +236,7 @@ class Host(ABC):
         """The single connection to the host; L{None} if it has none, or several."""
         return None
 
-    def measure(self, times: Histogram) -> None:  # noqa: B027 - most hosts have nothing to measure
+    def measure(self, times: Histogram) -> None:
         """Record round-trip times from now on, if they are measured without requests."""
 
     @property
@@ -294,7 +292,7 @@ class Host(ABC):
         """
         self.connections -= 1
 
-    def note_wait(self, waits: bool) -> None:  # noqa: B027
+    def note_wait(self, waits: bool) -> None:
         """Take note that sent bytes stay unacknowledged, or that all have been acknowledged."""
 
     def usable(self) -> bool:
