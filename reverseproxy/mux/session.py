@@ -18,7 +18,6 @@ nothing arrives after that either.
 from __future__ import annotations
 
 __all__ = [
-    "CLOSE_TIMEOUT",
     "GRACE",
     "MAX_JITTER",
     "ORPHAN_TIMEOUT",
@@ -30,7 +29,7 @@ __all__ = [
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -47,7 +46,6 @@ from twisted.python.failure import Failure
 
 from reverseproxy.errors import ConnectionUnavailable, MuxError, NoMoreStreams
 from reverseproxy.limits.refusals import REFUSALS
-from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.idle_pings import SESSIONS
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT
 from reverseproxy.mux.stream import MuxStream
@@ -56,6 +54,7 @@ from reverseproxy.mux.turn import TurnEnd
 from reverseproxy.mux.watch import GRACE, MAX_JITTER, PING_INTERVAL, PING_TIMEOUT, PeerWatch
 from reverseproxy.net.tcp_options import limit_unsent
 from reverseproxy.transport import turn_end_of
+from reverseproxy.transport.closing import LINGER, CloseLimits, DelayedClose
 from reverseproxy.transport.memory import HELD, WINDOWS, HeldBytes
 from reverseproxy.wire.window import Reserve
 from reverseproxy.wire.yamux.events import (
@@ -73,6 +72,8 @@ from reverseproxy.wire.yamux.events import (
 from reverseproxy.wire.yamux.session import Mux
 
 log = Logger()
+
+_CLOSE_LIMITS: Final = CloseLimits(stall=LINGER)
 
 
 class MuxSession(Protocol):
@@ -94,7 +95,8 @@ class MuxSession(Protocol):
     transport: Any
 
     __slots__ = (
-        "_closing",
+        "_clock",
+        "_delayed_close",
         "_host",
         "_peer",
         "_seconds",
@@ -152,10 +154,11 @@ class MuxSession(Protocol):
         self.on_rtt: Callable[[float], object] | None = None
         self.on_well: Callable[[bool], object] | None = None
         self.on_leaving: Callable[[float], object] | None = None
+        self._clock = clock
         self._seconds = clock.seconds
         self._streams = SessionStreams(self, self.mux, self.turn, budget, clock.seconds, accept)
         self._watch = PeerWatch(self, clock, ping_interval, ping_timeout, jitter)
-        self._closing = Closing(clock)
+        self._delayed_close: DelayedClose | None = None
         self._peer: IAddress | None = None
         self._host: IAddress | None = None
 
@@ -200,7 +203,9 @@ class MuxSession(Protocol):
     def usable(self) -> bool:
         """Whether another stream may be opened."""
         mux = self.mux
-        return not (self._streams.lost or mux.local_goaway or mux.remote_goaway or self._closing.begun)
+        return not (
+            self._streams.lost or mux.local_goaway or mux.remote_goaway or self._delayed_close is not None
+        )
 
     @property
     def rtt(self) -> float | None:
@@ -293,7 +298,7 @@ class MuxSession(Protocol):
 
         @param reason: why, for open streams.
         """
-        if self.lost or self._closing.begun:
+        if self.lost or self._delayed_close is not None:
             return
         self.reason = reason
         if not self.going:
@@ -303,7 +308,9 @@ class MuxSession(Protocol):
     def _begin_close(self) -> None:
         self._watch.stop()  # nothing is read any more, so that no ping would be answered
         self.turn.send(bounded=False)
-        self._closing.begin(self.transport)
+        self._delayed_close = DelayedClose(self._clock, self.transport, _CLOSE_LIMITS)
+        self.transport.unregisterProducer()  # TLS transports don't close while they have a producer
+        self.transport.loseConnection()
 
     def abort(self, reason: str) -> None:
         """
@@ -424,7 +431,8 @@ class MuxSession(Protocol):
         SESSIONS.count -= 1
         self.mux.close()
         self._watch.stop()
-        self._closing.done()
+        if self._delayed_close is not None:
+            self._delayed_close.stop()
         self.turn.disconnect()
         if self.reason:
             reason = Failure(ConnectionLost(self.reason))
@@ -437,7 +445,7 @@ class MuxSession(Protocol):
     def _close_if_done(self) -> None:
         """Close the connection after GOAWAY, if the peer has sent one too and no streams are left."""
         mux = self.mux
-        if mux.remote_goaway and not (mux.streams or self.lost or self._closing.begun):
+        if mux.remote_goaway and not (mux.streams or self.lost or self._delayed_close is not None):
             self._begin_close()
 
     def _failed(self) -> None:

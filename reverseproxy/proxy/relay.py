@@ -8,7 +8,7 @@ replace Twisted's without a change here or in a protocol.
 
 from __future__ import annotations
 
-__all__ = ["BODY_TAIL", "LINGER", "LONG_BODY", "RelayEnd", "couple", "lose_connection"]
+__all__ = ["BODY_TAIL", "LONG_BODY", "RelayEnd", "couple", "lose_connection"]
 
 import sys
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Rebindable
-from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose
 from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.transport.closing import CloseLimits, DelayedClose
 from reverseproxy.wire.http.websocket import FrameTracker
 
 LONG_BODY = 131072

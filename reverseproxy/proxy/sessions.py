@@ -14,9 +14,9 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.net.lenient_timeouts import LenientTimeout
-from reverseproxy.proxy.http.deadlines import LOOKS, Pace
+from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.relay import RelayEnd
-from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.transport.backlog import Pace, backlog_of
 
 
 class SessionWatch:

@@ -16,11 +16,11 @@ from reverseproxy.cluster.narrowed import IClusters
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.filters import FilterChain
 from reverseproxy.proxy.http.trust import NOBODY, Trust
 from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing
+from reverseproxy.transport.closing import STALL
 
 LOG_RATE: Final = 10.0
 """Log lines about the clients of one listener, per second."""

@@ -21,11 +21,11 @@ buffer is the only one and back-pressure is its business.
 
 from __future__ import annotations
 
-__all__ = ["TlsTransport"]
+__all__ = ["CLOSE_LIMITS", "TlsTransport"]
 
 from collections.abc import Iterable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -49,14 +49,22 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from reverseproxy.errors import TlsFailed
 from reverseproxy.tls.handshake import Handshake
-from reverseproxy.tls.linger import Linger
 from reverseproxy.tls.material import openssl_text
 from reverseproxy.tls.producing import EarlyWriter
 from reverseproxy.tls.record_layer import RecordLayer
+from reverseproxy.transport.closing import CloseLimits, DelayedClose
 from reverseproxy.transport.halves import Half
 
 if TYPE_CHECKING:
     from reverseproxy.tls.factory import TlsFactory
+
+CLOSE_LIMITS: Final = CloseLimits(stall=60.0)
+"""
+How long a client may take to close, too.
+
+A connection that is closed while the client still sends is reset, and the client may lose
+the end of what was sent to it.  What is read meanwhile is dropped.
+"""
 
 
 class TlsPhase(Enum):
@@ -95,7 +103,7 @@ class TlsTransport(ProtocolWrapper):
         self._handshake: Handshake | None = None
         self._inbound: Handshake | RecordLayer = self._records  # takes what the transport receives
         self._early = EarlyWriter()
-        self._linger: Linger | None = None
+        self._linger: DelayedClose | None = None
         self._reason: Failure | None = None
         self._phase = TlsPhase.OPEN
         self._reading = self._writing = Half.OPEN
@@ -362,12 +370,15 @@ class TlsTransport(ProtocolWrapper):
         self._records.close()
 
     def _await_close(self) -> None:
-        """Wait for the peer to close too, with what it sends until then being dropped; see L{Linger}."""
+        """Wait for the peer to close too, and drop what it sends until then; see L{CLOSE_LIMITS}."""
         if self.factory.clock is None:
             self._close_tcp()
             return
         if self._linger is None:
-            self._linger = Linger(self.factory.clock, self.transport, self._close_tcp)
+            # What is not received yet includes our own close_notify.
+            self._linger = DelayedClose(
+                self.factory.clock, self.transport, CLOSE_LIMITS, self._close_tcp, counts_present=False
+            )
         self._records.paused = False
         self.transport.resumeProducing()
         self._records.deliver()  # the peer's close_notify may be in what was held during a pause

@@ -13,7 +13,7 @@ not read.  On other systems only the transport's buffer is known.
 
 from __future__ import annotations
 
-__all__ = ["NOTHING", "Backlog", "backlog_of", "waiting_in"]
+__all__ = ["NOTHING", "Backlog", "Pace", "backlog_of", "waiting_in"]
 
 import socket
 import sys
@@ -38,6 +38,36 @@ class Backlog(NamedTuple):
 
 
 NOTHING: Final = Backlog(0, 0)
+
+
+class Pace:
+    """
+    Finds out by regular looks whether data moves.
+
+    @ivar quiet: how many looks in a row have seen no progress.
+    """
+
+    __slots__ = ("_seen", "quiet")
+
+    def __init__(self) -> None:
+        self.quiet = 0
+        self._seen: Hashable = None
+
+    def look(self, seen: Hashable, excused: bool = False) -> int:
+        """
+        Compare the present state with that of the last look.
+
+        @param seen: the present counters, or marks of backlogs; not L{None}.
+        @param excused: whether a lack of progress does not count.
+        @return: L{quiet}.
+        """
+        if excused or seen != self._seen:
+            self._seen = seen
+            self.quiet = 0
+        else:
+            self.quiet += 1
+        return self.quiet
+
 
 _SIOCOUTQ: Final = 0x5411
 _int: Final = Struct("=i")

@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.host import ReverseHost
 from reverseproxy.errors import ConnectionUnavailable
-from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.transport.handing import make_pair, put_in
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection
 from reverseproxy.workers.directory import Directory, Entry

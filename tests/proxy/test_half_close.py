@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.proxy.relay import LINGER
+from reverseproxy.transport.closing import LINGER
 from tests.proxy import rpc_world
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World

@@ -15,11 +15,12 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
-from reverseproxy.proxy.closing import FRESH, LINGER, QUIET, STALL
+from reverseproxy.proxy.closing import FRESH, QUIET
 from reverseproxy.proxy.http.http1_closing import LINGER_BYTES
 from reverseproxy.proxy.http.http1_server import HELD_LIMIT, Http1Proxy
 from reverseproxy.proxy.http.sending import REQUEST_BUFFER
 from reverseproxy.proxy.settings import LOG_BURST, LOG_RATE
+from reverseproxy.transport.closing import LINGER, STALL
 from reverseproxy.wire.http1.fields import chunk
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser

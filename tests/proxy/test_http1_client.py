@@ -19,7 +19,7 @@ from reverseproxy.proxy.http import http1_pool
 from reverseproxy.proxy.http.http1_client import Http1Client
 from reverseproxy.proxy.http.http1_pool import BUSY_PERIOD, POOL, Http1Pool
 from reverseproxy.proxy.pools import pool_of
-from reverseproxy.proxy.relay import LINGER
+from reverseproxy.transport.closing import LINGER
 from reverseproxy.wire.http.message import Event
 from reverseproxy.wire.http1.heads import ResponseHead
 from tests.proxy.memory import Wire, World

@@ -10,10 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
-from reverseproxy.proxy.closing import FRESH, LINGER, QUIET, STALL
+from reverseproxy.proxy.closing import FRESH, QUIET
 from reverseproxy.proxy.http.http2_closing import WARNING_TIME
 from reverseproxy.proxy.settings import LOG_BURST
 from reverseproxy.routing import Router
+from reverseproxy.transport.closing import LINGER, STALL
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER, RelayEnd, couple
+from reverseproxy.proxy.relay import EARLY_LIMIT, RelayEnd, couple
+from reverseproxy.transport.closing import LINGER
 from tests.streams import reactor
 
 

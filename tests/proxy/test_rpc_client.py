@@ -10,13 +10,13 @@ from zope.interface.verify import verifyObject
 from reverseproxy.cluster.handover import IDetachable
 from reverseproxy.cluster.host import IHostPool
 from reverseproxy.errors import HostGone
-from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.connection_pool import Keepalive
 from reverseproxy.proxy.http.trust import Trust
 from reverseproxy.proxy.pools import is_pooled
 from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.proxy.rpc.heartbeats import HEARTBEAT_FAILURES
 from reverseproxy.proxy.rpc.pool import RpcPool
+from reverseproxy.transport.closing import STALL
 from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus
 from reverseproxy.wire.rpc.dubbo import Dubbo
 from reverseproxy.wire.rpc.xprotocol import Kind

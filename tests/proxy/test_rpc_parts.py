@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import HostGone
 from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
-from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits
+from reverseproxy.proxy.closing import FRESH, QUIET
 from reverseproxy.proxy.connection_pool import Keepalive
 from reverseproxy.proxy.rpc import answers as rpc_answers
 from reverseproxy.proxy.rpc import under_way
@@ -24,6 +24,7 @@ from reverseproxy.proxy.rpc.outgoing import Outgoing
 from reverseproxy.proxy.rpc.read_timeouts import ExpiredTimeout, ReadTimeouts
 from reverseproxy.proxy.rpc.under_way import UnderWay
 from reverseproxy.transport.backlog import Backlog
+from reverseproxy.transport.closing import CloseLimits
 from tests.proxy.rpc_world import World
 
 

@@ -36,11 +36,11 @@ from reverseproxy.config.models import (
 from reverseproxy.errors import HostGone
 from reverseproxy.interfaces import ConnectionInfo, IDrainable
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.closing import STALL
-from reverseproxy.proxy.relay import EARLY_LIMIT, LINGER
+from reverseproxy.proxy.relay import EARLY_LIMIT
 from reverseproxy.proxy.tcp.router import TcpRouter
 from reverseproxy.proxy.tcp.sessions import TcpProxy
 from reverseproxy.proxy.tcp.settings import TcpProxySettings
+from reverseproxy.transport.closing import LINGER, STALL
 from tests import most
 from tests.proxy.memory import CountingCluster, Dial, Endpoint, Wire
 from tests.tunnel.logged import capture

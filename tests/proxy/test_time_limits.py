@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.config.durations import format_duration
-from reverseproxy.proxy.closing import LINGER, STALL
+from reverseproxy.transport.closing import LINGER, STALL
 from reverseproxy.wire.http2.frames import ErrorCode
 from reverseproxy.wire.rpc.bolt import Bolt, BoltStatus, encode_request, encode_response
 from reverseproxy.wire.rpc.dubbo import Dubbo, encode_frame, encode_string

@@ -13,10 +13,8 @@ from reverseproxy.limits.buffered_bytes import FREE, BufferBudget
 from reverseproxy.net.time_share import TimeShare
 from reverseproxy.tls import opening
 from reverseproxy.tls.client_hello import ClientHello
-from reverseproxy.tls.linger import CLOSE_TIMEOUT, STALL, Linger
 from reverseproxy.tls.opening import MOST_EARLY, ClientOpening
 from reverseproxy.tls.producing import EarlyWriter
-from reverseproxy.transport.backlog import NOTHING, Backlog
 from tests.tls.test_client_hello import real_hello
 
 
@@ -42,63 +40,6 @@ class Producer:
 
     def __getattr__(self, name: str) -> Any:
         return lambda: self.told.append(name.removesuffix("Producing"))
-
-
-class Waiting:
-    """A transport with something that its peer has not received."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.taken = 0  # counts, as bytes may be written anew
-
-    def backlog(self) -> Backlog:
-        return Backlog(self.size, self.taken) if self.size else NOTHING
-
-
-class LingerTests(SynchronousTestCase):
-    def begin(self, size: int) -> Waiting:
-        self.clock, self.times = Clock(), 0
-        transport = Waiting(size)
-        self.linger = Linger(self.clock, transport, self.over)
-        return transport
-
-    def over(self) -> None:
-        self.times += 1
-
-    def check(self, *seconds: float) -> None:
-        """It is over behind these seconds, and not before."""
-        self.clock.pump(seconds[:-1])
-        self.clock.advance(seconds[-1] - 0.5)
-        self.assertEqual(self.times, 0)
-        self.clock.advance(0.5)
-        self.assertEqual((self.times, self.clock.getDelayedCalls()), (1, []))
-
-    def test_a_peer_that_has_received_everything(self) -> None:
-        self.begin(0)
-        self.check(CLOSE_TIMEOUT)
-        self.begin(10).size = 0
-        self.check(CLOSE_TIMEOUT)
-
-    def test_a_peer_that_receives_slowly(self) -> None:
-        """Its time begins with the end, as far as that is known."""
-        transport = self.begin(1000)
-        for _ in range(round(3 * STALL / CLOSE_TIMEOUT)):
-            transport.size, transport.taken = transport.size - 1, transport.taken + 1
-            self.clock.advance(CLOSE_TIMEOUT)
-        transport.size = 0
-        self.check(CLOSE_TIMEOUT, CLOSE_TIMEOUT)
-
-    def test_a_peer_that_receives_no_more(self) -> None:
-        transport = self.begin(1000)
-        self.clock.advance(CLOSE_TIMEOUT)
-        transport.taken = 1
-        self.check(CLOSE_TIMEOUT, *[CLOSE_TIMEOUT] * round(STALL / CLOSE_TIMEOUT))
-
-    def test_that_it_is_stopped(self) -> None:
-        self.begin(0)
-        for _ in range(2):
-            self.linger.stop()
-        self.assertEqual((self.times, self.clock.getDelayedCalls()), (0, []))
 
 
 class EarlyWriterTests(SynchronousTestCase):

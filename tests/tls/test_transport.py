@@ -27,10 +27,10 @@ from reverseproxy.tls import (
     wrap_server,
 )
 from reverseproxy.tls.handshake_share import SHARE, handshake_share_of
-from reverseproxy.tls.linger import CLOSE_TIMEOUT
 from reverseproxy.tls.opening import MOST_EARLY
 from reverseproxy.tls.records import DirectRecords, PublicRecords, Records
-from reverseproxy.transport.backlog import Backlog
+from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.closing import LINGER
 from tests.certs import Certificates
 from tests.tls.memory import FakeTcp, HalfRecorder, Recorder, TlsPair, Wire, factory_of
 
@@ -731,10 +731,13 @@ class CloseTests(TransportTestCase):
         self.assert_closed(pair, ConnectionDone, ConnectionDone)
 
     def test_but_not_for_ever(self) -> None:
+        """Its time begins at once, although it has not received our own close_notify yet."""
         pair = self.pair()
+        pair.server.backlog = lambda: Backlog(31, 31)  # type: ignore[attr-defined]
         pair.far.transport.loseConnection()
         pair.pump()
-        self.clock.advance(CLOSE_TIMEOUT - 0.1)
+        pair.server.backlog = lambda: NOTHING  # type: ignore[attr-defined]
+        self.clock.advance(LINGER - 0.1)
         pair.pump()
         self.assertTrue(pair.server.connected)
         self.clock.advance(0.1)
@@ -778,7 +781,7 @@ class CloseTests(TransportTestCase):
         pair.far.transport.write(MEGABYTE)
         pair.far.transport.loseConnection()
         pair.pump()
-        self.clock.advance(CLOSE_TIMEOUT)
+        self.clock.advance(LINGER)
         pair.pump()
         pair.client.resumeProducing()
         pair.pump()
@@ -793,7 +796,7 @@ class CloseTests(TransportTestCase):
         pair.far.transport.write(MEGABYTE)
         pair.far.transport.loseConnection()
         for _ in range(3):
-            self.clock.advance(CLOSE_TIMEOUT)
+            self.clock.advance(LINGER)
             pair.near.transport.write(b"dropped")
             pair.client.resumeProducing()
             pair.server.step()
@@ -804,10 +807,10 @@ class CloseTests(TransportTestCase):
         pair.client.resumeProducing()
         pair.pump()
         self.assertEqual(pair.near.received, MEGABYTE)
-        self.clock.advance(CLOSE_TIMEOUT)
+        self.clock.advance(LINGER)
         pair.pump()
         self.assertTrue(pair.server.connected)
-        self.clock.advance(CLOSE_TIMEOUT)
+        self.clock.advance(LINGER)
         pair.pump()
         self.assertFalse(pair.server.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -16,7 +16,9 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from reverseproxy.tls import ClientTls, ServerTls, linger, wrap_client, wrap_server
+from reverseproxy.tls import ClientTls, ServerTls, wrap_client, wrap_server
+from reverseproxy.tls import transport as tls_transport
+from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.transport.stream import StreamTransport
 from tests.certs import Certificates
 from tests.transport.contract import CallableFactory, Contract, Recorder
@@ -90,7 +92,7 @@ class Secure(Contract):
     def setUp(self) -> None:
         super().setUp()
         # Peers that do not close have nothing to send either.
-        self.patch(linger, "CLOSE_TIMEOUT", 0.05)
+        self.patch(tls_transport, "CLOSE_LIMITS", CloseLimits(linger=0.05, stall=60.0))
         certs = Certificates(Path(self.mktemp()))
         self.server_tls = ServerTls([certs.server_context()])
         self.client_tls = ClientTls(certs.client_context(), "localhost")

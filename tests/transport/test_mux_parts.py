@@ -13,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from reverseproxy.mux import unsent
-from reverseproxy.mux.closing import CLOSE_TIMEOUT, Closing
 from reverseproxy.mux.orphans import ORPHAN_TIMEOUT, Orphans
 from reverseproxy.mux.ping import Ping
 from reverseproxy.mux.session import MuxSession
@@ -21,6 +20,7 @@ from reverseproxy.mux.streams import SessionStreams, StreamRefused
 from reverseproxy.mux.turn import PASSES, TurnEnd
 from reverseproxy.mux.unsent import UnsentStreams
 from reverseproxy.transport.backlog import NOTHING, Backlog
+from reverseproxy.transport.closing import LINGER
 from reverseproxy.transport.halves import Half
 from reverseproxy.transport.memory import HELD, HeldBytes
 from reverseproxy.wire.window import Reserve
@@ -55,45 +55,6 @@ class Carrier:
 
     def __getattr__(self, name: str) -> Callable[[], object]:
         return lambda: self.done.append(name)
-
-
-class ClosingTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock, self.carrier = Clock(), Carrier()
-        self.closing = Closing(self.clock)
-
-    def test_a_peer_that_closes(self) -> None:
-        self.assertFalse(self.closing.begun)
-        self.closing.begin(self.carrier)
-        self.assertTrue(self.closing.begun)
-        self.assertEqual(self.carrier.done, ["unregisterProducer", "loseConnection"])
-        self.closing.done()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertTrue(self.closing.begun)
-
-    def test_a_peer_that_takes_something_now_and_then(self) -> None:
-        for size in range(5, 1, -1):
-            self.carrier.waits = Backlog(size, size)
-            if not self.closing.begun:
-                self.closing.begin(self.carrier)
-            else:
-                self.clock.advance(CLOSE_TIMEOUT)
-            self.assertNotIn("abortConnection", self.carrier.done)
-        self.clock.advance(CLOSE_TIMEOUT)
-        self.assertIn("abortConnection", self.carrier.done)
-
-    def test_a_peer_that_has_all_and_stays(self) -> None:
-        self.carrier.waits = Backlog(7, 7)
-        self.closing.begin(self.carrier)
-        self.carrier.waits = NOTHING
-        self.clock.advance(CLOSE_TIMEOUT - 0.1)
-        self.assertNotIn("abortConnection", self.carrier.done)
-        self.clock.advance(0.1)
-        self.assertIn("abortConnection", self.carrier.done)
-
-    def test_that_it_never_began(self) -> None:
-        self.closing.done()
-        self.assertEqual(self.carrier.done, [])
 
 
 class OrphanTests(SynchronousTestCase):
@@ -460,6 +421,46 @@ class Listener(Reader):
 
     def connectionLost(self, reason: Failure) -> None:
         self.told.append("lost")
+
+
+class CloseTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.carrier = Clock(), Wire()
+        self.session = MuxSession(False, self.clock)
+        self.session.makeConnection(self.carrier)
+        self.carrier.done.clear()
+        self.carrier.waits = Backlog(9, 9)
+        self.session.close("enough")
+
+    def check(self, seconds: float) -> None:
+        """It is aborted after so many seconds, and not before."""
+        self.clock.advance(seconds - 0.1)
+        self.assertEqual(self.carrier.done, ["unregisterProducer", "loseConnection"])
+        self.clock.advance(0.1)
+        self.assertEqual(self.carrier.done[2:], ["abortConnection"])
+
+    def test_a_peer_that_closes(self) -> None:
+        self.session.close("once more")
+        self.assertEqual(self.carrier.done, ["unregisterProducer", "loseConnection"])
+        self.assertFalse(self.session.usable)
+        self.session.connectionLost()
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_peer_that_has_received_the_last_byte_a_moment_ago(self) -> None:
+        self.clock.advance(LINGER - 0.1)
+        self.carrier.waits = NOTHING
+        self.clock.advance(0.1)
+        self.check(LINGER)
+
+    def test_a_peer_that_receives_something_now_and_then(self) -> None:
+        for size in range(8, 1, -1):
+            self.carrier.waits = Backlog(size, size)
+            self.clock.advance(LINGER)
+        self.check(LINGER)
+
+    def test_a_peer_that_stands_still(self) -> None:
+        self.check(LINGER)
 
 
 class LossTests(SynchronousTestCase):

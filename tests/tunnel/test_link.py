@@ -30,7 +30,8 @@ from reverseproxy.errors import (
     HandshakeRefused,
 )
 from reverseproxy.interfaces import ConnectionInfo, IConnectionSink, IDrainable
-from reverseproxy.proxy.relay import LINGER, RelayEnd, couple
+from reverseproxy.proxy.relay import RelayEnd, couple
+from reverseproxy.transport.closing import LINGER
 from reverseproxy.tunnel.agent import link as link_module
 from reverseproxy.tunnel.agent.link import AgentLink
 from reverseproxy.tunnel.agent.redial import EndedUnused

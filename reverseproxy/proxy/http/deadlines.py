@@ -27,7 +27,6 @@ __all__ = [
     "ExchangeStage",
     "ExchangeState",
     "FrameWatch",
-    "Pace",
     "ProgressWatch",
     "TimeLimits",
 ]
@@ -36,6 +35,8 @@ from collections.abc import Hashable
 from enum import Enum, auto
 from math import inf
 from typing import Final, NamedTuple
+
+from reverseproxy.transport.backlog import Pace
 
 LOOKS: Final = 4
 """Looks without a byte after which the idle timeout has expired: up to a quarter later than configured."""
@@ -111,35 +112,6 @@ class ExchangeState(NamedTuple):
     unsettled: bool
     excused: bool
     blocked: bool = False
-
-
-class Pace:
-    """
-    Finds out by regular looks whether data moves.
-
-    @ivar quiet: how many looks in a row have seen no progress.
-    """
-
-    __slots__ = ("_seen", "quiet")
-
-    def __init__(self) -> None:
-        self.quiet = 0
-        self._seen: Hashable = None
-
-    def look(self, seen: Hashable, excused: bool = False) -> int:
-        """
-        Compare the present state with that of the last look.
-
-        @param seen: the present counters; not L{None}.
-        @param excused: whether a lack of progress does not count.
-        @return: L{quiet}.
-        """
-        if excused or seen != self._seen:
-            self._seen = seen
-            self.quiet = 0
-        else:
-            self.quiet += 1
-        return self.quiet
 
 
 class ProgressWatch:

@@ -33,8 +33,9 @@ from reverseproxy.proxy.host_connection import HostConnection
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.interfaces import IDirectReader, IExchange
 from reverseproxy.proxy.http.response_drain import ResponseDrain
-from reverseproxy.proxy.relay import BODY_TAIL, LINGER, LONG_BODY, RelayEnd, lose_connection
+from reverseproxy.proxy.relay import BODY_TAIL, LONG_BODY, RelayEnd, lose_connection
 from reverseproxy.transport.backlog import Backlog, backlog_of
+from reverseproxy.transport.closing import LINGER
 from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import END, Event, Request, Response
 from reverseproxy.wire.http1.fields import CHUNKED

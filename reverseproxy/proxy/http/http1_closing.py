@@ -15,12 +15,13 @@ from math import inf
 
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
-from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits, UnreceivedBytes, note_loss
+from reverseproxy.proxy.closing import FRESH, QUIET, note_loss
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.http1_switch import Switchable
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.transport.closing import CloseLimits, UnreceivedBytes
 
 LINGER_BYTES = 16 * 1024 * 1024
 """
@@ -178,12 +179,8 @@ class ClientClosing(Switchable, AccountedProtocol):
     def _look_at_idle(self) -> None:
         """Close an idle connection, unless the client is still reading its last response."""
         now = self._seconds()
-        last = self._last
-        if last is None:
-            last = self._last = UnreceivedBytes(self._manner, self.transport)
-            again = last.period if last.left else 0.0
-        else:
-            again = last.look()
+        last = self._last = self._last or UnreceivedBytes(self._manner, self.transport)
+        again = last.look()
         if again and last.left:
             self._set_deadline(now + again, IDLE)
             return
@@ -242,6 +239,7 @@ class ClientClosing(Switchable, AccountedProtocol):
 
     def _begin_end(self) -> None:
         last = self._last = UnreceivedBytes(self._manner, self.transport)
+        last.look()
         self._set_deadline(self._seconds() + last.period, CLOSE)
 
     def _drop(self, data: bytes) -> None:

@@ -32,7 +32,6 @@ from reverseproxy.errors import ConnectionUnavailable, Http2Error, ProtocolRefus
 from reverseproxy.logs import counted, said
 from reverseproxy.mux.session import StreamRefused
 from reverseproxy.net.tcp_options import limit_unsent
-from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.http.http2_call import Http2Call
@@ -40,6 +39,7 @@ from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_pings import Pings
 from reverseproxy.tls import negotiated_protocol
 from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.transport.memory import WINDOWS
 from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.message import Response

@@ -24,12 +24,13 @@ from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.logs import counted
 from reverseproxy.net.dead_peers import watch_for_reset
-from reverseproxy.proxy.closing import FRESH, QUIET, CloseLimits, UnreceivedBytes, note_loss
+from reverseproxy.proxy.closing import FRESH, QUIET, note_loss
 from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.http2_connection import Http2Protocol
 from reverseproxy.proxy.http.http2_stream import Http2Stream
 from reverseproxy.proxy.http.settings import HttpSettings
+from reverseproxy.transport.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.wire.http2.connection import ServerConnection
 from reverseproxy.wire.http2.frames import ErrorCode
 
@@ -180,12 +181,8 @@ class Http2Closing(Http2Protocol):
 
         @return: when to look again.
         """
-        last = self._last
-        if last is None:
-            last = self._last = UnreceivedBytes(self.close_limits, self.transport)
-            again = last.period if last.left else 0.0
-        else:
-            again = last.look()
+        last = self._last = self._last or UnreceivedBytes(self.close_limits, self.transport)
+        again = last.look()
         if again and last.left:
             return now + again
         self._last = None

@@ -25,11 +25,11 @@ from zope.interface import implementer
 from reverseproxy.cluster.handover import Rebindable
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import loss
-from reverseproxy.proxy.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.relay import lose_connection
 from reverseproxy.transport import batching_of
 from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
+from reverseproxy.transport.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.transport.memory import HELD, HeldBytes
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Event
@@ -295,6 +295,7 @@ class Http2Protocol(Rebindable, AccountedProtocol):
 
     def _begin_end(self) -> None:
         last = self._last = UnreceivedBytes(self.close_limits, self.transport)
+        last.look()
         self._set_end(self.clock.seconds() + last.period)
 
     def _set_end(self, deadline: float) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.http.client_side import record
-from reverseproxy.proxy.http.deadlines import LOOKS, Pace
+from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, accepts, answer_to_connect
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.upgraded import Upgraded
-from reverseproxy.transport.backlog import Backlog
+from reverseproxy.transport.backlog import Backlog, Pace
 from reverseproxy.wire.http.grpc import error_fields, error_trailers
 from reverseproxy.wire.http.message import End, Response
 from reverseproxy.wire.http.message import Event as HttpEvent

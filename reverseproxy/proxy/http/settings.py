@@ -11,8 +11,8 @@ from reverseproxy.interfaces import ConnectionInfo, IGate
 from reverseproxy.logs import Throttle
 from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.discretion import Discretion
-from reverseproxy.proxy.relay import LINGER
 from reverseproxy.proxy.settings import ProxySettings
+from reverseproxy.transport.closing import LINGER
 
 HEAD_TIMEOUT = 60.0
 """Seconds from the first byte of a request to the end of its head."""

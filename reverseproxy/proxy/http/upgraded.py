@@ -17,10 +17,10 @@ from twisted.logger import Logger
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.proxy.sessions import SessionWatch
+from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.wire.http.websocket import GOING_AWAY, close_frame
 
 if TYPE_CHECKING:

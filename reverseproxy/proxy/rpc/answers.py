@@ -22,9 +22,9 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
 from reverseproxy.config.durations import format_duration
-from reverseproxy.proxy.http.deadlines import LOOKS, Pace
+from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.rpc.interfaces import Batch
-from reverseproxy.transport.backlog import backlog_of
+from reverseproxy.transport.backlog import Pace, backlog_of
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.settings import RpcSettings

@@ -28,7 +28,6 @@ from reverseproxy.cluster.handover import IDetachable, Rebindable
 from reverseproxy.limits.buffered_bytes import AccountedProtocol
 from reverseproxy.logs import counted, loss
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.proxy.closing import CloseLimits, DelayedClose
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.host_connection import SharedConnection
 from reverseproxy.proxy.relay import lose_connection
@@ -36,6 +35,7 @@ from reverseproxy.proxy.rpc.heartbeats import Heartbeats
 from reverseproxy.proxy.rpc.in_flight import InFlight
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcExchange
 from reverseproxy.proxy.rpc.outgoing import Outgoing
+from reverseproxy.transport.closing import CloseLimits, DelayedClose
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from reverseproxy.proxy.closing import CloseLimits, UnreceivedBytes
 from reverseproxy.proxy.http.deadlines import LOOKS
+from reverseproxy.transport.closing import CloseLimits, UnreceivedBytes
 
 if TYPE_CHECKING:
     from reverseproxy.proxy.rpc.settings import RpcSettings
@@ -115,12 +115,9 @@ class ReadTimeouts:
 
         @return: seconds until the next look; 0.0 if it does not.
         """
-        last = self._last
-        if last is None:
-            last = self._last = UnreceivedBytes(close_limits, transport)
-            again = last.period if last.left else 0.0
-        else:
-            again = last.look()
-        if not last.left:
-            self._last = None
-        return timeout if again and not last.left else again
+        last = self._last = self._last or UnreceivedBytes(close_limits, transport)
+        again = last.look()
+        if last.left:
+            return again
+        self._last = None
+        return timeout if again else 0.0

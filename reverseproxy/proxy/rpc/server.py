@@ -31,7 +31,7 @@ from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import counted, loss
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.closing import CloseLimits, DelayedClose, note_loss
+from reverseproxy.proxy.closing import note_loss
 from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.rpc.answers import Answers
@@ -45,6 +45,7 @@ from reverseproxy.proxy.rpc.read_timeouts import ExpiredTimeout, ReadTimeouts
 from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.proxy.rpc.timed import RpcTimed
 from reverseproxy.proxy.rpc.under_way import UnderWay
+from reverseproxy.transport.closing import CloseLimits, DelayedClose
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind, RpcFrameDecoder
 
 log = Logger()

@@ -10,9 +10,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from reverseproxy.mux.session import StreamRefused
-from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.relay import RelayEnd
 from reverseproxy.proxy.tcp.failover import disown
+from reverseproxy.transport.closing import CloseLimits
 
 _CLOSE_LIMITS: Final = CloseLimits(excused=True)
 

@@ -30,7 +30,6 @@ from reverseproxy.limits.buffered_bytes import AccountedProtocol, BufferAccount
 from reverseproxy.logs import DEBUGGING, loss
 from reverseproxy.net.tcp_options import has_ended, tune
 from reverseproxy.proxy.clients import account_of
-from reverseproxy.proxy.closing import CloseLimits
 from reverseproxy.proxy.flags import (
     NO_FLAGS,
     ResponseFlag,
@@ -51,6 +50,7 @@ from reverseproxy.proxy.tcp.failover import (
 )
 from reverseproxy.proxy.tcp.session_record import SessionRecord
 from reverseproxy.proxy.tcp.settings import TcpProxySettings
+from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.wire.proxy_protocol import encode_header
 
 log = Logger()

@@ -13,9 +13,9 @@ from reverseproxy.cluster.manager import LOG_BURST, LOG_RATE, ClusterManager
 from reverseproxy.logs import Throttle
 from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.closing import STALL
 from reverseproxy.proxy.tcp.router import TcpRouter
 from reverseproxy.tracing.interfaces import ITracing
+from reverseproxy.transport.closing import STALL
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,11 @@ from reverseproxy.net.dead_peers import DEAD_PEER_TIMEOUT
 from reverseproxy.net.formatting import format_address
 from reverseproxy.net.tcp_info import was_heard
 from reverseproxy.net.tcp_options import tune
-from reverseproxy.proxy.closing import LINGER, CloseLimits, DelayedClose, doing, end_session
+from reverseproxy.proxy.closing import doing, end_session
 from reverseproxy.proxy.relay import RelayEnd, lose_connection
 from reverseproxy.tls import peer_identity
 from reverseproxy.tls.wording import explain
+from reverseproxy.transport.closing import LINGER, CloseLimits, DelayedClose
 from reverseproxy.tunnel.agent.connection_end import ConnectionEnd, Side
 from reverseproxy.tunnel.agent.greeting import Greeting, refusal_of
 from reverseproxy.tunnel.agent.link_terms import LinkHooks, LinkTerms, ignore_loss

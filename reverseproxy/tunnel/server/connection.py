@@ -26,7 +26,8 @@ from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net.lenient_timeouts import LenientTimeout
 from reverseproxy.net.tcp_options import tune
-from reverseproxy.proxy.relay import LINGER, lose_connection
+from reverseproxy.proxy.relay import lose_connection
+from reverseproxy.transport.closing import LINGER
 from reverseproxy.tunnel.handshake import Accepted, Hangup, Refusal
 from reverseproxy.tunnel.server.graceful_closes import GracefulCloses
 from reverseproxy.tunnel.server.joined import JoinedConnection, JoinRecord, TunnelProtocol
