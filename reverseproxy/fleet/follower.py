@@ -200,7 +200,8 @@ class Follower:
         @return: what is wrong.
         """
         try:
-            self._stale = await self.etcd.revision(self._prefix) < self.view.revision
+            if await self.etcd.revision(self._prefix) < self.view.revision:
+                self._stale = True  # and it stays, if a resync was requested meanwhile
         except EtcdError as error:
             return str(error)
         self.etcd.next_endpoint()
