@@ -22,7 +22,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of, join_host_port, split_host_port
 from reverseproxy.cluster.host import Host, IHostPool
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.pools import IUpstreamPool, make_pool
+from reverseproxy.proxy.pools import IUpstreamPool, find_or_make_pool, make_pool
 from reverseproxy.wire.proxy_protocol import encode_header
 
 IDLE: Final = 5.0
@@ -144,7 +144,5 @@ def client_pool_of(
 ) -> IUpstreamPool:
     """Return the pool of a host for one client; make it if there is none."""
     key = f"{protocol} by client"
-    pools = host.pools.get(key)
-    if pools is None:
-        pools = host.pools[key] = cast(Any, ClientPools(protocol, host, clock, idle_timeout))
-    return cast(ClientPools, pools).of(header)
+    pools = find_or_make_pool(key, partial(ClientPools, protocol), host, clock, idle_timeout)
+    return pools.of(header)

@@ -10,10 +10,11 @@ says which one its hosts have.
 
 from __future__ import annotations
 
-__all__ = ["IUpstreamPool", "is_pooled", "make_pool", "pool_of", "register_pool"]
+__all__ = ["IUpstreamPool", "find_or_make_pool", "is_pooled", "make_pool", "pool_of", "register_pool"]
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -41,6 +42,8 @@ class IUpstreamPool(Protocol):
     def close(self) -> None:
         """See L{IHostPool.close}."""
 
+
+_Pool = TypeVar("_Pool")
 
 MakePool = Callable[["Host", IReactorTime, float | None], IUpstreamPool]
 
@@ -76,11 +79,26 @@ def make_pool(protocol: str, host: Host, clock: IReactorTime, idle_timeout: floa
 
 def pool_of(protocol: str, host: Host, clock: IReactorTime, idle_timeout: float | None) -> IUpstreamPool:
     """
-    Return the pool of a host; make it if there is none.
+    Return the pool of a host for HTTP's exchanges; make it if there is none.
 
     @raise KeyError: if the protocol is not registered.
     """
-    pool = host.pools.get(protocol)
+    return find_or_make_pool(protocol, partial(make_pool, protocol), host, clock, idle_timeout)
+
+
+def find_or_make_pool(
+    key: str,
+    make: Callable[[Host, IReactorTime, float | None], _Pool],
+    host: Host,
+    clock: IReactorTime,
+    idle_timeout: float | None,
+) -> _Pool:
+    """
+    Return the pool that a host has under a key; make it if there is none.
+
+    @param make: makes it, given the host, the clock and the idle timeout in seconds.
+    """
+    pool: Any = host.pools.get(key)
     if pool is None:
-        pool = host.pools[protocol] = cast("Any", make_pool(protocol, host, clock, idle_timeout))
-    return cast(IUpstreamPool, pool)
+        pool = host.pools[key] = cast(Any, make(host, clock, idle_timeout))
+    return cast(_Pool, pool)

@@ -32,7 +32,7 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
 )
 from reverseproxy.logs import loss
-from reverseproxy.proxy.rpc.pool import make_rpc_pool
+from reverseproxy.proxy.rpc.pool import rpc_pool_of
 from reverseproxy.proxy.rpc.protocols import Dialect, dialect_of, key_of, xprotocol_names
 
 log = Logger()
@@ -60,7 +60,7 @@ class Readiness:
         """See L{IClusterTask}; a host of another worker gets its pool there."""
         if host.is_reverse and not host.is_remote:
             idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
-            pool = make_rpc_pool(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
+            pool = rpc_pool_of(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
             pool.connect().addErrback(self._failed, host)
 
     def left(self, host: Host) -> None:

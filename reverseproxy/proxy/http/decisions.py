@@ -10,12 +10,11 @@ from __future__ import annotations
 
 __all__ = [
     "Choice",
+    "LoggedAttempts",
     "LoggedExchange",
-    "exchange_class",
     "describe_end",
-    "describe_host",
-    "describe_outcome",
     "describe_route",
+    "exchange_class",
 ]
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -25,12 +24,12 @@ from twisted.logger import Logger
 from reverseproxy.config.durations import format_duration
 from reverseproxy.logs import DEBUGGING
 from reverseproxy.proxy.flags import short_names
+from reverseproxy.proxy.http.attempts import Attempts
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.interfaces import IUpstream
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.host import Host
-    from reverseproxy.proxy.http.attempts import Attempts
     from reverseproxy.routing import Cause, ClusterRoute, RouteInput, RouteResult
 
 log = Logger()
@@ -48,20 +47,6 @@ def describe_route(route: ClusterRoute) -> str:
     return f"{text}, {route.retry.retries} retries at the most"
 
 
-def describe_host(attempts: Attempts, host: Host) -> str:
-    """Describe the host of an attempt."""
-    agent = "" if host.identity is None else f" of {host.identity}"
-    waited = f", after a wait of {attempts.waited:.3f} s" if attempts.waited else ""
-    return f"attempt {attempts.attempts} goes to host {host.address}{agent}{waited}"
-
-
-def describe_outcome(attempts: Attempts, outcome: Cause | int, again: bool) -> str:
-    """Describe why an attempt failed, and whether another one follows."""
-    name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
-    then = "another one" if again else "no other one"
-    return f"attempt {attempts.attempts} has failed ({name}): {then}"
-
-
 def describe_end(status: int, seconds: float, flags: int, reason: str) -> str:
     """Describe how a request ended."""
     text = f" with {status}" if status else ""
@@ -69,7 +54,30 @@ def describe_end(status: int, seconds: float, flags: int, reason: str) -> str:
     return f"ended{text} after {seconds:.3f} s{why}"
 
 
-class LoggedExchange(Exchange):
+class LoggedAttempts(Attempts):
+    """Base of exchanges of every protocol that log their attempts, ahead of the class of these exchanges."""
+
+    __slots__ = ()
+
+    def _say(self, what: str) -> None:
+        """Log a step."""
+        raise NotImplementedError
+
+    def _connect(self, host: Host) -> None:
+        agent = "" if host.identity is None else f" of {host.identity}"
+        waited = f", after a wait of {self.waited:.3f} s" if self.waited else ""
+        self._say(f"attempt {self.attempts} goes to host {host.address}{agent}{waited}")
+        super()._connect(host)
+
+    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
+        again = super()._may_try_again(outcome, unsent, idempotent)
+        name = f"status {outcome}" if isinstance(outcome, int) else outcome.name.lower()
+        then = "another one" if again else "no other one"
+        self._say(f"attempt {self.attempts} has failed ({name}): {then}")
+        return again
+
+
+class LoggedExchange(LoggedAttempts, Exchange):
     """An exchange that logs each of its steps."""
 
     __slots__ = ()
@@ -96,20 +104,11 @@ class LoggedExchange(Exchange):
             self._say(f"route {result.route or '(unnamed)'} answers it")
         super()._answer_for(result, facts)
 
-    def _connect(self, host: Host) -> None:
-        self._say(describe_host(self, host))
-        super()._connect(host)
-
     def _send(self, client: IUpstream) -> None:
         self._say(
             f"sent over {'an idle' if client.reused else 'a new'} connection from {client.local_address}"
         )
         super()._send(client)
-
-    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
-        again = super()._may_try_again(outcome, unsent, idempotent)
-        self._say(describe_outcome(self, outcome, again))
-        return again
 
     def _log_end(self) -> None:
         self._say(describe_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))

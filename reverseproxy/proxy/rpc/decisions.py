@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["ToldRpcExchange", "rpc_exchange_class"]
+__all__ = ["LoggedRpcExchange", "rpc_exchange_class"]
 
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from reverseproxy.proxy.http.decisions import (
-    Choice,
-    describe_end,
-    describe_host,
-    describe_outcome,
-    describe_route,
-)
+from reverseproxy.proxy.http.decisions import Choice, LoggedAttempts, describe_end, describe_route
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 
 if TYPE_CHECKING:
-    from reverseproxy.cluster.host import Host
     from reverseproxy.proxy.rpc.client import RpcClient
-    from reverseproxy.routing import Cause, ClusterRoute, RouteInput, RouteResult
+    from reverseproxy.routing import ClusterRoute, RouteInput, RouteResult
 
 log = Logger()
 
 
-class ToldRpcExchange(RpcExchange):
+class LoggedRpcExchange(LoggedAttempts, RpcExchange):
     """An exchange that logs its decisions."""
 
     __slots__ = ()
@@ -52,18 +45,9 @@ class ToldRpcExchange(RpcExchange):
         )
         super()._answer_for(result)
 
-    def _connect(self, host: Host) -> None:
-        self._say(describe_host(self, host))
-        super()._connect(host)
-
     def _send(self, client: RpcClient) -> None:
         self._say(f"sent over the connection from {client.local_address}")
         super()._send(client)
-
-    def _may_try_again(self, outcome: Cause | int, unsent: bool, idempotent: bool) -> bool:
-        again = super()._may_try_again(outcome, unsent, idempotent)
-        self._say(describe_outcome(self, outcome, again))
-        return again
 
     def _log_end(self) -> None:
         self._say(describe_end(self.status, self._clock.seconds() - self.started, self.flags, self.flag))
@@ -77,5 +61,5 @@ class ToldRpcExchange(RpcExchange):
         self._log_end()
 
 
-rpc_exchange_class: Final[Choice[RpcExchange]] = Choice(RpcExchange, ToldRpcExchange)
+rpc_exchange_class: Final[Choice[RpcExchange]] = Choice(RpcExchange, LoggedRpcExchange)
 """The class of new exchanges: it depends on whether lines of level C{DEBUG} are logged."""

@@ -27,7 +27,7 @@ from reverseproxy.config.models import HealthCheckConfig
 from reverseproxy.errors import HostGone
 from reverseproxy.logs import loss
 from reverseproxy.proxy.rpc.client import RpcClient
-from reverseproxy.proxy.rpc.pool import make_rpc_pool
+from reverseproxy.proxy.rpc.pool import rpc_pool_of
 from reverseproxy.proxy.rpc.protocols import find_xprotocol
 from reverseproxy.wire.rpc.xprotocol import Kind, RpcFrameDecoder, XProtocol
 
@@ -103,7 +103,7 @@ class RpcChecker:
             probe = _Probe(self._protocol)
             asked = host.connect_check(CallableFactory(lambda: probe))
             return asked.addCallback(partial(_verdict, probe))
-        pool = make_rpc_pool(self._protocol.name, self._protocol, host, self._clock, None)
+        pool = rpc_pool_of(self._protocol.name, self._protocol, host, self._clock, None)
         client = pool.take()
         if client is not None:
             return client.ask()

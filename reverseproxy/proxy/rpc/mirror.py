@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.proxy.rpc.interfaces import Batch
-from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
+from reverseproxy.proxy.rpc.pool import RpcPool, rpc_pool_of
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RpcCopy(Attempts):
     # Attempts
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
-        return make_rpc_pool(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
+        return rpc_pool_of(self.protocol, self._settings.protocol, host, self._clock, idle_timeout)
 
     @property
     def _announced_protocol(self) -> str:

@@ -4,14 +4,16 @@ The connections of one host, for one RPC protocol: many exchanges share them.
 
 from __future__ import annotations
 
-__all__ = ["CAPACITY", "RpcPool", "make_rpc_pool"]
+__all__ = ["CAPACITY", "RpcPool", "rpc_pool_of"]
 
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.cluster.host import Host
 from reverseproxy.proxy.connection_pool import SharedPool
+from reverseproxy.proxy.pools import find_or_make_pool
 from reverseproxy.proxy.rpc.client import RpcClient
 from reverseproxy.wire.rpc.xprotocol import XProtocol
 
@@ -74,7 +76,7 @@ class RpcPool(SharedPool[RpcClient]):
                 client.widen(max_frame)
 
 
-def make_rpc_pool(
+def rpc_pool_of(
     key: str, protocol: XProtocol, host: Host, clock: IReactorTime, idle_timeout: float | None
 ) -> RpcPool:
     """
@@ -82,7 +84,4 @@ def make_rpc_pool(
 
     @param key: the key of the pool; see L{reverseproxy.proxy.rpc.protocols.Dialect}.
     """
-    pool = host.pools.get(key)
-    if pool is None:
-        pool = host.pools[key] = RpcPool(protocol, host, clock, idle_timeout)
-    return cast(RpcPool, pool)
+    return find_or_make_pool(key, partial(RpcPool, protocol), host, clock, idle_timeout)

@@ -16,7 +16,7 @@ from reverseproxy.errors import RpcHeaderError
 from reverseproxy.proxy.access import AccessNotes
 from reverseproxy.proxy.http.attempts import Attempts, ExchangePhase
 from reverseproxy.proxy.http.end_reporting import EndReporting
-from reverseproxy.proxy.rpc.pool import RpcPool, make_rpc_pool
+from reverseproxy.proxy.rpc.pool import RpcPool, rpc_pool_of
 from reverseproxy.routing import Timeouts
 from reverseproxy.tracing.context import TRACE_FIELDS
 from reverseproxy.wire.rpc.xprotocol import Frame, Kind
@@ -116,7 +116,7 @@ class RpcSending(EndReporting):
     # what goes to the host
 
     def _make_pool(self, host: Host, idle_timeout: float | None) -> RpcPool:
-        return make_rpc_pool(self.protocol, self.downstream.protocol, host, self._clock, idle_timeout)
+        return rpc_pool_of(self.protocol, self.downstream.protocol, host, self._clock, idle_timeout)
 
     @property
     def _announced_protocol(self) -> str:
