@@ -7,9 +7,10 @@ listener takes over, with all data behind the response.
 
 from __future__ import annotations
 
-__all__ = ["AgentLink"]
+__all__ = ["AgentLink", "AgentLinkPhase"]
 
 from collections.abc import Callable
+from enum import Enum
 from random import random
 from typing import Any
 
@@ -52,12 +53,27 @@ from reverseproxy.wire.mosn.route_requests import BroughtRoutes
 log = Logger()
 
 
+class AgentLinkPhase(Enum):
+    """
+    The state of an agent's connection.
+
+    @cvar GREETING: the server has not accepted it yet.
+    @cvar HOSTED: the protocol of the hosting listener has it.
+    @cvar CLOSING: this end closes it behind what that has written.
+    @cvar LOST: it is closed.
+    """
+
+    GREETING = "greeting"
+    HOSTED = "hosted"
+    CLOSING = "closing"
+    LOST = "lost"
+
+
 class AgentLink(LinkHooks, Handover):
     """
     A L{SlotLink<reverseproxy.tunnel.agent.slot_interfaces.SlotLink>}.
 
     @ivar used: whether the server has sent anything after its response, or has opened a stream.
-    @ivar gone: whether the connection is lost.
     @ivar session: the connection's streams, if the server has agreed to them.
     @ivar workers: how many connections with streams the server can share among its processes; 0 if it
         does not announce that.
@@ -65,7 +81,6 @@ class AgentLink(LinkHooks, Handover):
 
     transport: Any
     used = False
-    gone = False
     session: MuxSession | None = None
     workers = 0
     _announcement: ServerAnnouncement | None = None
@@ -97,12 +112,22 @@ class AgentLink(LinkHooks, Handover):
             self.close,
             lambda: self.greeted(),
         )
-        self._closing: DelayedClose | None = None
-        self._hosted = False
+        self._delayed_close: DelayedClose | None = None
+        self._phase = AgentLinkPhase.GREETING
 
     def connectionMade(self) -> None:
         """Set socket options; the handshake begins with L{greet}."""
         tune(self.transport, self._terms.dead_peer_timeout)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is lost."""
+        return self._phase is AgentLinkPhase.LOST
+
+    @property
+    def _is_hosted(self) -> bool:
+        """Whether the protocol of the hosting listener has the connection."""
+        return self._phase in (AgentLinkPhase.HOSTED, AgentLinkPhase.CLOSING)
 
     @property
     def local_address(self) -> str:
@@ -186,7 +211,7 @@ class AgentLink(LinkHooks, Handover):
         )
         # Concluded first: the hosted protocol may close the connection at once, and the slot must be
         # told of the success before the loss.
-        self._hosted = True
+        self._phase = AgentLinkPhase.HOSTED
         self._greeting.conclude(None)
         surplus = self._greeting.take_surplus()
         try:
@@ -224,7 +249,7 @@ class AgentLink(LinkHooks, Handover):
     def _server_leaves(self, seconds: float) -> None:
         """Have the connection replaced, as the server is about to leave; it serves on."""
         going = self.session is not None and self.session.going  # the agent leaves as well
-        if self._closing is None and not self.gone and not going:
+        if self._phase is AgentLinkPhase.HOSTED and not going:
             self.leaving(self)
             self._tell_lost(Failure(ServerLeaves(seconds)))
 
@@ -243,7 +268,7 @@ class AgentLink(LinkHooks, Handover):
         if session.going:
             return  # the server answers this agent's GOAWAY
         session.go_away()
-        if self._closing is None:
+        if self._phase is AgentLinkPhase.HOSTED:
             self.leaving(self)
             self._tell_lost(Failure(ConnectionDone("the server opens no more streams")))
 
@@ -257,7 +282,7 @@ class AgentLink(LinkHooks, Handover):
     @property
     def _fresh(self) -> bool:
         """Whether the next byte is the first one for a hosted protocol."""
-        return self._hosted and not self.used and self.session is None
+        return self._is_hosted and not self.used and self.session is None
 
     def rebind(self, receive: Callable[[bytes], None]) -> None:
         """Pass reads to the hosted protocol; the first one marks the link as used."""
@@ -312,7 +337,7 @@ class AgentLink(LinkHooks, Handover):
         """How many connections the hosting listener has of it: its streams, or itself."""
         if self.session is not None:
             return len(self.session.all)
-        return int(self._hosted and not self.gone)
+        return int(self._is_hosted)
 
     @property
     def doing(self) -> list[str]:
@@ -332,16 +357,15 @@ class AgentLink(LinkHooks, Handover):
 
     def close(self) -> None:
         """Close the connection once everything that the hosted protocol has written is sent."""
-        if self.gone or self._closing is not None:
-            return
-        if not self._hosted:
+        if self._phase is AgentLinkPhase.GREETING:
             self.transport.abortConnection()
-            return
-        self._closing = DelayedClose(self._clock, self.transport, CloseLimits(stall=LINGER))
-        if self.session is not None:
-            self.session.close("the agent closes the connection")
-        else:
-            lose_connection(self.transport)
+        elif self._phase is AgentLinkPhase.HOSTED:
+            self._phase = AgentLinkPhase.CLOSING
+            if self.session is not None:
+                self.session.close("the agent closes the connection")
+            else:
+                self._delayed_close = DelayedClose(self._clock, self.transport, CloseLimits(stall=LINGER))
+                lose_connection(self.transport)
 
     def writeConnectionLost(self) -> None:
         """Note that this end has closed its half."""
@@ -373,9 +397,7 @@ class AgentLink(LinkHooks, Handover):
         super().readConnectionLost()
         if (
             busy
-            and self._hosted
-            and self._closing is None
-            and not self.gone
+            and self._phase is AgentLinkPhase.HOSTED
             and self.busy
             and not isinstance(self.inner, RelayEnd)
             and self.may_leave()
@@ -385,10 +407,11 @@ class AgentLink(LinkHooks, Handover):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the hosted protocol, then tell the slot."""
-        self.gone = True
+        hosted = self._is_hosted
+        self._phase = AgentLinkPhase.LOST
         self._end.lost(self.transport, reason)  # before the hosted protocol closes the transport
-        if self._closing is not None:
-            self._closing.stop()
+        if self._delayed_close is not None:
+            self._delayed_close.stop()
         self._quiet.clear()
         if self._terms.service is not None and self.session is not None:
             self._terms.service.unwatch(self.session.tell)
@@ -400,7 +423,7 @@ class AgentLink(LinkHooks, Handover):
             Failure(ConnectionUnavailable(f"lost during the handshake: {explain(loss(reason))}"))
         )
         self._greeting.forget()
-        if self._hosted:
+        if hosted:
             self._tell_lost(self._explain(reason))
         else:
             self.lost = ignore_loss
