@@ -110,9 +110,9 @@ class ReverseProxy(Service):
         """Answer a question about this process; see L{Inspector}."""
         return self.inspector.answer(question, arguments)
 
-    def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[Any]:
-        """Answer a question in short turns of the reactor; see L{Inspector}."""
-        return self.inspector.ask(question, arguments)
+    def ask_encoded(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[bytes]]:
+        """Answer a question in short turns of the reactor, as pieces of JSON; see L{Inspector}."""
+        return self.inspector.ask_encoded(question, arguments)
 
     def told(self, message: Mapping[str, Any]) -> None:
         """Apply a change of bans that another worker has reported."""

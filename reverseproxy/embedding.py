@@ -26,7 +26,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.admin.families import Family
+from reverseproxy.admin.families import merge
+from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
 from reverseproxy.cluster.directory import ClusterDirectory
 from reverseproxy.config.loader import Loaded, load, loads
@@ -252,8 +253,7 @@ class Proxy:
     def metrics(self) -> tuple[Metric, ...]:
         """Return the values of all metrics; C{docs/admin.rst} describes them."""
         found = []
-        for item in self._app.answer("metrics", {}):
-            family = Family.from_json(item)
+        for family in at_once(merge([self._app.answer("metrics", {})])):
             for labels, value in family.samples.items():
                 named = MappingProxyType(dict(zip(family.labels, labels, strict=True)))
                 found.append(Metric(family.name, named, _number(value)))

@@ -75,7 +75,7 @@ def parse_tokens(where: str, document: object) -> dict[bytes, Caller]:
             raise ValueError(f"{place}.name must be a text")
         if not isinstance(token, str) or not token.isascii() or len(token) < SHORTEST_TOKEN:
             raise ValueError(f"{place}.token must have {SHORTEST_TOKEN} characters of ASCII at least")
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise ValueError(f"{place}.role must be read or operate")
         digest = sha256(token.encode("ascii")).digest()
         if digest in callers:

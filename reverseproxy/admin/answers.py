@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST", "USUAL", "listed", "listed_in_steps", "only", "page_of", "problems_of"]
+__all__ = [
+    "MOST",
+    "TIME",
+    "USUAL",
+    "after_of",
+    "latest_page_of",
+    "listed",
+    "listed_in_steps",
+    "only",
+    "page_of",
+    "problems_of",
+]
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,6 +28,9 @@ MOST: Final = 500
 
 WRITTEN: Final = 4
 """How many items are encoded in one step; see L{reverseproxy.admin.slices}."""
+
+TIME: Final = r"[0-9]{1,12}(\.[0-9]{1,12})?"
+"""The form of C{after} in lists that begin with the latest entry: a time in seconds since 1970."""
 
 USUAL: Final = 100
 """The default number of items of a page."""
@@ -45,6 +60,26 @@ def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= MOST and len(text) < 6):
         raise ApiProblem(400, f"limit must be a number from 1 to {MOST}")
     return call.query.get("after", ""), int(text)
+
+
+def latest_page_of(call: Call) -> tuple[float | None, int]:
+    """
+    Parse the query parameters of a list that begins with the latest entry, as L{page_of} does.
+
+    @return: the time before which the page begins, L{None} for the first page; and the limit.
+    @raise ApiProblem: if a parameter is invalid.
+    """
+    after, limit = page_of(call)
+    if not after:
+        return None, limit
+    if re.fullmatch(TIME, after) is None:
+        raise ApiProblem(400, "after must be the next of the page before")
+    return float(after), limit
+
+
+def after_of(time: float | None) -> str | None:
+    """Return the parameter C{after} of the page that begins before a time; L{None} if there is none."""
+    return None if time is None else repr(time)
 
 
 def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:

@@ -20,7 +20,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import listed_in_steps, only, page_of, problems_of
+from reverseproxy.admin.answers import (
+    after_of,
+    latest_page_of,
+    listed_in_steps,
+    only,
+    page_of,
+    problems_of,
+)
 from reverseproxy.admin.audit import Audit
 from reverseproxy.admin.configuration_api import CONFIG_PATHS, ConfigurationApi, IReloadableConfiguration
 from reverseproxy.admin.events import MOST_STREAMS, EventStream
@@ -29,7 +36,7 @@ from reverseproxy.admin.merging import shown
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.openapi import describe
 from reverseproxy.admin.orders import merge_order_results
-from reverseproxy.admin.paging import cut
+from reverseproxy.admin.paging import cut, latest_page
 from reverseproxy.admin.read_api import ReadApi
 from reverseproxy.admin.slices import in_slices
 from reverseproxy.admin.sources import ISource
@@ -181,11 +188,12 @@ class TunnelApi:
     # events
 
     async def _audited(self, call: Call) -> Reply:
-        _, limit = page_of(call)
+        before, limit = latest_page_of(call)
         answers = await self._source.ask("audited", {})
         heard = (each for answer in answers for each in answer.value or ())
-        items = self._audit.entries(heard)
-        return await in_slices(listed_in_steps(items[:limit], None, answers), self._clock)
+        page = latest_page(self._audit.entries(heard), limit, before)
+        steps = listed_in_steps(page["items"], after_of(page["last"]), answers)
+        return await in_slices(steps, self._clock)
 
     async def _described(self, call: Call) -> Reply:
         return Reply.of(describe())

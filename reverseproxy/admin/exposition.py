@@ -45,7 +45,7 @@ def _metric(family: Family) -> Metric:
         histogram = HistogramMetricFamily(family.name, family.text, labels=labels)
         for values, sample in family.samples.items():
             assert isinstance(sample, Mapping)
-            histogram.add_metric(list(values), _buckets(sample), sample["total"])
+            histogram.add_metric(_writable(values), _buckets(sample), sample["total"])
         found: Metric = histogram
         return found
     metric: Any
@@ -54,9 +54,16 @@ def _metric(family: Family) -> Metric:
     else:
         metric = GaugeMetricFamily(family.name, family.text, labels=labels)
     for values, sample in family.samples.items():
-        metric.add_metric(list(values), number_of(sample))
+        metric.add_metric(_writable(values), number_of(sample))
     made: Metric = metric
     return made
+
+
+def _writable(labels: Iterable[str]) -> list[str]:
+    """Return values of labels without lone surrogates, which can't be encoded as UTF-8."""
+    return [
+        label if label.isascii() else label.encode("utf-8", "backslashreplace").decode() for label in labels
+    ]
 
 
 def _buckets(sample: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -83,7 +90,7 @@ class Exposition:
             text format of Prometheus.
         @return: the text, and its content type.
         """
-        encoder, content_type = choose_encoder(accept)
+        encoder, content_type = _choose_encoder(accept)
         texts = []
         samples = 0
         for family in families:
@@ -111,6 +118,14 @@ class Exposition:
         if len(self._known) >= MAX_KEPT:
             self._known.clear()
         self._known[family.name, content_type] = (family, text)
+
+
+def _choose_encoder(accept: str) -> tuple[Encoder, str]:
+    """Choose a format; the text format of Prometheus if the client accepts no other that is known."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # the version of a format is none
+        return choose_encoder("")
 
 
 def _encode(family: Family, encoder: Encoder) -> bytes:

@@ -6,13 +6,17 @@ Workers send them to the supervisor as JSON, and the supervisor merges them.
 
 from __future__ import annotations
 
-__all__ = ["Family", "merge", "number_of"]
+__all__ = ["Family", "merge", "number_of", "to_json"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from reverseproxy.admin.slices import Steps
 from reverseproxy.metrics import Histogram
+
+STRIDE: Final = 100
+"""How many samples are processed in one step; see L{reverseproxy.admin.slices}."""
 
 Value = float | Mapping[str, Any]
 
@@ -46,22 +50,27 @@ class Family:
         old = self.samples.get(labels)
         self.samples[labels] = value if old is None else _sum(self.kind, old, value)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Steps[dict[str, Any]]:
         """Return the family as JSON values."""
+        samples: list[Any] = []
+        for labels, value in self.samples.items():
+            if len(samples) % STRIDE == 0:
+                yield
+            samples.append([list(labels), value])
         return {
             "name": self.name,
             "kind": self.kind,
             "text": self.text,
             "labels": self.labels,
-            "samples": [[list(labels), value] for labels, value in self.samples.items()],
+            "samples": samples,
         }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Family:
-        """Return a family from the value of L{to_json}."""
-        family = cls(value["name"], value["kind"], value["text"], tuple(value["labels"]))
-        family.samples = {tuple(labels): sample for labels, sample in value["samples"]}
-        return family
+    def add_json(self, samples: Iterable[Any]) -> Steps[None]:
+        """Add the C{samples} of the value of L{to_json}."""
+        for number, (labels, sample) in enumerate(samples):
+            if number % STRIDE == 0:
+                yield
+            self._put(tuple(labels), sample)
 
 
 def number_of(value: Value) -> float:
@@ -89,14 +98,23 @@ def _sum(kind: str, one: Value, other: Value) -> Value:
     return max(one, other) if kind == "largest" else one + other
 
 
-def merge(answers: Iterable[list[Mapping[str, Any]]]) -> list[Family]:
+def to_json(families: Iterable[Family]) -> Steps[list[dict[str, Any]]]:
+    """Return families as JSON values, which L{merge} takes."""
+    values: list[dict[str, Any]] = []
+    for family in families:
+        value = yield from family.to_json()
+        values.append(value)
+    return values
+
+
+def merge(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[Family]]:
     """Merge the families of several processes."""
     families: dict[str, Family] = {}
     for answer in answers:
         for value in answer:
-            family = Family.from_json(value)
-            known = families.setdefault(family.name, family)
-            if known is not family:
-                for labels, sample in family.samples.items():
-                    known._put(labels, sample)
+            family = families.get(value["name"])
+            if family is None:
+                labels = tuple(value["labels"])
+                family = families[value["name"]] = Family(value["name"], value["kind"], value["text"], labels)
+            yield from family.add_json(value["samples"])
     return list(families.values())

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 PREFIX: Final = "reverseproxy_"
 
 STRIDE: Final = 100
-"""How many hosts are processed in one step; see L{reverseproxy.admin.slices}."""
+"""How many hosts, or other cheap items, are processed in one step; see L{reverseproxy.admin.slices}."""
+
+CELLS: Final = 4
+"""How many histograms, or counters with one, are processed in one step."""
 
 
 def _family(name: str, kind: str, text: str, *labels: str) -> Family:
@@ -72,7 +75,7 @@ def process_families(parts: Parts) -> Iterator[Family]:
     yield refused
 
 
-def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
+def listener_families(parts: Parts, fed: Mapping[str, int]) -> Steps[list[Family]]:
     """
     Return the metrics of listeners: connections, requests and sessions.
 
@@ -87,12 +90,12 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
     accepted = _family(
         "listener_connections_total", "counter", "Connections accepted, or brought by agents.", "listener"
     )
-    for listener in parts.listeners.values():
+    for number, listener in enumerate(list(parts.listeners.values())):
+        if number % STRIDE == 0:
+            yield
         name = listener.config.name
         connections.add(listener.connections + fed.get(name, 0), name)
         accepted.add(listener.accepted, listener.config.name)
-    yield connections
-    yield accepted
     where = ("listener", "virtual_host", "route", "cluster")
     requests = _family(
         "http_requests_total",
@@ -122,19 +125,20 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Iterator[Family]:
         "cluster",
         "reason",
     )
-    for tally in parts.tallies.values():
-        for (cluster, virtual_host, route), cell in tally.cells.items():
+    for tally in list(parts.tallies.values()):
+        for number, ((cluster, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
+            if number % CELLS == 0:
+                yield
             durations.add(cell.durations, tally.listener, cluster)
             sizes.add(cell.received, tally.listener, "received")
             sizes.add(cell.sent, tally.listener, "sent")
-            for code, number in class_names(classes_of(cell.ends)).items():
-                requests.add(number, tally.listener, virtual_host, route, cluster, code)
-        for (cluster, flags), number in tally.errors.items():
-            errors.add(number, cluster, short_names(flags) or OTHER)
-    yield requests
-    yield errors
-    yield durations
-    yield sizes
+            for code, ended in class_names(classes_of(cell.ends)).items():
+                requests.add(ended, tally.listener, virtual_host, route, cluster, code)
+        for number, ((cluster, flags), failed) in enumerate(list(tally.errors.items())):
+            if number % STRIDE == 0:
+                yield
+            errors.add(failed, cluster, short_names(flags) or OTHER)
+    return [connections, accepted, requests, errors, durations, sizes]
 
 
 def _fault(host: Host) -> str:
@@ -227,14 +231,15 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
     return [hosts, active, pending, retries, retried, waits, ejections, connections, streams, agents]
 
 
-def join_families(parts: Parts) -> Iterator[Family]:
+def join_families(parts: Parts) -> Steps[list[Family]]:
     """Return the metrics of agents' connections: round trips, joins, leaves and handshakes."""
     rtts = _family(
         "tunnel_rtt_seconds", "histogram", "How long pings to agents took to be answered.", "cluster"
     )
-    for name, times in parts.agent_index.rtts.items():
+    for index, (name, times) in enumerate(list(parts.agent_index.rtts.items())):
+        if index % CELLS == 0:
+            yield
         rtts.add(times, name)
-    yield rtts
     joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
     leaves = _family(
         "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
@@ -243,17 +248,15 @@ def join_families(parts: Parts) -> Iterator[Family]:
         "tunnel_handshake_duration_seconds", "histogram", "From an agent's first byte until it had joined."
     )
     waiting = _family("tunnel_connections_pending", "gauge", "Connections that have not joined.", "listener")
-    for name, server in parts.tunnels.items():
+    for name, server in list(parts.tunnels.items()):
+        yield
         waiting.add(len(server.pending), name)
         handshakes.add(server.tally.handshakes)
         for (cluster_name, result), number in server.tally.joins.items():
             joins.add(number, cluster_name, result)
     for (cluster_name, reason), number in parts.leaves.leaves.items():
         leaves.add(number, cluster_name, reason)
-    yield joins
-    yield leaves
-    yield handshakes
-    yield waiting
+    return [rtts, joins, leaves, handshakes, waiting]
 
 
 def dial_families(parts: Parts) -> Iterator[Family]:

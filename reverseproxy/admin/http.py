@@ -1,8 +1,7 @@
 """
 The admin API's HTTP server, on top of C{twisted.web.http}.
 
-Bodies of requests are small, and answers are written in one piece, except for
-streams of events.
+Bodies of requests are small; long answers are written as fast as the client reads.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from twisted.web.http import RESPONSES, HTTPChannel, Request
 from zope.interface import implementer
 
 from reverseproxy.addresses import host_of
+from reverseproxy.admin.long_body import PORTION, BodyWriter
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 from reverseproxy.limits.connection_limit import address_key
@@ -37,7 +37,8 @@ MAX_BODY: Final = 65536
 IDLE: Final = 60.0
 """
 Seconds within which a complete request must arrive, from the beginning of its connection or from the
-previous answer; otherwise the connection is closed, even if bytes arrive slowly.
+previous answer; otherwise the connection is closed, even if bytes arrive slowly.  A client that does not read
+its answer must read on within this time.
 """
 
 SHARE: Final = 0.3
@@ -70,10 +71,11 @@ class AdminRequest(Request):
     @ivar asked: whether the request is complete.
     """
 
-    def __init__(self, handler: Handler, info: ConnectionInfo, *args: Any) -> None:
+    def __init__(self, handler: Handler, info: ConnectionInfo, clock: IReactorTime, *args: Any) -> None:
         super().__init__(*args)
         self._handler = handler
         self._info = info
+        self._clock = clock
         self._body = BytesIO()
         self._left = MAX_BODY
         self._wants = True
@@ -147,8 +149,8 @@ class AdminRequest(Request):
             raise ApiProblem(400, "the query has too many parameters") from None
 
         def header(name: str) -> str:
-            value = self.getHeader(name)
-            return "" if value is None else str(value)
+            value = self.getHeader(name.encode("ascii"))
+            return "" if value is None else value.decode("utf-8", "surrogateescape")
 
         return Call(
             self.method.decode("ascii", "replace"),
@@ -170,8 +172,18 @@ class AdminRequest(Request):
         self._begin(reply.status, reply.content_type, reply.headers)
         if reply.status != 304:
             self._twisted.setHeader(b"Content-Length", b"%d" % len(reply.body))
-        self._twisted.write(reply.body)
-        self._twisted.finish()
+        if len(reply.body) <= PORTION or self.method == b"HEAD":
+            self._twisted.write(reply.body)
+            self._twisted.finish()
+            return
+        writer = BodyWriter(self, reply.body, self._clock, self._note_stall)
+        self._on_gone = writer.stopProducing
+        writer.start()
+
+    def _note_stall(self, stalls: bool) -> None:
+        """Set or cancel the time within which the client must read on."""
+        channel: Any = self.channel
+        channel.allow(IDLE if stalls else None)
 
     def _stream(self, stream: StreamedReply) -> None:
         self._begin(200, stream.content_type, {})
@@ -179,7 +191,7 @@ class AdminRequest(Request):
             self._twisted.finish()
             return
         channel: Any = self.channel
-        channel.setTimeout(None)  # a stream of events may be quiet for any time
+        channel.allow(None)  # a stream of events may be quiet for any time
         self._twisted.registerProducer(self, True)
         self._on_gone = stream.begin(self._part)
 
@@ -233,10 +245,41 @@ class AdminChannel(HTTPChannel):
         self._steps: set[QueuedStep] = set()
         self._early: list[bytes] = []  # received, but not parsed yet
         self._held = False  # whether reading is paused until it is parsed
+        self._behind = 0  # bytes received behind the request that is being answered
+        self._full = False  # whether the client has not read previous answers
+        self._next_answer: Callable[[], object] | None = None  # which waits until it has
 
     def schedule_answer(self, call: Callable[[], object]) -> None:
-        """Call a function as soon as there is time for it, unless the connection is lost before."""
-        self._ask(self._answering, call)
+        """
+        Call a function as soon as there is time for it, unless the connection is lost before.
+
+        A client that sends more requests without reading the answers gets none before it reads; after
+        L{IDLE} seconds its connection is closed.
+        """
+        if self._full:
+            self._next_answer = call
+            self.allow(IDLE)
+        else:
+            self._ask(self._answering, call)
+
+    def allow(self, seconds: float | None) -> None:
+        """Close the connection after some seconds; L{None} for never."""
+        channel: Any = self
+        channel.setTimeout(seconds)
+
+    def pauseProducing(self) -> None:
+        """Make no further answers, as the client does not read fast enough; see L{IPushProducer}."""
+        self._full = True
+        HTTPChannel.pauseProducing(self)
+
+    def resumeProducing(self) -> None:
+        """Make the next answer, if there is one to make; see L{IPushProducer}."""
+        self._full = False
+        HTTPChannel.resumeProducing(self)
+        call, self._next_answer = self._next_answer, None
+        if call is not None:
+            self.allow(None)
+            self._ask(self._answering, call)
 
     def _ask(self, share: TimeShare, call: Callable[[], object]) -> None:
         step: QueuedStep | None = None
@@ -272,7 +315,18 @@ class AdminChannel(HTTPChannel):
         if self._held:
             self._held = False
             self._reader.resumeProducing()
+        # HTTPChannel pauses reading while it answers a request, but not if the client does not read, either.
+        if not self.expendable:
+            self._behind += len(data)
+            if self._behind > MOST_EARLY:
+                self._abort()
+                return
         HTTPChannel.dataReceived(self, data)
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802 - Twisted's name
+        """Parse what has arrived behind a request that is answered now."""
+        self._behind = 0
+        HTTPChannel.requestDone(self, request)
 
     def refuse(self, reply: Reply) -> None:
         """Answer an incomplete request, and close the connection."""
@@ -291,6 +345,7 @@ class AdminChannel(HTTPChannel):
         for step in self._steps:
             step.cancel()
         self._steps.clear()
+        self._next_answer = None
         HTTPChannel.connectionLost(self, reason)
 
     @property
@@ -325,7 +380,7 @@ def make_factory(handler: Handler, reactor: IReactorTime) -> Callable[[Connectio
         channel.factory = factory
         channel.timeOut = IDLE
         channel.callLater = reactor.callLater
-        channel.requestFactory = partial(AdminRequest, handler, info)
+        channel.requestFactory = partial(AdminRequest, handler, info, reactor)
         made: HTTPChannel = channel
         return made
 

@@ -22,7 +22,9 @@ from reverseproxy.admin import lists, totals
 from reverseproxy.admin.agent_descriptions import AgentPages
 from reverseproxy.admin.agent_figures import per_agent_families
 from reverseproxy.admin.agent_index import AgentIndex
+from reverseproxy.admin.encoding import encode
 from reverseproxy.admin.exclusions import lift_ban, list_bans
+from reverseproxy.admin.families import to_json
 from reverseproxy.admin.figures import (
     cluster_families,
     dial_families,
@@ -184,7 +186,7 @@ class Inspector:
             "routes": partial(lists.agent_routes, parts),
             "certificates": partial(lists.certificates, parts),
             "fleet": partial(fleet_of, parts),
-            "summary": lambda arguments: totals.summary(parts),
+            "summary": partial(totals.summary, parts),
             "by_route": partial(totals.by_route, parts),
             "events": self._events,
             "reload_failed": lambda arguments: parts.journal.add("reload_failed", **arguments),
@@ -224,6 +226,16 @@ class Inspector:
         if isinstance(found, Deferred):
             return found
         return in_slices(found, self.parts.clock) if isinstance(found, Generator) else succeed(found)
+
+    def ask_encoded(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[bytes]]:
+        """
+        Answer a query as L{ask} does, for another process.
+
+        @return: the answer as JSON, in pieces.
+        """
+        return self.ask(question, arguments).addCallback(
+            lambda value: in_slices(encode(value), self.parts.clock)
+        )
 
     def begin(self, question: str, arguments: Mapping[str, Any]) -> Any:
         """
@@ -271,17 +283,17 @@ class Inspector:
         parts = self.parts
         families = [*process_families(parts)]
         yield
-        families += listener_families(parts, (yield from totals.fed_by_agents(parts)))
+        families += yield from listener_families(parts, (yield from totals.fed_by_agents(parts)))
         families += yield from cluster_families(parts)
+        families += yield from join_families(parts)
         yield
-        families += join_families(parts)
         families += dial_families(parts)
+        yield
         families += fleet_families(parts)
-        return [family.to_json() for family in families]
+        return (yield from to_json(families))
 
     def _agent_metrics(self, arguments: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
-        families = yield from per_agent_families(self.parts)
-        return [family.to_json() for family in families]
+        return (yield from to_json((yield from per_agent_families(self.parts))))
 
     def _events(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """

@@ -7,10 +7,11 @@ __all__ = ["agent_routes", "certificates", "clusters", "hosts", "listeners", "re
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import partial
+from heapq import merge
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from reverseproxy.admin.paging import page_of_items
+from reverseproxy.admin.paging import latest_page, page_of_items
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.admin.totals import fed_by_agents
 from reverseproxy.clock import wall_time
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 STRIDE: Final = 200
 """How many hosts are counted in one step; see L{reverseproxy.admin.slices}."""
 
+CLAIMS: Final = 30
+"""How many of the agents' routes are described in one step."""
+
 LOOK: Final = 5
 """How many hosts are described in one step."""
 
@@ -31,7 +35,8 @@ _FAULTS = {Fault.ORDERED: "ordered", Fault.CHECK: "health check", Fault.EJECTED:
 
 def clusters(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Return a page of the clusters, with their counters; a worker counts only its own hosts."""
-    page = page_of_items(({"name": each.name, "cluster": each} for each in parts.clusters), arguments)
+    every = ({"name": each.name, "cluster": each} for each in list(parts.clusters))
+    page = yield from page_of_items(every, arguments)
     found = []
     for item in page["items"]:
         yield
@@ -162,7 +167,7 @@ def weigh(parts: Parts, arguments: Mapping[str, Any]) -> int | None:
 def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Return a page of the listeners."""
     fed = yield from fed_by_agents(parts)
-    return page_of_items(
+    page = yield from page_of_items(
         (
             {
                 "name": listener.config.name,
@@ -173,15 +178,16 @@ def listeners(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any
                 "connections": listener.connections + fed.get(listener.config.name, 0),
                 "accepted": listener.accepted,
             }
-            for listener in parts.listeners.values()
+            for listener in list(parts.listeners.values())
         ),
         arguments,
     )
+    return page
 
 
-def servers(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def servers(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Return a page of the servers to which the agents of this process connect."""
-    return page_of_items(
+    page = yield from page_of_items(
         (
             {
                 "name": f"{agent.plan.config.cluster} at {server.name}",
@@ -196,28 +202,34 @@ def servers(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
                 if server.last_error is None
                 else {"time": round(server.last_error[0], 3), "reason": server.last_error[1]},
             }
-            for agent in parts.agents
-            for server in agent.servers
+            for agent, server in [(agent, server) for agent in parts.agents for server in agent.servers]
         ),
         arguments,
     )
+    return page
 
 
-def agent_routes(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
+def agent_routes(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]:
     """Return the routes that agents have registered, in the form of the configuration's routes."""
-    return [
-        {
-            "router": server.routes.router,
-            "virtual_host": f"agent of {claim['cluster']}",
-            "place": f"agents.{claim['cluster']}",
-            "rule": {"match": {"prefix": "/"}, "route": {"cluster_name": claim["cluster"]}},
-            "listener": listener,
-            **claim,
-        }
-        for listener, server in parts.tunnels.items()
-        if server.routes is not None
-        for claim in server.routes.describe()
-    ]
+    found: list[Any] = []
+    for listener, server in list(parts.tunnels.items()):
+        if server.routes is None:
+            continue
+        router = server.routes.router
+        for claim in server.routes.describe():
+            if len(found) % CLAIMS == 0:
+                yield
+            found.append(
+                {
+                    "router": router,
+                    "virtual_host": f"agent of {claim['cluster']}",
+                    "place": f"agents.{claim['cluster']}",
+                    "rule": {"match": {"prefix": "/"}, "route": {"cluster_name": claim["cluster"]}},
+                    "listener": listener,
+                    **claim,
+                }
+            )
+    return found
 
 
 def certificates(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
@@ -228,8 +240,15 @@ def certificates(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def refused(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
-    """Return the latest refused joins, the latest first."""
-    found = [item for server in parts.tunnels.values() for item in server.tally.refusals]
-    found.sort(key=lambda item: -float(item["time"]))
-    return found[: arguments.get("limit", 100)]
+def refused(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a page of the refused joins, the latest first.
+
+    @param arguments: C{limit}, and C{before}: the time before which they were refused.
+    """
+    found = merge(*(reversed(each.tally.refusals) for each in parts.tunnels.values()), key=_latest_first)
+    return latest_page(found, arguments["limit"], arguments["before"])
+
+
+def _latest_first(item: Mapping[str, Any]) -> float:
+    return -float(item["time"])

@@ -76,16 +76,13 @@ def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     for name in _UNIONS:
         known[name] = sorted({*known[name], *other[name]})[: MOST_ADDRESSES if name == "addresses" else None]
     for name in ("ends", "bytes"):
-        known[name] = {
-            key: known[name].get(key, 0) + other[name].get(key, 0) for key in {**known[name], **other[name]}
-        }
+        known[name] = _add_up(known[name], other[name])
     known["times"] = [a + b for a, b in zip(known["times"], other["times"], strict=True)]
     known["since"] = _of(min, known["since"], other["since"])
     known["elsewhere"] = {**known["elsewhere"], **other["elsewhere"]}  # all workers know the same
     known["rtt_seconds"] = _of(min, known["rtt_seconds"], other["rtt_seconds"])
     known["last_seen"] = _of(max, known["last_seen"], other["last_seen"])
-    errors = [each for each in (known["last_error"], other["last_error"]) if each is not None]
-    known["last_error"] = max(errors, key=lambda each: float(each["time"]), default=None)
+    known["last_error"] = _latest(known["last_error"], other["last_error"])
     known["mux"] = known["mux"] or other["mux"]
     known["excluded"] = known["excluded"] or other["excluded"]
     return known
@@ -115,26 +112,52 @@ def rounded(seconds: float | None) -> float | None:
     return None if seconds is None else float(f"{seconds:.3g}")
 
 
-def merge_by_name(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def merge_by_name(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[dict[str, Any]]]:
     """
-    Merge items of equal names: numbers are added; other values are those of the first item.
+    Merge items of equal names, such as the clusters of several workers.
+
+    Numbers are added, also those in C{dials}; of C{last_error} the latest is kept, and of
+    C{next_dial_seconds} the smallest; other values are those of the first item.
 
     @return: the items, in the order of their names.
     """
     found: dict[str, dict[str, Any]] = {}
     for answer in answers:
-        for item in answer:
+        for index, item in enumerate(answer):
+            if index % STRIDE == 0:
+                yield
             known = found.get(item["name"])
             if known is None:
                 found[item["name"]] = dict(item)
-                continue
-            for name, value in item.items():
-                if type(value) is int:
-                    known[name] += value
+            else:
+                _add_item(known, item)
     return [found[name] for name in sorted(found)]
 
 
-def merge_agent_routes(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def _add_item(known: dict[str, Any], item: Mapping[str, Any]) -> None:
+    for name, value in item.items():
+        if type(value) is int:
+            known[name] += value
+    if "dials" in item:
+        known["dials"] = _add_up(known["dials"], item["dials"])
+        known["last_error"] = _latest(known["last_error"], item["last_error"])
+        known["next_dial_seconds"] = _of(min, known["next_dial_seconds"], item["next_dial_seconds"])
+
+
+def _add_up(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
+
+
+def _latest(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the later of two errors."""
+    return max((each for each in (one, other) if each is not None), key=_time_of, default=None)
+
+
+def _time_of(error: Mapping[str, Any]) -> float:
+    return float(error["time"])
+
+
+def merge_agent_routes(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[dict[str, Any]]]:
     """
     Merge the agents' routes of several workers, each of which knows all routes.
 
@@ -142,7 +165,9 @@ def merge_agent_routes(answers: Iterable[Iterable[Mapping[str, Any]]]) -> list[d
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
-        for item in answer:
+        for index, item in enumerate(answer):
+            if index % STRIDE == 0:
+                yield
             known = found.get((item["listener"], item["cluster"]))
             if known is None:
                 found[item["listener"], item["cluster"]] = dict(item)

@@ -35,6 +35,19 @@ LOG_CHANGES: Final[Mapping[str, str]] = {
 }
 """The paths that change a log, and the names of these changes in the audit."""
 
+_TOTALS: Final = (
+    ("downstream_connection_total", "listener_connections_total", ()),
+    ("downstream_connection_active", "listener_connections", ()),
+    ("downstream_bytes_read_total", "bytes_total", ("received",)),
+    ("downstream_bytes_write_total", "bytes_total", ("sent",)),
+    ("downstream_request_total", "http_requests_total", ()),
+    ("downstream_request_active", "http_requests_in_flight", ()),
+)
+"""MOSN's metrics of the whole process: the name, the name here, and the last labels of the added samples."""
+
+STRIDE: Final = 100
+"""How many samples are processed in one step; see L{reverseproxy.admin.slices}."""
+
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
 
 
@@ -64,9 +77,9 @@ class MosnPaths:
             case ("config_dump",):
                 return await self._config_dump(call)
             case ("stats",):
-                return Reply.text("".join(self._stats(await self._families(), call.query.get("key", ""))))
+                return await in_slices(_stats(await self._families(), call.query.get("key", "")), self._clock)
             case ("stats_glob",):
-                return Reply.text("".join(self._totals(await self._families())))
+                return await in_slices(_totals(await self._families()), self._clock)
             case ("states",):
                 state = STOPPING if self._source.draining else RUNNING
                 return Reply.text(f"pid={os.getpid()}&state={state}\n")
@@ -112,42 +125,8 @@ class MosnPaths:
 
     async def _families(self) -> list[Family]:
         answers = await self._source.ask("metrics", {})
-        return merge(answer.value for answer in answers if answer.value is not None)
-
-    @staticmethod
-    def _stats(families: list[Family], key: str) -> list[str]:
-        """Return the lines of all metrics, or those of one family."""
-        lines = []
-        for family in families:
-            if key and family.name != key:
-                continue
-            lines.append(f"{family.name}\n")
-            for labels, value in family.samples.items():
-                where = ",".join(f"{name}:{label}" for name, label in zip(family.labels, labels, strict=True))
-                lines.append(f"  {where or 'total'}: {number_of(value):g}\n")
-        return lines or [f"no metrics key: {key}"]
-
-    @staticmethod
-    def _totals(families: list[Family]) -> list[str]:
-        """Return the lines of MOSN's metrics of the whole process, under MOSN's names."""
-
-        def total(name: str, *labels: str) -> int:
-            for family in families:
-                if family.name == f"reverseproxy_{name}":
-                    numbers = [
-                        number_of(value) for each, value in family.samples.items() if set(labels) <= set(each)
-                    ]
-                    return int(sum(numbers))
-            return 0
-
-        return [
-            f"downstream_connection_total:{total('listener_connections_total')}\n",
-            f"downstream_connection_active:{total('listener_connections')}\n",
-            f"downstream_bytes_read_total:{total('bytes_total', 'received')}\n",
-            f"downstream_bytes_write_total:{total('bytes_total', 'sent')}\n",
-            f"downstream_request_total:{total('http_requests_total')}\n",
-            f"downstream_request_active:{total('http_requests_in_flight')}\n",
-        ]
+        values = [answer.value for answer in answers if answer.value is not None]
+        return await in_slices(merge(values), self._clock)
 
     # levels of the log
 
@@ -178,3 +157,33 @@ class MosnPaths:
         if any(each.value for each in answers):
             return Reply.text(f"{what} logger success\n")
         return Reply.text(_MISTAKE % f"{what} logger failed", 400)
+
+
+def _stats(families: list[Family], key: str) -> Steps[Reply]:
+    """Return all metrics, or those of one family."""
+    lines: list[str] = []
+    for family in families:
+        if key and family.name != key:
+            continue
+        lines.append(f"{family.name}\n")
+        for labels, value in family.samples.items():
+            if len(lines) % STRIDE == 0:
+                yield
+            where = ",".join(f"{name}:{label}" for name, label in zip(family.labels, labels, strict=True))
+            lines.append(f"  {where or 'total'}: {number_of(value):g}\n")
+    return Reply.text("".join(lines) or f"no metrics key: {key}")
+
+
+def _totals(families: list[Family]) -> Steps[Reply]:
+    """Return MOSN's metrics of the whole process, under MOSN's names."""
+    known = {family.name.removeprefix("reverseproxy_"): family for family in families}
+    lines = []
+    for shown, name, labels in _TOTALS:
+        total = 0.0
+        for number, (each, value) in enumerate(known[name].samples.items() if name in known else ()):
+            if number % STRIDE == 0:
+                yield
+            if each[len(each) - len(labels) :] == labels:
+                total += number_of(value)
+        lines.append(f"{shown}:{int(total)}\n")
+    return Reply.text("".join(lines))

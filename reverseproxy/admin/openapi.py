@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from reverseproxy import __version__
+from reverseproxy.admin.answers import TIME
 from reverseproxy.cluster.host import MAX_WEIGHT
 
 _Schema = dict[str, Any]
@@ -41,7 +42,8 @@ _PAGE: Final[dict[str, _Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
     "after": _TEXT,
 }
-_LIMIT: Final[dict[str, _Schema]] = {"limit": _PAGE["limit"]}
+
+_LATEST: Final[dict[str, _Schema]] = {**_PAGE, "after": {**_TEXT, "pattern": f"^({TIME})?$"}}
 
 _LONG_PAGE: Final[dict[str, _Schema]] = {**_PAGE, "limit": {**_PAGE["limit"], "default": 500}}
 
@@ -120,7 +122,7 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
             _LONG_PAGE,
         )
     },
-    "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LIMIT)},
+    "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LATEST)},
     "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
     "fleet": {
         "get": _Operation(
@@ -145,7 +147,7 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
             "events",
         )
     },
-    "audit": {"get": _Operation("Who has changed what, the last change first", _LIMIT)},
+    "audit": {"get": _Operation("Who has changed what, the last change first", _LATEST)},
     "config": {"get": _Operation("The configuration in use, and how the last reload went", answer="object")},
     "config:validate": {
         "post": _Operation(
@@ -206,6 +208,7 @@ _PROBLEMS: Final = {
     409: "There are too many that are kept out",
     413: "The body is too large",
     421: "The Host is none of this machine's",
+    502: "None of the agent's servers can be reached",
     503: "There are too many that listen",
 }
 
@@ -235,8 +238,10 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
         problems.add(400)
     if operation.missing:
         problems.add(404)
-    if method in ("post", "delete"):
+    if method != "get":
         problems.add(409)
+    if path.startswith("agents/") and operation.query:
+        problems.add(502)
     if operation.answer == "events":
         problems.add(503)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}

@@ -11,7 +11,15 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy import __version__
 from reverseproxy.admin.access import Caller
-from reverseproxy.admin.answers import MOST, listed, listed_in_steps, page_of, problems_of
+from reverseproxy.admin.answers import (
+    MOST,
+    after_of,
+    latest_page_of,
+    listed,
+    listed_in_steps,
+    page_of,
+    problems_of,
+)
 from reverseproxy.admin.fleet import merge_fleets
 from reverseproxy.admin.merging import (
     is_away,
@@ -23,7 +31,7 @@ from reverseproxy.admin.merging import (
     shown,
 )
 from reverseproxy.admin.messages import ApiProblem, Call, Reply
-from reverseproxy.admin.paging import cut
+from reverseproxy.admin.paging import cut, latest_page
 from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import Answer, ISource
@@ -82,7 +90,8 @@ class ReadApi:
         async def answer(call: Call) -> Reply:
             after, limit = page_of(call)
             answers = await self._source.ask(question, {"after": after, "limit": limit})
-            items = merge_by_name(each.value["items"] for each in answers if each.value)
+            known = [each.value["items"] for each in answers if each.value]
+            items = await in_slices(merge_by_name(known), self._clock)
             return await self._page(*cut(items, _lasts(answers), limit, "name"), answers)
 
         return answer
@@ -153,11 +162,12 @@ class ReadApi:
 
     async def refused(self, call: Call) -> Reply:
         """Answer with the latest refused joins."""
-        _, limit = page_of(call)
-        answers = await self._source.ask("refused", {"limit": limit})
+        before, limit = latest_page_of(call)
+        answers = await self._source.ask("refused", {"limit": limit, "before": before})
         items = _each(answers)
         items.sort(key=lambda item: -item["time"])
-        return await self._page(items[:limit], None, answers)
+        page = latest_page(items, limit, before, any(last is not None for last in _lasts(answers)))
+        return await self._page(page["items"], after_of(page["last"]), answers)
 
     async def _certificates(self, call: Call) -> Reply:
         after, limit = page_of(call, MOST)
@@ -199,7 +209,8 @@ class ReadApi:
     async def _agent_routes(self) -> list[dict[str, Any]]:
         """Return the routes that agents have registered."""
         answers = await self._source.ask("routes", {})
-        return merge_agent_routes(answer.value or () for answer in answers)
+        merging = merge_agent_routes([answer.value or () for answer in answers])
+        return await in_slices(merging, self._clock)
 
     def _figures(self, answers: list[Answer]) -> Steps[dict[tuple[str, str, str], dict[str, Any]]]:
         """Sum up the counters of each rule, by router, virtual host and name."""
@@ -249,7 +260,7 @@ class ReadApi:
         times = [
             sum(numbers) for numbers in zip(*(each["times"] for each in known if each["times"]), strict=True)
         ]
-        added = ("connections", "requests", "errors", "in_flight", "waiting", "refused", "servers")
+        added = ("connections", "requests", "errors", "in_flight", "waiting", "refused")
         return Reply.of(
             {
                 "version": __version__,
@@ -258,8 +269,9 @@ class ReadApi:
                 "workers": len(self._source.facts()["workers"]),
                 "caller": {"name": caller.name, "role": caller.role.name.lower(), "hint": caller.hint},
                 "features": features,
-                # Each worker knows all agents, so that the numbers must not be added.
+                # Each worker knows all agents and servers, so that the numbers must not be added.
                 "agents": max((each["agents"] for each in known), default=0),
+                "servers": max((each["servers"] for each in known), default=0),
                 **{name: sum(each[name] for each in known) for name in added},
                 "p50_seconds": rounded(quantile(times, 0.5)),
                 "p99_seconds": rounded(quantile(times, 0.99)),
@@ -286,7 +298,8 @@ def _hosts(answers: list[Answer]) -> list[dict[str, Any]]:
 
 def _each(answers: list[Answer]) -> list[dict[str, Any]]:
     """Return the items of all workers, each with the number of its worker."""
-    return [{**item, "worker": answer.worker or None} for answer in answers for item in answer.value or ()]
+    known = [answer for answer in answers if answer.value]
+    return [{**item, "worker": each.worker or None} for each in known for item in each.value["items"]]
 
 
 def _sum(known: dict[str, Any] | None, item: Mapping[str, Any]) -> dict[str, Any]:

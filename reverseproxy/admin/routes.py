@@ -11,7 +11,7 @@ from heapq import merge
 from operator import itemgetter
 from typing import Any, Final
 
-from reverseproxy.admin.paging import end_of
+from reverseproxy.admin.paging import end_of, first_items
 from reverseproxy.admin.redaction import redact
 from reverseproxy.admin.slices import Steps
 from reverseproxy.config.models import (
@@ -67,8 +67,9 @@ class Routes:
         keys, rules = self._rules
         start, first = bisect_right(keys, natural(after)), natural(after)
         own = zip(keys[start : start + limit + 1], rules[start : start + limit + 1], strict=True)
-        others = sorted(((natural(item["place"]), item) for item in agent_routes), key=itemgetter(0))
-        registered = [(key, item) for key, item in others if key > first]
+        others = ((natural(item["place"]), item) for item in agent_routes)
+        behind = ((key, item) for key, item in others if key > first)
+        registered = yield from first_items(behind, limit, itemgetter(0))
         known = list(merge(own, registered, key=itemgetter(0)))
         end = end_of(known, limit, itemgetter(0))
         found: list[dict[str, Any]] = []

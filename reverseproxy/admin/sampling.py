@@ -9,6 +9,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.metrics import Histogram
 from reverseproxy.metrics.history import PERIOD, History, Sample
 
@@ -28,7 +29,7 @@ class Sampler:
     @ivar history: the counters of the last minutes.
     """
 
-    def __init__(self, clock: IReactorTime, sample: Callable[[], Sample]) -> None:
+    def __init__(self, clock: IReactorTime, sample: Callable[[], Steps[Sample]]) -> None:
         """
         @param sample: returns the counters.
         """
@@ -60,5 +61,5 @@ class Sampler:
         self.lag.note(max(0.0, now - self._due))
         if now >= self._next_sample:
             self._next_sample = now + PERIOD
-            self.history.note(self._sample())
+            in_slices(self._sample(), self._clock).addCallback(self.history.note)
         self._schedule()

@@ -26,7 +26,7 @@ from reverseproxy.admin.messages import TEXT, ApiProblem, Call, Reply, StreamedR
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
 from reverseproxy.admin.slices import in_slices
-from reverseproxy.admin.sources import ISource
+from reverseproxy.admin.sources import Answer, ISource
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
@@ -185,7 +185,7 @@ class AdminServer(Service):
             return
         host = call.headers("host")
         name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
-        if host and not is_loopback(name):
+        if host and not is_loopback(name.lower()):
             raise ApiProblem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
 
     @staticmethod
@@ -243,9 +243,14 @@ class AdminServer(Service):
         if call.method != method and not (method == "GET" and call.method == "HEAD"):
             raise ApiProblem(405, f"use {method}", Allow="GET, HEAD" if method == "GET" else method)
 
+    async def _families(self, question: str) -> tuple[list[Answer], list[Family]]:
+        """Ask all processes for metrics, and merge them."""
+        answers = await self._source.ask(question, {})
+        values = [answer.value for answer in answers if answer.value is not None]
+        return answers, await in_slices(merge(values), self._reactor)
+
     async def _metrics(self, call: Call) -> Reply:
-        answers = await self._source.ask("metrics", {})
-        families = merge(answer.value for answer in answers if answer.value is not None)
+        answers, families = await self._families("metrics")
         workers = self._source.facts()["workers"]
         if workers:
             up = Family("reverseproxy_worker_up", "gauge", "Whether a worker has answered.", ("worker",))
@@ -265,8 +270,7 @@ class AdminServer(Service):
         return await self._expose(families, call)
 
     async def _agent_metrics(self, call: Call) -> Reply:
-        answers = await self._source.ask("agent_metrics", {})
-        families = merge(answer.value for answer in answers if answer.value is not None)
+        _, families = await self._families("agent_metrics")
         return await self._expose(families, call)
 
     async def _expose(self, families: list[Family], call: Call) -> Reply:

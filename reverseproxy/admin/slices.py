@@ -3,15 +3,21 @@ Split long work into short turns of the reactor, so that requests don't wait for
 
 Long work is a generator, which yields between its steps and returns the result.
 Between two steps other events are handled, so that the data that it reads may change.
+
+All work of a reactor shares the turns: one iteration of the reactor has one turn, however much work there
+is, and the next turn is for other work.
 """
 
 from __future__ import annotations
 
 __all__ = ["SLICE", "Steps", "at_once", "in_slices", "portions"]
 
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
+from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -38,38 +44,82 @@ def at_once(steps: Steps[T]) -> T:
         return result
 
 
-def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
-    """
-    Do work in short turns of the reactor, the first of which is now.
+class _Work(NamedTuple):
+    """Long work that is not finished."""
 
-    @return: a L{Deferred} with the result; cancelling it ends the work.
-    """
-    next_turn: list[IDelayedCall] = []
+    steps: Steps[Any]
+    result: Deferred[Any]
 
-    def cancel(_: Deferred[T]) -> None:
-        for call in next_turn:
-            call.cancel()
-        steps.close()
 
-    result: Deferred[T] = Deferred(cancel)
+class _Turns:
+    """The turns of one reactor, and the work that waits for them."""
 
-    def turn() -> None:
-        next_turn.clear()
+    def __init__(self) -> None:
+        self._waiting: deque[_Work] = deque()
+        self._in_turn = False
+        self._next_turn: IDelayedCall | None = None
+
+    def begin(self, work: _Work, clock: IReactorTime) -> None:
+        """Do work from now on, or from the next turn on if there is other work."""
+        alone = not self._in_turn and not self._waiting
+        self._waiting.append(work)
+        if alone:
+            self._take_turn(clock)
+
+    def cancel(self, work: _Work) -> None:
+        """End unfinished work."""
+        work.steps.close()
+        self._waiting.remove(work)
+        if not self._waiting and self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+
+    def _take_turn(self, clock: IReactorTime) -> None:
+        self._next_turn = None
+        self._in_turn = True
         end = clock.seconds() + SLICE
         try:
+            while self._waiting:
+                self._go_on(clock, end)
+                if clock.seconds() >= end:
+                    break
+        finally:
+            self._in_turn = False
+            if self._waiting:
+                self._next_turn = clock.callLater(0, partial(self._take_turn, clock))
+
+    def _go_on(self, clock: IReactorTime, end: float) -> None:
+        """Go on with the work that has waited for the longest time."""
+        work = self._waiting.popleft()
+        try:
             while True:
-                next(steps)
+                next(work.steps)
                 if clock.seconds() >= end:
                     break
         except StopIteration as done:
-            result.callback(done.value)
-            return
+            work.result.callback(done.value)
         except Exception:
-            result.errback()
-            return
-        next_turn.append(clock.callLater(0, turn))
+            work.result.errback()
+        else:
+            self._waiting.append(work)
 
-    turn()
+
+_turns: WeakKeyDictionary[IReactorTime, _Turns] = WeakKeyDictionary()
+
+
+def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
+    """
+    Do work in short turns of the reactor, the first of which is now, unless there is other work.
+
+    @return: a L{Deferred} with the result; cancelling it ends the work.
+    """
+    turns = _turns.get(clock)
+    if turns is None:
+        turns = _turns[clock] = _Turns()
+    cancel = turns.cancel
+    result: Deferred[T] = Deferred(lambda _: cancel(work))
+    work = _Work(steps, result)
+    turns.begin(work, clock)
     return result
 
 

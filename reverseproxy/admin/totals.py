@@ -15,7 +15,7 @@ from reverseproxy.metrics.latency import class_names, classes_of
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
-STRIDE: Final = 20
+STRIDE: Final = 4
 """How many rules are processed in one step; see L{reverseproxy.admin.slices}."""
 
 LINKS: Final = 100
@@ -25,16 +25,18 @@ ERRORS = 5
 """The first digit of statuses of server errors."""
 
 
-def sample(parts: Parts) -> Sample:
+def sample(parts: Parts) -> Steps[Sample]:
     """Return the current values of the counters that the history needs."""
     found = Sample(agents=len(parts.agent_index))
-    for tally in parts.tallies.values():
-        for (cluster, *_), cell in tally.cells.items():
-            for hundred, number in classes_of(cell.ends).items():
-                found.requests += number
-                found.clusters[cluster] = found.clusters.get(cluster, 0) + number
+    for tally in list(parts.tallies.values()):
+        for number, ((cluster, *_), cell) in enumerate(list(tally.cells.items())):
+            if number % STRIDE == 0:
+                yield
+            for hundred, ended in classes_of(cell.ends).items():
+                found.requests += ended
+                found.clusters[cluster] = found.clusters.get(cluster, 0) + ended
                 if hundred == ERRORS:
-                    found.errors += number
+                    found.errors += ended
     found.clusters.pop("", None)
     return found
 
@@ -43,13 +45,20 @@ def _add(lists: Iterable[list[int]]) -> list[int]:
     return [sum(numbers) for numbers in zip(*lists, strict=True)]
 
 
-def _lately(tallies: Iterable[RequestTally], now: float) -> list[int]:
-    return _add([cell.lately(now) for tally in tallies for cell in tally.cells.values()])
+def _lately(tallies: Iterable[RequestTally], now: float) -> Steps[list[int]]:
+    times: list[int] = []
+    for number, cell in enumerate([cell for tally in tallies for cell in tally.cells.values()]):
+        if number % STRIDE == 0:
+            yield
+        times = _add([times, cell.lately(now)]) if times else cell.lately(now)
+    return times
 
 
-def summary(parts: Parts) -> dict[str, Any]:
+def summary(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]:
     """Return a few numbers that summarize the state of the process."""
-    now = sample(parts)
+    now = yield from sample(parts)
+    times = yield from _lately(parts.tallies.values(), parts.seconds())
+    yield
     return {
         "agents": len(parts.agent_index),
         "connections": parts.agent_index.connections,
@@ -59,7 +68,7 @@ def summary(parts: Parts) -> dict[str, Any]:
         "waiting": sum(cluster.waiting for cluster in parts.clusters),
         "refused": sum(len(server.tally.refusals) for server in parts.tunnels.values()),
         "servers": sum(len(agent.by_server) for agent in parts.agents),
-        "times": _lately(parts.tallies.values(), parts.seconds()),
+        "times": times,
         "uptime_seconds": round(parts.seconds() - parts.started, 3),
         "history": parts.sampler.history.to_json(),
     }

@@ -51,7 +51,7 @@ __all__ = ["CONTROL_FD", "OTHER_VERSION", "Control", "Setup", "dump_setup", "rec
 import os
 import pickle
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,7 +62,7 @@ from twisted.python.failure import Failure
 from reverseproxy import __version__
 from reverseproxy.config.loader import Loaded
 from reverseproxy.errors import VersionMismatch, WireError
-from reverseproxy.workers.messages import ControlMessageReader, Message, encode
+from reverseproxy.workers.messages import ControlMessageReader, Message, encode, encode_answer
 
 log = Logger()
 
@@ -184,6 +184,16 @@ class Control(Protocol):
         """Send a message, if the channel is open."""
         if self.connected:
             self.transport.write(encode(message))
+
+    def send_answer(self, number: int, value: Iterable[bytes]) -> None:
+        """
+        Send an answer to a question of the admin API, if the channel is open; see L{encode_answer}.
+
+        @raise WireError: if it is too long.
+        """
+        pieces = encode_answer(number, value)
+        if self.connected:
+            self.transport.writeSequence(pieces)
 
     def mute(self) -> None:
         """Ignore further messages, as the process has ended."""

@@ -7,10 +7,10 @@ nevertheless, so that a mistake shows where it is made.
 
 from __future__ import annotations
 
-__all__ = ["MAX_MESSAGE", "Message", "ControlMessageReader", "encode"]
+__all__ = ["MAX_MESSAGE", "Message", "ControlMessageReader", "encode", "encode_answer"]
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from reverseproxy.errors import WireError
@@ -18,8 +18,11 @@ from reverseproxy.wire.framed_json import FramedJsonReader
 
 Message = Mapping[str, Any]
 
-MAX_MESSAGE: Final = 4 * 1024 * 1024
-"""Bytes of a message at the most."""
+MAX_MESSAGE: Final = 64 * 1024 * 1024
+"""
+Bytes of a message at the most: more than the counters of the rules of some hundred listeners, which are the
+longest answers.
+"""
 
 _SIZE: Final = 4
 
@@ -31,9 +34,26 @@ def encode(message: Message) -> bytes:
     @raise WireError: if it has more than L{MAX_MESSAGE}.
     """
     body = json.dumps(message, separators=(",", ":")).encode("ascii")
-    if len(body) > MAX_MESSAGE:
-        raise WireError(f"a message of {len(body)} bytes can't be sent to another process")
-    return len(body).to_bytes(_SIZE, "big") + body
+    return _prefix(len(body)) + body
+
+
+def encode_answer(number: int, value: Iterable[bytes]) -> list[bytes]:
+    """
+    Make a message of a worker's answer that has been encoded before, as it may be long.
+
+    @param number: the number of the question.
+    @param value: the answer as JSON, in pieces.
+    @return: the message, in pieces.
+    @raise WireError: if it has more than L{MAX_MESSAGE}.
+    """
+    body = [b'{"is":"answer","number":%d,"value":' % number, *value, b"}"]
+    return [_prefix(sum(map(len, body))), *body]
+
+
+def _prefix(size: int) -> bytes:
+    if size > MAX_MESSAGE:
+        raise WireError(f"a message of {size} bytes can't be sent to another process")
+    return size.to_bytes(_SIZE, "big")
 
 
 class ControlMessageReader(FramedJsonReader):

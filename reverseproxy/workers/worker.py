@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -145,7 +146,7 @@ class Worker:
         Link to the siblings, and obey the supervisor.
 
         @param service: has C{terminate}, C{cut_short}, C{reload_certificates},
-            C{reopen_logs}, C{ask}, C{told} and C{living}.
+            C{reopen_logs}, C{ask_encoded}, C{told} and C{living}.
         """
         self._service = service
         self._watch(self._setup.watch)
@@ -319,14 +320,17 @@ class Worker:
 
     def _answer(self, message: Message) -> None:
         """Answer a question of the supervisor, with a problem if that fails."""
-        answer: Message = {"is": "answer", "number": message["number"]}
+        number = message["number"]
 
         def failed(reason: Failure) -> None:
             log.failure("a question of the supervisor could not be answered", reason)
-            self._control.send({**answer, "problem": f"failed: {reason.getErrorMessage()}"[:500]})
+            problem = f"failed: {reason.getErrorMessage()}"[:500]
+            self._control.send({"is": "answer", "number": number, "problem": problem})
 
-        asked: Deferred[Any] = maybeDeferred(self._service.ask, message["question"], message["arguments"])
-        asked.addCallback(lambda value: self._control.send({**answer, "value": value})).addErrback(failed)
+        asked: Deferred[Any] = maybeDeferred(
+            self._service.ask_encoded, message["question"], message["arguments"]
+        )
+        asked.addCallback(partial(self._control.send_answer, number)).addErrback(failed)
 
     def _orphaned(self) -> None:
         self._orphan_noticed()

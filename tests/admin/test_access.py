@@ -84,6 +84,8 @@ class AccessTests(SynchronousTestCase):
             ([{"name": "a", "token": secret}], "16 characters"),
             ([{"name": "", "token": READ}], "name must be a text"),
             ([{"name": "a", "token": READ, "role": "root"}], "role must be read or operate"),
+            ([{"name": "a", "token": READ, "role": ["read"]}], "role must be read or operate"),
+            ([{"name": "a", "token": READ, "role": {}}], "role must be read or operate"),
             ([{"name": "a", "token": READ}, {"name": "b", "token": READ}], "same token as a"),
             ([{"name": "a", "token": READ, "rol": "read"}], "must be a mapping with the keys"),
         ):

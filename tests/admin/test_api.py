@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 
 from reverseproxy.admin.api import PATHS
 from reverseproxy.admin.events import MOST_STREAMS, PERIOD, EventStream
-from reverseproxy.admin.merging import merge_agent_routes, merge_agents, shown
+from reverseproxy.admin.merging import merge_agent_routes, merge_agents, merge_by_name, shown
 from reverseproxy.admin.messages import compact
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
@@ -271,7 +271,8 @@ class ReadingTests(AdminTestCase):
         one = [said("a", 1, None), said("b", 0, 20.0), said("c", 1, None)]
         other = [said("a", 1, None), said("b", 0, 25.0), said("c", 0, 10.0)]
         self.assertEqual(
-            merge_agent_routes([one, other]), [said("a", 2, None), said("b", 0, 25.0), said("c", 1, None)]
+            at_once(merge_agent_routes([one, other])),
+            [said("a", 2, None), said("b", 0, 25.0), said("c", 1, None)],
         )
 
     def test_refused(self) -> None:
@@ -283,6 +284,42 @@ class ReadingTests(AdminTestCase):
             ("credential_rejected", "boss", "clientCluster", "tunnelListener"),
         )
         self.assertIn("give the agent a credential", refusal["remedy"])
+
+    def test_all_refused(self) -> None:
+        """All that are kept can be read, page by page, the latest first."""
+        world = World(tunnel_config=STATIC)
+        refusals = world.proxy.inspector.parts.tunnels["tunnelListener"].tally.refusals
+        refusals.extend({"time": 1000.25 + number // 2, "reason": str(number)} for number in range(1000))
+        found: list[Any] = []
+        after, pages = "", 0
+        while pages < 20:
+            page = world.ask(f"{API}/joins/refused?limit=300&after={after}").json
+            found += page["items"]
+            pages += 1
+            after = page["next"]
+            if after is None:
+                break
+        self.assertEqual((pages, len(found), len({each["reason"] for each in found})), (4, 1000, 1000))
+        self.assertEqual([each["time"] for each in found], sorted((e["time"] for e in found), reverse=True))
+        for after in ("x", "nan", "inf", "-inf"):
+            self.assertEqual(world.ask(f"{API}/joins/refused?after={after}").status, 400, after)
+
+    def test_servers_of_several_workers(self) -> None:
+        """Each worker of an agent dials the servers itself."""
+
+        def said(serving: int, dials: Any, error: Any, next_dial: float | None) -> dict[str, Any]:
+            item = {"name": "c at s", "wanted": 2, "serving": serving, "dials": dials, "last_error": error}
+            return {**item, "next_dial_seconds": next_dial}
+
+        late, early = {"time": 5.0, "reason": "late"}, {"time": 4.0, "reason": "early"}
+        one = [said(2, {"accepted": 2, "refused": 1}, early, None)]
+        other = [said(0, {"accepted": 1, "unreachable": 7}, late, 3.0)]
+        dials = {"accepted": 3, "refused": 1, "unreachable": 7}
+        expected = [{**said(2, dials, late, 3.0), "wanted": 4}]
+        for answers in ([one, other], [other, one]):
+            self.assertEqual(at_once(merge_by_name(answers)), expected)
+        [item] = at_once(merge_by_name([[said(0, {}, None, 2.0)], [said(0, {}, None, 1.0)]]))
+        self.assertEqual((item["last_error"], item["next_dial_seconds"]), (None, 1.0))
 
     def test_a_good_credential_for_another_cluster(self) -> None:
         """Who it is has been proved, and is said: there is somebody to ask."""

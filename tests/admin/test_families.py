@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin import config_dump
 from reverseproxy.admin.exposition import MAX_KEPT, PORTION, Exposition
-from reverseproxy.admin.families import Family, merge
+from reverseproxy.admin.families import Family, merge, to_json
 from reverseproxy.admin.redaction import REDACTED, redact
 from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.config.loader import loads
@@ -45,11 +45,11 @@ def families() -> list[Family]:
 class FamilyTests(SynchronousTestCase):
     def test_merging(self) -> None:
         """What several processes have counted is added up; of some gauges the largest counts."""
-        one = json.loads(json.dumps([family.to_json() for family in families()]))
-        other = json.loads(json.dumps([family.to_json() for family in families()]))
+        one = json.loads(json.dumps(at_once(to_json(families()))))
+        other = json.loads(json.dumps(at_once(to_json(families()))))
         other[2]["samples"][0][1] = 5
         other[0]["samples"] = [[["red"], 9]]
-        counter, gauge, largest, times, _ = merge([one, other])
+        counter, gauge, largest, times, _ = at_once(merge([one, other]))
         self.assertEqual(counter.samples, {("blue",): 5, ('gr"een\n',): 1, ("red",): 9})
         self.assertEqual(gauge.samples, {(): 8})
         self.assertEqual(largest.samples, {(): 7})
@@ -89,6 +89,28 @@ class FamilyTests(SynchronousTestCase):
         for number in range(2 * MAX_KEPT):
             at_once(exposition.encode([Family(f"x{number}", "gauge", "X.")], ""))
         self.assertLessEqual(len(exposition._known), MAX_KEPT)
+
+    def test_formats_that_clients_accept(self) -> None:
+        """A version that is none is as if the format were unknown; neither fails."""
+        for accept in (
+            "text/plain; version=abc",
+            "text/plain; version=1.x",
+            "application/openmetrics-text; version=latest",
+            "application/openmetrics-text; version=" + "9" * 5000,
+            "application/openmetrics-text; version=1.0.0; escaping=nonsense",
+            "application/openmetrics-text;version=\udcff",
+            "*/*, ;;=,",
+        ):
+            body, content_type = at_once(Exposition().encode(families(), accept))
+            self.assertIn(b"# TYPE x_open gauge\nx_open 4.0\n", body, accept)
+            self.assertIn("charset=utf-8", content_type)
+
+    def test_names_that_are_no_unicode(self) -> None:
+        family = Family("x_up", "gauge", "Up.", ("name",))
+        family.add(1, "a\ud800b\r\x00\u20ac")
+        for accept in ("", "application/openmetrics-text; version=1.0.0"):
+            body, _ = at_once(Exposition().encode([family], accept))
+            self.assertIn('x_up{name="a\\\\ud800b\r\x00\u20ac"} 1.0\n'.encode(), body)
 
     def check(self, found: Any) -> None:
         samples = {

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, make_factory
+from reverseproxy.admin.long_body import PORTION
 from reverseproxy.admin.messages import Call, Reply
 from reverseproxy.interfaces import ConnectionInfo, IExpendable
 from reverseproxy.limits.refusals import REFUSALS
@@ -111,6 +112,75 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 2)
         self.transport.loseConnection()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_client_that_reads_no_answers(self) -> None:
+        """It gets no more of them than the transport takes, however many requests it has sent."""
+        self.channel.dataReceived((HEAD + b"\r\n") * 100)
+        self.transport.producer.pauseProducing()
+        self.asked[0].callback(Reply.text("first"))
+        self.assertEqual(len(self.asked), 1)
+        self.transport.producer.resumeProducing()
+        self.assertEqual(len(self.asked), 2)
+        self.transport.producer.pauseProducing()
+        self.asked[1].callback(Reply.text("second"))
+        self.pass_time(IDLE - 1)
+        self.assertTrue(self.transport.connected)
+        self.pass_time(2)
+        self.assertEqual((self.transport.connected, len(self.asked)), (False, 2))
+        self.pass_time(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_comes_behind_a_request_is_bounded(self) -> None:
+        """Also if the client does not read the answer, as then reading goes on."""
+        self.channel.dataReceived(HEAD + b"\r\n")
+        self.transport.producer.pauseProducing()
+        for _ in range(5):
+            if self.transport.connected:
+                self.channel.dataReceived(bytes(MOST_EARLY // 4))
+        self.assertFalse(self.transport.connected)
+
+    def test_requests_behind_one_another(self) -> None:
+        """However many have been sent in the course of time, if they are answered."""
+        self.channel.dataReceived(HEAD + b"\r\n")
+        lines = HEAD + b"X: " + b"y" * 10_000 + b"\r\n\r\n"
+        for number in range(2 * MOST_EARLY // len(lines)):
+            self.channel.dataReceived(lines)
+            self.asked[number].callback(Reply.text("served"))
+        self.assertEqual((self.transport.connected, len(self.asked)), (True, number + 2))
+
+    def test_a_long_answer(self) -> None:
+        """It is written as fast as the client reads, which it must go on with."""
+        body = bytes(range(256)) * (4 * PORTION // 256) + b"end"
+        self.channel.dataReceived((HEAD + b"\r\n") * 2)
+        transport, write = self.transport, self.transport.write
+
+        def full(data: bytes) -> None:
+            write(data)
+            if len(data) == PORTION:
+                transport.producer.pauseProducing()
+
+        transport.write = full
+        self.asked[0].callback(Reply(200, body))
+        for portions in range(1, 5):
+            self.assertLess(len(transport.value()), portions * PORTION + 1000)
+            self.assertEqual((len(self.asked), transport.connected), (1, True))
+            self.pass_time(IDLE - 1)
+            transport.producer.resumeProducing()
+        self.assertEqual(len(self.asked), 2)
+        head, _, written = transport.value().partition(b"\r\n\r\n")
+        self.assertIn(b"Content-Length: %d" % len(body), head)
+        self.assertEqual(written, body)
+        self.asked[1].callback(Reply(200, body))
+        self.pass_time(IDLE + 1)
+        self.assertFalse(transport.connected)
+        self.pass_time(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_long_answer_to_head(self) -> None:
+        self.channel.dataReceived(HEAD.replace(b"GET", b"HEAD") + b"\r\n")
+        self.asked[0].callback(Reply(200, bytes(4 * PORTION)))
+        self.assertIn(b"Content-Length: %d\r\n" % (4 * PORTION), self.transport.value())
+        self.assertLess(len(self.transport.value()), PORTION)
 
     def test_too_many_requests_wait(self) -> None:
         """The connection is closed, and no TLS handshake counts as broken off."""

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin.exposition import Exposition
-from reverseproxy.admin.families import Family
+from reverseproxy.admin.families import merge
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
 from reverseproxy.fleet.outgoing_link import LinkPhase
@@ -39,7 +39,7 @@ def metrics() -> list[str]:
 
 def said(process: ReverseProxy) -> str:
     """What a process says of itself."""
-    families = map(Family.from_json, process.inspector.answer("metrics", {}))
+    families = at_once(merge([process.inspector.answer("metrics", {})]))
     return at_once(Exposition().encode(families, ""))[0].decode()
 
 

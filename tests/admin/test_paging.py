@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.admin import agent_descriptions, lists
+from reverseproxy.admin import agent_descriptions, lists, paging
 from reverseproxy.admin.agent_descriptions import AgentPages, servers_of
 from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.admin.merging import is_away, merge_hosts
-from reverseproxy.admin.paging import cut, end_of, page_of_items
+from reverseproxy.admin.paging import cut, end_of, first_items, latest_page, page_of_items
 from reverseproxy.admin.read_api import ReadApi
 from reverseproxy.admin.remote_agents import RemoteAgents
 from reverseproxy.admin.slices import Steps, at_once, portions
@@ -77,9 +77,9 @@ class CutTests(SynchronousTestCase):
 
     def test_of_one_process(self) -> None:
         items = named("c", "a", "b", "a")
-        found = page_of_items(items, {"limit": 1})
+        found = at_once(page_of_items(items, {"limit": 1}))
         self.assertEqual((found["items"], found["last"]), ([items[1], items[3]], "a"))
-        found = page_of_items(items, {"limit": 2, "after": "a"})
+        found = at_once(page_of_items(items, {"limit": 2, "after": "a"}))
         self.assertEqual((found["items"], found["last"]), ([items[2], items[0]], None))
 
     @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9), max_size=3), st.integers(1, 4))
@@ -93,7 +93,7 @@ class CutTests(SynchronousTestCase):
         found: list[Any] = []
         after: str | None = ""
         while after is not None:
-            pages = [page_of_items(items, {"after": after, "limit": limit}) for items in every]
+            pages = [at_once(page_of_items(items, {"after": after, "limit": limit})) for items in every]
             items = sorted((item for page in pages for item in page["items"]), key=itemgetter("name"))
             page, after = cut(items, [page["last"] for page in pages], limit, "name")
             found += page
@@ -101,6 +101,50 @@ class CutTests(SynchronousTestCase):
             [item["name"] for item in found], sorted(name for names in workers for name in names)
         )
         self.assertEqual(len({item["number"] for item in found}), len(found))
+
+
+class LatestTests(SynchronousTestCase):
+    @given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=3), st.integers(1, 4))
+    @SOME
+    def test_several(self, workers: list[list[int]], limit: int) -> None:
+        """The latest come first, page after page, and none is left out or comes twice."""
+        every = [
+            [
+                {"time": float(time), "number": (worker, number)}
+                for number, time in enumerate(sorted(times)[::-1])
+            ]
+            for worker, times in enumerate(workers)
+        ]
+        found: list[Any] = []
+        before: float | None = None
+        for _ in range(40):
+            pages = [latest_page(items, limit, before) for items in every]
+            items = sorted((item for page in pages for item in page["items"]), key=lambda item: -item["time"])
+            page = latest_page(items, limit, before, any(page["last"] is not None for page in pages))
+            found += page["items"]
+            before = page["last"]
+            if before is None:
+                break
+        self.assertEqual(
+            [item["time"] for item in found],
+            sorted((time for times in workers for time in times), reverse=True),
+        )
+        self.assertEqual(len({item["number"] for item in found}), len(found))
+
+    def test_long(self) -> None:
+        """As many are sorted at once as a step has time for."""
+        steps = first_items(range(10_000, 0, -1), 10, lambda number: number)
+        self.assertEqual(sum(1 for _ in steps), 10_000 // paging.STRIDE)
+
+    @given(st.lists(st.integers(0, 30)), st.integers(1, 20))
+    @SOME
+    def test_first_items(self, numbers: list[int], limit: int) -> None:
+        """The page that they make is that of all items."""
+        self.patch(paging, "STRIDE", 3)
+        items = named(*map(str, numbers))
+        known = sorted(items, key=itemgetter("name"))
+        first = at_once(first_items(items, limit, itemgetter("name")))
+        self.assertEqual(cut(first, (), limit, "name"), cut(known, (), limit, "name"))
 
 
 class PortionsTests(SynchronousTestCase):

@@ -115,6 +115,7 @@ class ServiceTests(AdminTestCase):
             ("127.0.0.1:9900", 200),
             ("[::1]:9900", 200),
             ("[::1]", 200),
+            ("LOCALHOST:9900", 200),
             ("evil.example:9900", 421),
             ("evil.example", 421),
         ):
@@ -122,6 +123,17 @@ class ServiceTests(AdminTestCase):
         world = self.with_tokens()
         token = f"Bearer {READ}"
         self.assertEqual(world.ask("/api/v1/states", Host="evil.example", Authorization=token).status, 200)
+
+    def test_header_fields_that_are_no_text(self) -> None:
+        """They are no failure of ours."""
+        world = self.with_tokens()
+        for name in ("Host", "Accept", "Authorization", "Origin", "Sec-Fetch-Site", "If-None-Match"):
+            for path in ("/", "/dashboard", "/healthz", "/metrics"):
+                client = world.connect()
+                line = f"GET {path} HTTP/1.1\r\nConnection: close\r\n{name}: ".encode()
+                client.transport.write(line + b"\xff\xfe\r\n\r\n")
+                world.reactor.settle()
+                self.assertIn(parse_answer(client.data).status, (200, 302, 401), (name, path))
 
     def test_paths(self) -> None:
         world = World()

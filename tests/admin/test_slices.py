@@ -53,6 +53,36 @@ class SlicesTests(SynchronousTestCase):
         self.failureResultOf(result, CancelledError)
         self.assertEqual((self.done, self.clock.getDelayedCalls()), (1, []))
 
+    def test_much_work(self) -> None:
+        """However much there is, a turn takes no longer, and all work goes on."""
+        works = [in_slices(self.work(4, SLICE / 2), self.clock) for _ in range(20)]
+        self.assertEqual(self.done, 2)
+        turns = 1
+        while self.clock.getDelayedCalls():
+            [turn] = self.clock.getDelayedCalls()
+            self.clock.calls.clear()
+            before = self.done
+            turn.func()
+            self.assertLessEqual(self.done - before, 3)
+            turns += 1
+            if turns == 21:
+                self.assertFalse(any(work.called for work in works[1:]))
+        self.assertEqual([self.successResultOf(work) for work in works], ["all"] * 20)
+
+    def test_work_after_work(self) -> None:
+        """What is asked for when something is done is done in the same turn, if there is time."""
+        results: list[str] = []
+
+        def then(result: str) -> None:
+            results.append(result)
+            in_slices(self.work(1, 0.0), self.clock).addCallback(results.append)
+
+        in_slices(self.work(1, 0.0), self.clock).addCallback(then)
+        self.assertEqual((results, self.clock.getDelayedCalls()), (["all", "all"], []))
+        # Nothing is kept of what has failed.
+        self.failureResultOf(in_slices(self.work(1, 0.0, True), self.clock), ValueError)
+        self.assertEqual(self.successResultOf(in_slices(self.work(1, 0.0), self.clock)), "all")
+
     def test_at_once(self) -> None:
         self.assertEqual(at_once(self.work(10, SLICE)), "all")
 

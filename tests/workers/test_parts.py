@@ -26,10 +26,10 @@ from reverseproxy.listener import ListenerFailed
 from reverseproxy.listener.shared_port import SharedPort
 from reverseproxy.listener.sockets import open_sockets
 from reverseproxy.transport import with_streams
-from reverseproxy.workers import control
+from reverseproxy.workers import control, messages
 from reverseproxy.workers.control import Setup, dump_setup, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers, share_of
-from reverseproxy.workers.messages import MAX_MESSAGE, ControlMessageReader, encode
+from reverseproxy.workers.messages import ControlMessageReader, encode, encode_answer
 from reverseproxy.workers.worker import Worker
 from tests.config.documents import TUNNEL_SERVER
 
@@ -71,7 +71,15 @@ class MessageTests(SynchronousTestCase):
             reader = ControlMessageReader()
             reader.feed(data)
             self.assertRaises(WireError, reader.next)
-        self.assertRaises(WireError, encode, {"": "x" * MAX_MESSAGE})
+        self.patch(messages, "MAX_MESSAGE", 100)
+        self.assertRaises(WireError, encode, {"": "x" * 100})
+        self.assertRaises(WireError, encode_answer, 1, [b'"', b"x" * 100, b'"'])
+
+    def test_an_answer_in_pieces(self) -> None:
+        reader = ControlMessageReader()
+        reader.feed(b"".join(encode_answer(7, [b'{"a":', b"[1,2]", b"}"])))
+        self.assertEqual(reader.next(), {"is": "answer", "number": 7, "value": {"a": [1, 2]}})
+        self.assertEqual(reader.rest(), b"")
 
 
 class SetupTests(SynchronousTestCase):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.loader import Loaded, loads
+from reverseproxy.errors import WireError
+from reverseproxy.workers import messages
 from reverseproxy.workers.control import Setup
 from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.worker import Worker
@@ -23,9 +27,14 @@ from tests.tunnel.logged import capture
 class Service:
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.answers: list[Deferred[list[bytes]]] = []
 
     def told(self, message: Any) -> None:
         self.calls.append(message["do"])
+
+    def ask_encoded(self, question: str, arguments: Any) -> Deferred[list[bytes]]:
+        self.calls.append(f"{question} {arguments}")
+        return self.answers.pop(0)
 
     def __getattr__(self, name: str) -> Any:
         return lambda: self.calls.append(name)
@@ -52,14 +61,15 @@ class WorkerTests(SynchronousTestCase):
         worker.start(self.service)
         return worker
 
-    def told(self) -> list[str]:
+    def messages(self) -> Iterator[Any]:
         reader = ControlMessageReader()
         reader.feed(self.wire.value())
         self.wire.clear()
-        words = []
         while (message := reader.next()) is not None:
-            words.append(message["is"])
-        return words
+            yield message
+
+    def told(self) -> list[str]:
+        return [message["is"] for message in self.messages()]
 
     def tell(self, worker: Worker, word: str, **more: Any) -> None:
         worker._control.dataReceived(encode({"do": word, **more}))
@@ -76,6 +86,32 @@ class WorkerTests(SynchronousTestCase):
             self.service.calls,
             ["reload_certificates", "keep_out", "reopen_logs", "let_in", "terminate", "cut_short"],
         )
+
+    def test_answers(self) -> None:
+        worker = self.make()
+        self.told()
+        for number, answer in ((1, succeed([b"[1", b",2]"])), (2, fail(ValueError("wrong")))):
+            self.service.answers.append(answer)
+            self.tell(worker, "answer", number=number, question="metrics", arguments={"a": 1})
+        self.assertEqual(self.service.calls, ["metrics {'a': 1}"] * 2)
+        self.assertEqual(
+            list(self.messages()),
+            [
+                {"is": "answer", "number": 1, "value": [1, 2]},
+                {"is": "answer", "number": 2, "problem": "failed: wrong"},
+            ],
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_an_answer_that_is_too_long(self) -> None:
+        worker = self.make()
+        self.told()
+        self.patch(messages, "MAX_MESSAGE", 200)
+        self.service.answers.append(succeed([b'"', b"x" * 200, b'"']))
+        self.tell(worker, "answer", number=1, question="metrics", arguments={})
+        [message] = self.messages()
+        self.assertIn("bytes can't be sent to another process", message["problem"])
+        self.assertEqual(len(self.flushLoggedErrors(WireError)), 1)
 
     def test_it_waits_for_the_others(self) -> None:
         worker = self.make()

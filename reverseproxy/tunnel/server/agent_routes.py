@@ -265,10 +265,10 @@ class AgentRoutes:
     def describe(self) -> Iterator[dict[str, Any]]:
         """Return all claims as JSON for the admin API."""
         now = self._clock.seconds()
-        for claim in self.claims:
+        for claim in list(self.claims):  # which may change between two of them
             yield {
                 "cluster": claim.cluster,
-                "owner": self._shown[claim.cluster],
+                "owner": self._shown.get(claim.cluster, ""),
                 "domains": list(claim.domains),
                 "port": claim.port,
                 "connections": claim.connections,
