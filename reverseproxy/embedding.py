@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from reverseproxy.admin.families import merge
 from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
+from reverseproxy.assembly.examination import examine
 from reverseproxy.cluster.directory import ClusterDirectory
 from reverseproxy.config.loader import Loaded, load, loads
 from reverseproxy.endpoints.client import ClusterEndpoint
@@ -144,7 +145,8 @@ class Proxy:
 
         @raise ConfigError: with all problems of the file.
         """
-        return cls(load(path), lambda: load(path), reactor, path, random)
+        loaded = _read(lambda: load(path), reactor, path)
+        return cls(loaded, lambda: load(path), reactor, path, random)
 
     @classmethod
     def from_dict(
@@ -160,7 +162,7 @@ class Proxy:
         def read() -> Loaded:
             return loads(json.dumps(document), name)
 
-        return cls(read(), read, reactor, name, random)
+        return cls(_read(read, reactor, name), read, reactor, name, random)
 
     # running
 
@@ -310,6 +312,18 @@ class Proxy:
         directory = ClusterDirectory()
         directory.add(self._app.clusters)
         return ClusterEndpoint(cluster, timeout, directory)
+
+
+def _read(read: Callable[[], Loaded], reactor: Any, name: str) -> Loaded:
+    """
+    Read a configuration.
+
+    @raise ConfigError: with everything that is wrong, also of what is found only by building.
+    """
+    try:
+        return read()
+    except ConfigError as error:
+        raise examine(error, reactor, SystemRandom(), name) from None
 
 
 def _number(value: Any) -> float:

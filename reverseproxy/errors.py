@@ -24,6 +24,7 @@ __all__ = [
     "NoHealthyHost",
     "NoHostCame",
     "NoMoreStreams",
+    "OptionsError",
     "PickFailed",
     "PluginUnknown",
     "Problem",
@@ -38,7 +39,12 @@ __all__ = [
     "WireError",
 ]
 
+from typing import Final
+
 from reverseproxy.problems import Problem
+
+BRIEF: Final = 3
+"""The number of problems in one line."""
 
 
 class ReverseProxyError(Exception):
@@ -57,6 +63,21 @@ class ConfigError(ReverseProxyError):
         self.problems = problems
         self.warnings = warnings
         super().__init__("\n".join(str(problem) for problem in problems))
+
+    @property
+    def brief(self) -> str:
+        """The first problems in one line, for the log."""
+        first = "; ".join(str(problem) for problem in self.problems[:BRIEF])
+        more = len(self.problems) - BRIEF
+        return f"{first}; and {more} more" if more > 0 else first
+
+
+class OptionsError(ConfigError, ValueError):
+    """
+    The options of a plug-in, or a file that they name, can't be used.
+
+    It is a L{ValueError}, too, as the interfaces of plug-ins demand.
+    """
 
 
 class PluginUnknown(ReverseProxyError, ValueError):

@@ -6,7 +6,7 @@ This is the only module that touches the global reactor.
 
 from __future__ import annotations
 
-__all__ = ["Options", "makeService", "work"]
+__all__ = ["Options", "examine_error", "makeService", "work"]
 
 import os
 import socket
@@ -28,10 +28,11 @@ from reverseproxy import __version__
 from reverseproxy.admin import AdminServer
 from reverseproxy.admin.workers_source import WorkersSource
 from reverseproxy.app import ReverseProxy
+from reverseproxy.assembly.examination import examine
 from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded, load
-from reverseproxy.config.models import LOG_LEVELS
+from reverseproxy.config.models import LOG_LEVELS, Config
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.errors import ConfigError, VersionMismatch, WireError
@@ -143,15 +144,14 @@ class Options(BaseOptions):
         findings = Diagnostics()
         try:
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
-            if self["workers"] is None:
-                self.workers = findings.attempt(DOCUMENT, self._processor) or 1
-            if self["check"]:
+            self._set_workers(self.loaded.config, findings)
+            if self["check"] or findings.errors:
+                self._check_log(self.loaded.config, findings)
                 self._build(findings)
             findings.raise_errors(*self.loaded.warnings)
         except ConfigError as error:
-            # An unknown key may be why another one is missing.
-            warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
-            exit_with(sys.stderr, f"{error}\n{warnings}", 1)
+            strict = bool(self["check"])
+            self._refuse(examine(error, _reactor(), SystemRandom(), self.file, self._look_further, strict))
         self._check_log_options()
         if self["check"]:
             self._report([*self.loaded.warnings, *findings.warnings])
@@ -196,6 +196,29 @@ class Options(BaseOptions):
                         f"say twist --{option}=... reverseproxy"
                     )
 
+    def _refuse(self, error: ConfigError) -> NoReturn:
+        """Print what is wrong with the configuration, and exit."""
+        # An unknown key may be why another one is missing.
+        warnings = "".join(f"warning: {warning}\n" for warning in error.warnings)
+        exit_with(sys.stderr, f"{error}\n{warnings}", 1)
+
+    def _look_further(self, config: Config, findings: Diagnostics) -> None:
+        """Check what is no part of the service."""
+        self._set_workers(config, findings)
+        self._check_log(config, findings)
+
+    def _set_workers(self, config: Config, findings: Diagnostics) -> None:
+        """Set the number of workers, unless an option has."""
+        if self["workers"] is None:
+            self.workers = findings.attempt(DOCUMENT, partial(self._processor, config)) or 1
+
+    def _check_log(self, config: Config, findings: Diagnostics) -> None:
+        """Check that the log file can be opened."""
+        path = config.server.default_log_path
+        plan = plan_log(self.parent, config.server, self["log-level"], self["log-format"])
+        if path == plan.path:  # otherwise it has no effect
+            findings.attempt(Place(self.file), partial(LogFile, path, LOG_PATH, dry=True))
+
     def _build(self, findings: Diagnostics) -> None:
         """
         Build the service without running it, which checks certificates, tokens and plug-ins too.
@@ -204,12 +227,9 @@ class Options(BaseOptions):
         """
         build = partial(ReverseProxy, self.loaded.config, _reactor(), SystemRandom(), self.file, dry=True)
         built = findings.attempt(DOCUMENT, build)
-        path = self.loaded.config.server.default_log_path
-        if path == self.log_plan.path:  # otherwise it has no effect
-            findings.attempt(Place(self.file), partial(LogFile, path, LOG_PATH, dry=True))
         if built is not None:
             for problem in built.missing:
-                findings.add(problem)
+                findings.add(problem) if self["check"] else findings.add_warning(problem)
             for warning in built.warnings:
                 findings.add_warning(warning)
 
@@ -227,16 +247,16 @@ class Options(BaseOptions):
         """Return where the log goes."""
         return plan_log(self.parent, self.loaded.config.server, self["log-level"], self["log-format"])
 
-    def _processor(self) -> int:
+    def _processor(self, config: Config) -> int:
         """
-        Return how many workers the configuration asks for.
+        Return how many workers a configuration asks for.
 
         @raise ConfigError: if that is no number of workers.
         """
         try:
-            return parse_workers(self.loaded.config.server.processor)
+            return parse_workers(config.server.processor)
         except ValueError:
-            given = self.loaded.config.server.processor
+            given = config.server.processor
             problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto", got {given}'
             raise ConfigError(Problem.at(Place(self.file) / "servers" / 0 / "processor", problem)) from None
 
@@ -248,6 +268,11 @@ def _reactor() -> Any:
 
 
 _signals = Signals(_reactor)
+
+
+def examine_error(error: ConfigError, file: str) -> ConfigError:
+    """Return why a configuration can't be loaded, with all else that is wrong with it."""
+    return examine(error, _reactor(), SystemRandom(), file)
 
 
 def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:

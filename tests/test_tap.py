@@ -192,6 +192,34 @@ class CheckTests(TapTestCase):
         self.assertTrue(out.endswith("\n"))
         self.assertEqual(self.clock.tcpServers, [])
 
+    def test_everything_wrong_is_told_at_once(self) -> None:
+        """What loading, building, the log and the number of workers show; with --check, and at the start."""
+        document = edited(
+            TUNNEL_SERVER,
+            (PROCESSOR, 99),
+            ("servers[0].default_log_path", f"{__file__}/a.log"),
+            ("servers[0].graceful_timeout", "soon"),
+            (f"{CHAIN}.tls_context", {"status": True, "cert_chain": __file__, "private_key": __file__}),
+            (f"{LISTENER}.access_logs", [{"log_path": f"{__file__}/b.log"}]),
+        )
+        valid = edited(document, ("servers[0].graceful_timeout", "1s"), (f"{CHAIN}.tls_context", {}))
+        for given, others in ((document, ["graceful_timeout", "cert_chain", "private_key"]), (valid, [])):
+            for arguments in ((), ("--check",)):
+                self.err.truncate(0)
+                file = self.write(given)
+                status, _, err = self.exits(self.options, "--config", file, *arguments)
+                self.assertEqual(status, 1)
+                wanted = [
+                    *others,
+                    "servers[0].processor",
+                    "servers[0].default_log_path",
+                    "access_logs[0].log_path",
+                ]
+                errors = [line for line in err.splitlines() if not line.startswith("warning: ")]
+                self.assertEqual(len(errors), len(wanted), err)
+                for place in wanted:
+                    self.assertTrue(any(f"{place}: " in line for line in errors), (place, err))
+
     def with_token_file(self) -> tuple[Any, Path]:
         """An agent's configuration, and where it has its token."""
         token = self.directory / "agent.token"

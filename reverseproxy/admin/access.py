@@ -12,8 +12,13 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from reverseproxy.config._values import describe
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import AdminCertificateConfig, AdminConfig
+from reverseproxy.errors import OptionsError
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.problems import PART, Place, Problem
+from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_files import parse_document, read_text, signature
 
 log = Logger()
@@ -52,35 +57,48 @@ class Caller:
     hint: str = ""
 
 
-def parse_tokens(where: str, document: object) -> dict[bytes, Caller]:
+_ENTRY_KEYS: Final = ("name", "token", "role")
+
+
+def parse_tokens(document: object, place: Place) -> dict[bytes, Caller]:
     """
     Parse a list of tokens.
 
-    @param where: the name of the document, for errors.
+    @param place: the place of the document.
     @return: the callers by the SHA-256 digests of their tokens, as comparing digests leaks no timing
         information about a token.
-    @raise ValueError: if the document is invalid; the message quotes no token.
+    @raise OptionsError: with everything that is wrong; no token is quoted.
     """
-    if isinstance(document, Mapping) and set(document) == {"tokens"}:
-        document = document["tokens"]
+    findings = Diagnostics()
+    if isinstance(document, Mapping) and "tokens" in document:
+        Options(document, ("tokens",), findings, place)
+        document, place = document["tokens"], place / "tokens"
     if not isinstance(document, list):
-        raise ValueError(f"{where}: expected a list of {{name, token, role}}")
+        findings.error(place, "expected a list of {name, token, role}")
+        document = []
     callers: dict[bytes, Caller] = {}
+    places: dict[bytes, Place] = {}
     for index, entry in enumerate(document):
-        place = f"{where}: [{index}]"
-        if not isinstance(entry, Mapping) or not set(entry) <= {"name", "token", "role"}:
-            raise ValueError(f"{place} must be a mapping with the keys name, token and role")
+        where = place / index
+        if not isinstance(entry, Mapping):
+            findings.error(where, "must be a mapping with the keys name, token and role")
+            continue
+        options = Options(entry, _ENTRY_KEYS, findings, where)
         name, token, role = entry.get("name"), entry.get("token"), entry.get("role", "read")
         if not isinstance(name, str) or not name.isprintable() or not name:
-            raise ValueError(f"{place}.name must be a text")
-        if not isinstance(token, str) or not token.isascii() or len(token) < SHORTEST_TOKEN:
-            raise ValueError(f"{place}.token must have {SHORTEST_TOKEN} characters of ASCII at least")
+            options.error("name", "must be a text")
         if not isinstance(role, str) or role not in _ROLES:
-            raise ValueError(f"{place}.role must be read or operate")
+            options.error("role", f"must be read or operate, not {describe(role)}")
+            role = "read"
+        if not isinstance(token, str) or not token.isascii() or len(token) < SHORTEST_TOKEN:
+            options.error("token", f"must have {SHORTEST_TOKEN} characters of ASCII at least")
+            continue
         digest = sha256(token.encode("ascii")).digest()
         if digest in callers:
-            raise ValueError(f"{place} has the same token as {callers[digest].name}")
-        callers[digest] = Caller(name, _ROLES[role])
+            options.error("token", f"is the same as at {places[digest].path}")
+        callers[digest], places[digest] = Caller(str(name), _ROLES[role]), where / "token"
+    if findings.errors:
+        raise OptionsError(*findings.errors)
     return callers
 
 
@@ -89,17 +107,18 @@ class _TokensFile:
 
     def __init__(self, path: str) -> None:
         """
-        @raise ValueError: if the file can't be used.
+        @raise OptionsError: if the file can't be used.
         """
         self._path = path
         self._signature = signature(path)
         try:
             self._tokens = self._read()
         except OSError as error:
-            raise ValueError(f"can't read {path}: {error.strerror}") from None
+            raise OptionsError(Problem.at(PART, f"can't read {path}: {error.strerror}")) from None
 
     def _read(self) -> dict[bytes, Caller]:
-        return parse_tokens(self._path, parse_document(self._path, read_text(self._path, MAX_FILE)))
+        document = parse_document(self._path, read_text(self._path, MAX_FILE))
+        return parse_tokens(document, Place(self._path))
 
     def find(self, token: str) -> Caller | None:
         """Return the caller with a token; L{None} if the token is unknown."""
@@ -108,10 +127,9 @@ class _TokensFile:
             self._signature = now
             try:
                 self._tokens = self._read()
-            except (OSError, ValueError) as error:
-                log.error(
-                    "{path} has changed but can't be used: {reason}", path=self._path, reason=str(error)
-                )
+            except (OSError, OptionsError) as error:
+                reason = error.brief if isinstance(error, OptionsError) else str(error)
+                log.error("{path} has changed but can't be used: {reason}", path=self._path, reason=reason)
             else:
                 log.info("{path} has changed and counts now", path=self._path)
         return self._tokens.get(sha256(token.encode("utf-8", "surrogateescape")).digest())
@@ -129,7 +147,7 @@ class Access:
 
     def __init__(self, config: AdminConfig) -> None:
         """
-        @raise ValueError: if the file of tokens can't be used.
+        @raise OptionsError: if the file of tokens can't be used.
         """
         self._tokens = _TokensFile(config.tokens_file) if config.tokens_file else None
         self._certificates: tuple[AdminCertificateConfig, ...] = config.certificates

@@ -105,7 +105,8 @@ class ConfigurationApi:
                 loaded = await maybeDeferred(reloading.read)
             report: Report = await maybeDeferred(self._reloadable.examine, loaded)
         except ConfigError as error:
-            return Report(reloading.file, reloading.generation, error.problems, error.warnings)
+            refused = reloading.examine(error)
+            return Report(reloading.file, reloading.generation, refused.problems, refused.warnings)
         return report
 
 

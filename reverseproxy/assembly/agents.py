@@ -180,7 +180,8 @@ class AgentBuilder:
                 find_lister, dynamic.dynamic_server_lister, config.cluster, dynamic.config, reactor
             )
             place = path / "dynamic_server_list_config"
-            lister = self._findings.attempt(place, find, place / "dynamic_server_lister")
+            named = place / "dynamic_server_lister"
+            lister = self._findings.attempt(place / "config", find, named)
 
         def discover(update: Callable[[Sequence[Target]], None]) -> Discovery:
             return Discovery(

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["EtcdListerPlugin"]
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any, ClassVar, Final
 
@@ -20,9 +21,7 @@ from zope.interface import implementer
 
 from reverseproxy.assembly.directory import make_client
 from reverseproxy.config._messages import explain
-from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import EtcdConfig
-from reverseproxy.errors import ConfigError
 from reverseproxy.fleet.etcd import Etcd
 from reverseproxy.fleet.etcd_json import EtcdError, WatchMessage
 from reverseproxy.fleet.record_fields import BadRecord
@@ -31,7 +30,7 @@ from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.problems import PART
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
-from reverseproxy.tunnel.agent.polling import check_keys
+from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.plugins import add_lister
 
 log = Logger()
@@ -177,33 +176,43 @@ class EtcdListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if a key is unknown or missing.
-        @raise ConfigError: for each value that can't be used, placed in the C{dynamic_server_list_config}.
+        @raise OptionsError: for each key that is unknown or missing, and each value that can't be used.
         """
-        settings = _settings(config)
-        place = PART / "config" / "tls_context"
-        tls = None if settings.tls is None else ClientTls(settings.tls, "localhost", place)
+        options = Options(config, _KEYS)
+        settings = _settings(options)
+        tls = None
+        if settings.tls is not None:
+            make = partial(ClientTls, settings.tls, "localhost", PART / "tls_context")
+            tls = options.findings.attempt(PART, make)
+        options.raise_errors()
         etcd = make_client(settings, tls, reactor)
         return EtcdLister(etcd, settings.prefix, cluster, reactor, SystemRandom())
 
 
-def _settings(config: Mapping[str, Any]) -> EtcdConfig:
-    known = [name for name in EtcdConfig.model_fields if name != "lease_ttl"]
-    check_keys("the server lister etcd", config, known)
-    try:
-        settings = EtcdConfig.model_validate(dict(config), context={"document": True})
-    except ValidationError as error:
-        findings = Diagnostics()
-        for entry in error.errors(include_url=False):
-            place = PART / "config"
-            for key in entry["loc"]:
-                place /= key
-            findings.error(place, f"the server lister etcd: {explain(entry, False)}")
-        raise ConfigError(*findings.errors) from None
-    if not settings.endpoints:
-        raise ValueError("the server lister etcd: endpoints is missing: where etcd takes clients")
-    if settings.user and not (settings.password_file or settings.password_env):
-        raise ValueError("the server lister etcd: user has no password: write password_file or password_env")
+_KEYS: Final = [name for name in EtcdConfig.model_fields if name != "lease_ttl"]
+
+
+def _settings(options: Options) -> EtcdConfig:
+    """Make the settings of the values that can be used; what is wrong is added to C{options}."""
+    values = {name: value for name, value in options.values.items() if name in _KEYS}
+    given = set(values)
+    while True:
+        try:
+            settings = EtcdConfig.model_validate(values, context={"document": True})
+            break
+        except ValidationError as error:
+            for entry in error.errors(include_url=False):
+                place = options.place
+                for key in entry["loc"]:
+                    place /= key
+                options.findings.error(place, explain(entry, False))
+                values.pop(str(entry["loc"][0]), None)
+    wrong = given - values.keys()
+    if not settings.endpoints and "endpoints" not in wrong:
+        options.error("endpoints", "is missing: where etcd takes clients")
+    secrets = {"password_file", "password_env"}
+    if settings.user and not (settings.password_file or settings.password_env or secrets & wrong):
+        options.error("user", "has no password: write password_file or password_env")
     return settings
 
 

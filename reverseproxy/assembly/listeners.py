@@ -138,16 +138,20 @@ class ListenerBuilder:
         return ListenerParts(config, listener, build, tls, logs, self._counts)
 
     def _tls(self, config: ListenerConfig, path: Place, old: ListenerParts | None) -> ServerTls | None:
-        contexts = config.filter_chain.tls_contexts
+        chain = config.filter_chain
+        contexts = chain.tls_contexts
         if not contexts:
             return None
         if old is not None and old.config.filter_chain.tls_contexts == contexts:
             return old.tls
-        place = path / "filter_chains" / 0 / "tls_context"
-        return self._findings.attempt(place, partial(self._server_tls, contexts, place))
+        one, several = (path / "filter_chains" / 0 / name for name in ("tls_context", "tls_context_set"))
+        places = [several / number for number, each in enumerate(chain.tls_context_set) if each.status]
+        return self._findings.attempt(one, partial(self._server_tls, contexts, one, places))
 
-    def _server_tls(self, contexts: Sequence[TlsContextConfig], path: Place) -> ServerTls:
-        tls = ServerTls(contexts, path)
+    def _server_tls(
+        self, contexts: Sequence[TlsContextConfig], path: Place, places: Sequence[Place]
+    ) -> ServerTls:
+        tls = ServerTls(contexts, path, places=places)
         tell_of_expiry(self._findings, tls)
         return tls
 

@@ -24,6 +24,7 @@ from reverseproxy.admin.service import AdminChange, load_credentials
 from reverseproxy.assembly.admission_watch import AdmissionWatch
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
+from reverseproxy.assembly.examination import examine
 from reverseproxy.assembly.opening import Opening
 from reverseproxy.assembly.succession import Succession
 from reverseproxy.assembly.world import World, tell_of_expiry
@@ -108,6 +109,7 @@ class RunningConfig:
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
         self.reloading = Reloader(world.file, self._unread, self.take)
+        self.reloading.examine = partial(examine, reactor=world.reactor, random=world.random, file=world.file)
         self._opening = Opening(world)
         self._doors = AdmissionWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}

@@ -25,6 +25,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from reverseproxy.addresses import host_of, is_unix, split_host_port
 from reverseproxy.app import ReverseProxy
+from reverseproxy.assembly.examination import examine as examine_further
 from reverseproxy.command.system_checks import FAIL, OK, WARN, Finding, clock, descriptors, port, versions
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import Config, TlsContextConfig
@@ -111,7 +112,8 @@ class Examination:
         try:
             loaded = load(self._file)
             built = ReverseProxy(loaded.config, self._reactor, SystemRandom(), self._file, dry=True)
-        except ConfigError as error:
+        except ConfigError as found:
+            error = examine_further(found, self._reactor, SystemRandom(), self._file, strict=True)
             for problem in error.problems:
                 self._found(Finding(FAIL, "configuration", str(problem)))
             for warning in error.warnings:

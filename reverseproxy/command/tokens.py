@@ -22,7 +22,9 @@ from typing import Any
 
 import yaml
 
-from reverseproxy.tunnel.static_tokens import MAX_TOKENS_FILE, StaticValidatorPlugin
+from reverseproxy.errors import OptionsError
+from reverseproxy.problems import Place
+from reverseproxy.tunnel.static_tokens import MAX_TOKENS_FILE, parse_tokens
 from reverseproxy.tunnel.watched_files import parse_document, read_text
 
 _COMMENT = re.compile(r"(?m)^\s*#|\s#")
@@ -140,15 +142,15 @@ class TokenFile:
         try:
             self._text = read_text(self._path, MAX_TOKENS_FILE)
             document = parse_document(self._path, self._text)
-            _validate(document)
+            parse_tokens(document, Place(self._path))
         except FileNotFoundError as error:
             if missing_is_empty:
                 return []
             raise TokenProblem(f"{self._path} can't be read: {error.strerror}") from None
         except OSError as error:
             raise TokenProblem(f"{self._path} can't be read: {error.strerror}") from None
-        except ValueError as error:
-            raise TokenProblem(f"{self._path} can't be used: {error}") from None
+        except OptionsError as error:
+            raise TokenProblem(str(error)) from None
         self._wrapped = isinstance(document, Mapping)
         entries = document["tokens"] if isinstance(document, Mapping) else document
         return [dict(entry) for entry in entries]
@@ -157,8 +159,8 @@ class TokenFile:
         """Replace all entries atomically."""
         document: Any = {"tokens": entries} if self._wrapped else entries
         try:
-            _validate(document)
-        except ValueError as error:
+            parse_tokens(document, Place(self._path))
+        except OptionsError as error:
             raise TokenProblem(str(error)) from None
         if self._path.endswith(".json"):
             text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -193,17 +195,6 @@ def _entry_with(entries: list[dict[str, Any]], agent: str, token: str, another: 
         entry["tokens"] = [*_tokens(entry), token]
         entry.pop("token", None)
     return entry
-
-
-def _validate(document: Any) -> None:
-    """
-    Validate tokens by the credential policy.
-
-    @raise ValueError: if they are invalid.
-    """
-    StaticValidatorPlugin().build(
-        {"tokens": document["tokens"] if isinstance(document, Mapping) and "tokens" in document else document}
-    )
 
 
 def _tokens(entry: Mapping[str, Any]) -> list[str]:

@@ -33,6 +33,7 @@ class Tree:
         @param directory: called to read each directory that the document names; raises L{OSError}.
         """
         self._findings = findings
+        self._removed: list[Place] = []
         self.root = Matcher(findings, directory).match(model, document, Place(file))
 
     # places
@@ -81,6 +82,7 @@ class Tree:
 
         @return: whether there was a value to remove.
         """
+        self._removed.append(self.locate(location))
         for end in range(len(location), 0, -1):
             parent, last = self.get(location[: end - 1]), location[end - 1]
             if isinstance(parent, Node) and last in parent:
@@ -95,6 +97,11 @@ class Tree:
                 del parent[last]
                 return True
         return False
+
+    def has_lost(self, location: Location, name: str) -> bool:
+        """Return whether an object had a wrong value of a field, or of a part of it, which was removed."""
+        place = self.locate((*location, name))
+        return any(each == place or place in each.around for each in self._removed)
 
     def complete(self, location: Location, name: str, *fields: str, named: bool = True) -> bool:
         """

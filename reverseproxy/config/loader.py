@@ -27,6 +27,7 @@ from reverseproxy.config._toml import parse_toml
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import describe
 from reverseproxy.config.diagnostics import Diagnostics
+from reverseproxy.config.invalid import InvalidDocument
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.problems import Place, Problem
@@ -120,14 +121,15 @@ def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loa
     """
     Make the models of a document.
 
-    @raise ConfigError: with all errors.
+    @raise InvalidDocument: with all errors.
     """
     findings = Diagnostics()
     _substitute(document, file, environ, findings)
     tree = Tree(Config, document, file, findings, _Directory(findings, environ).read)
     config = _validate(tree, findings)
     check(config, tree, findings)
-    findings.raise_errors()
+    if findings.errors:
+        raise InvalidDocument(config, tree, findings)
     return Loaded(config, findings.warnings, findings.notes)
 
 

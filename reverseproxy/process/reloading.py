@@ -101,9 +101,11 @@ class Reloader:
     @ivar attempts: the number of reloads.
     @ivar last: the result of the last reload; L{None} before the first one.
     @ivar failed: called with the result of each failed reload.
+    @ivar examine: called with why a configuration can't be read; returns that with all else that is wrong.
     """
 
     failed: Callable[[Report], object] = staticmethod(lambda report: None)
+    examine: Callable[[ConfigError], ConfigError] = staticmethod(lambda error: error)
 
     def __init__(
         self,
@@ -162,7 +164,8 @@ class Reloader:
             log.info("the configuration {file} is not reloaded: the process is stopping", file=self.file)
             return Report(self.file, self.generation, error.problems)
         except ConfigError as error:
-            report = Report(self.file, self.generation, error.problems, error.warnings)
+            refused = self.examine(error)
+            report = Report(self.file, self.generation, refused.problems, refused.warnings)
         except Exception as error:
             log.failure("the configuration {file} could not be reloaded", file=self.file)
             problem = Problem.at(Place(self.file), f"failed on our side, the log has more: {error!r}")

@@ -6,6 +6,7 @@ __all__ = ["ClientTls"]
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 from OpenSSL import SSL
@@ -13,9 +14,10 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
 from reverseproxy.clock import wall_time
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError
-from reverseproxy.problems import Place, Problem
+from reverseproxy.problems import PART, Place, Problem
 from reverseproxy.tls.contexts import TLS_CONTEXT, LoadedContext, TlsContext
 from reverseproxy.tls.material import KeyMaterial, Verifier, Verify
 from reverseproxy.tls.reload import IReloadable
@@ -61,8 +63,13 @@ class ClientTls:
         self.fall_back = config.fall_back
         self._pins = Pins(config.fingerprint) if config.fingerprint else None
         self._by_name = not config.insecure_skip and (self._pins is None or bool(config.ca_cert))
-        self._take_name(default_name)
-        self._context = TlsContext(config, self._where, self._assemble, False, wall)
+        findings = Diagnostics()
+        findings.attempt(PART, partial(self._take_name, default_name))
+        make = partial(TlsContext, config, self._where, self._assemble, False, wall)
+        context = findings.attempt(PART, make)
+        findings.raise_errors()
+        assert context is not None
+        self._context = context
 
     def named(self, default_name: str) -> ClientTls:
         """

@@ -138,8 +138,11 @@ class KeyMaterial:
         if not verifies:
             self.report("crl", "has no effect unless peers are verified, see verify_client and insecure_skip")
             return []
-        found = _REVOCATION_LIST.findall(self._read("crl") or b"")
-        if not found and not self.findings.errors:
+        data = self._read("crl")
+        if data is None:
+            return []
+        found = _REVOCATION_LIST.findall(data)
+        if not found:
             self.report("crl", "there is no revocation list in it; they begin with -----BEGIN X509 CRL-----")
         try:
             return [x509.load_pem_x509_crl(pem) for pem in found]

@@ -66,11 +66,13 @@ class ServerTls:
         contexts: Sequence[TlsContextConfig],
         where: Place = TLS_CONTEXT,
         wall: Callable[[], float] = wall_time,
+        places: Sequence[Place] = (),
     ) -> None:
         """
         @param contexts: one or more, in the order of the configuration, without
             those whose C{status} is false.
         @param where: the place in the configuration, for messages.
+        @param places: the place of each context; empty for C{where}, or the set of that name, without others.
         @param wall: seconds since 1970, for the validity of certificates.
         @raise ConfigError: with everything that is wrong with any of them.
         """
@@ -83,7 +85,9 @@ class ServerTls:
         findings = Diagnostics()
         for index, config in enumerate(contexts):
             place = where
-            if self._several:
+            if places:
+                place = places[index]
+            elif self._several:
                 place = Place(place.file, place.keys[:-1]) / f"{place.name}_set" / index
             make = partial(TlsContext, config, place, self._assemble, True, wall)
             context = findings.attempt(place, make)

@@ -22,7 +22,7 @@ from reverseproxy.interfaces import (
     Identity,
     IValidatorPlugin,
 )
-from reverseproxy.tunnel.policy_config import check_keys
+from reverseproxy.tunnel.plugin_options import Options
 
 log = Logger()
 
@@ -54,9 +54,9 @@ class SampleValidatorPlugin:
         """
         Make a validator.
 
-        @raise ValueError: if C{config} is not empty.
+        @raise OptionsError: if C{config} is not empty.
         """
-        check_keys("the policy test", config, ())
+        Options(config, ()).raise_errors()
         log.warn("the credential policy test keeps nobody out: it is for interoperability tests only")
         return _SampleValidator()
 
@@ -74,7 +74,7 @@ class SampleCredentialPlugin:
         """
         Make a source.
 
-        @raise ValueError: if C{config} is not empty.
+        @raise OptionsError: if C{config} is not empty.
         """
-        check_keys("the policy test", config, ())
+        Options(config, ()).raise_errors()
         return _SampleSource()

@@ -11,16 +11,18 @@ __all__ = ["StaticCredentialPlugin"]
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
 from reverseproxy.errors import CredentialMissing
 from reverseproxy.interfaces import ICredentialCheck, ICredentialPlugin, ICredentialSource
-from reverseproxy.tunnel.policy_config import nonempty, only_key
+from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_files import read_text
 from reverseproxy.wire.mosn.frames import MAX_PAYLOAD
+
+_KEYS: Final = ("file", "token", "env")
 
 
 @implementer(ICredentialSource, ICredentialCheck)
@@ -73,11 +75,13 @@ class StaticCredentialPlugin:
         Make a source.
 
         @param config: C{file}, C{token} or C{env}.
-        @raise ValueError: if it is invalid. A missing file or variable is not an error: it may come
+        @raise OptionsError: if it is invalid. A missing file or variable is not an error: it may come
             later, and is looked up for each dial.
         """
-        key = only_key("the policy static", config, ("file", "token", "env"))
-        value = nonempty(key, config[key])
+        options = Options(config, _KEYS)
+        key = options.only_key(_KEYS)
+        value = options.text(key) if key else ""
+        options.raise_errors()
         if key == "file":
             return _LookedUp(lambda: _from_file(value))
         if key == "env":

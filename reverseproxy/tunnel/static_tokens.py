@@ -17,26 +17,30 @@ C{*.tunnels.example.com} and C{2200-2299}.
 
 from __future__ import annotations
 
-__all__ = ["StaticValidatorPlugin"]
+__all__ = ["StaticValidatorPlugin", "Tokens", "parse_tokens"]
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import compress, repeat
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.identity.allowance import Allowance
+from reverseproxy.config._values import describe
+from reverseproxy.config.diagnostics import Diagnostics
+from reverseproxy.errors import OptionsError
+from reverseproxy.identity.allowance import NOTHING, Allowance
 from reverseproxy.interfaces import (
     IConnectionValidator,
     Identity,
     INaming,
     IValidatorPlugin,
 )
-from reverseproxy.tunnel.policy_config import check_keys, nonempty, only_key
+from reverseproxy.problems import PART, Place, Problem
+from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
 
 log = Logger()
@@ -54,7 +58,7 @@ def _digest(token: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tokens:
+class Tokens:
     """Digests of tokens, and the identity that each belongs to, at the same index."""
 
     digests: tuple[bytes, ...] = field(repr=False)
@@ -98,82 +102,89 @@ class _Tokens:
         return found[0] if found else None
 
 
-def _parse_tokens(where: str, document: object) -> _Tokens:
+_ENTRY_KEYS: Final = ("agent", "token", "tokens", "clusters", "max_weight", "domains", "ports")
+_ENTRIES: Final = f"expected a list of entries with the keys {', '.join(_ENTRY_KEYS)}"
+
+
+def parse_tokens(document: object, place: Place) -> Tokens:
     """
     Parse a list of entries, or a mapping with it.
 
-    @raise ValueError: with the place of the entry that is wrong; tokens are not quoted.
+    @param place: the place of the document.
+    @raise OptionsError: with everything that is wrong; tokens are not quoted.
     """
+    findings = Diagnostics()
     if isinstance(document, Mapping):
-        check_keys(where, document, ("tokens",))
-        document = document.get("tokens")
+        Options(document, ("tokens",), findings, place)
+        if "tokens" in document or not findings.errors:
+            place /= "tokens"
+        document = document.get("tokens", () if findings.errors else None)
     if not isinstance(document, (list, tuple)):
-        raise ValueError(f"{where}: expected a list of entries with the keys {', '.join(_ENTRY_KEYS)}")
-    owners: dict[bytes, tuple[str, Identity]] = {}
+        findings.error(place, _ENTRIES)
+        document = ()
+    owners: dict[bytes, tuple[Place, Identity]] = {}
     for number, entry in enumerate(document):
-        place = f"{where}: tokens[{number}]"
-        identity, tokens = _parse_entry(place, entry)
-        for token in tokens:
+        identity, tokens = _parse_entry(entry, place / number, findings)
+        for where, token in tokens:
             digest = _digest(token)
             if digest in owners:
-                raise ValueError(f"{place} has a token that {owners[digest][0]} has already")
-            owners[digest] = (f"tokens[{number}]", identity)
-    return _Tokens(tuple(owners), tuple(identity for _, identity in owners.values()))
+                findings.error(where, f"is the same as at {owners[digest][0].path}")
+            else:
+                owners[digest] = where, identity
+    if findings.errors:
+        raise OptionsError(*findings.errors)
+    return Tokens(tuple(owners), tuple(identity for _, identity in owners.values()))
 
 
-_ENTRY_KEYS = ("agent", "token", "tokens", "clusters", "max_weight", "domains", "ports")
-
-
-def _parse_entry(place: str, entry: object) -> tuple[Identity, list[str]]:
+def _parse_entry(
+    entry: object, place: Place, findings: Diagnostics
+) -> tuple[Identity, list[tuple[Place, str]]]:
+    """Return an entry's identity, and its tokens with their places; without those that are wrong."""
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{place} must be a mapping with the keys {', '.join(_ENTRY_KEYS)}")
-    check_keys(place, entry, _ENTRY_KEYS)
-    agent = nonempty(f"{place}.agent", entry.get("agent"))
+        findings.error(place, f"must be a mapping with the keys {', '.join(_ENTRY_KEYS)}")
+        return Identity(""), []
+    options = Options(entry, _ENTRY_KEYS, findings, place)
+    agent = options.text("agent")
     if len(agent) > MAX_AGENT_NAME:
-        raise ValueError(f"{place}.agent has {len(agent)} characters, {MAX_AGENT_NAME} are the most")
-    if ("token" in entry) == ("tokens" in entry):
-        raise ValueError(f"{place} of agent {agent!r} needs either token or tokens")
-    if "token" in entry:
-        tokens = [nonempty(f"{place}.token", entry["token"])]
+        options.error("agent", f"has {len(agent)} characters, {MAX_AGENT_NAME} are the most")
+    tokens: list[tuple[Place, str]] = []
+    if "token" in entry and "tokens" in entry:
+        options.whole("needs either token or tokens, got both")
+    elif "token" in entry:
+        tokens = [(place / "token", options.text("token"))]
+    elif "tokens" not in entry:
+        options.whole("needs either token or tokens, got neither")
     elif isinstance(entry["tokens"], (list, tuple)) and entry["tokens"]:
-        tokens = [nonempty(f"{place}.tokens[{i}]", token) for i, token in enumerate(entry["tokens"])]
+        several = options.texts("tokens", "one token") or ()
+        tokens = [(place / "tokens" / number, each) for number, each in enumerate(several)]
     else:
-        raise ValueError(f"{place}.tokens must be a list with at least one token")
-    clusters = None
-    if entry.get("clusters") is not None:
-        if not isinstance(entry["clusters"], (list, tuple)):
-            raise ValueError(f"{place}.clusters must be a list of cluster names, or absent for all clusters")
-        clusters = frozenset(
-            nonempty(f"{place}.clusters[{i}]", name) for i, name in enumerate(entry["clusters"])
-        )
+        options.error("tokens", "must be a list with at least one token")
+    clusters = options.texts("clusters", "all clusters")
     max_weight = entry.get("max_weight")
     if max_weight is not None and (type(max_weight) is not int or not 1 <= max_weight <= 128):
-        raise ValueError(f"{place}.max_weight must be an integer from 1 to 128, not {max_weight!r}")
-    return Identity(agent, clusters, max_weight, _parse_routes(place, entry)), tokens
+        options.error("max_weight", f"must be an integer from 1 to 128, not {describe(max_weight)}")
+    allowed = None if clusters is None else frozenset(clusters)
+    identity = Identity(agent, allowed, max_weight, _parse_routes(options))
+    return identity, [(where, token) for where, token in tokens if token]
 
 
-def _parse_routes(place: str, entry: Mapping[str, Any]) -> Allowance:
+def _parse_routes(options: Options) -> Allowance:
     """Return the domains and ports that an agent may bring."""
-    texts: dict[str, list[str]] = {}
+    routes = NOTHING
     for key in ("domains", "ports"):
-        value = entry.get(key)
-        if value is not None and not isinstance(value, (list, tuple)):
-            raise ValueError(f"{place}.{key} must be a list, or absent for none")
-        # YAML parses 2222 as a number.
-        texts[key] = [
-            str(each) if type(each) is int else nonempty(f"{place}.{key}", each) for each in value or ()
-        ]
-    try:
-        return Allowance.of(texts["domains"], texts["ports"])
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        for number, text in enumerate(options.texts(key, "none", numbers=True) or ()):
+            try:
+                routes |= Allowance.of([text], ()) if key == "domains" else Allowance.of((), [text])
+            except ValueError as error:
+                options.findings.error(options.place / key / number, str(error))
+    return routes
 
 
 @implementer(INaming)
 class _TokenValidator:
     """Validates tokens that are listed in the configuration."""
 
-    def __init__(self, tokens: _Tokens) -> None:
+    def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
     def validate(self, credential: str, host_name: str, cluster_name: str) -> Identity | None:
@@ -211,12 +222,13 @@ class _FileTokens(_TokenValidator):
         try:
             self._tokens = self._read()
         except OSError as error:
-            raise ValueError(f"file: can't read {path}: {error.strerror}") from None
+            problem = f"can't read {path}: {error.strerror}"
+            raise OptionsError(Problem.at(PART / "file", problem)) from None
         self._seen = self._tokens
 
-    def _read(self) -> _Tokens:
+    def _read(self) -> Tokens:
         text = read_text(self._path, MAX_TOKENS_FILE)
-        return _parse_tokens(self._path, parse_document(self._path, text))
+        return parse_tokens(parse_document(self._path, text), Place(self._path))
 
     def _refresh(self) -> None:
         now: Signature = signature(self._path)
@@ -226,13 +238,13 @@ class _FileTokens(_TokenValidator):
         self._signature = now
         try:
             self._tokens = self._read()
-        except (OSError, ValueError) as error:
+        except (OSError, OptionsError) as error:
             log.error(
                 "the file of tokens {path} changed but can't be used, {count} known tokens stay good: "
                 "{reason}",
                 path=self._path,
                 count=len(self._tokens.digests),
-                reason=str(error),
+                reason=error.brief if isinstance(error, OptionsError) else str(error),
             )
         else:
             log.info(
@@ -253,6 +265,9 @@ class _FileTokens(_TokenValidator):
         return seen is not self._seen
 
 
+_KEYS: Final = ("file", "tokens")
+
+
 @implementer(IValidatorPlugin)
 class StaticValidatorPlugin:
     """The policy C{static} on the server; see the module."""
@@ -264,8 +279,12 @@ class StaticValidatorPlugin:
         Make a validator.
 
         @param config: C{file} or C{tokens}.
-        @raise ValueError: if it is invalid, or the file is.
+        @raise OptionsError: with everything that is wrong with it, or with the file.
         """
-        if only_key("the policy static", config, ("file", "tokens")) == "file":
-            return _FileTokens(nonempty("file", config["file"]))
-        return _TokenValidator(_parse_tokens("the policy static", config["tokens"]))
+        options = Options(config, _KEYS)
+        key = options.only_key(_KEYS)
+        path = options.text("file") if key == "file" else ""
+        options.raise_errors()
+        if key == "file":
+            return _FileTokens(path)
+        return _TokenValidator(parse_tokens(config["tokens"], PART / "tokens"))

@@ -19,6 +19,7 @@ from reverseproxy.config.models import (
 )
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo
+from reverseproxy.problems import Place
 from tests.tunnel.logged import capture
 
 READ, OPERATE = "r" * 16, "o" * 16
@@ -80,17 +81,33 @@ class AccessTests(SynchronousTestCase):
         secret = "s" * 15
         for document, expected in (
             ({}, "expected a list"),
-            ([1], r"\[0\] must be a mapping"),
+            ([1], r"t: \[0\]: must be a mapping"),
             ([{"name": "a", "token": secret}], "16 characters"),
-            ([{"name": "", "token": READ}], "name must be a text"),
-            ([{"name": "a", "token": READ, "role": "root"}], "role must be read or operate"),
-            ([{"name": "a", "token": READ, "role": ["read"]}], "role must be read or operate"),
-            ([{"name": "a", "token": READ, "role": {}}], "role must be read or operate"),
-            ([{"name": "a", "token": READ}, {"name": "b", "token": READ}], "same token as a"),
-            ([{"name": "a", "token": READ, "rol": "read"}], "must be a mapping with the keys"),
+            ([{"name": "", "token": READ}], r"\[0\].name: must be a text"),
+            (
+                [{"name": "a", "token": READ, "role": "root"}],
+                r"\[0\].role: must be read or operate, not the text .root.",
+            ),
+            (
+                [{"name": "a", "token": READ}, {"name": "b", "token": READ}],
+                r"\[1\].token: is the same as at \[0\].token",
+            ),
+            (
+                [{"name": "a", "token": READ, "rol": "read"}],
+                r"\[0\].rol: unknown key; the keys are name, token, role",
+            ),
+            (
+                [{"name": "a", "token": READ, "role": ["read"]}],
+                r"\[0\].role: must be read or operate, not a list",
+            ),
+            (
+                [{"name": "a", "token": READ, "role": {}}],
+                r"\[0\].role: must be read or operate, not an object",
+            ),
+            ({"tokens": [1], "more": 1}, r"t: more: unknown key.*\nt: tokens\[0\]: must be a mapping"),
         ):
             with self.assertRaisesRegex(ValueError, expected) as caught:
-                parse_tokens("t", document)
+                parse_tokens(document, Place("t"))
             self.assertNotIn(secret, str(caught.exception))
 
     def test_certificates(self) -> None:

@@ -137,30 +137,32 @@ class PluginTests(SynchronousTestCase):
         plugin = EtcdListerPlugin()
         verifyObject(IServerListerPlugin, plugin)
         for config, problem in (
-            ({}, "endpoints is missing"),
-            ({"endpoints": ["a:1"], "user": "x"}, "user has no password"),
-            ({"endpoints": ["a:1"], "lease_ttl": "5s"}, "unknown key 'lease_ttl'; the keys are endpoints,"),
+            ({}, "endpoints: is missing"),
+            ({"endpoints": ["a:1"], "user": "x"}, "user: has no password"),
+            ({"endpoints": ["a:1"], "lease_ttl": "5s"}, "lease_ttl: unknown key; the keys are endpoints,"),
         ):
             with self.assertRaises(ValueError) as raised:
                 plugin.build("c", config, Clock())
-            self.assertIn(f"the server lister etcd: {problem}", str(raised.exception))
+            self.assertIn(problem, str(raised.exception))
 
     def test_values(self) -> None:
         """Each value that can't be used has its place in the document, and so do files that can't be read."""
         missing = os.path.abspath(self.mktemp())
         tls = {"status": True, "ca_cert": missing}
         for config, problems in (
-            ({"endpoints": "a:1"}, ["config.endpoints: the server lister etcd: expected a list"]),
+            ({"endpoints": "a:1"}, ["endpoints: expected a list"]),
             (
-                {"endpoints": ["a:1", "a"], "prefix": "a b"},
+                {"endpoints": ["a:1", "a"], "prefix": "a b", "domain": "x", "tls_context": tls},
                 [
-                    'config.endpoints[1]: the server lister etcd: "a" has no port',
-                    'config.prefix: the server lister etcd: "a b" is no prefix',
+                    "domain: unknown key",
+                    'endpoints[1]: "a" has no port',
+                    'prefix: "a b" is no prefix',
+                    f"tls_context.ca_cert: ca_cert {missing}: can't be read",
                 ],
             ),
             (
                 {"endpoints": ["a:1"], "tls_context": tls},
-                [f"config.tls_context.ca_cert: ca_cert {missing}: can't be read"],
+                [f"tls_context.ca_cert: ca_cert {missing}: can't be read"],
             ),
         ):
             with self.assertRaises(ConfigError) as raised:

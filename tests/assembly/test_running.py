@@ -606,6 +606,28 @@ class ReloadingTests(SynchronousTestCase):
         report = self.successResultOf(app.reload())
         self.assertIn("it is in no file", str(report.problems[0]))
 
+    def test_everything_wrong_at_once(self) -> None:
+        """What can't be loaded hides nothing of what can't be built."""
+        sites = Sites(self)
+        report = sites.change(
+            "server",
+            (f"{LISTENER}.address", "nowhere"),
+            (
+                f"{CHAIN}.tls_context",
+                {"status": True, "cert_chain": "-----BEGIN", "private_key": "-----BEGIN"},
+            ),
+            (f"{TUNNEL}.filter_chains[0].filters[0].config", {"credential_policy": "mine"}),
+        )
+        self.assertEqual(
+            [each.path for each in report.problems],
+            [
+                f"{LISTENER}.address",
+                f"{CHAIN}.tls_context.cert_chain",
+                f"{CHAIN}.tls_context.private_key",
+                f"{TUNNEL}.filter_chains[0].filters[0].config.credential_policy",
+            ],
+        )
+
     def test_while_stopping(self) -> None:
         sites = Sites(self)
         sites.apps["server"].stopService()

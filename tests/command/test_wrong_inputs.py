@@ -151,12 +151,12 @@ AGENTS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     (
         (*AGENT, "dynamic_server_list_config"),
         {"dynamic_server_lister": "srv", "config": {"name": "_x._tcp.example.com", "interval": -5}},
-        "dynamic_server_list_config: the server lister srv: interval must be a number of seconds",
+        "dynamic_server_list_config.config.interval: must be a number of seconds",
     ),
     (
         (*AGENT, "dynamic_server_list_config"),
         {"dynamic_server_lister": "etcd", "config": {"endpoint": "a:1"}},
-        "the server lister etcd: unknown key 'endpoint'",
+        "dynamic_server_list_config.config.endpoint: unknown key",
     ),
     ((*AGENT, "connection_num"), "4", 'expected a whole number, got the text "4"'),
     ((*AGENT, "weight"), 129, "write a number from 1 to 128"),

@@ -722,6 +722,20 @@ class MaterialTests(ContextTestCase):
         self.problem("private_key", "(text)", private_key=text.replace("\n", "#", 2))
         self.problem("private_key", "(text)", private_key=text.splitlines()[1] * 5)
 
+    def test_all_problems_at_once(self) -> None:
+        """No problem hides another one, and each context has its own place."""
+        junk = self.write("junk.pem", "-----BEGIN\n")
+        with self.assertRaises(ConfigError) as raised:
+            self.client("a b", ca_cert=junk, crl=junk)
+        keys = ["server_name", "ca_cert", "crl"]
+        self.assertEqual([each.place.name for each in raised.exception.problems], keys)
+        places = [DOCUMENT / "set" / number for number in (1, 3)]
+        contexts = [self.certs.server_context(ca_cert=junk), self.certs.server_context(private_key=junk)]
+        with self.assertRaises(ConfigError) as raised:
+            ServerTls(contexts, places=places)
+        found = [each.path for each in raised.exception.problems]
+        self.assertEqual(found, ["set[1].ca_cert", "set[3].private_key"])
+
     def test_weak_key(self) -> None:
         pair = self.certs.self_signed("weak", "localhost", key=rsa.generate_private_key(65537, 1024))
         self.problem("cert_chain", "too small", **pair.options)

@@ -107,13 +107,18 @@ class ConfigTests(SynchronousTestCase):
 
     def test_bad_configurations(self) -> None:
         for config, message in (
-            ({}, "url must be an http or https URL, not None"),
-            ({"url": "ftp://x"}, "url must be an http or https URL, not 'ftp://x'"),
-            ({"url": "http://x", "port": 1}, "unknown key 'port'"),
-            ({"url": "http://x", "interval": 0}, "interval must be a number of seconds"),
-            ({"url": "http://x", "timeout": True}, "timeout must be a number of seconds"),
-            ({"url": "http://x", "headers": ["a"]}, "headers must map names to values"),
-            ({"url": "http://x", "headers": {"a": 1}}, "headers must map names to values"),
+            ({}, "url: must be an http or https URL, not null"),
+            ({"url": "ftp://x"}, 'url: must be an http or https URL, not the text "ftp://x"'),
+            ({"url": "http://x", "port": 1}, "port: unknown key"),
+            ({"url": "http://x", "interval": 0}, "interval: must be a number of seconds"),
+            ({"url": "http://x", "timeout": True}, "timeout: must be a number of seconds"),
+            ({"url": "http://x", "headers": ["a"]}, "headers: must map names to values, not a list"),
+            ({"url": "http://x", "headers": {"a": 1}}, "headers.a: must be a text"),
+            ({"url": "http://x", "headers": {"a": "b\r\nc: d"}}, "headers.a: must be a text"),
+            ({"url": "http://x", "headers": {"a b": "c"}}, r"headers\[.a b.\]: is no name"),
+            ({"url": "http://"}, "url: must be"),
+            ({"url": "http://x:70000/"}, "url: must be"),
+            ({"url": "http://x/ y"}, "url: must be"),
         ):
             with self.assertRaisesRegex(ValueError, message):
                 HttpListerPlugin().build("c", config, reactor)

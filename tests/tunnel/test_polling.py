@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
+from reverseproxy.tunnel.agent.polling import PollingLister
 
 
 class Lister(PollingLister):
@@ -59,17 +59,3 @@ class PollingTests(SynchronousTestCase):
         self.lister.stop()
         self.lister.stop()
         self.assertEqual((self.lists, self.clock.getDelayedCalls()), ([["a:1"]], []))
-
-
-class ConfigTests(SynchronousTestCase):
-    def test_keys(self) -> None:
-        check_keys("the lister x", {"a": 1}, ("a", "b"))
-        with self.assertRaisesRegex(ValueError, "the lister x: unknown key 'c'; the keys are a, b"):
-            check_keys("the lister x", {"c": 1}, ("a", "b"))
-
-    def test_seconds(self) -> None:
-        self.assertEqual(read_seconds("x", {}, "interval", 2.0, 0.1), 2.0)
-        self.assertEqual(read_seconds("x", {"interval": 7}, "interval", 2.0, 0.1), 7.0)
-        for bad in (True, "7", None, 0, 0.09, 3601, float("nan"), float("inf")):
-            with self.assertRaisesRegex(ValueError, "x: interval must be a number of seconds, 0.1 to 3600"):
-                read_seconds("x", {"interval": bad}, "interval", 2.0, 0.1, 3600)

@@ -92,16 +92,19 @@ class SrvListerTests(SynchronousTestCase):
         plugin = SrvListerPlugin()
         verifyObject(IServerListerPlugin, plugin)
         for config, problem in (
-            ({}, "name must be one such as _tunnel._tcp.example.com, not None"),
-            ({"name": ""}, "name must be"),
-            ({"name": "x" * 300}, "name must be"),
-            ({"name": NAME, "interval": "5s"}, "interval must be a number of seconds"),
-            ({"name": NAME, "interval": 0}, "interval must be a number of seconds"),
-            ({"name": NAME, "interval": -5}, "interval must be a number of seconds"),
-            ({"name": NAME, "resolvers": []}, "resolvers must be a list"),
-            ({"name": NAME, "resolvers": ["ns.example.com"]}, "is no address of a name server"),
+            ({}, "name: must be one such as _tunnel._tcp.example.com, not null"),
+            ({"name": ""}, "name: must be"),
+            ({"name": "x" * 300}, "name: must be"),
+            ({"name": NAME, "interval": "5s"}, "interval: must be a number of seconds"),
+            ({"name": NAME, "interval": 0}, "interval: must be a number of seconds"),
+            ({"name": NAME, "interval": -5}, "interval: must be a number of seconds"),
+            ({"name": NAME, "resolvers": []}, "resolvers: must be a list"),
+            (
+                {"name": NAME, "resolvers": ["10.0.0.1", "ns.example.com"]},
+                'resolvers[1]: the text "ns.example.com" is no',
+            ),
             ({"name": NAME, "resolvers": [53]}, "is no address of a name server"),
-            ({"name": NAME, "domain": "x"}, "unknown key 'domain'; the keys are name, interval, resolvers"),
+            ({"name": NAME, "domain": "x"}, "domain: unknown key; the keys are name, interval, resolvers"),
         ):
             with self.assertRaises(ValueError) as raised:
                 plugin.build("c", config, self.network)

@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.errors import CredentialMissing
+from reverseproxy.errors import CredentialMissing, OptionsError
 from reverseproxy.interfaces import (
     IConnectionValidator,
     ICredentialPlugin,
@@ -170,9 +170,9 @@ class StaticValidatorTests(SynchronousTestCase):
 
     def test_broken_documents_are_told_by_their_line(self) -> None:
         for name, text, pattern in (
-            ("x.json", '[\n{"agent": "secret-a"', "x.json, line 2: "),
+            ("x.json", '[\n{"agent": "secret-a"', "x.json: line 2, column [0-9]+: not valid JSON: "),
             ("x.json", "[" * 100000, "x.json: not a valid document"),
-            ("x.yaml", "- agent: a\n- {secret-a", "x.yaml, line [23]: not valid YAML"),
+            ("x.yaml", "- agent: a\n- {secret-a", "x.yaml: line [23], column [0-9]+: not valid YAML"),
             ("x.yaml", "[" * 100000, "x.yaml: not a valid document"),
             ("x.yaml", "- " * 1000 + "x", "x.yaml: not a valid document"),
             ("x.yaml", "&a [*a]", "must be a mapping"),
@@ -193,37 +193,79 @@ class StaticValidatorTests(SynchronousTestCase):
         for config, pattern in (
             ({}, "exactly one of file, tokens, got none of them"),
             ({"file": "x", "tokens": []}, "exactly one of file, tokens, got file and tokens"),
-            ({"tokns": []}, "unknown key 'tokns'; the keys are file, tokens"),
-            ({"file": 1}, "file must be a string .* got int"),
-            ({"file": ""}, "file must be a string .* got an empty one"),
+            ({"tokns": []}, "tokns: unknown key; the keys are file, tokens"),
+            ({"file": 1}, "file: must be a string .* got int"),
+            ({"file": ""}, "file: must be a string .* got an empty one"),
             ({"file": "/nonexistent/tokens"}, "can't read /nonexistent/tokens: No such file"),
             ({"tokens": "secret-a"}, "expected a list of entries with the keys agent, token"),
             ({"tokens": {"secret-a": "anna"}}, "unknown key .not shown, it might be a secret.; the keys are"),
-            ({"tokens": ["secret-a"]}, r"tokens\[0\] must be a mapping"),
-            ({"tokens": [{"token": "secret-a"}]}, r"tokens\[0\].agent must be a string"),
-            ({"tokens": [{"agent": "a", "token": 123456}]}, r"token must be a string .* int; put quotes"),
-            ({"tokens": [{"agent": "a", "token": ""}]}, r"tokens\[0\].token must be .* an empty one"),
-            ({"tokens": [{"agent": "a"}]}, "agent 'a' needs either token or tokens"),
-            ({"tokens": [{"agent": "a", "token": "x", "tokens": ["y"]}]}, "either token or tokens"),
+            ({"tokens": ["secret-a"]}, r"tokens\[0\]: must be a mapping"),
+            ({"tokens": [{"token": "secret-a"}]}, r"tokens\[0\].agent: missing key"),
+            ({"tokens": [{"agent": "a", "token": 123456}]}, r"token: must be a string .* int; put quotes"),
+            ({"tokens": [{"agent": "a", "token": ""}]}, r"tokens\[0\].token: must be .* an empty one"),
+            ({"tokens": [{"agent": "a"}]}, r"tokens\[0\]: needs either token or tokens, got neither"),
+            ({"tokens": [{"agent": "a", "token": "x", "tokens": ["y"]}]}, "either token or tokens, got both"),
             ({"tokens": [{"agent": "a", "tokens": []}]}, "at least one token"),
             ({"tokens": [{"agent": "a", "tokens": "secret-a"}]}, "at least one token"),
-            ({"tokens": [{"agent": "a", "tokens": ["x", 5]}]}, r"tokens\[0\].tokens\[1\] must be"),
-            ({"tokens": [{"agent": "a", "token": "x", "cluster": "c"}]}, "unknown key 'cluster'; the keys"),
-            ({"tokens": [{"agent": "a", "token": "x", "clusters": "c"}]}, "clusters must be a list"),
-            ({"tokens": [{"agent": "a", "token": "x", "clusters": [True]}]}, r"clusters\[0\] must be"),
-            ({"tokens": [{"agent": "a", "token": "x", "max_weight": 0}]}, "1 to 128, not 0"),
-            ({"tokens": [{"agent": "a", "token": "x", "max_weight": 129}]}, "1 to 128, not 129"),
-            ({"tokens": [{"agent": "a", "token": "x", "max_weight": True}]}, "1 to 128, not True"),
-            ({"tokens": [{"agent": "a", "token": "x", "max_weight": "5"}]}, "1 to 128, not '5'"),
+            ({"tokens": [{"agent": "a", "tokens": ["x", 5]}]}, r"tokens\[0\].tokens\[1\]: must be"),
+            (
+                {"tokens": [{"agent": "a", "token": "x", "cluster": "c"}]},
+                r"tokens\[0\].cluster: unknown key; the keys",
+            ),
+            ({"tokens": [{"agent": "a", "token": "x", "clusters": "c"}]}, "clusters: must be a list"),
+            ({"tokens": [{"agent": "a", "token": "x", "clusters": [True]}]}, r"clusters\[0\]: must be"),
+            ({"tokens": [{"agent": "a", "token": "x", "max_weight": 0}]}, "1 to 128, not the number 0"),
+            ({"tokens": [{"agent": "a", "token": "x", "max_weight": 129}]}, "1 to 128, not the number 129"),
+            ({"tokens": [{"agent": "a", "token": "x", "max_weight": True}]}, "1 to 128, not true"),
+            ({"tokens": [{"agent": "a", "token": "x", "max_weight": "5"}]}, '1 to 128, not the text "5"'),
             (
                 {"tokens": [{"agent": "a", "token": "x"}, {"agent": "b", "tokens": ["secret-a", "x"]}]},
-                r"tokens\[1\] has a token that tokens\[0\] has already",
+                r"tokens\[1\].tokens\[1\]: is the same as at tokens\[0\].token$",
             ),
         ):
             with self.subTest(config=config):
                 with self.assertRaisesRegex(ValueError, pattern) as caught:
                     self.build(**config)
                 self.assertNotIn("secret-a", str(caught.exception))
+
+    def test_everything_at_once(self) -> None:
+        """All that is wrong with a list or a file is told at once, each in its place."""
+        entries = [
+            {"agent": 5, "token": "secret-a", "max_weight": 0, "domains": ["a b", "c"], "ports": [0, 80]},
+            "secret-b",
+            {"agent": "b", "tokens": ["secret-a", ""], "clusters": "c", "weight": 5},
+        ]
+        paths = (
+            "[0].agent",
+            "[0].max_weight",
+            "[0].domains[0]",
+            "[0].ports[0]",
+            "[1]",
+            "[2].weight",
+            "[2].tokens[1]",
+            "[2].clusters",
+            "[2].tokens[0]",
+        )
+        file = self.write(json.dumps(entries), "x.json")
+        for config, name, begin in (
+            ({"tokens": entries}, "", "tokens"),
+            ({"tokens": {"tokens": entries}}, "", "tokens.tokens"),
+            ({"file": file}, file, ""),
+        ):
+            error = self.assertRaises(OptionsError, self.build, **config)
+            found = [(problem.file, problem.path) for problem in error.problems]
+            self.assertEqual(found, [(name, begin + path) for path in paths])
+            self.assertNotIn("secret", str(error))
+
+    def test_values_that_are_not_what_their_tags_say(self) -> None:
+        for tag in ("!!bool x", "!!int ''", "!!float ''", "!!timestamp x", "!!binary x"):
+            path = self.write(f"- {{agent: a, token: {tag}}}")
+            self.assertRaisesRegex(
+                OptionsError, "not a valid document|not valid YAML|must be", self.build, file=path
+            )
+
+    def test_no_path(self) -> None:
+        self.assertRaisesRegex(OptionsError, "is not a path", self.build, file="a\0b")
 
     def test_secrets_are_not_shown(self) -> None:
         validator = self.build(tokens=ENTRIES)
@@ -290,10 +332,10 @@ class StaticSourceTests(SynchronousTestCase):
         for config, pattern in (
             ({}, "exactly one of file, token, env, got none of them"),
             ({"token": "secret", "env": "X"}, "got token and env"),
-            ({"path": "x"}, "unknown key 'path'; the keys are file, token, env"),
-            ({"token": ""}, "token must be a string that is not empty"),
-            ({"token": 5}, "token must be a string .* int"),
-            ({"env": None}, "env must be a string .* NoneType"),
+            ({"path": "x"}, "path: unknown key; the keys are file, token, env"),
+            ({"token": ""}, "token: must be a string that is not empty"),
+            ({"token": 5}, "token: must be a string .* int"),
+            ({"env": None}, "env: must be a string .* NoneType"),
         ):
             with self.assertRaisesRegex(ValueError, pattern) as caught:
                 self.build(**config)
@@ -320,4 +362,4 @@ class SampleTests(SynchronousTestCase):
 
     def test_no_options(self) -> None:
         for plugin in (SampleCredentialPlugin(), SampleValidatorPlugin()):
-            self.assertRaisesRegex(ValueError, "unknown key 'x'; it has no keys", plugin.build, {"x": 1})
+            self.assertRaisesRegex(ValueError, "x: unknown key; it has no keys", plugin.build, {"x": 1})

@@ -5,16 +5,20 @@ from __future__ import annotations
 __all__ = ["HttpListerPlugin"]
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
+from reverseproxy.tunnel.agent.polling import PollingLister
+from reverseproxy.tunnel.plugin_options import Options
 
 log = Logger()
 
@@ -109,22 +113,41 @@ class HttpListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} is invalid.
+        @raise OptionsError: if C{config} is invalid.
         """
-        check_keys("the server lister http", config, _KEYS)
+        options = Options(config, _KEYS)
         url = config.get("url")
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            raise ValueError(f"the server lister http: url must be an http or https URL, not {url!r}")
+        if not _is_url(url):
+            options.error("url", f"must be an http or https URL, not {describe(url)}")
         headers = config.get("headers", {})
-        if not isinstance(headers, Mapping) or not all(
-            isinstance(item, str) for pair in headers.items() for item in pair
-        ):
-            raise ValueError("the server lister http: headers must map names to values, all strings")
-        return _HttpLister(
-            url,
-            headers,
-            read_seconds("the server lister http", config, "interval", INTERVAL, 0.1),
-            read_seconds("the server lister http", config, "timeout", TIMEOUT, 0.1),
-            cluster,
-            reactor,
-        )
+        if not isinstance(headers, Mapping):
+            options.error("headers", f"must map names to values, not {describe(headers)}")
+            headers = {}
+        for name, value in headers.items():
+            place = options.place / "headers" / name
+            # Values may be secrets.
+            if not _TOKEN.fullmatch(name):
+                options.findings.error(place, "is no name of a header field")
+            elif not isinstance(value, str) or not _VALUE.fullmatch(value):
+                options.findings.error(place, "must be a text that a header field can have")
+        interval = options.seconds("interval", INTERVAL, 0.1)
+        timeout = options.seconds("timeout", TIMEOUT, 0.1)
+        options.raise_errors()
+        return _HttpLister(str(url), headers, interval, timeout, cluster, reactor)
+
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+def _is_url(text: object) -> bool:
+    """Return whether a text is a URL that can be asked for."""
+    if not isinstance(text, str) or not text.startswith(("http://", "https://")):
+        return False
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from reverseproxy.addresses import join_host_port
+from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tunnel.agent.discovery import parse_server
-from reverseproxy.tunnel.agent.polling import check_keys, read_seconds
+from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
 
 log = Logger()
@@ -121,13 +122,15 @@ class FileListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} is invalid. A missing file is not an error: it may come later.
+        @raise OptionsError: if C{config} is invalid. A missing file is not an error: it may come later.
         """
-        check_keys("the server lister file", config, ("path", "interval"))
+        options = Options(config, ("path", "interval"))
         path = config.get("path")
         if not isinstance(path, str) or not path:
-            raise ValueError(f"the server lister file: path must be the path of a file, not {path!r}")
-        interval = read_seconds("the server lister file", config, "interval", INTERVAL, 0.1, 3600)
+            options.error("path", f"must be the path of a file, not {describe(path)}")
+        interval = options.seconds("interval", INTERVAL, 0.1, 3600)
+        options.raise_errors()
+        assert isinstance(path, str)
         return _FileLister(path, interval, reactor)
 
 
@@ -160,15 +163,20 @@ class DnsListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} is invalid.
+        @raise OptionsError: if C{config} is invalid.
         """
-        check_keys("the server lister dns", config, ("name", "port"))
+        options = Options(config, ("name", "port"))
         name, port = config.get("name"), config.get("port")
+        if type(port) is not int or not 0 < port < 65536:
+            options.error("port", f"must be a number from 1 to 65535, not {describe(port)}")
+            port = 1
         if not isinstance(name, str):
-            raise ValueError(f"the server lister dns: name must be a host name, not {name!r}")
-        if type(port) is not int:
-            raise ValueError(f"the server lister dns: port must be a number from 1 to 65535, not {port!r}")
+            options.error("name", f"must be a host name, not {describe(name)}")
+            name = "localhost"
+        server = ""
         try:
-            return _DnsLister(parse_server(join_host_port(name, port)).name)
+            server = parse_server(join_host_port(name, port)).name
         except ValueError as error:
-            raise ValueError(f"the server lister dns: {error}") from None
+            options.error("name", str(error))
+        options.raise_errors()
+        return _DnsLister(server)

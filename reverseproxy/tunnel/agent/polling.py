@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["PollingLister", "check_keys", "read_seconds"]
+__all__ = ["PollingLister"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,40 +13,6 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from reverseproxy.interfaces import IServerLister
-
-MAX_INTERVAL = 86400.0
-"""Seconds that the configuration of a lister may have, at most."""
-
-
-def check_keys(what: str, config: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """
-    Raise L{ValueError} for an unknown key.
-
-    @param what: the lister, for messages.
-    """
-    for key in config:
-        if key not in allowed:
-            raise ValueError(f"{what}: unknown key {key!r}; the keys are {', '.join(allowed)}")
-
-
-def read_seconds(
-    what: str,
-    config: Mapping[str, Any],
-    key: str,
-    default: float,
-    least: float,
-    most: float = MAX_INTERVAL,
-) -> float:
-    """
-    Return a number of seconds.
-
-    @param what: the lister, for messages.
-    @raise ValueError: if it is not a number, or out of range.
-    """
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ValueError(f"{what}: {key} must be a number of seconds, {least:g} to {most:g}, not {value!r}")
-    return float(value)
 
 
 @implementer(IServerLister)

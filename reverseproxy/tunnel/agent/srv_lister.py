@@ -15,8 +15,10 @@ from zope.interface import implementer
 from reverseproxy.addresses import is_ip, join_host_port, split_host_port
 from reverseproxy.cluster.names.dns import DnsClient, NotResolved
 from reverseproxy.cluster.names.dns_settings import DnsSettings, parse_resolv_conf
+from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
-from reverseproxy.tunnel.agent.polling import PollingLister, check_keys, read_seconds
+from reverseproxy.tunnel.agent.polling import PollingLister
+from reverseproxy.tunnel.plugin_options import Options
 
 log = Logger()
 
@@ -88,43 +90,49 @@ class SrvListerPlugin:
         """
         Make a lister.
 
-        @raise ValueError: if C{config} is invalid.
+        @raise OptionsError: if C{config} is invalid.
         """
-        check_keys("the server lister srv", config, _KEYS)
+        options = Options(config, _KEYS)
         name = config.get("name")
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.removesuffix(".")) <= 253:
-            raise ValueError(
-                f"the server lister srv: name must be one such as _tunnel._tcp.example.com, not {name!r}"
-            )
-        interval = read_seconds("the server lister srv", config, "interval", INTERVAL, 1)
-        return SrvLister(name, interval, _settings(config.get("resolvers")), cluster, reactor)
+            options.error("name", f"must be one such as _tunnel._tcp.example.com, not {describe(name)}")
+        interval = options.seconds("interval", INTERVAL, 1)
+        settings = _settings(options)
+        options.raise_errors()
+        return SrvLister(str(name), interval, settings, cluster, reactor)
 
 
-def _settings(resolvers: Any) -> DnsSettings:
-    """
-    Return the settings of the resolver.
-
-    @raise ValueError: if there is no name server.
-    """
+def _settings(options: Options) -> DnsSettings:
+    """Return the settings of the resolver; an error is added to the options if there is no name server."""
+    resolvers = options.values.get("resolvers")
     if resolvers is None:
         try:
             settings = parse_resolv_conf(Path(RESOLV_CONF).read_text("utf-8", "replace"))
         except OSError as error:
-            raise ValueError(
-                f"the server lister srv: {RESOLV_CONF} can't be read: {error.strerror}; write resolvers"
-            ) from None
-        if not settings.servers:
-            raise ValueError(
-                f"the server lister srv: there is no name server in {RESOLV_CONF}; write resolvers"
+            options.error(
+                "resolvers",
+                f"missing key, and {RESOLV_CONF} can't be read: {error.strerror}; write resolvers",
             )
+            return DnsSettings(())
+        if not settings.servers:
+            problem = f"missing key, and there is no name server in {RESOLV_CONF}; write resolvers"
+            options.error("resolvers", problem)
         return settings
     if not isinstance(resolvers, list) or not resolvers:
-        raise ValueError('the server lister srv: resolvers must be a list such as ["10.0.0.53"]')
-    return DnsSettings(tuple(map(_resolver, resolvers)))
+        problem = f'must be a list such as ["10.0.0.53"], not {describe(resolvers)}'
+        options.error("resolvers", problem)
+        return DnsSettings(())
+    servers = [_resolver(text) for text in resolvers]
+    for number, server in enumerate(servers):
+        if server is None:
+            place = options.place / "resolvers" / number
+            wrong = describe(resolvers[number])
+            options.findings.error(place, f'{wrong} is no address of a name server; write "10.0.0.53"')
+    return DnsSettings(tuple(filter(None, servers)))
 
 
-def _resolver(text: Any) -> tuple[str, int]:
-    """Parse an IP address with an optional port, 53 by default."""
+def _resolver(text: Any) -> tuple[str, int] | None:
+    """Parse an IP address with an optional port, 53 by default; return L{None} for anything else."""
     if isinstance(text, str):
         if is_ip(text):
             return text, 53
@@ -134,4 +142,4 @@ def _resolver(text: Any) -> tuple[str, int]:
             host, port = "", 0
         if is_ip(host.strip("[]")) and 0 < port < 65536:
             return host.strip("[]"), port
-    raise ValueError(f'the server lister srv: {text!r} is no address of a name server; write "10.0.0.53"')
+    return None
