@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from reverseproxy.cluster.balancers.fleet import FleetView
 from reverseproxy.cluster.manager import Cluster, ClusterManager
 from reverseproxy.fleet.agent_publisher import AgentPublisher
+from reverseproxy.fleet.catching_up import CatchUp
 from reverseproxy.fleet.forwarding import Forwarder
 from reverseproxy.fleet.incoming_links import IncomingLink, IncomingLinks
 from reverseproxy.fleet.interfaces import IDirectory
@@ -115,6 +116,7 @@ class Fleet:
         if exclusions is None:
             exclusions = Exclusions(parts.reactor.seconds)
         self.orders = Orders(exclusions, lambda: self.incoming, parts.reactor)
+        self._catch_up = CatchUp(parts.reactor, self.links, self._is_read, exclusions)
         self._publishes = parts.publishes
         self._review = FleetReview(
             parts.reactor,
@@ -142,6 +144,7 @@ class Fleet:
         if self.directory is not None:
             self.directory.start()
         self._review.start()
+        self._catch_up.start()
 
     def drain(self) -> None:
         """Publish that this server is about to leave; links announce it by themselves."""
@@ -156,6 +159,7 @@ class Fleet:
         @return: fires when that has been done; never fails.
         """
         self._review.stop()
+        self._catch_up.stop()
         self.remote.stop()
         self.links.stop()
         self.orders.stop()
@@ -166,6 +170,9 @@ class Fleet:
         return stopping.addErrback(lambda reason: log.failure("while leaving the fleet", reason)).addCallback(
             lambda _: None
         )
+
+    def _is_read(self) -> bool:
+        return self.directory is None or bool(self.directory.up)
 
     def _reaches(self, server: str) -> bool:
         return self.links.reaches(server)
@@ -184,6 +191,7 @@ class Fleet:
     def link_up(self, link: OutgoingLink) -> None:
         """See L{ILinkUser<reverseproxy.fleet.outgoing_link.ILinkUser>}."""
         self.remote.link_up(link)
+        self._catch_up.linked()
         self.on_linked()
 
     def link_down(self, link: OutgoingLink, reason: str) -> None:

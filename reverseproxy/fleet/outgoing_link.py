@@ -213,6 +213,11 @@ class OutgoingLink:
         return self.phase is LinkPhase.UP and self.session is not None and self.session.usable
 
     @property
+    def failed(self) -> bool:
+        """Whether an attempt to connect has failed since it was last up."""
+        return self._backoff.failures > 0
+
+    @property
     def rtt(self) -> float | None:
         """The round-trip time of the last ping, in seconds."""
         return None if self.session is None else self.session.rtt

@@ -70,7 +70,11 @@ class IWorkerChannel(Protocol):
 
 
 class SupervisorExclusions:
-    """The supervisor's copy of all bans."""
+    """
+    The supervisor's copy of all bans.
+
+    Its length is the number of bans that hold.
+    """
 
     def __init__(self, workers: Sequence[IWorkerChannel], clock: IReactorTime) -> None:
         """
@@ -78,6 +82,9 @@ class SupervisorExclusions:
         """
         self._workers = workers
         self._exclusions = Exclusions(clock.seconds)
+
+    def __len__(self) -> int:
+        return len(self._exclusions)
 
     def started(self, place: IWorkerChannel) -> None:
         """Send all bans to a worker that has been started, before it accepts connections."""

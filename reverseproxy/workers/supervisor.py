@@ -214,8 +214,10 @@ class Supervisor(Service):
 
     def _start(self, slot: Slot) -> None:
         slot.begin(self._reactor.seconds())
-        # If agents have brought routes, the worker has to know them before it accepts.
-        watch = [] if len(self._route_arbiter) else self._watched_by(slot)
+        # The worker has to know routes that agents have brought, and bans, before it accepts: it is told
+        # what to watch when it is ready, behind these.
+        informed = len(self._route_arbiter) + len(self._exclusions) == 0
+        watch = self._watched_by(slot) if informed else []
         try:
             self._starter.start(slot, self.loaded, self._bound.by_listener, watch)
         except OSError as error:

@@ -39,7 +39,7 @@ class OrdersTestCase(SynchronousTestCase):
         for name in "abc":
             self.serve(name)
 
-    def serve(self, name: str) -> None:
+    def serve(self, name: str, seconds: float = 1.0) -> None:
         """Run a server."""
 
         def change(document: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class OrdersTestCase(SynchronousTestCase):
             document["admin"]["tokens_file"] = str(self.tokens)
             return document
 
-        self.world.server(name, change=change, **self.more)
+        self.world.server(name, change=change, seconds=seconds, **self.more)
 
     def ask(self, number: int, path: str, method: str = "GET", body: bytes = b"") -> Any:
         """Ask the admin API of a server."""
@@ -154,6 +154,20 @@ class OrderTests(OrdersTestCase):
         self.assertEqual([self.exclusions(name) for name in "abcd"], [[], [], [], []])
         self.world.pass_time(65)
         self.assertEqual(other.agents[0].serving, 4)
+
+    def test_a_server_that_has_just_started(self) -> None:
+        """It lets nobody in before it has heard of whom the others keep out."""
+        self.world.agent(0, answer="one")
+        self.world.pass_time(1)
+        key = self.agents(1)["one"]["id"]
+        self.ask(1, f"agents/{key}?ban=600", "DELETE")
+        self.serve("d", 0.0)
+        cluster = self.world.servers["d"].clusters.get("clientCluster")
+        other = self.world.agent(3, answer="one")
+        self.world.pass_time(3)
+        self.assertEqual((other.agents[0].serving, cluster.joined), (0, 0))
+        [server] = self.world.servers["d"]._world.tunnels.values()
+        self.assertEqual(server.tally.refusals[-1]["result"], "banned")
 
     def test_a_ban_ends_everywhere(self) -> None:
         agent = self.world.agent(0, answer="one")

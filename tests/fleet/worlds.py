@@ -52,12 +52,14 @@ class FleetWorld:
         name: str,
         fleet: Mapping[str, Any] | None = None,
         change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        seconds: float = 1.0,
         **more: Any,
     ) -> ReverseProxy:
         """
         Run a server; the first one listens at 2000, 3000 and 4000, the next ones behind that.
 
         @param change: changes its document.
+        @param seconds: what passes then.
         """
         number = len(self.servers)
         document = configs.server(
@@ -76,7 +78,7 @@ class FleetWorld:
         service.privilegedStartService()
         service.startService()
         self.servers[name] = service
-        self.reactor.advance(1)
+        self.pass_time(seconds)
         return service
 
     def _directory(

@@ -86,6 +86,34 @@ class JoinTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(verdict).result, "banned")
         attempt.release()
 
+    def test_the_server_begins_to_leave_while_it_waits(self) -> None:
+        server = self.server(max_joins_per_second=1)
+        for init in (OURS, ConnectionInit("blue")):
+            server.departure = None
+            self.clock.advance(9)
+            self.assertIsInstance(self.successResultOf(self.attempt(server, init)[1]), Accepted)
+            attempt, verdict = self.attempt(server, init)
+            self.assertNoResult(verdict)
+            server.leave(2.0)
+            self.clock.advance(1)
+            self.assertEqual(self.successResultOf(verdict).result, "leaving")
+            attempt.release()
+
+    def test_until_it_is_known_who_is_kept_out(self) -> None:
+        """As in a fleet, whose other servers have to be asked first."""
+        server = self.server()
+        known = [Deferred[None](), Deferred[None]()]
+        server.exclusions.until_known = iter(known).__next__
+        _, verdict = self.attempt(server)
+        other, never = self.attempt(server)
+        self.assertNoResult(verdict)
+        server.exclusions.exclude(("address", "10.0.0.1"), 90.0, "banned by ops")
+        other.abandon()
+        for each in known:
+            each.callback(None)
+        self.assertEqual(self.successResultOf(verdict).result, "banned")
+        self.assertIsNone(self.successResultOf(never))
+
     def test_identity(self) -> None:
         """It is known once it is proved, whether or not the agent may join."""
         server = self.server(max_hosts_per_address=1)

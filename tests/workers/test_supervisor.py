@@ -319,9 +319,12 @@ class RestartTests(SupervisorTestCase):
         self.assertEqual([each["do"] for each in one.told()], ["keep_out", "let_in"])
         three.end(signal=9)
         self.reactor.advance(1)
+        self.assertEqual(self.last.setup.watch, ())  # it accepts nobody before it has been told
         let_in, again = self.last.told()
         self.assertEqual((let_in["do"], let_in["let_in"]), ("let_in", ["2"]))
         self.assertEqual(again, {**told, "decided": False, "seconds": 59.0})
+        self.last.says("ready")
+        self.assertEqual(self.last.told(), [{"do": "watch", "slots": [2]}])
 
     def test_a_worker_that_drains_by_itself(self) -> None:
         self.run_workers(2)

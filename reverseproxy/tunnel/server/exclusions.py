@@ -15,6 +15,7 @@ from math import inf
 from secrets import token_hex
 from typing import Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from reverseproxy.identity import AgentIdentity
@@ -46,6 +47,8 @@ class Exclusions:
     @ivar on_new: called with each exclusion that holds from now on, wherever it was decided.
     @ivar on_change: called with a change in this process, and whether it was decided here, for other
         processes of this server.
+    @ivar until_known: waits until the exclusions of other servers are known, after which this is L{None};
+        L{None} if there is nothing to wait for.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -54,6 +57,7 @@ class Exclusions:
         self.on_lifted: Callable[[Lifted], object] = lambda lifted: None
         self.on_new: Callable[[Exclusion], object] = lambda exclusion: None
         self.on_change: Callable[[Exclusion | Lifted, bool], object] = lambda change, decided: None
+        self.until_known: Callable[[], Deferred[None]] | None = None
         self.seconds = seconds
         self._found: dict[Target, Exclusion] = {}
         self._lifted: dict[str, float] = {}  # when lifted decisions would have ended, by id

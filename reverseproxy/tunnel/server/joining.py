@@ -84,8 +84,9 @@ class JoinAttempt:
         @return: L{None} if the attempt was abandoned.
         """
         server, init = self._server, self.init
-        if server.departure is not None:
-            return server.departure.turn_away(Announcement.from_extra(init.extra) is not None)
+        leaving = self._turn_away()
+        if leaving is not None:
+            return leaving
         checked = server.admission.check_policy(init)
         if isinstance(checked, Refusal):
             return checked
@@ -104,9 +105,20 @@ class JoinAttempt:
         self.identity = verdict.identify(self._info)
         return await self._find_room(verdict)
 
+    def _turn_away(self) -> Refusal | Hangup | None:
+        """Return the refusal if the server is about to leave."""
+        departure = self._server.departure
+        if departure is None:
+            return None
+        return departure.turn_away(Announcement.from_extra(self.init.extra) is not None)
+
     async def _find_room(self, accepted: Accepted) -> Accepted | Refusal | Hangup | None:
         """Check limits; last, so that only agents that may join count towards them."""
         server = self._server
+        if server.exclusions.until_known is not None:
+            await server.exclusions.until_known()
+            if self._abandoned:
+                return None
         refusal = server.exclusions.refuse(accepted, self._info) or self._take_place(accepted)
         if refusal is not None:
             return refusal
@@ -120,7 +132,11 @@ class JoinAttempt:
             refusal = server.exclusions.refuse(accepted, self._info)
             if refusal is not None:
                 return refusal
-        return await self._take_routes(accepted) or accepted
+        refusal = await self._take_routes(accepted)
+        if refusal is not None:
+            return refusal
+        # Again, as either may have been decided while something was waited for.
+        return self._turn_away() or server.exclusions.refuse(accepted, self._info) or accepted
 
     def _take_place(self, accepted: Accepted) -> Refusal | Hangup | None:
         quotas = self._server.quotas
