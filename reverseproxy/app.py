@@ -247,8 +247,15 @@ class ReverseProxy(Service):
         """Restore the routes that agents had brought to the process that this one takes over."""
         claims, INHERITED.claims = INHERITED.claims, []
         for name, server in self._world.tunnels.items():
-            if server.routes is not None and server.routes.arbiter is None:
-                server.routes.inherit([claim for claim in claims if claim["listener"] == name])
+            routes = server.routes
+            if routes is None:
+                continue
+            inherited = [claim for claim in claims if claim["listener"] == name]
+            arbiter = self._world.fleet_resources.arbiter
+            if routes.arbiter is None:
+                routes.inherit(inherited)
+            elif routes.arbiter is arbiter and arbiter is not None:
+                arbiter.inherit(inherited)
 
     def bequeath(self) -> list[ListenerSockets]:
         """Return duplicates of all listening sockets, for the process that takes over."""
@@ -258,12 +265,17 @@ class ReverseProxy(Service):
 
     def claims(self) -> list[dict[str, Any]]:
         """Return the routes that agents have brought, for the process that takes over."""
-        return [
-            claim
-            for name, server in self._world.tunnels.items()
-            if server.routes is not None and server.routes.arbiter is None
-            for claim in server.routes.bequeath(name)
-        ]
+        arbiter = self._world.fleet_resources.arbiter
+        found: list[dict[str, Any]] = []
+        for name, server in self._world.tunnels.items():
+            routes = server.routes
+            if routes is None:
+                continue
+            if routes.arbiter is None:
+                found += routes.bequeath(name)
+            elif routes.arbiter is arbiter and arbiter is not None:
+                found += filter(None, map(arbiter.bequeath, routes.bequeath(name)))
+        return found
 
     def succeed(self) -> None:
         """Record that another process serves at the same addresses, so that agents dial it at once."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["GrantRequest", "candidates", "satisfies"]
+__all__ = ["GrantRequest", "candidates", "record_of", "satisfies"]
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.record_fields import fit
 from reverseproxy.fleet.records import RouteRecord, proved
+from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.claims import Denied
 from reverseproxy.tunnel.server.route_interfaces import Wanted
 from reverseproxy.wire.mosn.frames import Status
@@ -81,4 +83,25 @@ def satisfies(record: RouteRecord, listener: str, wanted: Wanted) -> bool:
         (record.listener, record.cluster, record.owner) == (listener, claim.cluster, claim.owner)
         and set(record.domains) == set(claim.domains)
         and (record.port is None or any(record.port == port for port, _ in wanted.ports))
+    )
+
+
+def record_of(server: str, claim: Mapping[str, Any]) -> RouteRecord:
+    """
+    Return the record of a claim that another process of this server has had.
+
+    @param server: this server's id.
+    @param claim: the claim as JSON, with C{identity}, if that is proved, beside what
+        L{AgentRoutes.bequeath<reverseproxy.tunnel.server.agent_routes.AgentRoutes.bequeath>} returns.
+    """
+    identity = claim.get("identity")  # without a fleet there was none
+    return RouteRecord(
+        claim["cluster"],
+        server,
+        claim["listener"],
+        claim["owner"],
+        fit(claim["shown"]),
+        tuple(claim["domains"]),
+        claim["port"],
+        None if identity is None else proved(AgentIdentity.from_json(identity)),
     )

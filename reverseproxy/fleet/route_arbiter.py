@@ -12,9 +12,9 @@ from __future__ import annotations
 
 __all__ = ["FleetRouteArbiter"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TooLate
@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from reverseproxy.fleet.expiry import ExpiryTimers
-from reverseproxy.fleet.grant_requests import GrantRequest, candidates, satisfies
+from reverseproxy.fleet.grant_requests import GrantRequest, candidates, record_of, satisfies
 from reverseproxy.fleet.grants import GrantTable
 from reverseproxy.fleet.interfaces import IRouteDirectory
 from reverseproxy.fleet.records import RouteRecord
@@ -179,6 +179,40 @@ class FleetRouteArbiter:
             if self._installer.has(record):
                 return record
         return None
+
+    # the process that takes over
+
+    def bequeath(self, claim: Mapping[str, Any]) -> dict[str, Any] | None:
+        """
+        Return a claim as JSON for L{inherit}, in the process that replaces this one.
+
+        @param claim: as L{AgentRoutes.bequeath} returns it.
+        @return: L{None} if another server has granted it, from which the other process learns of it.
+        """
+        record = self._grants.find(claim["cluster"])
+        if record is None:
+            return None
+        identity = record.identity
+        return {**claim, "identity": None if identity is None else identity.to_json()}
+
+    def inherit(self, claims: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Restore the routes that the process before this one has granted, for the grace time, until their
+        agents are back.
+
+        Call it before the directory is started.
+        """
+        for claim in claims:
+            record = record_of(self._directory.server_id, claim)
+            denied = self._install(record, remote=True)
+            if denied is None:
+                self.adopt(record, 0, self._installer.grace(record))
+                continue
+            log.warn(
+                "the routes of cluster {cluster} are not handed on: {reason}",
+                cluster=record.cluster,
+                reason=denied.reason,
+            )
 
     # for the worker that answers the supervisor
 

@@ -17,10 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from reverseproxy.fleet.grant_requests import satisfies
+from reverseproxy.fleet.grant_requests import record_of, satisfies
 from reverseproxy.fleet.interfaces import IRouteDirectory
-from reverseproxy.fleet.record_fields import fit
-from reverseproxy.fleet.records import RouteRecord, proved
+from reverseproxy.fleet.records import RouteRecord
 from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes
@@ -190,7 +189,7 @@ class SupervisorRoutes:
 
     def _adopt(self, claim: Message) -> None:
         """Take over a claim that other workers have, and this one is about to get."""
-        record = self._record(claim, claim["port"])
+        record = record_of(self._directory.server_id, claim)
         self._coming[record.cluster] = Claim(record.cluster, record.owner, record.domains, record.port)
         self.arbiter.adopt(record, claim["held"], claim["grace"])
 
@@ -233,19 +232,6 @@ class SupervisorRoutes:
     def _settled(self, cluster: str) -> None:
         self._asked.pop(cluster, None)
         self._granted.discard(cluster)
-
-    def _record(self, claim: Message, port: int | None) -> RouteRecord:
-        identity = claim["identity"]
-        return RouteRecord(
-            claim["cluster"],
-            self._directory.server_id,
-            claim["listener"],
-            claim["owner"],
-            fit(claim["shown"]),
-            tuple(claim["domains"]),
-            port,
-            None if identity is None else proved(AgentIdentity.from_json(identity)),
-        )
 
     def _ask(self, message: Message) -> None:
         ports = tuple((port, address) for port, address in message["ports"])

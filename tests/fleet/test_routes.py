@@ -18,8 +18,10 @@ from reverseproxy.config.loader import loads
 from reverseproxy.fleet.directory import FleetDirectory, Settings
 from reverseproxy.fleet.outgoing_link import LinkContext
 from reverseproxy.fleet.records import ServerRecord
+from reverseproxy.process.inherited_sockets import INHERITED
 from reverseproxy.testing import MemoryReactor, Recorder
 from tests.fleet.fake_etcd import FakeEtcd, Store
+from tests.tunnel.logged import capture
 from tests.tunnel.test_agent_routes import TUNNELS, WEB, agent, server
 
 NAMES = ("alpha", "beta", "gamma")
@@ -402,6 +404,90 @@ class RouteTests(Fleet):
         self.etcd.commit({"/fleet/routes/app/gamma": json.dumps(record).encode()})
         self.pass_time(0.5)
         self.assertEqual(self.running["beta"].answer("routes", {})[0]["domains"], ["app.x.example"])
+
+
+class TakeoverTests(Fleet):
+    """A new process in the place of a server, while agents are on their way to it."""
+
+    def take_over(self, change: Callable[[dict[str, Any]], object] = lambda claim: None) -> None:
+        """Have another process take over from alpha, whose agents have not noticed yet."""
+        service = self.running.pop("alpha")
+        claims = json.loads(json.dumps(service.claims()))
+        for claim in claims:
+            change(claim)
+        service.succeed()
+        for each in service.listeners.values():
+            each.stop_accepting()
+            each.abort()
+        fleet: Any = service._world.fleet
+        fleet.links.stop()
+        fleet.incoming.close("killed")
+        self.clients["alpha"].reachable = False
+        self.addCleanup(self._bury, service)
+        INHERITED.claims = claims
+        self.serve("alpha")
+        self.assertEqual(INHERITED.claims, [])
+
+    def clusters(self) -> list[str]:
+        """Those that agents have brought, as alpha knows them."""
+        [server] = self.running["alpha"]._world.tunnels.values()
+        assert server.routes is not None
+        return [each["cluster"] for each in server.routes.describe()]
+
+    def test_until_its_agent_is_back(self) -> None:
+        agent = self.bring("mine", "alpha")
+        self.running.pop("mine")
+        agent.stopService()
+        self.pass_time(0.1)
+        self.take_over()
+        self.assertEqual(self.clusters(), ["app"])
+        client: Recorder = self.reactor.dial("127.0.0.1", WEB, Recorder())
+        client.transport.write(b"GET / HTTP/1.1\r\nHost: app.x.example\r\nConnection: close\r\n\r\n")
+        self.pass_time(0.5)
+        self.assertEqual(bytes(client.data), b"")  # it waits
+        self.bring("again", "alpha")
+        self.assertTrue(bytes(client.data).endswith(b"again"))
+        self.pass_time(20)
+        self.assertEqual([self.get(name) for name in NAMES[:2]], [b"again"] * 2)
+        self.assertEqual(len(self.directories["beta"].routes), 1)
+        self.stop("again")
+        self.pass_time(10)
+        self.assertEqual(self.clusters(), [])
+
+    def test_its_agent_does_not_come_back(self) -> None:
+        agent = self.bring("mine", "alpha")
+        self.running.pop("mine")
+        agent.stopService()
+        self.pass_time(0.1)
+        self.take_over()
+        self.assertEqual(self.clusters(), ["app"])
+        self.pass_time(6)
+        self.assertEqual(self.clusters(), [])
+        self.assertEqual(len(self.directories["beta"].routes), 0)
+
+    def test_its_agent_is_elsewhere_as_well(self) -> None:
+        self.bring("mine", "alpha", "beta")
+        self.take_over()
+        self.pass_time(20)
+        self.assertEqual([self.get(name) for name in NAMES[:2]], [b"mine"] * 2)
+        self.assertEqual(self.clusters(), ["app"])
+
+    def test_of_another_server(self) -> None:
+        """It is told of them by that one."""
+        self.bring("mine", "beta")
+        self.assertEqual(self.running["alpha"].claims(), [])
+
+    def test_what_is_not_allowed_any_more(self) -> None:
+        self.bring("mine", "alpha")
+
+        def other(claim: dict[str, Any]) -> None:
+            claim["domains"] = ["app.y.example"]
+
+        with capture() as events:
+            self.take_over(other)
+        self.assertIn("the routes of cluster app are not handed on:", events.text())
+        self.pass_time(10)
+        self.assertEqual(self.get("alpha"), b"mine")
 
 
 class AllowanceTests(Fleet):
