@@ -22,6 +22,7 @@ class Hooks:
     @ivar on_change: called with C{"join"}, C{"leave"}, C{"health"} or C{"move"} (from worker
         to worker), the host, and the reason.
     @ivar on_health: called with each host that has become healthy or unhealthy.
+    @ivar on_weight: called with each host that has got another weight.
     """
 
     on_wait: Callable[[], object] | None = None
@@ -30,3 +31,4 @@ class Hooks:
     on_connect: Callable[[Host, Outcome], object] | None = None
     on_change: Callable[[str, Host, str], object] | None = None
     on_health: Callable[[Host], object] | None = None
+    on_weight: Callable[[Host], object] | None = None

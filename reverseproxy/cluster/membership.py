@@ -262,17 +262,20 @@ class Members:
 
         @param weight: clamped to the range of weights.
         """
-        if host.cluster is not self._cluster:
+        weight = clamp_weight(weight, host.max_weight)
+        if host.cluster is not self._cluster or host.weight == weight:
             return
         if host.healthy:
             self.count_health(host, -1)
         self.balancer.remove(host)
-        host.weight = clamp_weight(weight, host.max_weight)
+        host.weight = weight
         self.balancer.add(host)
         if host.healthy:
             self.count_health(host)
         if not self._cluster.has_room(host):
             self.balancer.suspend(host)
+        if self._cluster.on_weight is not None:
+            self._cluster.on_weight(host)
 
     def set_capacity(self, host: Host, capacity: int | None) -> None:
         """

@@ -48,7 +48,7 @@ class ILocalHostListener(Protocol):
         """Handle the first connection of an agent."""
 
     def agent_changed(self, cluster: Cluster, agent: str) -> None:
-        """Handle another number of connections, or a change of the health of one."""
+        """Handle another number of connections, or a change of the health or the weight of one."""
 
     def agent_left(self, cluster: Cluster, agent: str) -> None:
         """Handle the loss of an agent's last connection."""
@@ -94,7 +94,7 @@ class LocalHosts:
         """Follow the hosts of a cluster from now on, those included that it has."""
         members = _Members(self, cluster)
         cluster.add_task(members)
-        cluster.on_health = partial(self._health, cluster)
+        cluster.on_health = cluster.on_weight = partial(self._changed, cluster)
         for host in list(cluster.hosts.values()):
             members.joined(host)
 
@@ -129,7 +129,7 @@ class LocalHosts:
         for each in self.listeners:
             (each.agent_changed if hosts else each.agent_left)(cluster, agent)
 
-    def _health(self, cluster: Cluster, host: Host) -> None:
+    def _changed(self, cluster: Cluster, host: Host) -> None:
         agent = self._names.get(host)
         if agent is not None:
             for each in self.listeners:

@@ -283,6 +283,12 @@ class Directory:
             self._same_agent.add(entry)
             self.tell({"join": entry.facts()})
 
+    def announce_weight(self, host: Host) -> None:
+        """Announce another weight of a host of this worker."""
+        entry = self.by_host.get(host)
+        if entry is not None and self.is_here(entry):
+            self.tell({"join": entry.facts()})
+
     def left(self, host: Host) -> None:
         """Remove a host that has left its cluster, and announce that if it was here."""
         entry = self.by_host.get(host)
@@ -316,7 +322,7 @@ class Directory:
             self._drop(entry)
 
     def joined(self, link: Link, message: Message) -> None:
-        """Add a host of a sibling, or update it."""
+        """Add a host of a sibling, or update its worker, its weight and whether it can move."""
         facts = message["join"]
         number, name = facts["id"], facts["cluster"]
         if name not in self.clusters:
@@ -329,6 +335,7 @@ class Directory:
             entry.moves = facts["moves"]
             self.place(entry, link.number)
             if entry.host.exclusive is (facts["kind"] == "plain"):
+                cluster.weigh(entry.host, facts["weight"])
                 return
             # HTTP/2 has been used on it, so it can't move any more.
             old = entry.host

@@ -1,7 +1,7 @@
 """
 Move connections to other workers.
 
-    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+    {"give": facts, "join_record": ..., ...} + descriptor    here is a connection
 
 Only an idle connection moves: its protocol detaches from it
 (L{IDetachable<reverseproxy.cluster.handover.IDetachable>}), and its socket goes to the other
@@ -102,7 +102,7 @@ class Giver:
             return False
         transport, connection = host.transport, holding.connection
         message: dict[str, Any] = {
-            "papers": holding.join_record.to_json(),
+            "join_record": holding.join_record.to_json(),
             "state": state.to_json(),
             "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
             "counted": False,

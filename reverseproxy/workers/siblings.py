@@ -89,6 +89,7 @@ class Siblings:
         self.servers.update(servers)
         for server in servers.values():
             server.workers.count = self.links.count
+            server.workers.announce_weight = self.directory.announce_weight
         self.spreader.serve(listeners)
 
     def share(self, cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """
 Receive connections from other workers, and request certain ones.
 
-    {"give": facts, "papers": ..., ...} + descriptor    here is a connection
+    {"give": facts, "join_record": ..., ...} + descriptor    here is a connection
     {"fetch": "0.c2b1.7", "for": 1}                     worker 1 requests this connection
 
 If the load balancer decides on a certain host, as with a hash, its connection is fetched when a
@@ -71,7 +71,7 @@ class Taker:
         @param handle: its socket; L{None} if this process has no descriptor left.
         """
         facts = message["give"]
-        join_record = JoinRecord.from_json(message["papers"])
+        join_record = JoinRecord.from_json(message["join_record"])
         server = self._directory.servers.get(join_record.listener)
         entry = self._entry_of(link, facts)
         host = None if entry is None else entry.host
@@ -87,9 +87,8 @@ class Taker:
             self._none_left(entry)
             return
         host.committed_protocol = message["committed_protocol"]
-        if host.weight != join_record.accepted.weight:
-            # The weight has changed since the host was announced.
-            host.cluster.weigh(host, join_record.accepted.weight)
+        # It may have changed since the host was announced, by an operator as well.
+        host.cluster.weigh(host, facts["weight"])
         state = ConnectionState.from_json(message["state"])
         if self._relays.come_back(entry, handle, state):
             return

@@ -562,6 +562,17 @@ class ConfigTests(FleetTestCase):
         [host] = self.world.fleet("b").remote.hosts.values()
         self.assertEqual((host.weight, host.capacity), (15, 3))
 
+    def test_another_weight(self) -> None:
+        self.servers(cluster={"lb_type": "LB_WEIGHTED_ROUNDROBIN"})
+        self.world.agent(0, answer="one", weight=5)
+        self.world.pass_time(1)
+        [own] = self.world.servers["a"].answer("hosts", {"cluster": "clientCluster"})["items"]
+        weigh = {"cluster": "clientCluster", "address": own["address"], "weight": 7}
+        self.assertEqual(self.world.servers["a"].answer("weigh", weigh), 5)
+        self.world.pass_time(1)
+        [host] = self.world.fleet("b").remote.hosts.values()
+        self.assertEqual(host.weight, 7)
+
 
 class AgreeTests(FleetTestCase):
     """All servers mean the same by weights, keys and labels."""

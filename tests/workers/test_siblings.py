@@ -54,6 +54,23 @@ class AnnouncementTests(SynchronousTestCase):
         addresses = {frozenset(host.address for host in world.hosts(number)) for number in range(3)}
         self.assertEqual(len(addresses), 1)
 
+    def test_another_weight_is_known_everywhere(self) -> None:
+        """As when the file of tokens allows an agent less than before."""
+        world = World(3)
+        world.agent(0, weight=7)
+        world.agent(0, mux=False, weight=7)
+        [server] = world.workers[0].siblings.servers.values()
+        conclude = server.admission.conclude
+
+        def allow(*arguments: Any) -> Any:
+            return replace(conclude(*arguments), weight=3)  # type: ignore[type-var]
+
+        self.patch(server.admission, "conclude", allow)
+        server.revocations.review(True)
+        world.turn()
+        for number in range(3):
+            self.assertEqual([host.weight for host in world.hosts(number)], [3, 3])
+
     def test_hosts_leave_everywhere(self) -> None:
         world = World(3)
         for mux in (True, False):
@@ -513,11 +530,23 @@ class PlainTests(SynchronousTestCase):
         holding.join_record = replace(
             holding.join_record, accepted=replace(holding.join_record.accepted, weight=3)
         )
+        host.cluster.weigh(host, 3)
         client = world.client(1, REQUEST % b"/")
         world.answer_until_done()
         self.assertEqual(bodies(client), [b"/"])
         [theirs] = world.hosts(1)
         self.assertEqual((theirs.weight, theirs.holder.holding.join_record), (3, holding.join_record))
+
+    def test_a_weight_that_an_operator_has_set_goes_along(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        [host] = world.hosts(0)
+        for proxy in world.proxies:
+            proxy.answer("weigh", {"cluster": CLUSTER, "address": host.address, "weight": 90})
+        client = world.client(1, REQUEST % b"/")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/"])
+        self.assertEqual([world.hosts(number)[0].weight for number in range(2)], [90, 90])
 
     def test_unsolicited_data_ends_it(self) -> None:
         world = World(2)

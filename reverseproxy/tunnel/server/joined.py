@@ -257,6 +257,7 @@ class JoinedConnection:
             self.join_record = replace(join_record, accepted=verdict)
             if self.host.cluster is not None:
                 self.host.cluster.weigh(self.host, verdict.weight)
+                server.workers.announce_weight(self.host)
         return reason
 
     def revoke(self, reason: str, grace: float) -> None:

@@ -10,6 +10,7 @@ from itertools import count
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocol
 
+from reverseproxy.cluster.host import Host
 from reverseproxy.tunnel.server.registry import Requester
 
 _unix_peers = count(1)
@@ -26,12 +27,14 @@ class WorkerGroup:
         listener; returns the protocol to connect.
     @ivar evict_elsewhere: has the other workers close connections, given a cluster, addresses and the
         requester; fires with the addresses that they have closed. L{None} if there are no others.
+    @ivar announce_weight: tells the other workers the weight of a host of this one, which has changed.
     """
 
     def __init__(self) -> None:
         self.count = 1
         self.unix_prefix = ""
         self.adopt: Callable[[IProtocol], IProtocol] = lambda connection: connection
+        self.announce_weight: Callable[[Host], object] = lambda host: None
         self.evict_elsewhere: Callable[[str, Sequence[str], Requester], Deferred[set[str]]] | None = None
 
     def address_of(self, remote: str) -> str:
