@@ -555,6 +555,42 @@ class AdaptTests(AgentTestCase):
         bench.turn(QUIET + 0.5)
         self.assertEqual(bench.pending, [])
 
+    def test_drained_while_some_of_them_leave(self) -> None:
+        """What is under way on connections that are too many is not cut off when the rest is idle."""
+        bench = Bench(connection_num=2)
+        bench.start(A)
+        bench.serve()
+        self.adapt(bench, connection_num=1)
+        bench.pending[0].succeed()
+        bench.sink.built[1].busy = True
+        drained = bench.agent.drain()
+        bench.pending[0].succeed()
+        bench.turn(QUIET + 1)
+        kept, leaving = (dial.wire for dial in bench.dials[:2])
+        self.assertEqual((kept.lost, leaving.closed), (True, False))
+        self.assertNoResult(drained)
+        bench.sink.built[1].busy = False
+        bench.turn(QUIET + 0.5)
+        self.assertTrue(leaving.lost)
+        self.successResultOf(drained)
+        self.assert_over(bench)
+
+    def test_stopped_while_some_of_them_leave(self) -> None:
+        bench = Bench(connection_num=2)
+        bench.start(A)
+        bench.serve()
+        self.adapt(bench, connection_num=1)
+        bench.sink.built[1].busy = True
+        drained = bench.agent.drain()
+        for dial in bench.pending:
+            dial.succeed()
+        bench.turn(QUIET + 1)
+        self.assertNoResult(drained)
+        bench.agent.stopService()
+        bench.turn()
+        self.successResultOf(drained)
+        self.assertTrue(bench.dials[1].wire.closed)
+
 
 class ListTests(AgentTestCase):
     def test_servers_come_and_go(self) -> None:

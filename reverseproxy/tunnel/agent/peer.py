@@ -9,7 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -313,6 +313,9 @@ class Peer:
             )
         leaving = AgentLeaving(self._plan, self._dialler.endpoint, self.name, links, lambda: self._stopped)
         await leaving.run(seconds)
+        if self._let_go:
+            # Their requests have a time limit of their own, which ends sooner.
+            await DeferredList(list(self._let_go))
         self._stop_slots()
 
     async def _leave(
