@@ -90,7 +90,7 @@ class WaitQueue:
             self.most_tried = 0
         if context is not None:
             # Restricted to a few hosts, it may lose the last of them while the cluster has many.
-            few = context.among is not None
+            few = context.among is not None or context.only is not None
             self.most_tried = sys.maxsize if few else max(self.most_tried, len(context.tried))
         now = self._clock.seconds()
         deadline = now + timeout
@@ -207,10 +207,11 @@ class WaitQueue:
     def admit(self) -> None:
         """Give a host to one request that waits only because of C{max_requests}."""
         cluster = self._cluster
-        for waiter, entry in self.waiters.items():
-            if cluster.full:
-                return
-            host = cluster.choose(entry.context)
+        if cluster.full:
+            return
+        # A host that turns out to be unusable leaves, and requests that wait for it may fail.
+        for waiter, entry in list(self.waiters.items()):
+            host = cluster.choose(entry.context) if waiter in self.waiters else None
             if host is not None:
                 self._hand(waiter, host)
                 return

@@ -225,10 +225,39 @@ class AcquireTests(ClusterCase):
         self.assertEqual((host.active, self.cluster.active), (0, 0))
         self.assertIsNone(self.cluster.acquire())
 
+    def test_unusable_while_another_is_released(self) -> None:
+        """Who waits for it alone fails, the next one is given what is free."""
+        cluster = make_cluster(self.clock, requests=2, pending=10)
+        leaving, wire = reverse_host(cluster.remove_host, self.clock)
+        host = FakeHost("a")
+        for each in (leaving, host):
+            cluster.add_host(each)
+        cluster.reserve(leaving)
+        cluster.take(host)
+        cluster.take(host)
+        only = [cluster.queue.add(PickContext(only=leaving), 5.0) for _ in range(2)]
+        after = cluster.queue.add(None, 5.0)
+        leaving.reserved = False
+        wire.loseConnection()
+        cluster.release(host)
+        for each in only:
+            self.failureResultOf(each, NoHealthyHost)
+        self.assertIs(self.successResultOf(after), host)
+
 
 class WaitTests(ClusterCase):
     def wait(self, timeout: float = 5.0, *tried: Host) -> Deferred[Host]:
         return self.cluster.wait(PickContext(tried=set(tried)), timeout)
+
+    def test_for_one_host_that_leaves(self) -> None:
+        """However many others there are."""
+        one, *others = self.returning("a", "b", "c")
+        self.take(one, *others)
+        waiter = self.cluster.wait(PickContext(only=one), 5.0)
+        self.cluster.remove_host(others[0])
+        self.assertNoResult(waiter)
+        self.cluster.remove_host(one)
+        self.failureResultOf(waiter, NoHealthyHost)
 
     def test_free(self) -> None:
         """Where a host is free, nobody waits."""
