@@ -54,6 +54,21 @@ class LoadMeterTests(SynchronousTestCase):
         self.tracker.note(FakeHost("b"), Outcome.SUCCESS, 0.2)
         self.assertEqual(self.tracker.score(self.host), 0.4)
 
+    def test_clock_set_back(self) -> None:
+        """By hours: what was noted counts as if it were of this moment."""
+        self.host.active = 1
+        other = FakeHost("b")
+        for host in (self.host, other):
+            self.tracker.note(host, Outcome.RESET, 1.0)
+            self.tracker.note(host, Outcome.SUCCESS, 2.0)
+        before = [self.tracker.score(host) for host in (self.host, other)]
+        self.clock.rightNow -= 24 * 3600
+        self.assertEqual([self.tracker.score(host) for host in (self.host, other)], before)
+        self.assertGreater(self.tracker.scale(self.host), 0.0)
+        self.tracker.note(other, Outcome.SUCCESS, 2.0)
+        self.clock.advance(61)
+        self.assertEqual(self.tracker.score(other), 0.0)
+
     def test_unknown_and_far_away(self) -> None:
         """It can't be quicker than the way to it is long."""
         self.host.active = 1

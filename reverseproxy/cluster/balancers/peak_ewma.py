@@ -61,9 +61,13 @@ class HostLoad:
         self.client_errors = 0.0
         self.server_errors = 0.0
 
+    def age(self, now: float) -> float:
+        """Return the seconds since the last update; 0 if the clock has been set back since."""
+        return max(0.0, now - self.at)
+
     def note(self, now: float, outcome: Outcome, seconds: float) -> None:
         """Add one request."""
-        kept = exp((self.at - now) * DECAY)
+        kept = exp(-DECAY * self.age(now))
         self.at = now
         self.total = self.total * kept + _SHARE
         self.client_errors *= kept
@@ -163,7 +167,7 @@ class EwmaTracker:
         load: HostLoad | None = host.load
         if load is None:
             return None, 0.0
-        age = self._seconds() - load.at
+        age = load.age(self._seconds())
         return (None, 0.0) if age > _FORGOTTEN else (load, age)
 
     def _cost(self, host: Any, load: HostLoad | None, age: float) -> float:
