@@ -41,6 +41,22 @@ class DecodeTests(SynchronousTestCase):
         self.assertEqual((frame.service, frame.method), ("com.example.Demo", "hello"))
         self.assertIsNone(frame.header("group"))
 
+    def test_long_headers(self) -> None:
+        """They are bounded: to decode as much as a frame may have would take seconds."""
+        for part, what in (
+            (b"R\0\0", "more than 16 parts"),
+            (b"R\0\1\xc3\xa9", "more than 16 parts"),
+            (b"R\x80\0" + "é".encode() * 0x8000, "take more than 65536 bytes"),
+            (encode_string("x" * 0x7FFF).replace(b"S", b"R", 1), "take more than 65536 bytes"),
+        ):
+            frame = with_body(encode_string("2.0.2") + part * 20 + b"\0")
+            error = self.assertRaises(RpcHeaderError, lambda frame=frame: frame.headers)
+            self.assertIn(what, str(error))
+        long = "x" * 0x8000
+        parts = encode_string(long).replace(b"S", b"R", 1) + encode_string("y" * 100)
+        body = encode_string("2.0.2") + parts + encode_string("1") + encode_string("hello")
+        self.assertEqual(with_body(body + b"x" * 100000).service, long + "y" * 100)
+
     def test_kinds(self) -> None:
         self.assertEqual(one(REQUEST[:2] + b"\x82" + REQUEST[3:]).kind, Kind.ONEWAY)
         self.assertEqual(one(RESPONSE).kind, Kind.RESPONSE)

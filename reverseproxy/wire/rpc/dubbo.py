@@ -75,6 +75,12 @@ _GATEWAY: Final = {"502|": 502, "503|": 503, "504|": 504}
 
 _HEADERS: Final = ("dubbo", "service", "version", "method")
 
+MOST_HEADERS: Final = 65536
+"""Bytes of a request that its headers may take together; those of bolt have no room for more, either."""
+
+_MOST_PARTS: Final = 16
+"""Parts of one string; Java writes one for each 32768 characters."""
+
 
 def encode_string(text: str) -> bytes:
     """
@@ -95,13 +101,15 @@ def encode_string(text: str) -> bytes:
     return head + text.encode("utf-8", "surrogatepass")
 
 
-def decode_string(data: bytes | bytearray, position: int) -> tuple[str | None, int]:
+def decode_string(data: bytes | bytearray, position: int, limit: int | None = None) -> tuple[str | None, int]:
     """
     Read a string, or null, in Hessian 2.
 
     Lengths count UTF-16 units.  Characters beyond U+FFFF are encoded as two
     surrogates of three bytes each, as Java does, or as four bytes, as others do.
 
+    @param limit: a position that no part may reach beyond, if each of its units takes one byte;
+        L{None} for none.
     @return: the string, or L{None} for null; and where it ends.
     @raise RpcHeaderError: if it is something else, or incomplete.
     """
@@ -123,6 +131,10 @@ def decode_string(data: bytes | bytearray, position: int) -> tuple[str | None, i
                 raise RpcHeaderError(f"a Hessian string can't begin with {code:02x}")
         except IndexError:
             raise RpcHeaderError("the frame ends before its headers do") from None
+        if limit is not None and position + length > limit:
+            raise RpcHeaderError(f"the headers take more than {MOST_HEADERS} bytes")
+        if len(parts) == _MOST_PARTS:
+            raise RpcHeaderError(f"a Hessian string has more than {_MOST_PARTS} parts")
         end = _end_of_units(data, position, length)
         try:
             text = data[position:end].decode("utf-8", "surrogatepass")
@@ -198,7 +210,7 @@ class DubboFrame(Frame):
         headers: dict[str, str] = {}
         position = _HEADER.size
         for name in _HEADERS:
-            value, position = decode_string(self.data, position)
+            value, position = decode_string(self.data, position, _HEADER.size + MOST_HEADERS)
             if value is None and name != "version":  # callbacks have no version
                 raise RpcHeaderError(f"the {name} is null")
             headers[name] = value or ""
