@@ -374,6 +374,18 @@ class MirrorTests(Http1TestCase):
         world.turn()
         world.check_idle(self.fail)
 
+    def test_an_answer_before_the_end_of_the_request_ends_the_copy(self) -> None:
+        """No more of the request will come, which the copy's host would wait for."""
+        world = self.world()
+        client = self.ask(world, get(b"Content-Length: 4", body=b"bo"))
+        copy = world.endpoints[1].wires[0]
+        self.assertTrue(copy.take().endswith(b"bo"))
+        world.host().send(OK)
+        self.assertIn(b"200 OK", client.take())
+        self.assertTrue(copy.aborted)
+        world.turn()
+        world.check_idle(self.fail)
+
     def test_a_slow_host_of_the_copy_holds_nothing_up(self) -> None:
         world = self.world()
         world.endpoints[1].automatic = False

@@ -156,6 +156,9 @@ class Exchange(RouteFinding):
         assert client is not None
         self._phase = DONE
         client.finish(self.request_complete)
+        if not self.request_complete:
+            for mirror in self._mirrors:
+                mirror.cut_off(False)
         self._release()
         self.downstream.exchange_done(self)
 
