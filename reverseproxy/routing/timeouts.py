@@ -111,28 +111,33 @@ def timeouts(
     return Timeouts(total, attempt, total_asked, attempt_asked)
 
 
-def patience(route: ClusterRoute, headers: Lookup, idle: float, believed: bool = True) -> float | None:
+def patience(
+    route: ClusterRoute, headers: Lookup, idle: float, believed: bool = True, large: bool = False
+) -> float | None:
     """
     Decide how long an HTTP response may take to begin if neither route nor request has a timeout.
 
     The response to a call of gRPC, and a stream of server-sent events, may begin only
-    with the first message: so the idle timeout applies, too.  A call of gRPC may also
-    have a deadline of its own.
+    with the first message: so the idle timeout applies, too.  So it does for a large
+    request, of which kernels, and proxies behind us, may hold the end for long.  A call of
+    gRPC may also have a deadline of its own.
 
     @param headers: looks up a header by its lower-case name.
     @param idle: the idle timeout in seconds, infinity for none.
     @param believed: whether C{grpc-timeout} may also make the limit longer.
+    @param large: whether the request is large.
     @return: seconds; L{None} if the route or the request has a timeout.
     """
     if route.timeout_said or _integer(headers(GLOBAL_TIMEOUT_HEADER)):
         return None
+    longer = max(DEFAULT_TIMEOUT, idle)
     if (headers("content-type") or "").startswith("application/grpc"):
-        usual, deadline = max(DEFAULT_TIMEOUT, idle), _grpc_timeout(headers("grpc-timeout"))
+        deadline = _grpc_timeout(headers("grpc-timeout"))
         if deadline is None:
-            return usual
-        return deadline if believed else min(deadline, usual)
-    if "text/event-stream" in (headers("accept") or "").lower():
-        return max(DEFAULT_TIMEOUT, idle)
+            return longer
+        return deadline if believed else min(deadline, longer)
+    if large or "text/event-stream" in (headers("accept") or "").lower():
+        return longer
     return DEFAULT_TIMEOUT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -268,6 +269,39 @@ class Http1Tests(SynchronousTestCase):
         world.run(1.5, 0.5)
         self.assertIn(b" 504 ", client.take())
 
+    def test_the_response_to_a_slow_upload_has_to_begin_in_time(self) -> None:
+        for reads in ([b"xx", b"xx", b"x"], [b"xxxxx"]):
+            world = World()
+            client = self.ask(world, b"Content-Length: 5", line=b"POST /quick HTTP/1.1")
+            for data in reads:
+                world.run(1.5, 0.25)
+                client.send(data)
+            world.run(1.75, 0.25)
+            self.assertEqual(client.take(), b"")
+            world.run(0.5, 0.25)
+            self.assertIn(b" 504 ", client.take())
+            self.over(world, "the response did not begin within 2s", 504)
+
+    def test_an_upload_that_waits_for_a_host(self) -> None:
+        world = World(hosts=0)
+        world.agent()
+        self.ask(world)
+        client = self.ask(world, b"Content-Length: 5", line=b"POST /quick HTTP/1.1")
+        world.run(1, 0.25)
+        client.send(b"xxxxx")
+        world.run(2.25, 0.25)
+        self.assertIn(b" 504 ", client.take())
+
+    def test_a_call_of_grpc_web_has_a_deadline(self) -> None:
+        world = World()
+        fields = b"Content-Type: application/grpc-web", b"Grpc-Timeout: 3S", b"Content-Length: 5"
+        client = self.ask(world, *fields, line=b"POST / HTTP/1.1")
+        client.send(b"xxxxx")
+        world.run(2.75, 0.25)
+        self.assertEqual(client.take(), b"")
+        world.run(0.5, 0.25)
+        self.assertIn(b" 504 ", client.take())
+
     def test_the_end_of_a_download_behind_a_close(self) -> None:
         for seconds in (LINGER - 1, STALL - 20):
             world = World()
@@ -314,6 +348,47 @@ class Http2Tests(SynchronousTestCase):
             world.host().send(respond(b"Transfer-Encoding: chunked"))
             self.assertEqual(client[number].status, 200)
             client.send(client.rst(number))
+
+    def test_calls_with_a_deadline(self) -> None:
+        """However they come, and whatever they carry, the answer does not come minutes too late."""
+        fields = [*POST, *GRPC, (b"grpc-timeout", b"3S")]
+        for body, reads in ((b"x" * 5, 1), (b"x" * 5, 2), (b"x" * 100_000, 1), (b"", 1), (b"", 2)):
+            world, client = self.world()
+            number = client.ask(fields, b"x" if reads > 1 else body, end=reads == 1)
+            if reads > 1:
+                world.run(2, 0.25)
+                client.send(client.data(number, body, True))
+            world.run(2.75, 0.25)
+            self.assertNotIn(number, client.look().messages)
+            world.run(1, 0.25)
+            self.assertEqual(client[number].header(b"grpc-status"), b"4", (body, reads))
+
+    def test_a_deadline_that_is_over_at_once(self) -> None:
+        for text in (b"0S", b"1n", b"00000000H"):
+            world, client = self.world()
+            number = client.ask([*POST, *GRPC, (b"grpc-timeout", text)], b"x")
+            world.turn(0.01)
+            self.assertEqual(client[number].header(b"grpc-status"), b"4", text)
+
+    def test_a_deadline_that_is_none(self) -> None:
+        for route, text in (({"timeout": "20s"}, b"3S"), ({}, b"soon"), ({}, b"-1S"), ({}, b"")):
+            world = Http2World(routes=[{"match": {"prefix": "/"}, "route": {**HTTP1[-1]["route"], **route}}])
+            client = world.connect()
+            number = client.ask([*POST, *GRPC, (b"grpc-timeout", text)], b"x")
+            world.run(19, 1)
+            self.assertNotIn(number, client.look().messages)
+
+    def test_a_short_deadline_and_an_agent_that_takes_nothing(self) -> None:
+        """It is looked at now and then, and not all the time."""
+        world = Http2World(0, routes=HTTP1)
+        agent = world.agent(automatic=False)
+        client = world.connect()
+        client.ask([*POST, *GRPC, (b"grpc-timeout", b"1n")], b"x" * 60_000)
+        self.assertTrue(agent.buffered)
+        with patch.object(world.clock, "callLater", wraps=world.clock.callLater) as timers:
+            world.run(1, 0.1)
+        self.assertLess(timers.call_count, 60)
+        client.send(client.rst(1))
 
     def test_a_slow_upload(self) -> None:
         world, client = self.world()

@@ -41,6 +41,9 @@ from reverseproxy.transport.backlog import Pace
 LOOKS: Final = 4
 """Looks without a byte after which the idle timeout has expired: up to a quarter later than configured."""
 
+_RESPITE: Final = 0.05
+"""Seconds between two looks at a request that the host is still taking; clients choose timeouts."""
+
 
 class Clock(Enum):
     """The timeouts that can expire."""
@@ -175,7 +178,7 @@ class ProgressWatch:
             return Clock.END if limits.to_the_end else Clock.BEGIN
         again = min(end, now + limits.period)
         if state.unsettled:
-            again = min(again, now + limits.begin / LOOKS)
+            again = max(min(again, now + limits.begin / LOOKS), now + _RESPITE)
         return again
 
     def _follow(self, now: float, state: ExchangeState) -> None:

@@ -13,7 +13,6 @@ from reverseproxy.errors import ClusterUnknown
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.proxy.filters import FilteredRequest, LocalReply, Passage
 from reverseproxy.proxy.flags import ResponseFlag
-from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.proxy.http.reporting import begin_trace, variable
@@ -243,10 +242,10 @@ class RouteFinding(Retrying):
         times = self._times = timeouts(route, head.lookup) if asks else route.times
         timeout = times.total or inf
         if self.received or not self.request_complete:
-            timeout /= LOOKS  # to see when it is sent
+            timeout = self._until_look(route)
         period = downstream.settings.look_period
         if route.stream_idle is not None:
-            period = min(route.stream_idle / LOOKS, downstream.settings.request_time)
+            period = self._look_period(route)
         downstream.set_look(self._begun + (timeout if timeout < period else period))
         lb_type = cluster.members.config.lb_type
         if not route.has_no_transforms or lb_type in REMEMBERING:

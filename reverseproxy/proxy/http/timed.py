@@ -14,12 +14,20 @@ from twisted.internet.interfaces import IReactorTime
 
 from reverseproxy.config.durations import format_duration
 from reverseproxy.proxy.flags import ResponseFlag
-from reverseproxy.proxy.http.deadlines import Clock, ExchangeStage, ExchangeState, ProgressWatch, TimeLimits
+from reverseproxy.proxy.http.deadlines import (
+    LOOKS,
+    Clock,
+    ExchangeStage,
+    ExchangeState,
+    ProgressWatch,
+    TimeLimits,
+)
 from reverseproxy.proxy.http.ending import STALLED
 from reverseproxy.proxy.http.interfaces import IUpstream
-from reverseproxy.proxy.http.sending import DONE, REQUEST_BUFFER, WAITING, Sending
+from reverseproxy.proxy.http.sending import ACTIVE, DONE, REQUEST_BUFFER, WAITING, Sending
 from reverseproxy.routing import ClusterRoute, patience
 from reverseproxy.transport.backlog import NOTHING
+from reverseproxy.wire.http.message import End
 
 
 class Timed(Sending):
@@ -60,16 +68,35 @@ class Timed(Sending):
         idle = self._idle
         downstream = self.downstream
         believed = downstream.settings.trust.believes(downstream.info)
-        begin = patience(route, self.head.lookup, idle, believed)
+        large = self.received > REQUEST_BUFFER
+        begin = patience(route, self.head.lookup, idle, believed, large)
         if begin is None:
             begin = self._times.total or inf
-        elif self.received > REQUEST_BUFFER:
-            # Kernels, and proxies behind us, may hold the end of a large body for long.
-            begin = max(begin, idle)
         to_the_end = route.timeout_to_end
         if to_the_end is None:
             to_the_end = downstream.settings.timeout_to_end
         return TimeLimits(begin, idle, to_the_end, self._begun + downstream.settings.request_time)
+
+    def end_request(self, end: End) -> None:
+        """See L{Sending.end_request}; the response has to begin in time from now on."""
+        super().end_request(end)
+        route = self._route
+        if route is not None and self._phase in (WAITING, ACTIVE) and not self.status:
+            self.downstream.set_look(self._asked_at + min(self._until_look(route), self._look_period(route)))
+
+    def _until_look(self, route: ClusterRoute) -> float:
+        """Return the seconds after which to see whether a request with a body is sent, and answered."""
+        timeout = self._times.total or inf
+        if self.head.has_deadline:
+            timeout = min(timeout, self._limits(route).begin)
+        return timeout / LOOKS
+
+    def _look_period(self, route: ClusterRoute) -> float:
+        """Return the seconds between two looks at a request."""
+        settings = self.downstream.settings
+        if route.stream_idle is None:
+            return settings.look_period
+        return min(route.stream_idle / LOOKS, settings.request_time)
 
     def _state(self, client: IUpstream | None) -> ExchangeState:
         downstream, host = self.downstream, self.host

@@ -63,6 +63,7 @@ class Request:
     """
 
     __slots__ = (
+        "_has_deadline",
         "_headers",
         "asked_host",
         "awaits_continue",
@@ -79,13 +80,22 @@ class Request:
 
     _headers: Any  # None in a derived one that has not taken them apart yet
 
-    def __init__(self, method: bytes, target: bytes, host: bytes, headers: Headers, length: int = 0) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        headers: Headers,
+        length: int = 0,
+        has_deadline: bool = False,
+    ) -> None:
         """Make an ordinary request; attributes that few requests need are set afterwards."""
         self.method = method
         self.target = target
         self.host = self.asked_host = host
         self._headers = headers
         self.length = length
+        self._has_deadline = has_deadline
         self.http11 = self.mosn = True
         self.options = NO_OPTIONS
         self.upgrade = b""
@@ -101,6 +111,11 @@ class Request:
         """The fields as they came, but for those that were dropped."""
         headers: Headers = self._headers
         return headers
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether there is a C{grpc-timeout}, by which the sender says how long it waits."""
+        return self._has_deadline
 
     @property
     def takes_interim(self) -> bool:
@@ -153,7 +168,7 @@ class Request:
         @param names: headers that were changed, in lower case: the client's
             Connection field can't take them out.
         """
-        head = Request(self.method, target, host, headers, self.length)
+        head = Request(self.method, target, host, headers, self.length, self.has_deadline)
         head.asked_host = self.asked_host
         head.http11 = self.http11
         head.options = self.options - names

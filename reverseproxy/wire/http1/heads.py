@@ -81,6 +81,11 @@ class RequestHead(Request):
         """Always false: in HTTP/1, a body with a length has no trailers."""
         return False
 
+    @property
+    def has_deadline(self) -> bool:
+        """See L{Request.has_deadline}."""
+        return self.may_have(b"grpc-timeout")
+
     def may_have(self, prefix: bytes) -> bool:
         """See L{Request.may_have}."""
         if self._headers is None:

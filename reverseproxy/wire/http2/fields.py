@@ -42,6 +42,7 @@ from reverseproxy.wire.http.fields import (
 from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.message import UNKNOWN_LENGTH, Request, Response
 from reverseproxy.wire.http.upgrades import passed_on
+from reverseproxy.wire.http1.fields import MAX_LENGTH
 from reverseproxy.wire.http2.mosn import CONNECTION_SPECIFIC
 from reverseproxy.wire.http2.upgrades import FIELD, Offer, offer_of, read_offer
 
@@ -66,7 +67,7 @@ _UPGRADE: Final = frozenset({b"upgrade"})
 
 _NOT_FORWARDED: Final = CONNECTION_SPECIFIC | {b"host", b"http2-settings", b"te"}
 
-_SPECIAL: Final = frozenset({b"content-length", b"cookie", b"expect", b"host", b"te"})
+_SPECIAL: Final = frozenset({b"content-length", b"cookie", b"expect", b"grpc-timeout", b"host", b"te"})
 """Fields of a request that are read, beside pseudo-headers."""
 
 _NONE: Final[frozenset[bytes]] = frozenset()
@@ -131,6 +132,8 @@ def _length(value: bytes, before: int) -> int:
     if not _digits(value):
         raise Malformed(f"content-length is {value[:40]!r}")
     length = int(value)
+    if length > MAX_LENGTH:
+        raise Malformed(f"content-length is {length}")
     if before not in (-1, length):
         raise Malformed("two different content-length fields")
     return length
@@ -180,7 +183,7 @@ def parse_request(
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # Hosts of HTTP/1 may expect a length with these methods (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
-    head = Request(method, path, authority, headers, length)
+    head = Request(method, path, authority, headers, length, found.has_deadline)
     head.awaits_continue = found.awaits_continue
     head.mosn = bool(marks & MOSN & ~foreign)
     head.dropped = marks & foreign
@@ -216,11 +219,21 @@ class _RequestFields:
     @ivar host: Host, if there is one; it is not among the L{headers}.
     @ivar length: what Content-Length says; -1 if there is none.
     @ivar awaits_continue: whether the client waits for a 100.
+    @ivar has_deadline: see L{Request}.
     @ivar marks: the marks of all fields; see L{reverseproxy.wire.http.border}.
     @ivar headers: all other fields, but for those that are left out; cookies are joined.
     """
 
-    __slots__ = ("_cookies", "awaits_continue", "headers", "host", "length", "marks", "pseudo")
+    __slots__ = (
+        "_cookies",
+        "awaits_continue",
+        "has_deadline",
+        "headers",
+        "host",
+        "length",
+        "marks",
+        "pseudo",
+    )
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]], known: frozenset[bytes], foreign: int) -> None:
         """
@@ -231,7 +244,7 @@ class _RequestFields:
         self.pseudo: dict[bytes, bytes] = {}
         self.host: bytes | None = None
         self.length = -1
-        self.awaits_continue = False
+        self.awaits_continue = self.has_deadline = False
         self.marks = NOTHING
         self.headers: Headers = []
         self._cookies: list[bytes] = []
@@ -250,7 +263,7 @@ class _RequestFields:
             self.headers.append((b"cookie", b"; ".join(self._cookies)))
 
     def _take_pseudo(self, name: bytes, value: bytes, known: frozenset[bytes]) -> None:
-        if self.headers or self._cookies:
+        if self.headers or self._cookies or self.marks or self.host is not None:
             raise Malformed("a pseudo-header behind other fields")
         if name not in known or name in self.pseudo:
             raise Malformed(f"pseudo-header {name[:40]!r} is unknown or there twice")
@@ -271,6 +284,8 @@ class _RequestFields:
             return before < 0
         if name == b"expect":
             self.awaits_continue = value.lower() == b"100-continue"
+        elif name == b"grpc-timeout":
+            self.has_deadline = True
         elif value.lower() != b"trailers":
             raise Malformed(f"te is {value[:40]!r}")
         return True
@@ -395,13 +410,14 @@ def _read_response_fields(
     upgrade = b""
     headers: Headers = []
     length = -1
+    te = False
     for field in fields:
         name, value = field
         if name[:1] == b":":
-            if name == FIELD and upgrades and status and value and not (headers or upgrade):
+            if name == FIELD and upgrades and status and value and not (headers or upgrade or te):
                 upgrade = value
                 continue
-            if headers or status or name != b":status" or not _status(value):
+            if headers or te or status or name != b":status" or not _status(value):
                 raise Malformed(f"pseudo-header {name[:40]!r} does not belong here, or has a bad value")
             status = int(value)
             continue
@@ -415,6 +431,7 @@ def _read_response_fields(
                 continue
             length = _length(value, length)
         elif name == b"te":
+            te = True
             continue
         headers.append((name, value))
     if not status:
