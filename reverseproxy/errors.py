@@ -109,7 +109,12 @@ class HttpError(WireError):
     An HTTP/1 message is malformed or over a limit.
 
     @ivar status: the HTTP status of the response, such as 400 or 431.
+    @ivar head_request: whether it is a request that has the method HEAD, so that the response has no body.
+    @ivar grpc: whether it is a call of gRPC.
     """
+
+    head_request = False
+    grpc = False
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status

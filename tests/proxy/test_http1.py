@@ -607,6 +607,30 @@ class LocalReplyTests(Http1TestCase):
                 self.assertEqual(record.status, status)
                 self.assertTrue(record.flag)
 
+    def test_bad_requests_for_heads(self) -> None:
+        """Even then a response to HEAD has no body."""
+        for count in (0, 2):
+            for reads in (
+                [get(b"X: " + b"y" * 9000, line=b"HEAD / HTTP/1.1")],
+                [b"HEAD /" + b"x" * 5000, b"x" * 5000],
+                [get(*[b"X: y"] * 101, line=b"HEAD / HTTP/1.1")],
+                [get(line=b"HEAD / HTTP/1.1", host=b"")],
+                [get(b"X: \x01", line=b"HEAD / HTTP/1.1")],
+                [get(b"X y", line=b"HEAD / HTTP/1.1")[:-4], b"\r\n\r\n"],
+            ):
+                world = World()
+                client = world.client()
+                for _ in range(count):
+                    self.ask(world, client=client)
+                    world.host().send(OK)
+                client.take()
+                for data in reads:
+                    client.send(data)
+                head, end, body = client.take().partition(b"\r\n\r\n")
+                self.assertTrue(400 <= status_of(head) < 500 and end, reads)
+                self.assertEqual(body, b"")
+                self.assertNotIn(b"content-length: 0", head)
+
     def test_too_large(self) -> None:
         world = World(options={"max_request_body_size": 10})
         post = b"POST / HTTP/1.1"

@@ -189,6 +189,25 @@ class ExchangeTests(Http2TestCase):
         client.send(client.data(number, b"x"))
         self.assertEqual([record.status for record in world.records], [431, 405])
 
+    def test_request_that_is_not_taken_is_answered_in_its_own_way(self) -> None:
+        """A response to HEAD has no body, and a call of gRPC gets a status of gRPC's."""
+        world = self.world(http2={"max_header_list_size": 1024, "max_headers_count": 10})
+        client = world.connect()
+        large, many = [(b"x", b"y" * 1000)], [(b"x", b"y")] * 11
+        head = [(b":method", b"HEAD"), *GET[1:]]
+        for fields in (large, many):
+            answer = client[client.ask([*head, *fields])]
+            self.assertEqual((answer.status, answer.body, answer.ended), (431, b"", True))
+            self.assertNotEqual(answer.header(b"content-length"), b"0")
+        ftp = [head[0], (b":scheme", b"ftp"), *head[2:]]
+        self.assertEqual((client[client.ask(ftp)].status, client[client.ask(ftp)].body), (400, b""))
+        call = [*POST, (b"content-type", b"application/grpc"), (b"te", b"trailers")]
+        for fields in (large, many):
+            answer = client[client.ask([*call, *fields], b"x")]
+            self.assertEqual((answer.status, answer.body, answer.ended), (200, b"", True))
+            self.assertEqual(answer.header(b"grpc-status"), b"8")
+        self.assertEqual([record.status for record in world.records], [431, 431, 400, 400, 431, 431])
+
     def test_malformed_request(self) -> None:
         world = self.world()
         client = world.connect()

@@ -37,12 +37,12 @@ def facts(events: list[Any]) -> list[Any]:
     for event in events:
         if isinstance(event, RequestHead | ResponseHead):
             names = [name for cls in type(event).__mro__ for name in getattr(cls, "__slots__", ())]
-            found.append({name: getattr(event, name) for name in names if name != "_headers"})
+            found.append({name: getattr(event, name) for name in names if name[0] != "_"})
             found.append(event.headers)
         elif isinstance(event, End):
             found.append(event.trailers)
         elif isinstance(event, HttpError):
-            found.append((event.status, str(event)))
+            found.append((event.status, str(event), event.head_request))
         else:
             found.append(event)
     return found

@@ -270,9 +270,8 @@ class Http1Proxy(Answering):
             exchange.fail(error.status, str(error), ResponseFlag.DPE)
             return
         self._writer.persists = False
-        exchange = self._exchange = exchange_class.kind(
-            self, Request(b"", b"", b"", []), self._seconds(), self
-        )
+        head = Request(b"HEAD" if error.head_request else b"", b"", b"", [])
+        exchange = self._exchange = exchange_class.kind(self, head, self._seconds(), self)
         exchange.fail(error.status, str(error), ResponseFlag.DPE)
 
     # what an exchange tells us

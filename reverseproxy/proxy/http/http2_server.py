@@ -226,8 +226,9 @@ class Http2Proxy(Http2Closing):
     def _refuse(self, number: int, error: HttpError) -> None:
         """Answer a well-formed request that breaks a limit."""
         note_mistake(log, self.settings, self.info, str(error))
-        head = Request(b"", b"", b"", [])
-        self._begin(number, head).fail(error.status, str(error), ResponseFlag.DPE)
+        exchange = self._begin(number, Request(b"HEAD" if error.head_request else b"", b"", b"", []))
+        self._streams[number].grpc = error.grpc
+        exchange.fail(error.status, str(error), ResponseFlag.DPE)
 
     def _waiting(self, number: int) -> int:
         stream = self._streams.get(number)

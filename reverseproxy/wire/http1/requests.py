@@ -122,6 +122,7 @@ class RequestParser(StrictRequestParser):
         except httptools.HttpParserError as error:
             self._events = []
             self._fail(self.fault, str(error))
+            self._note_method(data)
             return self._events
         head = known.with_request_line(data, method, target)
         self._keep(head, begin)

@@ -304,6 +304,21 @@ class StrictRequestParser(Parser):
             self._fail(414, f"request line larger than {limit} bytes (max_header_size)")
         else:
             self._fail(431, f"request head larger than {limit} bytes (max_header_size)")
+        return self._note_method(text)
+
+    def _refused(self, text: bytes, error: Exception | None) -> bytes:
+        super()._refused(text, error)
+        return self._note_method(text)
+
+    def _note_method(self, text: bytes) -> bytes:
+        """
+        Note whether the response to a request that was refused has a body; return nothing.
+
+        @param text: what has come of the head.
+        """
+        events = self._events
+        if events and isinstance(events[-1], HttpError):
+            events[-1].head_request = text.startswith(b"HEAD ")
         return b""
 
     def _take_head(self, raw: bytes) -> None:

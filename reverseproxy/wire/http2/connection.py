@@ -31,6 +31,7 @@ __all__ = ["ClientConnection", "ServerConnection"]
 
 from reverseproxy.errors import Http2Error, HttpError
 from reverseproxy.wire.http.fields import Headers
+from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.message import END, MAX_INTERIM, UNKNOWN_LENGTH, Request, Response
 from reverseproxy.wire.http2.control import ControlReader
 from reverseproxy.wire.http2.events import (
@@ -165,7 +166,7 @@ class ServerConnection(ControlReader):
         limits, size = self._limits, list_size(fields)
         if size > limits.max_header_list_size:
             most = f"{limits.max_header_list_size} bytes (max_header_list_size)"
-            return HttpError(431, f"request head larger than {most}")
+            return _refusal(HttpError(431, f"request head larger than {most}"), fields)
         if self._mosn:
             fields = mend_request(fields, ended)
         try:
@@ -177,7 +178,9 @@ class ServerConnection(ControlReader):
                 limits.max_fields,
                 limits.foreign,
             )
-        except (HttpError, Malformed) as error:
+        except HttpError as error:
+            return _refusal(error, fields)
+        except Malformed as error:
             return error
         if remembered is not None and not head.upgrade and size <= KNOWN_HEAD:
             remembered.meaning = ended, head
@@ -215,6 +218,13 @@ class ServerConnection(ControlReader):
         if not self.closed:
             self._accept_up_to = min(self._accept_up_to, self.last_stream)
             self._out.append(go_away(self._accept_up_to, ErrorCode.NO_ERROR))
+
+
+def _refusal(error: HttpError, fields: Headers) -> HttpError:
+    """Note in an error how the request can be answered that it is about."""
+    error.head_request = (b":method", b"HEAD") in fields
+    error.grpc = (b"te", b"trailers") in fields and is_grpc(fields)
+    return error
 
 
 class ClientConnection(ControlReader):
