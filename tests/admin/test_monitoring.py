@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import yaml
+from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +19,9 @@ from reverseproxy.admin.slices import at_once
 from reverseproxy.app import ReverseProxy
 from reverseproxy.fleet.outgoing_link import LinkPhase
 from reverseproxy.testing import MemoryReactor, run
+from reverseproxy.tls.validity import of_certificate, of_revocation_list
 from tests.admin.world import World
+from tests.certs import Certificates
 from tests.fleet.worlds import FleetWorld
 from tests.integration import configs
 
@@ -96,6 +99,19 @@ class MonitoringTests(SynchronousTestCase):
             self.assertIn("reverseproxy_fleet_", panel["targets"][0]["expr"])
         places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in document["panels"]}
         self.assertEqual(len(places), len(document["panels"]))
+
+    def test_expiry(self) -> None:
+        """Revocation lists, which are replaced each week or each day, have an alert of their own."""
+        document = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+        rules = {rule["alert"]: rule["expr"] for group in document["groups"] for rule in group["rules"]}
+        [unlike] = re.findall(r'name!~"([^"]*)"', rules["ReverseproxyCertificateExpires"])
+        [like] = re.findall(r'name=~"([^"]*)"', rules["ReverseproxyRevocationListExpires"])
+        certificates = Certificates(self.mktemp())
+        revoked = x509.load_pem_x509_crl(Path(certificates.revoke()).read_bytes())
+        issued = x509.load_pem_x509_certificate(Path(certificates.ca).read_bytes())
+        for pattern in (like, unlike):
+            self.assertRegex(of_revocation_list(revoked, "crl").name, f"^(?:{pattern})$")
+            self.assertNotRegex(of_certificate(issued, "cert_chain").name, f"^(?:{pattern})$")
 
     def test_states_of_links(self) -> None:
         """What alerts and panels call them is what they are called."""

@@ -6,6 +6,10 @@ import { $, age, clock, count, date, el, fill, plural, rate, seconds, share, tab
 
 const DAY = 86400;
 
+// Revocation lists are replaced each week or each day, certificates much less often.
+const soonOf = (item) => (item.name.startsWith("the revocation list of ") ? DAY : 14 * DAY);
+const noticeOf = (item) => (item.name.startsWith("the revocation list of ") ? DAY : 30 * DAY);
+
 // routes
 
 const before = new Map();
@@ -138,9 +142,9 @@ export async function drawCertificates() {
   fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Left", "number"]], items.map((item) => {
     const left = leftOf(item);
     return [[item.name, "mono"], [item.use, "mono"], item.not_after === null ? "no end" : date(item.not_after),
-      [left < 0 ? "expired" : age(left), left < 14 * DAY ? "number bad" : left < 30 * DAY ? "number warn" : "number"]];
+      [left < 0 ? "expired" : age(left), left < soonOf(item) ? "number bad" : left < noticeOf(item) ? "number warn" : "number"]];
   }), "No certificate is in use."));
-  return items.filter((item) => leftOf(item) < 14 * DAY).length;
+  return items.filter((item) => leftOf(item) < soonOf(item)).length;
 }
 
 export async function drawWorkers() {
