@@ -86,12 +86,12 @@ def parse_tokens(document: object, place: Place) -> dict[bytes, Caller]:
         options = Options(entry, _ENTRY_KEYS, findings, where)
         name, token, role = entry.get("name"), entry.get("token"), entry.get("role", "read")
         if not isinstance(name, str) or not name.isprintable() or not name:
-            options.error("name", "must be a text")
+            options.error("name", "must be a text without control characters")
         if not isinstance(role, str) or role not in _ROLES:
             options.error("role", f"must be read or operate, not {describe(role)}")
             role = "read"
         if not isinstance(token, str) or not token.isascii() or len(token) < SHORTEST_TOKEN:
-            options.error("token", f"must have {SHORTEST_TOKEN} characters of ASCII at least")
+            options.error("token", f"must have at least {SHORTEST_TOKEN} ASCII characters")
             continue
         digest = sha256(token.encode("ascii")).digest()
         if digest in callers:
@@ -131,7 +131,7 @@ class _TokensFile:
                 reason = error.brief if isinstance(error, OptionsError) else str(error)
                 log.error("{path} has changed but can't be used: {reason}", path=self._path, reason=reason)
             else:
-                log.info("{path} has changed and counts now", path=self._path)
+                log.info("{path} has changed and is in use", path=self._path)
         return self._tokens.get(sha256(token.encode("utf-8", "surrogateescape")).digest())
 
 
@@ -151,12 +151,14 @@ class Access:
         """
         self._tokens = _TokensFile(config.tokens_file) if config.tokens_file else None
         self._certificates: tuple[AdminCertificateConfig, ...] = config.certificates
-        self._anonymous = Caller("", Role.NOBODY, "show a token: Authorization: Bearer ...")
+        self._anonymous = Caller("", Role.NOBODY, "a token is required: Authorization: Bearer TOKEN")
         if not config.authenticates:
             if config.bound.startswith("unix:"):
                 self._anonymous = Caller("(Unix socket)", Role.OPERATE)
             else:
-                hint = "admin has no tokens_file: write one, or let it listen at a Unix socket"
+                hint = (
+                    "configure admin with a tokens_file or certificates, or with a Unix socket as its address"
+                )
                 self._anonymous = Caller("(this machine)", Role.READ, hint)
 
     def judge(self, info: ConnectionInfo, authorization: str) -> Caller:
@@ -182,7 +184,7 @@ class Access:
                 found = self._tokens.find(token.strip())
             if found is None:
                 # A wrong token is an error, even if the caller has a role without any token.
-                return Caller("", Role.NOBODY, "the token is not known")
+                return Caller("", Role.NOBODY, "unknown token")
             if found.role > best.role:
                 best = Caller(found.name, found.role, f"{found.name} has the role {found.role.name.lower()}")
         return best

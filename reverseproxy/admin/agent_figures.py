@@ -36,22 +36,29 @@ def _family(name: str, kind: str, text: str, *labels: str) -> Family:
 
 def per_agent_families(parts: Parts) -> Steps[list[Family]]:
     """Return the metrics of the agents with their own series, and of all others together."""
-    connections = _family("connections", "gauge", "Connections that an agent has brought.")
-    streams = _family("streams", "gauge", "Streams on them.")
-    active = _family("requests_in_flight", "gauge", "Requests and sessions under way.")
+    connections = _family("connections", "gauge", "Open connections of an agent.")
+    streams = _family("streams", "gauge", "Open streams on the connections of an agent.")
+    active = _family("requests_in_flight", "gauge", "Requests and TCP sessions in progress.")
     rtt = _family(
-        "rtt_seconds", "largest", "How long the last ping took, on the connection where it took longest."
+        "rtt_seconds",
+        "largest",
+        "Round-trip time of the last ping in seconds, the largest of all connections.",
     )
-    requests = _family(
-        "requests_total", "counter", "Requests, and TCP sessions, that have ended.", "code_class"
-    )
+    requests = _family("requests_total", "counter", "Completed requests and TCP sessions.", "code_class")
     durations = {
         share: _family(
-            f"request_{name}_seconds", "largest", "How long that share of them took lately at the most."
+            f"request_{name}_seconds",
+            "largest",
+            f"Quantile {share} of the durations of recent requests, in seconds.",
         )
         for name, share in QUANTILES.items()
     }
-    sizes = _family("bytes_total", "counter", "Bytes of bodies and sessions.", "direction")
+    sizes = _family(
+        "bytes_total",
+        "counter",
+        "Bytes of bodies and TCP sessions, received from clients and sent to them.",
+        "direction",
+    )
 
     now = parts.seconds()
 

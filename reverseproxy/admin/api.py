@@ -162,7 +162,9 @@ class TunnelApi:
             raise ApiProblem(404, "there is no such worker" if workers else "there are no workers")
         numbers = self._source.replace(int(asked or 0))
         if not numbers:
-            raise ApiProblem(409, "nothing is replaced: there are no workers, or it is under way")
+            raise ApiProblem(
+                409, "nothing to replace: there are no workers, or they are being replaced already"
+            )
         self._audit.note(caller, "replace workers", ", ".join(map(str, numbers)))
         return Reply.of({"workers": numbers}, 202)
 
@@ -200,7 +202,7 @@ class TunnelApi:
 
     async def _events(self, call: Call) -> StreamedReply:
         if len(self._streams) >= MOST_STREAMS:
-            raise ApiProblem(503, f"{MOST_STREAMS} clients listen to events already")
+            raise ApiProblem(503, f"{MOST_STREAMS} clients receive events already")
         recent = call.query.get("recent", "") in ("1", "true")
 
         def begin(write: Callable[[bytes], bool]) -> Callable[[], object]:
@@ -257,9 +259,9 @@ class TunnelApi:
             kept_out = {"target": target, "seconds": seconds, "id": id_of(target) if target else None}
         told = counted(count, "connection")
         if passed:
-            told += f"; passed on to {', '.join(f'server {each}' for each in passed)}"
+            told += f"; forwarded to {', '.join(f'server {each}' for each in passed)}"
         if seconds:
-            told += f"; kept out for {seconds:g} s"
+            told += f"; banned for {seconds:g} s"
             if target:
                 told += f": {shorten(' '.join(target))} (exclusion {id_of(target)})"
         self._audit.note_agent(caller, what, agent, told, connections=count, kept_out=kept_out, order=order)
@@ -303,13 +305,14 @@ class TunnelApi:
         lacking = [server for server in elsewhere if server not in told]
         excluded = seconds and agent["targets"].get("identity" if what == "kick" else "process")
         if lacking and not passed and not agent["connections"] and not excluded:
-            raise ApiProblem(502, f"it is at server {', '.join(lacking)}, which has no link to this one now")
-        problems = dict.fromkeys(lacking, "it has no link to this server now, and was not told")
+            raise ApiProblem(
+                502,
+                f"the agent is connected to server {', '.join(lacking)}, which has no link to this server",
+            )
+        problems = dict.fromkeys(lacking, "no link to this server")
         for server in passed:
             each = told[server]
-            problem = each["problem"] or (
-                "" if each["confirmed"] else "it was told, and has not answered yet"
-            )
+            problem = each["problem"] or ("" if each["confirmed"] else "no answer yet")
             if problem:
                 problems[server] = problem
         return passed, [{"worker": 0, "server": each, "problem": why} for each, why in problems.items()]
@@ -324,7 +327,7 @@ class TunnelApi:
         if type(weight) is float and weight.is_integer():
             weight = int(weight)  # JSON has one kind of numbers
         if type(weight) is not int or not 1 <= weight <= MAX_WEIGHT:
-            raise ApiProblem(400, f'the body must be {{"weight": a number from 1 to {MAX_WEIGHT}}}')
+            raise ApiProblem(400, f'the body must be {{"weight": N}}, with N from 1 to {MAX_WEIGHT}')
         arguments = {"cluster": cluster, "address": address, "weight": weight}
         answers = await self._source.ask("weigh", arguments)
         before = next((answer.value for answer in answers if answer.value), None)
@@ -361,7 +364,7 @@ class TunnelApi:
         was = any(answer.value for answer in answers)
         if missing is not None and not was:
             raise missing
-        told = "it was kept out" if was else "it was not kept out"
+        told = "bans lifted" if was else "no ban to lift"
         agent = {
             "id": key,
             "identity": self._audit.identity_of(key),
@@ -384,11 +387,11 @@ class TunnelApi:
         answers = await self._source.ask("lift_ban", {"id": key})
         found = merge_bans([answer.value] for answer in answers if answer.value)
         if not found:
-            raise ApiProblem(404, "nobody is kept out by that, or not any more")
+            raise ApiProblem(404, "no such ban, or it has ended")
         [lifted] = found
         target, agents = lifted["target"], lifted["agents"]
         told = f"{shorten(' '.join(target))} (exclusion {key}), {lifted['why']}"
-        self._audit.note(caller, "let in again", told)
+        self._audit.note(caller, "lift ban", told)
         body = {"id": key, "target": target, "agents": agents, "was_kept_out": True}
         return Reply.of({**body, "problems": problems_of(answers)})
 
@@ -402,5 +405,5 @@ def _seconds(call: Call, name: str, default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= LONGEST:
-        raise ApiProblem(400, f"{name} must be a number of seconds, {LONGEST:g} at the most")
+        raise ApiProblem(400, f"{name} must be a number of seconds, at most {LONGEST:g}")
     return seconds

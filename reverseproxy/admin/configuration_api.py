@@ -76,7 +76,7 @@ class ConfigurationApi:
                 return Reply.of(self._state())
             case "config:reload":
                 if call.body:
-                    raise ApiProblem(400, "what is reloaded is the file; leave the body out")
+                    raise ApiProblem(400, "the file is reloaded: send no body")
                 report = await self._reloadable.reload()
                 self._note(caller, "reload", f"generation {report.generation}: {_told(report)}")
                 return _reply(report)
@@ -130,17 +130,19 @@ def reload_families(reloading: Reloader) -> list[Family]:
     """Return the metrics of the configuration and its reloads."""
     prefix = "reverseproxy_config_"
     generation = Family(
-        f"{prefix}generation", "gauge", "The number of the configuration in use; 1 is that of the start."
+        f"{prefix}generation", "gauge", "Number of the configuration in use; the first one has 1."
     )
     generation.add(reloading.generation)
     successful = Family(
-        f"{prefix}last_reload_successful", "gauge", "Whether the configuration that was read last is in use."
+        f"{prefix}last_reload_successful",
+        "gauge",
+        "1 if the configuration that was read last is in use, else 0.",
     )
     successful.add(int(reloading.successful))
     at = Family(
         f"{prefix}last_reload_success_timestamp_seconds",
         "gauge",
-        "When a configuration was taken into use, or found to be in use, the last time.",
+        "Time of the last successful load of the configuration, in seconds since the Unix epoch.",
     )
     at.add(reloading.succeeded)
     return [generation, successful, at]

@@ -43,14 +43,18 @@ def _family(name: str, kind: str, text: str, *labels: str) -> Family:
 
 def process_families(parts: Parts) -> Iterator[Family]:
     """Return the metrics of the process as a whole."""
-    build = _family("build_info", "largest", "The version of this program.", "version")
+    build = _family("build_info", "largest", "Version of this program; the value is always 1.", "version")
     build.add(1, __version__)
     yield build
-    up = _family("uptime_seconds", "largest", "How long the oldest process has been running.")
+    up = _family("uptime_seconds", "largest", "Time since the process started, in seconds.")
     up.add(round(parts.seconds() - parts.started, 3))
     yield up
     expiry = _family(
-        "certificate_not_after_timestamp_seconds", "largest", "When a certificate expires.", "use", "name"
+        "certificate_not_after_timestamp_seconds",
+        "largest",
+        "Expiry time of a certificate or revocation list, in seconds since the Unix epoch.",
+        "use",
+        "name",
     )
     for certificate in parts.certificates():
         expiry.add(certificate["not_after"], certificate["use"], certificate["name"])
@@ -58,18 +62,23 @@ def process_families(parts: Parts) -> Iterator[Family]:
     lag = _family(
         "reactor_lag_seconds",
         "histogram",
-        "By how much the loop was late for what it does twice a second: all else has waited as well.",
+        "Delay of the event loop in seconds, sampled twice a second by a timer.",
     )
     lag.add(parts.sampler.lag)
     yield lag
     dropped = _family(
         "log_lines_dropped_total",
         "counter",
-        "Lines of logs that were left out, as there were too many, or could not be written.",
+        "Log lines that were suppressed because of the limit of the log's size, or could not be written.",
     )
     dropped.add(REFUSALS["log"] + LogFile.dropped)
     yield dropped
-    refused = _family("refused_total", "counter", "What was refused to strangers.", "reason")
+    refused = _family(
+        "refused_total",
+        "counter",
+        "Connections, requests and log lines refused because of violations or limits, by reason.",
+        "reason",
+    )
     for reason, number in REFUSALS.items():
         refused.add(number, reason)
     yield refused
@@ -84,11 +93,14 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Steps[list[Family
     connections = _family(
         "listener_connections",
         "gauge",
-        "Connections that are open: accepted ones, and what servers have of a hosting listener.",
+        "Open connections; of a hosting listener, streams and connections from tunnel servers.",
         "listener",
     )
     accepted = _family(
-        "listener_connections_total", "counter", "Connections accepted, or brought by agents.", "listener"
+        "listener_connections_total",
+        "counter",
+        "Accepted connections; of a hosting listener, streams and connections from tunnel servers.",
+        "listener",
     )
     for number, listener in enumerate(list(parts.listeners.values())):
         if number % STRIDE == 0:
@@ -100,28 +112,28 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Steps[list[Family
     requests = _family(
         "http_requests_total",
         "counter",
-        "Requests, and TCP sessions, that have ended; code_class is none where there was no status.",
+        "Completed requests and TCP sessions; code_class is none for those without a status.",
         *where,
         "code_class",
     )
     durations = _family(
         "http_request_duration_seconds",
         "histogram",
-        "From the first byte of a request to the last of its response.",
+        "Time from the first byte of a request to the last byte of its response, or of a TCP session.",
         "listener",
         "cluster",
     )
     sizes = _family(
         "bytes_total",
         "counter",
-        "Bytes of bodies and sessions: received from clients, and sent.",
+        "Bytes of bodies and TCP sessions, received from clients and sent to them.",
         "listener",
         "direction",
     )
     errors = _family(
         "proxy_errors_total",
         "counter",
-        "Requests and sessions without a complete answer of a host; reason is what %RESPONSE_FLAGS% says.",
+        "Requests and TCP sessions without a complete response from a host, by response flags.",
         "cluster",
         "reason",
     )
@@ -184,31 +196,27 @@ def _count_hosts(cluster: Cluster) -> Steps[_HostCounts]:
 
 def cluster_families(parts: Parts) -> Steps[list[Family]]:
     """Return the metrics of clusters: hosts, requests under way, agents."""
-    hosts = _family(
-        "hosts", "gauge", "Hosts of this process, by state; a worker's own only.", "cluster", "state"
-    )
-    active = _family("http_requests_in_flight", "gauge", "Requests and sessions under way.", "cluster")
-    pending = _family("cluster_pending_requests", "gauge", "Requests that wait for a host.", "cluster")
-    retries = _family("cluster_retries_in_flight", "gauge", "Retries under way.", "cluster")
+    hosts = _family("hosts", "gauge", "Hosts of a cluster, by state.", "cluster", "state")
+    active = _family("http_requests_in_flight", "gauge", "Requests and TCP sessions in progress.", "cluster")
+    pending = _family("cluster_pending_requests", "gauge", "Requests waiting for a host.", "cluster")
+    retries = _family("cluster_retries_in_flight", "gauge", "Retries in progress.", "cluster")
     retried = _family(
         "retries_total",
         "counter",
-        "Requests sent again, to another host or by another connection.",
+        "Retries of requests, on another host or connection.",
         "cluster",
     )
     waits = _family(
         "cluster_wait_seconds",
         "histogram",
-        "How long requests waited that had to wait for a host, whether they got one or not.",
+        "Time that requests waited for a host, in seconds; those that did not wait are not counted.",
         "cluster",
     )
-    ejections = _family(
-        "ejections_total", "counter", "How often hosts were left out for failures.", "cluster"
-    )
+    ejections = _family("ejections_total", "counter", "Ejections of hosts because of failures.", "cluster")
     connections = _family(
-        "tunnel_connections", "gauge", "Connections that agents have brought.", "cluster", "mode"
+        "tunnel_connections", "gauge", "Connections of agents that have joined.", "cluster", "mode"
     )
-    streams = _family("tunnel_streams", "gauge", "Streams on such connections.", "cluster")
+    streams = _family("tunnel_streams", "gauge", "Open streams on connections of agents.", "cluster")
     agents = _family("tunnel_agents", "largest", "Agents that have joined.", "cluster")
     for cluster in list(parts.clusters):
         yield
@@ -234,20 +242,33 @@ def cluster_families(parts: Parts) -> Steps[list[Family]]:
 def join_families(parts: Parts) -> Steps[list[Family]]:
     """Return the metrics of agents' connections: round trips, joins, leaves and handshakes."""
     rtts = _family(
-        "tunnel_rtt_seconds", "histogram", "How long pings to agents took to be answered.", "cluster"
+        "tunnel_rtt_seconds", "histogram", "Round-trip time of pings to agents, in seconds.", "cluster"
     )
     for index, (name, times) in enumerate(list(parts.agent_index.rtts.items())):
         if index % CELLS == 0:
             yield
         rtts.add(times, name)
-    joins = _family("tunnel_joins_total", "counter", "Attempts of agents to join.", "cluster", "result")
+    joins = _family(
+        "tunnel_joins_total", "counter", "Attempts of agents to join, by result.", "cluster", "result"
+    )
     leaves = _family(
-        "tunnel_leaves_total", "counter", "Connections of agents that have left.", "cluster", "reason"
+        "tunnel_leaves_total",
+        "counter",
+        "Connections of agents that have left, by reason.",
+        "cluster",
+        "reason",
     )
     handshakes = _family(
-        "tunnel_handshake_duration_seconds", "histogram", "From an agent's first byte until it had joined."
+        "tunnel_handshake_duration_seconds",
+        "histogram",
+        "Time from the first byte of an agent's connection until it joined, in seconds.",
     )
-    waiting = _family("tunnel_connections_pending", "gauge", "Connections that have not joined.", "listener")
+    waiting = _family(
+        "tunnel_connections_pending",
+        "gauge",
+        "Connections to a tunnel listener that have not joined yet.",
+        "listener",
+    )
     for name, server in list(parts.tunnels.items()):
         yield
         waiting.add(len(server.pending), name)
@@ -262,13 +283,23 @@ def join_families(parts: Parts) -> Steps[list[Family]]:
 def dial_families(parts: Parts) -> Iterator[Family]:
     """Return the metrics of the connections from this process's agents to their servers."""
     wanted = _family(
-        "agent_connections_wanted", "gauge", "Connections that there should be.", "cluster", "server"
+        "agent_connections_wanted",
+        "gauge",
+        "Connections that the agent should have to a tunnel server.",
+        "cluster",
+        "server",
     )
-    serving = _family("agent_connections_serving", "gauge", "Connections that serve.", "cluster", "server")
+    serving = _family(
+        "agent_connections_serving",
+        "gauge",
+        "Connections to a tunnel server that have joined and accept requests.",
+        "cluster",
+        "server",
+    )
     dials = _family(
         "agent_dials_total",
         "counter",
-        "Attempts to connect to a server, and how they ended.",
+        "Attempts to connect to a tunnel server, by result.",
         "cluster",
         "server",
         "result",

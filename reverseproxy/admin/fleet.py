@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 PREFIX: Final = "reverseproxy_fleet_"
 
 _KNOWN: Final = {
-    "servers": "Other servers that are known.",
-    "held": "Servers that are known although the directory has them no more, as they are reached.",
-    "hosts": "Agents at other servers.",
-    "published": "Agents that this server has told the others of.",
-    "waiting": "Records that are still to be written.",
+    "servers": "Known other servers.",
+    "held": "Known other servers without a record in the directory that can still be reached.",
+    "hosts": "Agents connected to other servers.",
+    "published": "Agents of this server that are published in the directory.",
+    "waiting": "Records not written to the directory yet.",
 }
 _COUNTED: Final = {
-    "leases": "Leases that this server has had: the first one, and one for each that was lost.",
-    "puts": "Records that have been written.",
-    "deletes": "Records that have been deleted.",
-    "events": "Changes of which etcd has told.",
-    "resyncs": "How often everything was read, rather than what has changed.",
+    "leases": "Leases granted by etcd; a new one replaces a lost one.",
+    "puts": "Records written to the directory.",
+    "deletes": "Records deleted from the directory.",
+    "events": "Changes reported by etcd.",
+    "resyncs": "Complete reads of the directory, instead of changes alone.",
     "requests": "Requests to etcd.",
-    "failures": "Requests that an endpoint of etcd has not answered.",
-    "bad_records": "Records of others that are none, and were left alone.",
+    "failures": "Requests that an endpoint of etcd did not answer.",
+    "bad_records": "Invalid records of other servers, which are ignored.",
 }
 _LINKS: Final = (
-    ("forwarded", "forwarded_total", "counter", "Streams opened to agents of a server."),
-    ("received", "received_total", "counter", "Streams that a server has opened to agents of this one."),
-    ("refused", "refused_total", "counter", "Those of them that could not be served here."),
-    ("losses", "link_losses_total", "counter", "How often the link to a server was lost."),
-    ("in_flight", "streams", "gauge", "Streams from and to a server that are under way."),
+    ("forwarded", "forwarded_total", "counter", "Streams forwarded to agents of a server."),
+    ("received", "received_total", "counter", "Streams received from a server, for agents of this one."),
+    ("refused", "refused_total", "counter", "Streams received from a server, and refused."),
+    ("losses", "link_losses_total", "counter", "Links to a server that were lost."),
+    ("in_flight", "streams", "gauge", "Streams to and from a server that are in progress."),
 )
 
 
@@ -99,7 +99,7 @@ def fleet_families(parts: Parts) -> Iterator[Family]:
     """Return the metrics of the fleet; none without a fleet."""
     fleet, figures = parts.fleet(), _figures(parts)
     if figures is not None:
-        down = Family(f"{PREFIX}directory_down", "largest", "Whether a process can't reach etcd: 0, or 1.")
+        down = Family(f"{PREFIX}directory_down", "largest", "1 if etcd can't be reached, else 0.")
         down.add(0 if figures.up else 1)
         yield down
         for name, text in _KNOWN.items():
@@ -113,7 +113,7 @@ def fleet_families(parts: Parts) -> Iterator[Family]:
     if fleet is None:
         return
     peers = fleet.peers()
-    linked = Family(f"{PREFIX}links", "gauge", "Links to a server by their state.", ("server", "state"))
+    linked = Family(f"{PREFIX}links", "gauge", "Links to a server, by state.", ("server", "state"))
     for peer in peers:
         linked.add(1, peer["server"], peer["state"])
     yield linked

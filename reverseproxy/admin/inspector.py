@@ -257,9 +257,9 @@ class Inspector:
     def _ready(self, arguments: Mapping[str, Any]) -> list[str]:
         """Return the reasons why the process is not ready; empty if it is."""
         parts = self.parts
-        reasons = ["stopping: what is under way is finished"] if self.draining else []
+        reasons = ["stopping: requests in progress are finished"] if self.draining else []
         reasons += [
-            f"listener {listener.name} {'lets no clients in yet' if listener.held else 'is not bound'}"
+            f"listener {listener.name} {'accepts no clients yet' if listener.held else 'is not bound'}"
             for listener in parts.listeners.values()
             if listener.config.bind_port and not listener.listening and not self.draining
         ]
@@ -272,7 +272,7 @@ class Inspector:
             config = agent.plan.config
             if config.connection_num:
                 reasons += [
-                    f"agent of cluster {config.cluster}: no connection to {server} serves"
+                    f"agent of cluster {config.cluster}: no serving connection to {server}"
                     for server in agent.unserved
                 ]
         return reasons

@@ -27,6 +27,8 @@ class _Operation(NamedTuple):
     @ivar missing: whether the answer may be 404, as the path names an object that may not exist.
     @ivar refused: whether the answer may be 422, as the configuration may be invalid.
     @ivar body: the schema of the request's body; L{None} without one.
+    @ivar errors: further statuses of errors.
+    @ivar document: whether the body may be a configuration, instead of the file.
     """
 
     summary: str
@@ -36,6 +38,8 @@ class _Operation(NamedTuple):
     missing: bool = False
     refused: bool = False
     body: _Schema | None = None
+    errors: tuple[int, ...] = ()
+    document: bool = False
 
 
 _PAGE: Final[dict[str, _Schema]] = {
@@ -50,46 +54,57 @@ _LONG_PAGE: Final[dict[str, _Schema]] = {**_PAGE, "limit": {**_PAGE["limit"], "d
 _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     "agents": {
         "get": _Operation(
-            "The agents that have joined",
+            "List the agents that have joined",
             {
                 **_PAGE,
                 "cluster": _TEXT,
                 "identity": _TEXT,
-                "ids": {**_TEXT, "description": "Only these, with commas between them; 200 at the most."},
+                "ids": {
+                    **_TEXT,
+                    "description": "Only agents with these ids, separated by commas; at most 200.",
+                },
             },
         )
     },
     "agents/{id}": {
-        "get": _Operation("One agent", answer="object", missing=True),
+        "get": _Operation("Get an agent", answer="object", missing=True),
         "delete": _Operation(
-            "Close all connections of an agent, and keep it out if ban says for how many seconds",
-            {"ban": _SECONDS},
+            "Close all connections of an agent at once",
+            {"ban": {**_SECONDS, "description": "Ban the agent for this number of seconds."}},
             "object",
             202,
             True,
+            errors=(409, 502),
         ),
     },
     "agents/{id}/drain": {
         "post": _Operation(
-            "Give an agent nothing more, and close its connections when what is under way is finished",
-            {"for": _SECONDS},
+            "Drain an agent: send it no more requests, and close its connections when those in progress "
+            "have ended",
+            {
+                "for": {
+                    **_SECONDS,
+                    "default": 3600,
+                    "description": "Ban the agent for this number of seconds.",
+                }
+            },
             "object",
             202,
             True,
+            errors=(409, 502),
         )
     },
-    "agents/{id}/resume": {"post": _Operation("Let an agent in again", answer="object", missing=True)},
-    "exclusions": {"get": _Operation("Who is kept out, until when, and why", _PAGE)},
-    "exclusions/{id}": {
-        "delete": _Operation("Let in again whoever is kept out by that", answer="object", missing=True)
-    },
-    "clusters": {"get": _Operation("The clusters", _PAGE)},
-    "clusters/{name}/hosts": {"get": _Operation("The hosts of a cluster", _PAGE, missing=True)},
+    "agents/{id}/resume": {"post": _Operation("Lift all bans of an agent", answer="object", missing=True)},
+    "exclusions": {"get": _Operation("List the bans in force", _PAGE)},
+    "exclusions/{id}": {"delete": _Operation("Lift a ban", answer="object", missing=True)},
+    "clusters": {"get": _Operation("List clusters", _PAGE)},
+    "clusters/{name}/hosts": {"get": _Operation("List the hosts of a cluster", _PAGE, missing=True)},
     "clusters/{name}/hosts/{address}/weight": {
         "put": _Operation(
-            "Change the weight of a host, for as long as it is there",
+            "Change the weight of a host until it leaves the cluster",
             answer="object",
             missing=True,
+            errors=(409,),
             body={
                 "type": "object",
                 "required": ["weight"],
@@ -97,15 +112,16 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
             },
         )
     },
-    "listeners": {"get": _Operation("The listeners", _PAGE)},
+    "listeners": {"get": _Operation("List listeners", _PAGE)},
     "routes": {
         "get": _Operation(
-            "The rules of all routers, in the order of their places, and what requests they have taken", _PAGE
+            "List the rules of all routers in the order of the configuration, with their counters",
+            _PAGE,
         )
     },
     "routes:explain": {
         "get": _Operation(
-            "Which rule would take a request, on each listener",
+            "Explain which rule would take a request, for each listener",
             {
                 "method": {**_TEXT, "default": "GET"},
                 "host": _TEXT,
@@ -117,60 +133,78 @@ _OPERATIONS: Final[Mapping[str, Mapping[str, _Operation]]] = {
     },
     "certificates": {
         "get": _Operation(
-            "Certificates and revocation lists in use, the first to expire first; "
-            "not_after is null if one does not expire",
+            "List the certificates and revocation lists in use by their expiry; "
+            "not_after is null if there is none",
             _LONG_PAGE,
         )
     },
-    "joins/refused": {"get": _Operation("The last joins that were refused, the last one first", _LATEST)},
-    "servers": {"get": _Operation("The servers that the agents here keep connections to", _PAGE)},
+    "joins/refused": {"get": _Operation("List the latest refused joins, the latest first", _LATEST)},
+    "servers": {
+        "get": _Operation("List the tunnel servers to which the agents of this process connect", _PAGE)
+    },
     "fleet": {
         "get": _Operation(
-            "The other servers of the fleet, and the directory that they are in", answer="object"
+            "Get the other servers of the fleet, and the state of the directory", answer="object"
         )
     },
-    "workers": {"get": _Operation("The worker processes")},
+    "workers": {"get": _Operation("List the worker processes")},
     "workers/replace": {
         "post": _Operation(
-            "Let workers finish what they do, one after the other, and start others in their places",
-            {"worker": {"type": "integer", "minimum": 1}},
+            "Replace workers gracefully, one after the other",
+            {"worker": {"type": "integer", "minimum": 1, "description": "Replace only this worker."}},
             "object",
             202,
             True,
+            errors=(409,),
         )
     },
-    "summary": {"get": _Operation("The whole in a few numbers, and what the caller may do", answer="object")},
+    "summary": {
+        "get": _Operation("Get a summary of all processes, and the role of the caller", answer="object")
+    },
     "events": {
         "get": _Operation(
-            "What happens, as it happens",
-            {"recent": {"type": "string", "enum": ["0", "1", "true", "false"]}},
+            "Receive events (server-sent events)",
+            {
+                "recent": {
+                    "type": "string",
+                    "enum": ["0", "1", "true", "false"],
+                    "description": "Whether to begin with recent events.",
+                }
+            },
             "events",
+            errors=(503,),
         )
     },
-    "audit": {"get": _Operation("Who has changed what, the last change first", _LATEST)},
-    "config": {"get": _Operation("The configuration in use, and how the last reload went", answer="object")},
+    "audit": {"get": _Operation("List changes by operators, the latest first", _LATEST)},
+    "config": {
+        "get": _Operation(
+            "Get the state of the configuration, and the result of the last reload", answer="object"
+        )
+    },
     "config:validate": {
         "post": _Operation(
-            "Say whether the configuration file can be used, or the one in the body",
+            "Validate the configuration file, or the configuration in the body",
             answer="object",
             refused=True,
+            document=True,
         )
     },
     "config:diff": {
         "post": _Operation(
-            "Say what would change with the configuration file, or with the one in the body",
+            "Compare the configuration file, or the configuration in the body, with the one in use",
             answer="object",
             refused=True,
+            document=True,
         )
     },
     "config:reload": {
         "post": _Operation(
-            "Read the configuration file again, and go on with it if it can be used",
+            "Reload the configuration file",
             answer="object",
             refused=True,
         )
     },
-    "openapi.json": {"get": _Operation("This document", answer="object")},
+    "openapi.json": {"get": _Operation("Get this document", answer="object")},
 }
 
 _SCHEMAS: Final = {
@@ -179,10 +213,13 @@ _SCHEMAS: Final = {
         "required": ["items", "next", "problems"],
         "properties": {
             "items": {"type": "array", "items": {"type": "object"}},
-            "next": {"type": ["string", "null"], "description": "What after is for the next page."},
+            "next": {
+                "type": ["string", "null"],
+                "description": "The value of the parameter after for the next page; null on the last page.",
+            },
             "problems": {
                 "type": "array",
-                "description": "Workers that have not answered.",
+                "description": "Workers that did not answer.",
                 "items": {
                     "type": "object",
                     "required": ["worker", "problem"],
@@ -200,16 +237,16 @@ _SCHEMAS: Final = {
 }
 
 _PROBLEMS: Final = {
-    400: "A parameter is wrong",
-    401: "Nobody, or an unknown token",
-    403: "This takes another role",
-    404: "There is none",
-    405: "This path takes other methods",
-    409: "There are too many that are kept out",
-    413: "The body is too large",
-    421: "The Host is none of this machine's",
-    502: "None of the agent's servers can be reached",
-    503: "There are too many that listen",
+    400: "Invalid request",
+    401: "Missing or unknown token",
+    403: "Insufficient role, or a cross-site request",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict with the current state",
+    413: "Request body too large",
+    421: "Unknown Host",
+    502: "No link to the server of the fleet that has the agent",
+    503: "Too many clients receive events",
 }
 
 
@@ -219,8 +256,16 @@ def _answer(operation: _Operation) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
 
 
-def _body(schema: _Schema) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+def _body(operation: _Operation) -> dict[str, Any]:
+    """Return C{requestBody} of an operation, if it has a body."""
+    if operation.body is not None:
+        content = {"application/json": {"schema": operation.body}}
+        return {"requestBody": {"required": True, "content": content}}
+    if operation.document:
+        configuration = {"schema": {"type": "object"}}
+        content = {"application/json": configuration, "application/yaml": configuration}
+        return {"requestBody": {"required": False, "content": content}}
+    return {}
 
 
 def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
@@ -233,30 +278,20 @@ def _operation(path: str, method: str, operation: _Operation) -> dict[str, Any]:
         for name in ("id", "name", "address")
         if f"{{{name}}}" in path
     ]
-    problems = {401, 403, 405, 413, 421}
-    if operation.query or operation.body is not None:
-        problems.add(400)
+    problems = {400, 401, 403, 405, 413, 421, *operation.errors}
     if operation.missing:
         problems.add(404)
-    if method != "get":
-        problems.add(409)
-    if path.startswith("agents/") and operation.query:
-        problems.add(502)
-    if operation.answer == "events":
-        problems.add(503)
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
     refused = {}
     if operation.refused:
-        problems.add(400)
-        refused["422"] = {"description": "The configuration can't be used", "content": _answer(operation)}
-    body = {} if operation.body is None else {"requestBody": _body(operation.body)}
+        refused["422"] = {"description": "Invalid configuration", "content": _answer(operation)}
     return {
         "summary": operation.summary,
-        "description": f"Takes the role {'read' if method == 'get' else 'operate'}.",
+        "description": f"Requires the role {'read' if method == 'get' else 'operate'}.",
         "parameters": parameters,
-        **body,
+        **_body(operation),
         "responses": {
-            str(operation.status): {"description": "The answer", "content": _answer(operation)},
+            str(operation.status): {"description": "Success", "content": _answer(operation)},
             **refused,
             **{
                 str(status): {"description": _PROBLEMS[status], "content": problem}

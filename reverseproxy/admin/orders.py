@@ -32,7 +32,7 @@ It concerns agents that joined before this process learned of the ban.  A server
 agent receives an order with the ban, obeys it at once, and reports the number of connections.
 """
 
-_BAN: Final = "keep out"
+_BAN: Final = "ban"
 """The C{what} of an audit entry about another server's ban."""
 
 
@@ -111,12 +111,12 @@ class OrderForwarder:
             problem = self._index.exclude({**arguments, "id": order.id, "agent": order.agent})
         told = ""
         if order.seconds:
-            told = problem and f"; not kept out: {problem}"
-            told += "" if problem else f"; kept out for {order.seconds:g} s: {_shown(target)}"
+            told = problem and f"; not banned: {problem}"
+            told += "" if problem else f"; banned for {order.seconds:g} s: {_shown(target)}"
         why = f"{'kicked' if kick else 'drained'} by {order.who}"
         kept_out = {"target": target, "seconds": order.seconds} if order.seconds else None
         count = self._disconnect(order.what, order.agent, why, order.who, told, kept_out, order.id)
-        return count, problem and f"it is not kept out: {problem}"
+        return count, problem and f"the agent is not banned: {problem}"
 
     def _disconnect(
         self, what: str, agent: str, why: str, who: str, told: str, kept_out: Any, order_id: str
@@ -177,17 +177,17 @@ class OrderForwarder:
         """Record another server's ban in the audit; the caller has logged it."""
         seconds = round(exclusion.until - self._clock.seconds(), 1)
         target = list(exclusion.target)
-        told = f"kept out for {seconds:g} s, as server {server} says: {_shown(target)}"
+        told = f"banned for {seconds:g} s by server {server}: {_shown(target)}"
         agent = exclusion.agents[-1] if exclusion.agents else None
         kept_out = {"target": target, "seconds": seconds}
         self._note(exclusion.who, _BAN, agent, "", {}, told, 0, kept_out, exclusion.ids[-1])
 
     def _record_lift(self, server: str, exclusion: Exclusion) -> None:
         """Record in the audit that another server has lifted a ban; the caller has logged it."""
-        told = f"it was kept out: {_shown(exclusion.target)}"
+        told = _shown(exclusion.target)
         agent = exclusion.agents[-1] if exclusion.agents else None
-        order = f"let in {exclusion.ids[-1]}"
-        self._note(f"server {server}", "let in", agent, "", {}, told, 0, None, order)
+        order = f"lift {exclusion.ids[-1]}"
+        self._note(f"server {server}", "lift ban", agent, "", {}, told, 0, None, order)
 
     def _schedule_eviction(self, exclusion: Exclusion) -> None:
         if exclusion.agents:
@@ -212,7 +212,7 @@ class OrderForwarder:
 
     def _evict_one(self, agent: str, exclusion: Exclusion) -> None:
         what = "kick" if exclusion.at_once else "drain"
-        told = f"; it is kept out: {_shown(exclusion.target)}"
+        told = f"; banned: {_shown(exclusion.target)}"
         self._disconnect(what, agent, exclusion.reason, exclusion.who, told, None, exclusion.ids[-1])
 
 

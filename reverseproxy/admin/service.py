@@ -186,7 +186,7 @@ class AdminServer(Service):
         host = call.headers("host")
         name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
         if host and not is_loopback(name.lower()):
-            raise ApiProblem(421, "the Host is none of this machine's: use localhost or 127.0.0.1")
+            raise ApiProblem(421, "unknown Host: use localhost or 127.0.0.1")
 
     @staticmethod
     def _check_origin(call: Call) -> None:
@@ -195,18 +195,18 @@ class AdminServer(Service):
         if site not in ("", "none", "same-origin") or (
             origin and origin.partition("://")[2] != call.headers("host")
         ):
-            raise ApiProblem(403, "a page of another site may change nothing here")
+            raise ApiProblem(403, "cross-site requests can't change anything")
 
     def _refusal(self, call: Call, caller: Caller, needed: Role) -> ApiProblem:
         if caller.role is Role.NOBODY:
             if call.headers("authorization") and self._complaints.allow():
                 log.warn(
-                    "admin: {peer} has shown a token that is not known{suppressed}",
+                    "admin: {peer} sent an unknown token{suppressed}",
                     peer=call.info.remote,
                     suppressed=self._complaints.suppressed,
                 )
             return ApiProblem(401, caller.hint, WWW_Authenticate='Bearer realm="reverseproxy"')
-        return ApiProblem(403, f"this takes the role {needed.name.lower()}: {caller.hint}")
+        return ApiProblem(403, f"requires the role {needed.name.lower()}: {caller.hint}")
 
     async def _probe(self, call: Call) -> Reply:
         if call.method not in _SAFE:
@@ -214,7 +214,7 @@ class AdminServer(Service):
         if call.parts[0] != "readyz":
             return probes.healthy()
         may_know = self._access.judge(call.info, call.headers("authorization")).role >= Role.READ
-        reasons = ["stopping: what is under way is finished"] if self._source.draining else []
+        reasons = ["stopping: requests in progress are finished"] if self._source.draining else []
         return probes.ready(await self._source.ask("ready", {}), reasons, may_know)
 
     async def _route(self, call: Call, caller: Caller) -> Reply | StreamedReply:
@@ -253,11 +253,11 @@ class AdminServer(Service):
         answers, families = await self._families("metrics")
         workers = self._source.facts()["workers"]
         if workers:
-            up = Family("reverseproxy_worker_up", "gauge", "Whether a worker has answered.", ("worker",))
+            up = Family("reverseproxy_worker_up", "gauge", "1 if the worker answers, else 0.", ("worker",))
             restarts = Family(
                 "reverseproxy_worker_restarts_total",
                 "counter",
-                "How often a worker was started anew.",
+                "Restarts of a worker.",
                 ("worker",),
             )
             good = {answer.worker for answer in answers if answer.value is not None}

@@ -64,7 +64,7 @@ class Opening:
             if listener.config.open_when_ready and missing:
                 if self._complaints.allow():
                     log.info(
-                        "listener {listener} lets no clients in yet, as these clusters have no healthy host: "
+                        "listener {listener} accepts no clients yet, as these clusters have no healthy host: "
                         "{clusters}",
                         listener=listener.name,
                         clusters=", ".join(missing),

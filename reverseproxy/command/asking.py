@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 INCOMPLETE: Final = 3
-"""The status if something was said or done, but a worker has not answered, or a server was not told."""
+"""The status of an incomplete result: a worker did not answer, or a server of the fleet was not reached."""
 
 
 def _failed(problem: Exception) -> SystemExit:
@@ -35,17 +35,27 @@ def _end(lacks: Sequence[str]) -> None:
 def _admin_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of the admin API, and of the output."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print what the admin API has said."),
+        click.option("--json", "as_json", is_flag=True, help="Print the response of the admin API as JSON."),
         click.option(
-            "--ca", type=click.Path(exists=True, dir_okay=False), help="Who has signed its certificate."
+            "--ca",
+            type=click.Path(exists=True, dir_okay=False),
+            help="File with the authorities for the certificate of the admin API.",
         ),
         click.option(
             "--token-file",
             type=click.Path(dir_okay=False),
-            help="The file with a token for it.",
+            help="File with a token of the admin API.",
         ),
-        click.option("--config", type=click.Path(dir_okay=False), help="Its configuration, if it runs here."),
-        click.option("--admin", metavar="ADDRESS", help="Its admin API: HOST:PORT, a URL, or a Unix socket."),
+        click.option(
+            "--config",
+            type=click.Path(dir_okay=False),
+            help="Configuration of the process, if it runs on this machine.",
+        ),
+        click.option(
+            "--admin",
+            metavar="ADDRESS",
+            help="Address of the admin API: HOST:PORT, a URL, or the path of a Unix socket.",
+        ),
     ):
         function = option(function)
     return function
@@ -55,7 +65,7 @@ def _client(admin: str | None, config: str | None, token_file: str | None, ca: s
     from reverseproxy.command.remote import AdminClient, find_admin
 
     if (admin is None) == (config is None):
-        raise click.UsageError("say where the process is: --admin ADDRESS, or --config FILE")
+        raise click.UsageError("name the process: --admin ADDRESS, or --config FILE")
     return AdminClient.with_token_file(find_admin(admin, config, ca), token_file)
 
 
@@ -65,11 +75,11 @@ def status(
     admin: str | None, config: str | None, token_file: str | None, ca: str | None, as_json: bool
 ) -> None:
     """
-    Tell how a process is that runs.
+    Show the status of a running process.
 
-    Its listeners, clusters, and the tunnel servers that it is connected to. The status is 1 if it can't be
-    asked, if it is draining, or if there is something that it can't do now, such as a listener that is
-    not bound, or a tunnel server without a connection.
+    It lists listeners, clusters, and the tunnel servers of agents. The exit status is 1 if the process
+    can't be reached, is draining, or has a problem, such as a listener that is not bound, or a tunnel
+    server without a connection.
 
     \b
       reverseproxy status --config server.json
@@ -88,7 +98,7 @@ def status(
     if as_json:
         click.echo(json.dumps({"summary": summary, **lists, "unwell": reasons}, indent=2))
     else:
-        lines = [*status_lines(summary, **lists), *(f"not well: {reason}" for reason in reasons)]
+        lines = [*status_lines(summary, **lists), *(f"problem: {reason}" for reason in reasons)]
         click.echo("\n".join(lines))
     raise SystemExit(1 if reasons else 0)
 
@@ -99,10 +109,11 @@ def ready(
     admin: str | None, config: str | None, token_file: str | None, ca: str | None, as_json: bool
 ) -> None:
     """
-    Tell whether a process can do its work: for containers.
+    Check whether a running process is ready.
 
-    The status is 0 if it can, else 1, with the reasons, as far as the caller may know them. It is what
-    /readyz of the admin API says, for which no token is needed.
+    The exit status is 0 if it is, else 1, with the reasons if the caller may read them. This is the
+    result of /readyz of the admin API, for which no token is needed. Use it as the health check of
+    a container.
 
     \b
       reverseproxy ready --config /etc/reverseproxy.json
@@ -122,8 +133,8 @@ def ready(
 
 @click.command()
 @_admin_options
-@click.option("--cluster", help="Only those that serve this cluster.")
-@click.option("--identity", help="Only those of this identity, such as token:NAME.")
+@click.option("--cluster", help="Only agents of this cluster.")
+@click.option("--identity", help="Only agents with this identity, such as token:NAME.")
 def agents(
     admin: str | None,
     config: str | None,
@@ -136,7 +147,7 @@ def agents(
     """
     List the agents that have joined a tunnel server.
 
-    The status is 3 if the list lacks those of a worker that has not answered.
+    The exit status is 3 if the list is incomplete, as a worker did not answer.
 
     \b
       reverseproxy agents --config server.json --cluster clientCluster
@@ -162,8 +173,8 @@ def agents(
 @click.command()
 @_admin_options
 @click.argument("agent")
-@click.option("--for", "seconds", type=click.FloatRange(1), help="Seconds to keep it out; else an hour.")
-@click.option("--resume", is_flag=True, help="Let it in again instead.")
+@click.option("--for", "seconds", type=click.FloatRange(1), help="Seconds of the ban; default: one hour.")
+@click.option("--resume", is_flag=True, help="Lift the bans of the agent instead.")
 def drain(
     admin: str | None,
     config: str | None,
@@ -175,35 +186,36 @@ def drain(
     resume: bool,
 ) -> None:
     """
-    Let an agent go, and keep it out for a while.
+    Drain an agent, and ban it for a time.
 
-    What is under way is finished. The status is 3 if that was done, but not everywhere: a worker has not
-    answered, or another server of the fleet was not told.
+    Requests in progress are finished; then the connections are closed. AGENT is an id that "reverseproxy
+    agents" or, for --resume, "reverseproxy exclusions" lists, or the beginning of one. A token with the
+    role "operate" is required.
 
-    AGENT is its id in the list of "agents", or how that begins. It takes the role "operate".
+    The exit status is 3 if the result is incomplete: a worker did not answer, or another server of the
+    fleet was not reached.
 
     \b
       reverseproxy drain 0d1c8e6b --config server.json --token-file operator.token --for 600
       reverseproxy drain 0d1c8e6b --config server.json --token-file operator.token --resume
     """
     from reverseproxy.command.remote import AdminProblem, agent_path
+    from reverseproxy.logs import counted
 
     if resume and seconds is not None:
-        raise click.UsageError("--for is for how long to keep it out, and --resume lets it in")
+        raise click.UsageError("--for and --resume can't be used together")
     try:
         client = _client(admin, config, token_file, ca)
         if resume:
             answer = client.ask(agent_path(agent, "resume"), "POST")
-            told = "may come back" if answer["was_kept_out"] else "was not kept out"
+            told = "bans lifted" if answer["was_kept_out"] else "no ban to lift"
         else:
             agent = _one(agent, [each["id"] for each in client.items("agents")], client.problems)
             answer = client.ask(agent_path(agent, "drain"), "POST", **{"for": seconds})
             connections = answer["connections"]
             kept = answer["kept_out"]["seconds"]
-            passed = "".join(f"; passed on to server {each}" for each in answer.get("passed_on", ()))
-            told = (
-                f"{connections} connection{'s' * (connections != 1)} let go{passed}; kept out for {kept:g} s"
-            )
+            passed = "".join(f"; forwarded to server {each}" for each in answer.get("passed_on", ()))
+            told = f"{counted(connections, 'connection')} drained{passed}; banned for {kept:g} s"
     except AdminProblem as problem:
         raise _failed(problem) from None
     click.echo(json.dumps(answer, indent=2) if as_json else f"{agent}: {told}")
@@ -212,7 +224,7 @@ def drain(
 
 @click.command()
 @_admin_options
-@click.option("--lift", metavar="ID", help="Let in again what this one of the list keeps out.")
+@click.option("--lift", metavar="ID", help="Lift the ban with this id.")
 def exclusions(
     admin: str | None,
     config: str | None,
@@ -222,13 +234,12 @@ def exclusions(
     lift: str | None,
 ) -> None:
     """
-    List the agents that operators keep out, or let one in.
+    List the bans of agents by operators, or lift one.
 
-    The list says for how long they are kept out, and why.
+    ID is the id of a ban in the list, or the beginning of one. To lift a ban, a token with the role
+    "operate" is required.
 
-    The status is 3 if a worker has not answered, or does not know of it.
-
-    ID is the id of an entry of the list, or how that begins. To lift one takes the role "operate".
+    The exit status is 3 if the result is incomplete, as a worker did not answer.
 
     \b
       reverseproxy exclusions --config server.json
@@ -246,14 +257,14 @@ def exclusions(
     except AdminProblem as problem:
         raise _failed(problem) from None
     if lift is not None:
-        told = f"{key}: {' '.join(answer['target'])} may come back"
+        told = f"{key}: ban of {' '.join(answer['target'])} lifted"
         click.echo(json.dumps(answer, indent=2) if as_json else printable(told))
     elif as_json:
         click.echo(json.dumps(found, indent=2))
     elif found:
         click.echo("\n".join(exclusions_table(found)))
     else:
-        click.echo("nobody is kept out", err=True)
+        click.echo("no bans", err=True)
     _end(client.problems)
 
 

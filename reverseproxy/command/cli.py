@@ -21,9 +21,10 @@ from reverseproxy.errors import ConfigError
 _STATUS = """
 \b
 Exit status:
-  0  all is well
-  1  there is a problem, which is told on standard error
-  2  the command line can't be understood
+  0  success
+  1  a problem, with a message on standard error
+  2  an invalid command line
+  3  an incomplete result (agents, drain, exclusions)
 """
 
 
@@ -40,7 +41,7 @@ def main() -> None:
 @click.version_option(__version__, message="reverseproxy %(version)s")
 def command() -> None:
     """
-    Reverse tunnels and HTTP, TCP and RPC proxying with MOSN's configuration files.
+    Reverse tunnels, and HTTP, TCP and RPC proxying, with MOSN's configuration files.
 
     \b
     Try it out, without a file:
@@ -48,26 +49,26 @@ def command() -> None:
     Make a service reachable, without a file:
       reverseproxy server
       reverseproxy expose 8080 --as app1 --to HOST:9999 --token-file FILE --fingerprint ...
-    Check a configuration, see what it does with a request, and run it:
+    Check a configuration, explain how it routes a request, and run it:
       reverseproxy check server.json
       reverseproxy explain server.json https://www.example.com/path
       reverseproxy run server.json
-    Go on with what is new in it:
+    Apply a changed configuration to the running process:
       reverseproxy reload server.json
-    Look a key up:
+    Look up a key of the configuration:
       reverseproxy reference connection_num
     """
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--strict", is_flag=True, help="Take a warning for an error.")
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 def check(file: str, strict: bool) -> None:
     """
     Check a configuration, and print what it would run.
 
-    Certificates, tokens and plug-ins are looked at too; nothing is bound or dialled.
-    All problems are told at once, each with its place in the document.
+    Certificates, tokens and plug-ins are checked too; nothing is bound or dialled.
+    All problems are reported at once, each with its place in the document.
     """
     from reverseproxy.command.running import check_file
 
@@ -76,23 +77,29 @@ def check(file: str, strict: bool) -> None:
 
 @click.command()
 @click.argument("file", type=FILE, required=False)
-@click.option("--quickstart", is_flag=True, help="No file: a tunnel server, an agent and a service in one.")
-@click.option("--workers", metavar="N|auto", help="How many processes share the work.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="How to write the log.")
-@click.option("--log-level", metavar="LEVEL", help="Overrides default_log_level of the file.")
-@click.option("--transport", type=click.Choice(["fast", "stock"]), help="Our connections, or Twisted's own.")
 @click.option(
-    "--takeover", metavar="PATH", help="Take the place of the process that was started with this path."
+    "--quickstart", is_flag=True, help="Run a tunnel server, an agent and a service, without a file."
+)
+@click.option("--workers", metavar="N|auto", help="Number of worker processes; auto: one for each core.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the log.")
+@click.option("--log-level", metavar="LEVEL", help="Level of the log, instead of default_log_level.")
+@click.option(
+    "--transport",
+    type=click.Choice(["fast", "stock"]),
+    help="Transport of connections: this project's, or Twisted's.",
+)
+@click.option(
+    "--takeover", metavar="PATH", help="Take over from the process that was started with the same path."
 )
 def run(file: str | None, quickstart: bool, **options: str | None) -> None:
     """
     Run a configuration in the foreground, until Ctrl-C.
 
-    It is what "twistd -n reverseproxy --config FILE" does; twistd can put it into the
+    It does the same as "twistd -n reverseproxy --config FILE"; twistd can also run it in the
     background, and change its user.
     """
     if (file is None) != quickstart:
-        raise click.UsageError("name a configuration, or try --quickstart")
+        raise click.UsageError("name a configuration file, or use --quickstart")
     from reverseproxy.command.running import run_file
 
     run_file(file, {name: value for name, value in options.items() if value is not None})
@@ -101,15 +108,19 @@ def run(file: str | None, quickstart: bool, **options: str | None) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 @click.argument("url")
-@click.option("--method", "-X", default="GET", show_default=True, help="The method of the request.")
-@click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field of it.")
-@click.option("--listener", metavar="NAME", help="Only this listener; else those with the port of the URL.")
+@click.option("--method", "-X", default="GET", show_default=True, help="Method of the request.")
+@click.option(
+    "--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Header field of the request."
+)
+@click.option(
+    "--listener", metavar="NAME", help="Only this listener, instead of those with the port of the URL."
+)
 def explain(file: str, url: str, method: str, headers: tuple[str, ...], listener: str | None) -> None:
     """
-    Tell who would take a request: listener, virtual host and rule.
+    Explain which listener, virtual host and rule take a request.
 
-    Nothing is sent: the answer is found in the configuration alone. Where no listener has
-    the port of the URL, all are looked at. The status is 1 if nothing takes the request.
+    Nothing is sent: only the configuration is used. If no listener has the port of the URL, all
+    listeners are considered. The exit status is 1 if no rule takes the request.
 
     \b
     Examples:
@@ -132,11 +143,11 @@ def explain(file: str, url: str, method: str, headers: tuple[str, ...], listener
 @click.argument("file", type=FILE)
 def doctor(file: str) -> None:
     """
-    Look for what is in the way, each fault with a remedy.
+    Find what prevents a configuration from working, with remedies.
 
-    Versions, descriptors and the clock; the configuration, its certificates and credentials;
-    whether its ports are free; and names, reachability and TLS of each tunnel server and host
-    that it dials. No agent joins, and no service gets a request.
+    It checks versions, file descriptors and the clock; the configuration, its certificates and
+    credentials; whether its addresses are free; and names, reachability and TLS of each tunnel
+    server and host. No agent joins, and no service gets a request.
     """
     from reverseproxy.command.running import examine_file
 
@@ -147,7 +158,7 @@ def doctor(file: str) -> None:
 @click.argument("key", required=False)
 def reference(key: str | None) -> None:
     """
-    Print what is known of a key, or of all keys.
+    Print the reference of all keys, or of one.
 
     \b
     KEY is a key, an object, or both:
@@ -173,7 +184,7 @@ def schema() -> None:
     Print a JSON Schema of configurations, for editors.
 
     \b
-    It works for JSON and for YAML. Name it at the top of a file:
+    It is for JSON and YAML. Name it at the top of a file:
       reverseproxy schema > reverseproxy.schema.json
       {"$schema": "./reverseproxy.schema.json", "servers": ...}
     """
@@ -184,7 +195,7 @@ def schema() -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--server", is_flag=True, help="Print the configuration of the server, not the agent's.")
+@click.option("--server", is_flag=True, help="Print the server's configuration instead of the agent's.")
 @click.option(
     "--http-port",
     type=click.IntRange(1, 65535),
@@ -195,11 +206,11 @@ def schema() -> None:
 @click.option("--subdomain-host", default="", metavar="DOMAIN", help="subDomainHost of frp's server.")
 def convert(file: str, server: bool, http_port: int, subdomain_host: str) -> None:
     """
-    Make configurations of a client file of frp.
+    Convert a client file of frp.
 
-    What frp's client says of the server is the server's own matter here: one file becomes
-    two, the agent's and, with --server, the server's. Both ends have to be changed, as the
-    tunnels are not frp's. What can't be converted is a warning on standard error.
+    One file becomes two configurations: the agent's and, with --server, the server's. Both ends
+    have to be replaced, as the tunnels are not frp's. Keys that can't be converted cause warnings
+    on standard error.
 
     \b
       reverseproxy convert frpc.toml > agent.json
@@ -223,7 +234,7 @@ def convert(file: str, server: bool, http_port: int, subdomain_host: str) -> Non
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """
-    Print what makes a shell complete this command.
+    Print the completion script for a shell.
 
     \b
       bash:  reverseproxy completion bash > ~/.local/share/bash-completion/completions/reverseproxy

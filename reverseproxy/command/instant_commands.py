@@ -20,32 +20,36 @@ if TYPE_CHECKING:
     "--http",
     multiple=True,
     metavar="NAME[=DOMAIN,...]",
-    help="A web service; of all domains if none is said.",
+    help="A web service and its domains; without any, it takes all requests that no other service takes.",
 )
 @click.option(
-    "--tcp", multiple=True, metavar="NAME=[HOST:]PORT", help="A TCP service, and where its clients connect."
+    "--tcp", multiple=True, metavar="NAME=[HOST:]PORT", help="A TCP service, and the address for its clients."
 )
 @click.option(
-    "--listen", default="0.0.0.0:9999", show_default=True, metavar="HOST:PORT", help="Where agents connect."
+    "--listen", default="0.0.0.0:9999", show_default=True, metavar="HOST:PORT", help="Address for agents."
 )
 @click.option(
     "--http-listen",
     default="127.0.0.1:8080",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where clients of web services connect.",
+    help="Address for clients of web services.",
 )
 @click.option(
     "--zone",
     default="localhost",
     show_default=True,
     metavar="DOMAIN",
-    help="Of which agents have subdomains for their web services.",
+    help="Domain whose subdomains agents get for their web services.",
 )
 @click.option(
-    "--ports", metavar="[HOST:]PORT-PORT", help="For TCP services of agents, and where to open them."
+    "--ports", metavar="[HOST:]PORT-PORT", help="Ports, and their address, for TCP services of agents."
 )
-@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the files of this command.",
+)
 def server(
     http: tuple[str, ...],
     tcp: tuple[str, ...],
@@ -58,12 +62,11 @@ def server(
     """
     Run a tunnel server without writing a file.
 
-    At the first start, a certificate and a token are made, and what to type beside a service is
-    printed. Agents need both: only who has a token may serve, and they know the server by the
-    fingerprint of the certificate. They bring their services with them: a web service gets a
-    subdomain of --zone, a TCP service one of --ports. Services that are named here get a token
-    each, which is for nothing else. Clients are let in from this machine alone, unless
-    --http-listen or a HOST say otherwise.
+    At its first start it makes a certificate and a token, and prints the command to run beside a
+    service. Agents authenticate with the token, and verify the server by the fingerprint of its
+    certificate. They register their services: a web service gets a subdomain of --zone, a TCP
+    service one of --ports. A service that is named with --http or --tcp gets a token of its own.
+    Only clients on this machine are accepted, unless --http-listen or a HOST opens the server.
 
     \b
       reverseproxy server
@@ -110,12 +113,14 @@ def _target(text: str, tcp: bool) -> tuple[str, str]:
     path = Path(text)
     if path.is_dir():
         if tcp:
-            raise click.UsageError(f"TARGET {text} is a directory, which takes HTTP: leave out --tcp")
+            raise click.UsageError(
+                f"TARGET {text} is a directory, which can only be served by HTTP: omit --tcp"
+            )
         return "", str(path.absolute())
     if text.startswith(("/", "./", "../", "unix:")):
         path = Path(text.removeprefix("unix:"))
         if not path.exists() or path.is_dir():
-            raise click.UsageError(f"TARGET {text}: there is neither a socket nor a directory")
+            raise click.UsageError(f"TARGET {text} is neither a socket nor a directory")
         return f"unix:{path.absolute()}", ""
     host, colon, number = text.rpartition(":")
     if not colon or not host or not number.isdecimal():
@@ -127,30 +132,36 @@ def _target(text: str, tcp: bool) -> tuple[str, str]:
 
 @click.command()
 @click.argument("target")
-@click.option("--to", required=True, metavar="HOST:PORT", help="The tunnel server.")
-@click.option("--as", "name", required=True, metavar="NAME", help="The service, as the server calls it.")
+@click.option("--to", required=True, metavar="HOST:PORT", help="Address of the tunnel server.")
+@click.option("--as", "name", required=True, metavar="NAME", help="Name of the service at the server.")
 @click.option(
     "--token-file",
     required=True,
     type=click.Path(exists=True, dir_okay=False),
-    help="The file with its token.",
+    help="File with the token.",
 )
 @click.option(
     "--fingerprint",
     metavar="SHA256",
-    help="That of the certificate, as the server prints it; once is enough.",
+    help="Fingerprint of the server's certificate, which the server prints; only for the first start.",
 )
-@click.option("--ca", metavar="FILE|system", help="Instead: who has to have signed the certificate.")
 @click.option(
-    "--domain", "domains", multiple=True, help="A domain for it, rather than NAME in the server's zone."
+    "--ca", metavar="FILE|system", help="Authority of the server's certificate, instead of its fingerprint."
 )
-@click.option("--tcp", is_flag=True, help="Not HTTP: relay whatever bytes come.")
+@click.option(
+    "--domain", "domains", multiple=True, help="Domain of the service, instead of NAME in the server's zone."
+)
+@click.option("--tcp", is_flag=True, help="Expose a TCP service, instead of HTTP.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="With --tcp: the server's port for clients; any that is free if none is said.",
+    help="With --tcp: port for clients at the server; default: a free one.",
 )
-@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Where to keep what is made.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory for the files of this command.",
+)
 def expose(
     target: str,
     to: str,
@@ -167,8 +178,8 @@ def expose(
     Make a service reachable, without writing a file.
 
     TARGET is a port of this machine, HOST:PORT, the path of a Unix socket, or a directory, whose
-    files are served. The server has printed the whole line at its first start. On a terminal, the
-    last line shows connections, requests and how long they take, and the log goes to a file.
+    files are served. The server prints this command at its first start. On a terminal, a status
+    line shows connections, requests and their durations, and the log goes to a file.
 
     \b
       reverseproxy expose 8080 --as app1 --to tunnels.example.com:9999 --token-file app1.token \\
@@ -180,11 +191,11 @@ def expose(
     from reverseproxy.command.state_directory import state_directory
 
     if fingerprint is not None and ca is not None:
-        raise click.UsageError("--fingerprint and --ca are two ways to know the server: say one")
+        raise click.UsageError("--fingerprint and --ca can't be used together")
     if tcp and domains:
-        raise click.UsageError("--domain is for HTTP, and --tcp is something else")
+        raise click.UsageError("--domain can't be used with --tcp")
     if port is not None and not tcp:
-        raise click.UsageError("--port is for --tcp; HTTP goes by --domain, or by --as")
+        raise click.UsageError("--port requires --tcp; a web service is found by --domain or --as")
     target, files = _target(target, tcp)
     if ":" not in to or not to.rpartition(":")[2].isdecimal():
         raise click.UsageError(f"--to {to}: write HOST:PORT")

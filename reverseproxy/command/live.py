@@ -23,25 +23,25 @@ INTERVAL: Final = 0.5
 _CLEAR: Final = "\r\x1b[K"
 
 _REMEDIES: Final[Sequence[tuple[str, str]]] = (
-    ("can't be reached; servers are told", "start the service, or say another TARGET"),
-    ("can't be reached: ", "start the service, or say another TARGET"),
-    ("rejected the credential", "see that --token-file has the token that the server has printed for --as"),
-    ("no cluster of this name", "say the name that the server has printed with --as"),
+    ("can't be reached; servers are told", "start the service, or use another TARGET"),
+    ("can't be reached: ", "start the service, or use another TARGET"),
+    ("rejected the credential", "check that --token-file has the token that the server printed for --as"),
+    ("no cluster of this name", "use the name that the server printed with --as"),
     (
         "does not let this agent have",
-        "ask for other routes, or have the token allow these at the server",
+        "use other routes, or allow these in the token at the server",
     ),
-    ("given the routes that this agent asks for to somebody else", "say another name with --as"),
+    ("given the routes that this agent asks for to somebody else", "use another name with --as"),
     (
         "certificate verify failed",
-        "the server has another one: say --fingerprint as it prints it now",
+        "the server has another certificate: use the --fingerprint that it prints now",
     ),
-    ("refused", "see that the server runs, and that --to has its port for agents"),
-    ("could not be resolved", "see that the host of --to is spelt right, and that there is DNS"),
-    ("took longer than", "see that a firewall lets this machine connect to --to"),
-    ("no answer in time", "see that a firewall lets this machine connect to --to"),
-    ("timed out", "see that a firewall lets this machine connect to --to"),
-    ("tunnel protocol", "see that --to has the server's port for agents, not that for clients"),
+    ("refused", "check that the server runs, and that --to has its port for agents"),
+    ("could not be resolved", "check the host of --to, and DNS"),
+    ("took longer than", "check that no firewall blocks connections to --to"),
+    ("no answer in time", "check that no firewall blocks connections to --to"),
+    ("timed out", "check that no firewall blocks connections to --to"),
+    ("tunnel protocol", "check that --to has the server's port for agents, not that for clients"),
 )
 
 

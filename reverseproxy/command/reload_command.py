@@ -16,28 +16,32 @@ from reverseproxy.errors import ConfigError
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--admin", metavar="URL", help="Where the admin API is, if not where FILE says.")
+@click.option("--admin", metavar="URL", help="Address of the admin API, if not that in FILE.")
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file with a token of the admin API that has the role operate.",
+    help="File with a token of the admin API, with the role operate.",
 )
-@click.option("--ca", type=click.Path(dir_okay=False), help="Who has signed the admin API's certificate.")
+@click.option(
+    "--ca",
+    type=click.Path(dir_okay=False),
+    help="File with the authorities for the certificate of the admin API.",
+)
 @click.option(
     "--pidfile",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Send SIGHUP to the process with the number in this file instead.",
+    help="Send SIGHUP to the process with the id in this file instead.",
 )
 def reload(
     file: str, admin: str | None, token_file: Path | None, ca: str | None, pidfile: Path | None
 ) -> None:
     """
-    Let a running process go on with a changed configuration.
+    Let the running process reload its configuration.
 
-    FILE is that configuration, as the process has read it when it was started. It is checked
-    here first. Then the process that runs it is told, by its admin API, or by
-    a signal. It changes in one step what is different, and nothing if anything is wrong. The
-    exit status is 0 if it has, and what has changed is printed.
+    FILE is the configuration with which the process was started. It is checked first; then the
+    process reloads it, requested by its admin API or by a signal. All changes are applied in one
+    step, or none if there is any problem. The changes are printed; the exit status is 1 if the
+    configuration is not in use.
     """
     from reverseproxy.command.reloading import ReloadFailed, reload_by_admin, reload_by_signal
     from reverseproxy.command.remote import AdminEndpoint, AdminProblem, endpoint_of
@@ -55,13 +59,13 @@ def reload(
         if pidfile is not None:
             report = reload_by_signal(pidfile, endpoint, token)
         elif endpoint is None:
-            fail(f"{file} has no admin API to ask: write --admin URL or --pidfile FILE")
+            fail(f"{file} has no admin API: use --admin URL or --pidfile FILE")
         else:
             report = reload_by_admin(endpoint, token)
     except (ConfigError, AdminProblem, ReloadFailed, OSError) as error:
         fail(f"{error}\nnot reloaded")
     if report is None:
-        click.echo("the signal is sent; the log of the process says what has come of it")
+        click.echo("the signal is sent; the result is in the log of the process")
         return
     _tell_reloaded(report)
 

@@ -32,7 +32,7 @@ def _ask(client: AdminClient, method: str, path: str) -> tuple[int, dict[str, An
     try:
         return client.request(method, path)
     except AdminProblem as error:
-        raise ReloadFailed(f"the admin API can't be asked: {error}") from None
+        raise ReloadFailed(f"no result from the admin API: {error}") from None
 
 
 def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
     if status in (200, INVALID):
         return body
     raise ReloadFailed(
-        f"{endpoint} does not reload for us: {body.get('title', status)}; "
-        "show a token with --token-file, or send a signal with --pidfile"
+        f"{endpoint} refused to reload: {body.get('title', status)}; "
+        "use --token-file, or send a signal with --pidfile"
     )
 
 
@@ -55,7 +55,7 @@ def _read_pid(file: Path) -> int:
     try:
         return int(file.read_text("ascii", "replace").strip())
     except (OSError, ValueError) as error:
-        raise ReloadFailed(f"no process can be found by {file}: {error}") from None
+        raise ReloadFailed(f"{file} has no process id: {error}") from None
 
 
 def reload_by_signal(
@@ -80,7 +80,7 @@ def reload_by_signal(
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
-        raise ReloadFailed(f"the process {pid} can't be sent a signal: {error}") from None
+        raise ReloadFailed(f"can't send a signal to process {pid}: {error}") from None
     if client is None or before is None:
         return None
     for _ in range(round(TIMEOUT / POLL)):
@@ -89,4 +89,4 @@ def reload_by_signal(
         if state.get("attempts", before) > before:
             last: dict[str, Any] = state["last"]
             return last
-    raise ReloadFailed(f"the process {pid} has got the signal, but has not reloaded in {TIMEOUT:g} s")
+    raise ReloadFailed(f"process {pid} got the signal, but did not reload within {TIMEOUT:g} s")

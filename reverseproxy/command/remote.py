@@ -30,10 +30,10 @@ from reverseproxy.errors import ConfigError
 API: Final = "/api/tunnel/v1/"
 
 TIMEOUT: Final = 10.0
-"""Seconds that an answer may take, if the caller does not say."""
+"""The default timeout of a request, in seconds."""
 
 MAX_ANSWER: Final = 64 * 1024 * 1024
-"""Bytes of the longest answer that is taken."""
+"""The maximum size of an answer in bytes."""
 
 _PAGE: Final = 500
 
@@ -93,7 +93,7 @@ def find_admin(address: str | None, config: str | None, ca: str | None) -> Admin
     if config is not None:
         return _of_file(config, ca or "")
     if address is None:
-        raise AdminProblem("say where: --admin ADDRESS, or --config FILE of the process")
+        raise AdminProblem("name the process: --admin ADDRESS, or --config FILE")
     return AdminEndpoint.parse(address, ca)
 
 
@@ -106,7 +106,7 @@ def _of_file(file: str, ca: str) -> AdminEndpoint:
         raise AdminProblem(f"{file} has no admin API: write admin.address")
     endpoint = endpoint_of(admin, ca)
     if endpoint is None:
-        raise AdminProblem(f"{file} lets the system choose the port of the admin API: say it with --admin")
+        raise AdminProblem(f"the system chooses the port of the admin API of {file}: use --admin")
     return endpoint
 
 
@@ -174,7 +174,7 @@ class AdminClient:
         except (OSError, ValueError) as error:
             raise AdminProblem(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
         if not token or not token.isprintable() or " " in token:
-            raise AdminProblem(f"{file} has no token: it is to have one line, with nothing else")
+            raise AdminProblem(f"{file} has no token: expected one line with a token")
         return cls(endpoint, token)
 
     def ask(self, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class AdminClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise AdminProblem(f"{self._endpoint.address} is no admin API: it answers {status}")
+            raise AdminProblem(f"{self._endpoint.address} is not an admin API: it responds with {status}")
         return status, answer
 
     def ready(self) -> str:
@@ -218,7 +218,7 @@ class AdminClient:
         status, body = self._exchange("GET", "/readyz")
         text = body.decode("utf-8", "replace").strip()
         if (status, text.partition("\n")[0]) not in ((200, "ready"), (503, "not ready")):
-            raise AdminProblem(f"{self._endpoint.address} is no admin API: it answers {status}")
+            raise AdminProblem(f"{self._endpoint.address} is not an admin API: it responds with {status}")
         return "" if status == 200 else text
 
     def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
@@ -232,7 +232,7 @@ class AdminClient:
         except ssl.SSLCertVerificationError as error:
             raise AdminProblem(
                 f"the certificate of {self._endpoint.address} is not trusted: {error.verify_message}; "
-                "say --ca"
+                "use --ca FILE"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise AdminProblem(self._unreachable(error)) from None
@@ -271,18 +271,18 @@ class AdminClient:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         reason = reason or type(error).__name__
         if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-            return f"nobody is at {where} ({reason}): see that the process runs, and has its admin API there"
+            return f"can't connect to {where}: {reason}; is the process running, with its admin API there?"
         if isinstance(error, PermissionError):
-            return f"{where} lets its owner in alone: be the user of the process"
+            return f"can't connect to {where}: {reason}; run the command as the user of the process"
         if isinstance(error, http.client.BadStatusLine | ConnectionResetError):
-            return f"{where} does not speak HTTP: if it has TLS, write https://, or --ca FILE"
-        return f"{where} could not be asked: {reason}"
+            return f"no HTTP response from {where}; if it uses TLS, write https://, or --ca FILE"
+        return f"no response from {where}: {reason}"
 
     def _refused(self, status: int, answer: Mapping[str, Any]) -> str:
         problem = answer.get("detail") or answer.get("title") or answer.get("error") or f"status {status}"
         hint = ""
         if status == 401:
-            hint = ": say who you are with --token-file FILE"
+            hint = "; use --token-file FILE"
         return f"{problem}{hint}"
 
 
@@ -291,7 +291,7 @@ def _lacking(item: Mapping[str, Any]) -> str:
     who = f"server {item['server']}: " if item.get("server") else ""
     if not who and item["worker"]:
         who = f"worker {item['worker']}: "
-    text = f"{who}{item.get('problem', 'it has not answered')}"
+    text = f"{who}{item.get('problem', 'no answer')}"
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
@@ -301,5 +301,5 @@ def agent_path(key: str, action: str = "") -> str:
 
 
 def exclusion_path(key: str) -> str:
-    """Return the path of an entry of the list of those who are kept out."""
+    """Return the path of a ban."""
     return f"exclusions/{quote(key, safe='')}"

@@ -70,36 +70,35 @@ def status_lines(
         f"reverseproxy {summary['version']}, {state} for {duration(summary['uptime_seconds'])}{workers}",
         f"{counted(summary['agents'], 'agent')}, {counted(summary['connections'], 'connection')}; "
         f"{counted(summary['requests'], 'request')}, {counted(summary['errors'], 'error')}, "
-        f"{summary['in_flight']} under way, "
+        f"{summary['in_flight']} in progress, "
         f"{summary['waiting']} waiting; p50 {_milliseconds(summary['p50_seconds'])}, "
         f"p99 {_milliseconds(summary['p99_seconds'])}",
     ]
     if listeners:
         lines += ["", *table(("LISTENER", "ADDRESS", "STATE", "CONNECTIONS"), map(_listener, listeners))]
     if clusters:
-        head = ["CLUSTER", "HOSTS", "HEALTHY", "UNDER WAY", "WAITING"]
+        head = ["CLUSTER", "HOSTS", "HEALTHY", "IN PROGRESS", "WAITING"]
         keys = ["name", "hosts", "healthy", "in_flight", "waiting"]
         lines += ["", *table(head, [[each[key] for key in keys] for each in clusters])]
     if servers:
         head = ["TUNNEL SERVER", "CLUSTER", "SERVING", "WANTED"]
         keys = ["server", "cluster", "serving", "wanted"]
         lines += ["", *table(head, [[each[key] for key in keys] for each in servers])]
-    problems = summary.get("problems") or []
-    return [*lines, *(f"problem: {each}" for each in problems)]
+    return lines
 
 
 def unwell(
     summary: Mapping[str, Any], listeners: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Return what a process can't do now; empty if all is well."""
-    reasons = ["it is draining"] if summary["draining"] else []
+    """Return the problems of a process; empty if there are none."""
+    reasons = ["draining"] if summary["draining"] else []
     reasons += [
-        f"the listener {each['name']} is not bound"
+        f"listener {each['name']} is not bound"
         for each in listeners
         if not each["bound"] and not each["fed_by_agents"]
     ]
     reasons += [
-        f"no connection to {each['server']} serves {each['cluster']}"
+        f"agent of cluster {each['cluster']}: no serving connection to {each['server']}"
         for each in servers
         if each["wanted"] and not each["serving"]
     ]
@@ -107,7 +106,7 @@ def unwell(
 
 
 def _listener(item: Mapping[str, Any]) -> list[object]:
-    state = "bound" if item["bound"] else "fed by agents" if item["fed_by_agents"] else "not bound"
+    state = "bound" if item["bound"] else "hosting" if item["fed_by_agents"] else "not bound"
     tls = " (TLS)" if item["tls"] else ""
     return [
         item["name"],
@@ -122,11 +121,11 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
     head = (
         "ID",
         "IDENTITY",
-        "CALLS ITSELF",
+        "CLAIMED NAME",
         "CLUSTERS",
         "CONNECTIONS",
         "HEALTHY",
-        "UNDER WAY",
+        "IN PROGRESS",
         "SINCE",
         "STATE",
         "ALSO AT",
@@ -141,7 +140,7 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
             each["healthy"],
             each["in_flight"],
             None if each["since"] is None else duration(max(now - each["since"], 0)),
-            "kept out" if each["excluded"] else "serving" if each["connections"] else "elsewhere",
+            "banned" if each["excluded"] else "serving" if each["connections"] else "elsewhere",
             ", ".join(f"{server} ({at['connections']})" for server, at in each.get("elsewhere", {}).items()),
         ]
         for each in agents
@@ -152,8 +151,8 @@ def agents_table(agents: Sequence[Mapping[str, Any]], now: float) -> list[str]:
 
 
 def exclusions_table(exclusions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return who is kept out, for people."""
-    head = ("ID", "KEPT OUT", "FOR", "AGENTS", "WHY")
+    """Return a table of bans."""
+    head = ("ID", "TARGET", "REMAINING", "AGENTS", "REASON")
     rows = [
         [
             each["id"],

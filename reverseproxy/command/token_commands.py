@@ -14,30 +14,30 @@ def token() -> None:
     """
     Make, list and revoke tokens of agents.
 
-    By a token an agent proves who it is. FILE is the server's, which "file" of the validator
-    "static" names. The server reads it anew when it changes: a revoked token is refused at
-    the agent's next connection.
+    An agent authenticates with a token. FILE is the token file of the server, which "file" of the
+    validator "static" names. The server reloads it when it changes: connections of an agent with
+    a revoked token are closed within five seconds.
     """
 
 
 @token.command("add")
 @click.argument("file", type=FILE)
 @click.argument("agent")
-@click.option(
-    "--cluster", "clusters", multiple=True, help="A cluster that it may join; if none is said, any."
-)
-@click.option("--max-weight", type=click.IntRange(1, 128), help="The largest weight it may ask for.")
+@click.option("--cluster", "clusters", multiple=True, help="Cluster that the agent may join; default: any.")
+@click.option("--max-weight", type=click.IntRange(1, 128), help="Maximum weight that the agent may have.")
 @click.option(
     "--domain",
     "domains",
     multiple=True,
-    help="A domain that it may bring, or *.DOMAIN for all below, see agent_routes.",
+    help="Domain that the agent may register (agent_routes), or *.DOMAIN for all its subdomains.",
 )
-@click.option("--port", "ports", multiple=True, metavar="PORT[-PORT]", help="Ports that it may bring.")
-@click.option("--another", is_flag=True, help="Beside those that it has, to change them without a gap.")
 @click.option(
-    "--output", type=FILE, help="Write the token to this file, for the agent, instead of printing it."
+    "--port", "ports", multiple=True, metavar="PORT[-PORT]", help="Ports that the agent may register."
 )
+@click.option(
+    "--another", is_flag=True, help="Add a token to those of the agent, to rotate them without downtime."
+)
+@click.option("--output", type=FILE, help="Write the token to this file instead of printing it.")
 def token_add(
     file: str,
     agent: str,
@@ -49,9 +49,9 @@ def token_add(
     output: str | None,
 ) -> None:
     """
-    Make a token for AGENT, and print it: this once, as it can't be seen in a list.
+    Make a token for AGENT, and print it, only this once.
 
-    FILE is made if there is none, to be read by its owner alone.
+    FILE is made if it does not exist; only its owner can read it.
     """
     from reverseproxy.command.tokens import TokenFile, TokenProblem
 
@@ -59,17 +59,17 @@ def token_add(
         secret = TokenFile(file).add(agent, clusters, max_weight, another, output, domains, ports)
     except TokenProblem as problem:
         fail(str(problem))
-    click.echo(f"a token for {agent} is good now, as {file} says", err=True)
+    click.echo(f"added a token for {agent} to {file}", err=True)
     if output is None:
         click.echo(secret)
     else:
-        click.echo(f"it is in {output}: take that to the agent", err=True)
+        click.echo(f"the token is in {output}: copy this file to the agent", err=True)
 
 
 @token.command("list")
 @click.argument("file", type=FILE)
 def token_list(file: str) -> None:
-    """Print whose tokens there are, and what they allow; not the tokens."""
+    """List the agents with tokens, fingerprints of the tokens, and what they allow."""
     from reverseproxy.command.tokens import TokenFile, TokenProblem
 
     try:
@@ -82,9 +82,9 @@ def token_list(file: str) -> None:
 @token.command("revoke")
 @click.argument("file", type=FILE)
 @click.argument("agent")
-@click.option("--fingerprint", metavar="HEX", help="Only the token that has this one in the list.")
+@click.option("--fingerprint", metavar="HEX", help='Only the token with this fingerprint, see "token list".')
 def token_revoke(file: str, agent: str, fingerprint: str | None) -> None:
-    """Take the tokens of AGENT out of the file."""
+    """Remove the tokens of AGENT from the file."""
     from reverseproxy.command.tokens import TokenFile, TokenProblem
 
     try:

@@ -36,7 +36,7 @@ class PipeConfig(Model):
     path: Text = key("", "The path of the Unix socket to listen at.", required=True)
     mode: Annotated[Int, between(0, 0o777)] = key(
         0o600,
-        "Who may connect: the permissions of the socket, as a decimal number. 384, which is 0600, if absent.",
+        "The permissions of the socket, as a decimal number. 384, which is 0600, if absent: its owner only.",
     )
 
 
@@ -57,7 +57,7 @@ class AdminCertificateConfig(Model):
     )
     role: Text = key(
         "read",
-        'What it may do: "read", or "operate" to change something too.',
+        'Its role: "read", or "operate", which also allows changes.',
         choices=ROLES,
         fallback="read",
     )
@@ -74,12 +74,15 @@ class AdminConfig(Model):
         None, "Where to listen. Absent means that there is no admin API."
     )
     tls_context: TlsContextConfig | None = key(
-        None, "TLS for the admin API, without which only this machine may reach it.", ours=True, protects=True
+        None,
+        "TLS for the admin API. Without it, the API is only reachable from this machine.",
+        ours=True,
+        protects=True,
     )
     tokens_file: Text = key(
         "",
-        "A file (JSON or YAML) with a list of {name, token, role}, for Authorization: Bearer. It is read "
-        "anew when it changes. With it, whoever shows no token may do nothing.",
+        "A file (JSON or YAML) with a list of {name, token, role}, for Authorization: Bearer. It is "
+        "reloaded when it changes. With it, callers without a token or a certificate are refused.",
         ours=True,
     )
     certificates: tuple[AdminCertificateConfig, ...] = key(

@@ -65,7 +65,7 @@ class EtcdConfig(Model):
         ours=True,
         protects=True,
     )
-    user: Text = key("", "Who to log in as; empty if it wants nobody to.", ours=True)
+    user: Text = key("", "The user name; empty if etcd requires none.", ours=True)
     password_file: Text = key(
         "",
         "A file with the password, and nothing else but a line's end. It is read at each log-in.",
@@ -109,8 +109,8 @@ def check_etcd(etcd: EtcdConfig | None, tree: Tree, findings: Diagnostics) -> No
     if far:
         findings.warn(
             tree.locate((*_ETCD, "endpoints")),
-            f"there is no TLS to {far[0]}: whoever is on the way can read and change the directory"
-            f"{', and read the password' if etcd.user else ''}; set tls_context",
+            f"there is no TLS to {far[0]}: the directory{' and the password' if etcd.user else ''} can be "
+            "read and changed on the way; set tls_context",
         )
 
 
@@ -121,7 +121,7 @@ def _problems(etcd: EtcdConfig) -> Iterator[tuple[Location, str]]:
     if etcd.user and not secrets:
         yield (*_ETCD, "user"), "has no password: write password_file or password_env"
     if secrets and not etcd.user:
-        yield (*_ETCD, secrets[0]), "is nobody's password: write user, too"
+        yield (*_ETCD, secrets[0]), "is a password without a user: write user, too"
     if len(secrets) > 1:
         yield (*_ETCD, secrets[1]), "password_file and password_env can't be used together"
     if etcd.tls is not None and etcd.tls.fall_back:

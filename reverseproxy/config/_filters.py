@@ -89,7 +89,7 @@ class IpAccessConfig(Model):
     header: Annotated[Text, AfterValidator(str.lower)] = key(
         "",
         "A header that holds the client's address, where a request has it, rather than the connection. Any "
-        "client can write what it likes there, unless a proxy in front sets it anew. A request in which it "
+        "client can write what it likes there, unless a proxy in front replaces it. A request in which it "
         "holds anything but one address, with or without a port, is refused; in MOSN the lists let it pass.",
     )
     ips: tuple[IpListConfig, ...] = key((), "The lists.")

@@ -102,8 +102,8 @@ class PeersConfig(Model):
         None,
         "TLS for links, for both of their ends: cert_chain and private_key of this server, and the ca_cert "
         "by which servers of this fleet know each other. Certificates are always demanded and verified, and "
-        "have the id of their server in an alternative name, URI:reverseproxy://server/ID, so that one of an "
-        "agent is none of a server, whoever has signed it. Without tls_context, links are only possible "
+        "have the id of their server in an alternative name, URI:reverseproxy://server/ID, so that an "
+        "agent's certificate is never accepted as a server's. Without tls_context, links are only possible "
         "within one machine.",
         ours=True,
         protects=True,

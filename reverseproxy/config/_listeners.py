@@ -111,7 +111,7 @@ def _network(value: Any) -> Any:
 
 def _somebody(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
-        raise ValueError('is empty, so that nobody would be believed; write addresses, or "*"')
+        raise ValueError('is empty, so that no header would be accepted; write addresses, or "*"')
     return values
 
 
@@ -124,7 +124,7 @@ class ProxyProtocolConfig(Model):
         (),
         "The addresses of load balancers, and ranges of them. Their connections have to begin with a header, "
         "and the client that it names counts as the one that has connected. Connections of others are taken "
-        'as they are. Unix sockets are trusted anyhow; "*" is everybody.',
+        'as they are. Unix sockets are always trusted; "*" trusts every address.',
         required=True,
         ours=True,
     )
@@ -146,13 +146,13 @@ class ListenerConfig(Model):
     name: Text = key("", "Its name, for logs and for tunnel agents; the address if absent.")
     type: Text = key("", 'For humans: "ingress" or "egress".')
     bind_port: Bool = key(
-        False, "Whether to listen at the address. If false, tunnel agents alone feed the listener."
+        False, "Whether to listen at the address. If false, connections come from tunnel agents only."
     )
     open_when_ready: Bool = key(
         False,
-        "Whether clients are let in only once each cluster that is required has a healthy host. Until then "
-        "they are refused, so that who knows of other servers goes there. A port that somebody listens at "
-        "when the process starts, as the process before it or systemd, is open from the beginning.",
+        "Whether clients are accepted only once each required cluster has a healthy host. Until then their "
+        "connections are refused, so that they can try another server. A port that is taken over from "
+        "another process, or comes from systemd, is open from the beginning.",
         ours=True,
     )
     reuseport: Bool = key(False, "Whether other processes may listen at the same address (SO_REUSEPORT).")
@@ -202,10 +202,10 @@ class ListenerConfig(Model):
     )
     max_connections: Annotated[Int, between(0, 2**31 - 1)] = key(
         0,
-        "How many connections of strangers the listener holds in each process; agents that have joined are "
-        "no strangers. For one more, the address that has most of them gives up its oldest one that has "
-        "nothing under way; if there is none, the new one is closed. 0 means as many as the process has "
-        "descriptors for, which holds for all listeners together in any case.",
+        "The maximum number of connections in each process, without those of agents that have joined. For a "
+        "further one, the oldest idle connection of the address with most connections is closed; if there "
+        "is none, the new one is closed. 0 means as many as the process has descriptors for, which is the "
+        "limit of all listeners together in any case.",
         ours=True,
     )
     max_connections_per_address: Annotated[Int, between(0, 2**31 - 1)] = key(

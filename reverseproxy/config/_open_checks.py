@@ -178,11 +178,11 @@ class _ExposureChecker(Checker):
             where = "any cluster" if len(unguarded) == len(names) else f"cluster {quote(unguarded[0])}"
             more = f" and {len(unguarded) - 1} more" if where != "any cluster" and len(unguarded) > 1 else ""
             open_to.append(
-                f"whoever reaches {listener.address} can join {where}{more} and get its requests: "
-                "set credential_policy, or demand certificates with verify_client and require_client_cert"
+                f"any agent that can connect to {listener.address} can join {where}{more} and get its "
+                "requests: set credential_policy, or verify_client and require_client_cert"
             )
         if not contexts:
-            open_to.append("whoever is on the way can read and change what passes: set tls_context")
+            open_to.append("without TLS, the traffic can be read and changed on its way: set tls_context")
         if open_to:
             self._warn(location, "; ".join(open_to))
 
@@ -194,8 +194,8 @@ class _ExposureChecker(Checker):
         if everybody:
             self._warn(
                 (*location, "trusted_proxies"),
-                "everybody is believed whose requests these are, and how long they may take: "
-                "name the proxies in front alone",
+                "every client is trusted with header fields about its address and its timeouts: "
+                "list only the proxies in front",
             )
 
     # agents
@@ -205,8 +205,8 @@ class _ExposureChecker(Checker):
         if agent.tls_context is None and (far or agent.dynamic_server_list_config.dynamic_server_lister):
             self._warn(
                 location,
-                f"there is no TLS to {far[0] if far else 'the servers that are listed'}: whoever is on "
-                "the way can read and change what passes; set tls_context",
+                f"there is no TLS to {far[0] if far else 'the servers that are listed'}: the traffic can be "
+                "read and changed on its way; set tls_context",
             )
 
     # files

@@ -53,8 +53,8 @@ class HttpOptions(Model):
     x_forwarded: Literal["off", "append", "replace"] = key(
         "off",
         'What to do with the headers X-Forwarded-For, -Proto and -Host: add nothing to what came ("off"), '
-        'add to it ("append"), or set them anew ("replace"). Of a client that is not believed nothing has '
-        "come; see trusted_proxies.",
+        'add to it ("append"), or replace them ("replace"). Those of an untrusted client are '
+        "removed first; see trusted_proxies.",
         ours=True,
     )
 

@@ -210,30 +210,29 @@ class ServerConfig(Model):
     )
     max_log_size_per_hour: Annotated[Int, between(0, 2**63 - 1)] = key(
         1_000_000,
-        "How many bytes of lines of INFO and above are logged in an hour, by all processes together, if "
-        "somebody causes that many. Which lines are left out, and how many, is in the log. 0 means any "
-        "number.",
+        "The maximum number of bytes of log lines of INFO and above in an hour, of all processes together. "
+        "Further lines are suppressed, and counted in the log. 0 means any number.",
         ours=True,
     )
     max_unfinished_size: Annotated[Int, between(0, 2**53)] = key(
         32 * 1024 * 1024,
-        "How many bytes each process keeps of strangers' messages of which a part is missing, of requests "
-        "that wait for a host or its answer, and of answers of RPC protocols that clients do not take. "
-        "Beyond it, the address that has most of them loses the connection that has most. For agents, tunnel "
-        "servers and hosts it is four times as much. 0 means any number.",
+        "The maximum number of bytes that each process buffers of clients' incomplete messages, of requests "
+        "that wait for a host or its response, and of RPC responses that clients do not read. Beyond it, of "
+        "the address with most of them the connection with most is closed. For agents, tunnel servers and "
+        "hosts it is four times as much. 0 means any number.",
         ours=True,
     )
     tls_handshake_share: Annotated[Int, between(1, 100)] = key(
         50,
-        "How many percent of the time of each process clients' TLS handshakes may take. Those beyond it "
-        "wait, and addresses have their turns one after the other.",
+        "The maximum share of the time of each process for clients' TLS handshakes, in percent. Further "
+        "handshakes are queued, and served round robin by address.",
         ours=True,
     )
     global_log_roller: Free = key(
         None,
         "When to rotate logs.",
         acted=False,
-        why="not acted on: logs are rotated from outside; SIGUSR1 opens them anew",
+        why="not acted on: logs are rotated from outside; SIGUSR1 reopens them",
     )
     use_netpoll_mode: Bool = key(
         False,

@@ -74,9 +74,9 @@ def _tunnels(bound: list[ListenerConfig]) -> Iterable[tuple[ListenerConfig, Tunn
 
 def _joins(bound: list[ListenerConfig], config: Config) -> str:
     """Describe which agents may join, and which servers this process's agents join."""
-    parts = [f"{listener.name} takes {_who(listener, tunnel)}" for listener, tunnel in _tunnels(bound)]
+    parts = [f"{listener.name} accepts {_who(listener, tunnel)}" for listener, tunnel in _tunnels(bound)]
     parts += [_dials(agent) for agent in config.agents if agent.enable]
-    return "; ".join(parts[:MOST]) or "nobody, and nowhere"
+    return "; ".join(parts[:MOST]) or "none"
 
 
 def _who(listener: ListenerConfig, tunnel: TunnelConfig) -> str:
@@ -85,7 +85,7 @@ def _who(listener: ListenerConfig, tunnel: TunnelConfig) -> str:
     demands = [f"a credential of policy {names}"] if names else []
     if _certificates(listener.filter_chain.tls_contexts):
         demands.append("a client certificate")
-    return f"agents with {' and '.join(demands)}" if demands else "anybody who can connect"
+    return f"agents with {' and '.join(demands)}" if demands else "any agent that can connect"
 
 
 def _dials(agent: TunnelAgentConfig) -> str:

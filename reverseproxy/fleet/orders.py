@@ -111,7 +111,7 @@ class Orders:
         except WireError as error:
             who = "" if isinstance(change, Lifted) else f" ({change.id})"
             log.error(
-                "fleet: other servers can't be told whom this one keeps out{who}: {error}",
+                "fleet: a ban{who} can't be sent to other servers: {error}",
                 who=who,
                 error=str(error),
             )
@@ -166,7 +166,7 @@ class Orders:
         else:
             what = message.get("order")
             if what not in ("kick", "drain"):
-                raise WireError("it orders something that is not known")
+                raise WireError("unknown order")
             order = Order(
                 what,
                 _text(message, "id"),
@@ -183,7 +183,7 @@ class Orders:
         until = self._clock.seconds() + _seconds(message, 0.0)
         for each in self._exclusions.heard_lifted(Lifted(ids, until)):
             log.info(
-                "audit: server {server} lets in again: {target} (exclusion {id})",
+                "audit: server {server} lifted the ban of {target} (exclusion {id})",
                 server=server,
                 target=shorten(" ".join(each.target)),
                 id=each.id,
@@ -205,14 +205,14 @@ class Orders:
             fresh = self._exclusions.heard(exclusion)
         except ValueError as error:
             log.error(
-                "fleet: whom server {server} keeps out is not kept out here: {error}",
+                "fleet: a ban by server {server} can't be applied here: {error}",
                 server=server,
                 error=str(error),
             )
             return
         if fresh:
             log.info(
-                "audit: server {server} keeps out for {seconds:.0f} s: {target} ({reason}; exclusion {id})",
+                "audit: server {server} banned {target} for {seconds:.0f} s ({reason}; exclusion {id})",
                 server=server,
                 seconds=seconds,
                 target=shorten(" ".join(exclusion.target)),

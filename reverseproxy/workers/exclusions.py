@@ -52,7 +52,7 @@ def take(exclusions: Exclusions, message: Message) -> bool:
     try:
         return exclusions.take(_change(message, exclusions.seconds()), message["decided"])
     except ValueError as error:
-        log.error("whom another worker keeps out is not kept out here: {error}", error=str(error))
+        log.error("a ban by another worker can't be applied here: {error}", error=str(error))
         return False
 
 

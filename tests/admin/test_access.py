@@ -66,7 +66,7 @@ class AccessTests(SynchronousTestCase):
         Path(path).write_text(json.dumps(TOKENS[:1]))
         with capture() as events:
             self.assertEqual(self.judge(access, OPERATE)[1], Role.NOBODY)
-        self.assertIn("has changed and counts now", events.text())
+        self.assertIn("has changed and is in use", events.text())
         Path(path).write_text("{")
         with capture() as events:
             self.assertEqual(self.judge(access, READ)[1], Role.READ)
@@ -82,7 +82,7 @@ class AccessTests(SynchronousTestCase):
         for document, expected in (
             ({}, "expected a list"),
             ([1], r"t: \[0\]: must be a mapping"),
-            ([{"name": "a", "token": secret}], "16 characters"),
+            ([{"name": "a", "token": secret}], "16 ASCII characters"),
             ([{"name": "", "token": READ}], r"\[0\].name: must be a text"),
             (
                 [{"name": "a", "token": READ, "role": "root"}],

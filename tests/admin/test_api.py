@@ -283,7 +283,7 @@ class ReadingTests(AdminTestCase):
             (refusal["result"], refusal["claimed_host_name"], refusal["cluster"], refusal["listener"]),
             ("credential_rejected", "boss", "clientCluster", "tunnelListener"),
         )
-        self.assertIn("give the agent a credential", refusal["remedy"])
+        self.assertIn("give the agent a valid credential", refusal["remedy"])
 
     def test_all_refused(self) -> None:
         """All that are kept can be read, page by page, the latest first."""
@@ -334,7 +334,7 @@ class ReadingTests(AdminTestCase):
             (refusal["result"], refusal["identity"], refusal["proved"]),
             ("cluster_forbidden", "token:edge-7", True),
         )
-        self.assertIn("add this cluster to those of its credential", refusal["remedy"])
+        self.assertIn("allow this cluster in the credential", refusal["remedy"])
         self.assertIn("of agent edge-7 (token of policy static)", events.text())
 
     def test_certificates(self) -> None:
@@ -590,7 +590,7 @@ class ChangingTests(AdminTestCase):
             answer = self.change(world, f"agents/{agent['id']}/drain")
         self.assertEqual((answer.status, answer.json["connections"]), (202, 1))
         self.assertEqual(answer.json["kept_out"]["target"], ["process", agent["agent_id"]])
-        told = f"1 connection; kept out for 3600 s: process {agent['agent_id']}"
+        told = f"1 connection; banned for 3600 s: process {agent['agent_id']}"
         self.assertIn(f"audit: ops: drain agent {agent['id']} (unproved): {told}", events.text())
         self.assertIn("left, 0 hosts now: drained by ops", events.text())
         self.assertIsNone(self.agent(world))
@@ -600,11 +600,11 @@ class ChangingTests(AdminTestCase):
         self.assertIsNone(self.agent(world))
         refusals = items(world, "joins/refused", Authorization=BEARER)
         self.assertEqual({item["result"] for item in refusals}, {"banned"})
-        self.assertIn("drained by ops; it is kept out for", refusals[0]["reason"])
+        self.assertIn("drained by ops; the ban ends in", refusals[0]["reason"])
         with capture() as events:
             answer = self.change(world, f"agents/{agent['id']}/resume")
         self.assertEqual(answer.json["was_kept_out"], True)
-        self.assertIn(f"audit: ops: resume agent {agent['id']} (unproved): it was kept out", events.text())
+        self.assertIn(f"audit: ops: resume agent {agent['id']} (unproved): bans lifted", events.text())
         self.settle(world, 90)
         self.assertEqual(self.agent(world)["id"], agent["id"])
 
@@ -658,7 +658,7 @@ class ChangingTests(AdminTestCase):
         self.assertEqual((answer.status, answer.json["target"]), (200, kept_out["target"]))
         self.assertEqual(self.change(world, path, "DELETE").status, 404)
         self.assertEqual(items(world, "exclusions", Authorization=BEARER), [])
-        self.assertIn("let in again", [each["what"] for each in items(world, "audit", Authorization=BEARER)])
+        self.assertIn("lift ban", [each["what"] for each in items(world, "audit", Authorization=BEARER)])
         self.settle(world, 70)
         self.assertEqual(self.agent(world)["id"], agent["id"])
 

@@ -49,7 +49,7 @@ class ServiceTests(AdminTestCase):
         self.assertEqual(world.ask("/readyz")[0::2], (503, b"not ready\n"))
         answer = world.ask("/readyz", Authorization=f"Bearer {READ}")
         self.assertEqual(answer.status, 503)
-        self.assertIn(b"stopping: what is under way is finished", answer.body)
+        self.assertIn(b"stopping: requests in progress are finished", answer.body)
 
     def proxy_stops(self, world: World) -> None:
         """Stop the server while a client is still busy."""
@@ -80,7 +80,7 @@ class ServiceTests(AdminTestCase):
             world.reactor.advance(1)
         self.assertEqual(
             agent.inspector.answer("ready", {}),
-            ["agent of cluster clientCluster: no connection to 127.0.0.1:3000 serves"],
+            ["agent of cluster clientCluster: no serving connection to 127.0.0.1:3000"],
         )
 
     def test_roles(self) -> None:
@@ -92,7 +92,7 @@ class ServiceTests(AdminTestCase):
         with capture() as events:
             for _ in range(50):
                 self.assertEqual(world.ask("/metrics", Authorization="Bearer nonsense").status, 401)
-        self.assertIn("has shown a token that is not known", events.text())
+        self.assertIn("sent an unknown token", events.text())
         self.assertNotIn("nonsense", events.text())
         self.assertEqual(len(events), 10)
         self.assertEqual(world.ask("/metrics", Authorization=f"Bearer {READ}").status, 200)
@@ -105,7 +105,7 @@ class ServiceTests(AdminTestCase):
     def test_changing_takes_a_token(self) -> None:
         answer = World().ask("/api/v1/update_loglevel", "POST", b"{}")
         self.assertEqual(answer.status, 403)
-        self.assertIn("admin has no tokens_file", answer.json["title"])
+        self.assertIn("configure admin with a tokens_file", answer.json["title"])
 
     def test_a_page_that_rebinds_its_name(self) -> None:
         """Without tokens, only names of this machine are taken; with them, the name is no matter."""
@@ -390,7 +390,7 @@ class MetricsTests(AdminTestCase):
         )
         [refusal, *_] = world.proxy.inspector.parts.tunnels["tunnelListener"].tally.refusals
         self.assertIn("demands the credential policy 'static'", refusal["reason"])
-        self.assertIn("give the agent a credential", refusal["remedy"])
+        self.assertIn("give the agent a valid credential", refusal["remedy"])
 
     def test_nothing_is_counted_where_nobody_may_ask(self) -> None:
         world = World(None)

@@ -56,7 +56,7 @@ class OpeningTests(SynchronousTestCase):
             first.healthy = 1
             self.clock.pump([LOOK] * int(TELL / LOOK + 1))
         self.assertTrue(held.held)
-        texts = [each for each in logged.text().splitlines() if "lets no clients in yet" in each]
+        texts = [each for each in logged.text().splitlines() if "accepts no clients yet" in each]
         self.assertEqual(len(texts), 2)
         self.assertTrue(texts[0].endswith("no healthy host: a, b"), texts)
         self.assertTrue(texts[1].endswith("no healthy host: b"), texts)

@@ -50,7 +50,7 @@ class RenderTests(SynchronousTestCase):
         ):
             self.assertTrue(remedy(text), text)
         service = "cluster c: host 127.0.0.1:80 can't be reached: nothing listens there (connection refused)"
-        self.assertEqual(remedy(service), "start the service, or say another TARGET")
+        self.assertEqual(remedy(service), "start the service, or use another TARGET")
         self.assertEqual(remedy("something else"), "")
 
 
@@ -90,7 +90,7 @@ class LineTests(SynchronousTestCase):
         self.event(LogLevel.warn, "it was\nrefused")
         self.assertEqual(
             self.shown(),
-            "\r\x1b[Kit was refused\n  -> see that the server runs, and that --to has its port for agents\n"
+            "\r\x1b[Kit was refused\n  -> check that the server runs, and that --to has its port for agents\n"
             "app  1 connection  0 requests",
         )
         self.live.stop()

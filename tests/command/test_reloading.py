@@ -115,21 +115,21 @@ class ReloadTests(SynchronousTestCase):
         self.assertIn("not reloaded", output)
 
     def test_who_may_not(self) -> None:
-        self.api.answers.append((403, {"title": "this takes the role operate"}))
+        self.api.answers.append((403, {"title": "requires the role operate: x"}))
         status, output = self.run_command(self.file)
         self.assertEqual(status, 1)
-        self.assertIn("this takes the role operate; show a token with --token-file", output)
+        self.assertIn("requires the role operate: x; use --token-file", output)
 
     def test_nobody_there(self) -> None:
         for where in ("http://127.0.0.1:1", "unix:/nowhere/at/all"):
             status, output = self.run_command(self.file, "--admin", where)
             self.assertEqual(status, 1)
-            self.assertIn("can't be asked", output)
+            self.assertIn("no result from the admin API", output)
 
     def test_no_admin_api(self) -> None:
         status, output = self.run_command(self.write("c.json", json.dumps(TUNNEL_SERVER)))
         self.assertEqual(status, 1)
-        self.assertIn("write --admin URL or --pidfile FILE", output)
+        self.assertIn("use --admin URL or --pidfile FILE", output)
 
     def signalled(self) -> list[int]:
         sent: list[int] = []
@@ -154,14 +154,14 @@ class ReloadTests(SynchronousTestCase):
         file = self.write("c.json", json.dumps(TUNNEL_SERVER))
         status, output = self.run_command(file, "--pidfile", self.write("pid", "4711\n"))
         self.assertEqual((status, sent), (0, [4711]))
-        self.assertIn("the log of the process says", output)
+        self.assertIn("the result is in the log of the process", output)
 
     def test_no_process(self) -> None:
         file = self.write("c.json", json.dumps(TUNNEL_SERVER))
         for content in ("x", ""):
             status, output = self.run_command(file, "--pidfile", self.write("pid", content))
             self.assertEqual(status, 1)
-            self.assertIn("no process can be found", output)
+            self.assertIn("has no process id", output)
 
 
 class AddressTests(SynchronousTestCase):

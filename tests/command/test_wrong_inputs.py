@@ -67,7 +67,7 @@ SERVERS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*LISTENER, "bind_port"), False, "it gets no connections"),
     ((*LISTENER, "name"), "tunnel_server_listener", 'there is already a listener "tunnel_server_listener"'),
     ((*LISTENER, "filter_chains"), [], "is empty; write exactly one filter chain"),
-    ((*LISTENER, "proxy_protocol"), {"trusted_proxies": []}, "nobody would be believed"),
+    ((*LISTENER, "proxy_protocol"), {"trusted_proxies": []}, "no header would be accepted"),
     ((*CHAIN, "filters"), [], "connections are closed as soon as they are accepted"),
     ((*CHAIN, "filters", 0, "type"), "proxxy", '"proxxy" is not supported'),
     ((*PROXY, "router_config_name"), "other", 'there is no router "other"; defined: "client_router"'),

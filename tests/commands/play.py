@@ -81,11 +81,11 @@ SCENES: tuple[tuple[Step, ...], ...] = (
         Step("reverseproxy convert frpc.toml --server > server.json"),
         Step(
             "reverseproxy token add tokens.json agent-2 --cluster clientCluster --output agent-2.token",
-            "is good now",
+            "added a token",
         ),
         Step(
             "reverseproxy token add tokens.json laptop --domain '*.tunnels.example.com' --port 2200-2209",
-            "is good now",
+            "added a token",
         ),
         Step(".venv/bin/python examples/make_certs.py"),
         Step("python -m twisted.trial examples/testing/test_tunnel.py", "PASSED"),
@@ -130,7 +130,7 @@ SCENES: tuple[tuple[Step, ...], ...] = (
         Step(
             "reverseproxy token add ~/.local/state/reverseproxy/tokens.json laptop "
             "--domain '*.tunnels.example.com' --port 2200-2209",
-            "is good now",
+            "added a token",
         ),
     ),
     (

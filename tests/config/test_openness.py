@@ -25,7 +25,10 @@ def opened(*changes: tuple[str, Any]) -> list[str]:
 class TunnelTests(SynchronousTestCase):
     def test_all(self) -> None:
         [line] = opened()
-        self.assertTrue(line.startswith(f"{TUNNEL}: whoever reaches 0.0.0.0:9999 can join any cluster"), line)
+        self.assertTrue(
+            line.startswith(f"{TUNNEL}: any agent that can connect to 0.0.0.0:9999 can join any cluster"),
+            line,
+        )
         for key in ("credential_policy", "verify_client", "require_client_cert", "tls_context"):
             self.assertIn(key, line)
 
@@ -60,7 +63,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertNotIn("tls_context", line)
         lines = opened((f"{TUNNEL}.config", policy))
         self.assertIn(
-            f"{TUNNEL}: whoever is on the way can read and change what passes: set tls_context", lines
+            f"{TUNNEL}: without TLS, the traffic can be read and changed on its way: set tls_context", lines
         )
 
     def test_policies_of_clusters(self) -> None:

@@ -26,7 +26,7 @@ class StartupTests(SynchronousTestCase):
             ),
             {
                 "listening": "clients (Http1), agents (agents)",
-                "joining": "agents takes anybody who can connect",
+                "joining": "agents accepts any agent that can connect",
                 "open to the network": "clients in plaintext",
                 "TLS": "at no listener",
                 "admin": "at 127.0.0.1:9901",
@@ -62,7 +62,7 @@ class StartupTests(SynchronousTestCase):
         )
         self.assertEqual(
             found["joining"],
-            "agents takes agents with a credential of policy static and a client certificate",
+            "agents accepts agents with a credential of policy static and a client certificate",
         )
         self.assertEqual(found["open to the network"], "agents with client certificates")
         self.assertEqual(found["TLS"], "at agents")

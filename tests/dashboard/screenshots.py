@@ -192,7 +192,7 @@ def refused(now: float) -> list[dict[str, Any]]:
             "policy": "static",
             "result": "credential_rejected",
             "reason": "refused with status 401: the credential of policy 'static' is not known",
-            "remedy": "give the agent a credential of the policy that is demanded",
+            "remedy": "give the agent a valid credential of the required policy",
         }
         for number, (cluster, name) in enumerate((("shops", "till-4"), ("clinics", "scanner")), 1)
     ]

@@ -109,16 +109,14 @@ if BROWSER is not None:
                 page.click(f"{ROWS}:has-text('at-both'):has-text('at b: 1')")
                 page.click("#drawer-drain")
                 page.click("#ask button[type=submit]")
-                page.wait_for_selector(
-                    "#toast:has-text('drained, but not everywhere: server b: it has no link')"
-                )
+                page.wait_for_selector("#toast:has-text('drained, but not everywhere: server b: no link')")
                 page.keyboard.press("Escape")
                 page.click("#tab-peers")
                 page.wait_for_selector("#view-peers:has-text('This server is a.')")
                 line = page.wait_for_selector("#view-peers tr:has-text('192.0.2.1:7443')")
                 self.assertIn("is not on this machine", line.inner_text())
                 from_thread(world.directory.hear_server, None, "b")
-                page.wait_for_selector("#view-peers:has-text('No other server is in the fleet')")
+                page.wait_for_selector("#view-peers:has-text('There are no other servers in the fleet')")
 
             await self.see(world, look)
 
@@ -148,11 +146,11 @@ if BROWSER is not None:
                 page.wait_for_selector("#empty:not([hidden])")
                 page.keyboard.press("Escape")
                 page.click("#tab-events")
-                page.wait_for_selector("#view-events td:has-text('kept out for 120 s')")
+                page.wait_for_selector("#view-events td:has-text('banned for 120 s')")
                 page.click("#tab-refused")
                 page.wait_for_selector("#view-refused td:has-text('agents/{id}/resume')")
                 page.click("#view-refused tr:has-text('drained by') button")
-                page.wait_for_selector("#toast:has-text('Let in again')")
+                page.wait_for_selector("#toast:has-text('The ban is lifted')")
                 page.wait_for_selector("#view-refused button", state="detached")
 
             await self.see(world, look)
@@ -193,7 +191,7 @@ if BROWSER is not None:
                 page.click("#tab-configuration")
                 page.wait_for_selector("#config-state:has-text('generation 1')")
                 page.click("#config-diff")
-                page.wait_for_selector("#config-answer:has-text('Nothing is different')")
+                page.wait_for_selector("#config-answer:has-text('No differences')")
                 clusters = {**world.document["cluster_manager"]}
                 clusters["clusters"] = [*clusters["clusters"], {"name": HOSTILE[:30], "lb_type": "LB_RANDOM"}]
                 change({**world.document, "cluster_manager": clusters})
@@ -203,11 +201,11 @@ if BROWSER is not None:
                 page.fill("#config-text", '{"servers": 5}')
                 page.click("#config-validate")
                 page.wait_for_selector(
-                    "#config-answer.bad:has-text('It can\\'t be used') >> li:has-text('servers')"
+                    "#config-answer.bad:has-text('The configuration is invalid') >> li:has-text('servers')"
                 )
                 page.click("#config-reload")
                 page.click("#ask button[type=submit]")
-                page.wait_for_selector("#config-answer:has-text('It counts now')")
+                page.wait_for_selector("#config-answer:has-text('Reloaded')")
                 page.wait_for_selector("#config-state:has-text('generation 2')")
 
             await self.see(world, look)
@@ -268,10 +266,10 @@ if BROWSER is not None:
                 page.keyboard.press("Escape")
                 page.wait_for_selector("#ask:not([open])", state="attached")
                 page.keyboard.press("3")
-                page.wait_for_selector("#view-refused:has-text('Nobody has been refused')")
+                page.wait_for_selector("#view-refused:has-text('No join has been refused')")
                 self.assertEqual(page.evaluate("document.activeElement.id"), "tab-refused")
                 page.keyboard.press("ArrowRight")
-                page.wait_for_selector("#view-certificates:has-text('No certificate is in use')")
+                page.wait_for_selector("#view-certificates:has-text('No certificates are in use')")
                 self.assertTrue(page.url.endswith("#certificates"))
                 # Everything that can be pressed can be reached, and has a name.
                 names = page.evaluate(

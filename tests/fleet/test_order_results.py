@@ -87,7 +87,7 @@ class MergeTests(SynchronousTestCase):
     def test_audits(self) -> None:
         """The deciding server's entry comes first, then that of a process that had the agent."""
         kick = {"what": "kick", "order": "1", "connections": 2, "kept_out": None}
-        heard = {"what": "keep out", "order": "1", "connections": 0, "kept_out": {"seconds": 5}}
+        heard = {"what": "ban", "order": "1", "connections": 0, "kept_out": {"seconds": 5}}
         both = {**kick, "connections": 4, "kept_out": {"seconds": 5}}
         self.assertEqual(merge_audits([], [heard, kick, heard, kick]), [both])
         self.assertEqual(merge_audits([], [kick, kick, heard]), [both])

@@ -128,11 +128,11 @@ class OrderTests(OrdersTestCase):
         [mine] = self.ask(1, "audit").json["items"]
         [its] = self.ask(0, "audit").json["items"]
         [heard] = self.ask(2, "audit").json["items"]
-        self.assertEqual((heard["what"], heard["agent"], heard["connections"]), ("keep out", key, 0))
-        self.assertIn("kept out for 60 s, as server a says", heard["told"])
+        self.assertEqual((heard["what"], heard["agent"], heard["connections"]), ("ban", key, 0))
+        self.assertIn("banned for 60 s by server a", heard["told"])
         for each in (mine, its):
             self.assertEqual((each["what"], each["agent"]), ("kick", key))
-        self.assertIn("passed on to server a", mine["told"])
+        self.assertIn("forwarded to server a", mine["told"])
         self.assertEqual((its["caller"], its["connections"]), (f"{mine['caller']} at server b", 2))
         self.assertEqual(self.ask(0, "agents").json["items"], [])
 
@@ -212,7 +212,9 @@ class OrderTests(OrdersTestCase):
             link.server = ""
         answer = self.ask(1, f"agents/{key}", "DELETE")
         self.assertEqual(answer.status, 502)
-        self.assertIn("it is at server a, which has no link to this one now", answer.body.decode())
+        self.assertIn(
+            "the agent is connected to server a, which has no link to this server", answer.body.decode()
+        )
         self.assertEqual(self.ask(1, "audit").json["items"], [])
 
     def test_nothing_is_looked_at_again(self) -> None:
@@ -237,7 +239,7 @@ class OrderTests(OrdersTestCase):
         self.assertEqual(answer.status, 200, answer.body)
         self.world.pass_time(0.5)
         self.assertEqual([self.exclusions(name) for name in "abc"], [[], [], []])
-        [entry] = [each for each in self.ask(0, "audit").json["items"] if each["what"] == "let in"]
+        [entry] = [each for each in self.ask(0, "audit").json["items"] if each["what"] == "lift ban"]
         self.assertEqual((entry["caller"], entry["agent"]), ("server c", key))
 
     def test_a_server_without_an_admin_api(self) -> None:
@@ -268,7 +270,7 @@ class OrderTests(OrdersTestCase):
         answer = parse_answer(client.data)
         self.assertEqual((answer.status, answer.json["passed_on"]), (202, {"a": 2}))
         [problem] = answer.json["problems"]
-        self.assertEqual((problem["server"], problem["problem"][-16:]), ("a", "not answered yet"))
+        self.assertEqual((problem["server"], problem["problem"]), ("a", "no answer yet"))
 
     def test_a_weight_elsewhere(self) -> None:
         """It is said where it may be changed."""
@@ -430,13 +432,13 @@ class HeardTests(SynchronousTestCase):
         for target in (("token", "p", "x" * 513), ("token", "p", "a\nb"), ("address", "")):
             with capture() as events:
                 self.exclusions.exclude(target, 60.0, "x")
-            self.assertIn("other servers can't be told whom this one keeps out", events.text())
+            self.assertIn("can't be sent to other servers", events.text())
         self.keep_out()
         self.assertEqual(self.said, [])
         with capture() as events:
             self.orders.greet(self)  # type: ignore[arg-type]
         self.assertEqual([each["keep_out"] for each in self.said], [["token", "p", "x"]])
-        self.assertEqual(events.text().count("other servers can't be told"), 3)
+        self.assertEqual(events.text().count("can't be sent to other servers"), 3)
         self.said.clear()
         self.exclusions.exclude(("address", "::1"), 60.0, "banned by a\nb" + 300 * "x")
         [message] = self.said

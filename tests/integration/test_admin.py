@@ -161,7 +161,7 @@ class AdminTests(IntegrationTestCase):
         os.kill(worker["pid"], signal.SIGKILL)
         await cloud.logged("^worker 2 is ready", mark)
         self.run_proxy(quick_agent(tunnel, connections=6), "another-agent")
-        await cloud.logged("banned by .Unix socket.; it is kept out for", mark)  # one line for all of them
+        await cloud.logged("banned by .Unix socket.; the ban ends in", mark)  # one line for all of them
         refused: list[Any] = []
         while len(refused) < 6:
             refused = (await threaded(request, path, f"{api}/joins/refused")).json["items"]

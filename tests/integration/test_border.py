@@ -83,7 +83,7 @@ class OpenTests(IntegrationTestCase):
         self.spawn(child, "-c", TWISTD, "-n", "--pidfile=", "reverseproxy", "--check", "--config", str(file))
         self.assertEqual(await child.ended(), 0)
         [line] = child.find(lambda line: line if line.startswith("warning: ") else None)
-        self.assertIn("whoever reaches 0.0.0.0:9999 can join any cluster", line)
+        self.assertIn("any agent that can connect to 0.0.0.0:9999 can join any cluster", line)
         self.assertIn("set credential_policy", line)
 
 

@@ -93,7 +93,7 @@ class ExposeTests(IntegrationTestCase):
         self.assertRegex(shown, r"3 requests  \d+\.\d/s  \d+ ms")
         backend.signal("TERM")
         await backend.ended()
-        await self.shown(child, "-> start the service, or say another TARGET")
+        await self.shown(child, "-> start the service, or use another TARGET")
         self.assertEqual(await child.stop(), 0)
         self.assertTrue((self.directory / "web" / "web-agent.log").read_text())
         self.assertEqual(await server.stop(), 0)

@@ -58,7 +58,7 @@ class ExclusionsTests(SynchronousTestCase):
         for number in range(MOST):
             self.exclusions.exclude(("address", str(number)), 10.0, "x")
         self.exclusions.exclude(("address", "5"), 20.0, "once more")
-        with self.assertRaisesRegex(ValueError, "1000 agents are kept out already"):
+        with self.assertRaisesRegex(ValueError, "there are 1000 bans already"):
             self.exclusions.exclude(("address", "x"), 10.0, "x")
         self.clock.advance(10)
         self.exclusions.exclude(("address", "x"), 10.0, "x")
@@ -75,7 +75,7 @@ class ExclusionsTests(SynchronousTestCase):
         refusal = self.exclusions.refuse(ours, info)
         assert isinstance(refusal, Refusal)
         self.assertEqual((refusal.retry_after, refusal.result), (LONGEST_ABSENCE, "banned"))
-        reason = "banned by ops; it is kept out for 90 s more"
+        reason = "banned by ops; the ban ends in 90 s"
         self.assertEqual(self.exclusions.refuse(mosns, info), Hangup(reason, "banned"))
         self.clock.advance(80)
         refusal = self.exclusions.refuse(ours, info)
@@ -179,7 +179,7 @@ class DecisionTests(SynchronousTestCase):
         with capture() as events:
             for number in range(MOST + 5):
                 self.lifted(f"l{number}")
-        [line] = [each for each in events.text().splitlines() if "let in again" in each]
+        [line] = [each for each in events.text().splitlines() if "were lifted before their end" in each]
         self.assertIn("more than 1000", line)
         known = [each for portion in self.exclusions.lifted for each in portion.ids]
         self.assertEqual((len(known), known[0], known[-1]), (MOST, "l5", "l1004"))

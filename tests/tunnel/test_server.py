@@ -218,7 +218,7 @@ class ServerTests(SynchronousTestCase):
         with capture() as events:
             connection = self.join(server)
         self.assertEqual((connection.transport.value(), connection.closed), (b"", True))
-        self.assertIn("closed: banned by ops; it is kept out for 90 s more", events.text())
+        self.assertIn("closed: banned by ops; the ban ends in 90 s", events.text())
         extra = Announcement("agent-1", "192.168.0.2:4000").to_extra()
         connection = self.join(server, init=ConnectionInit("blue", extra=extra))
         answer = connection.answer()

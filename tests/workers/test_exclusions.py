@@ -116,7 +116,7 @@ class WorkersTests(SynchronousTestCase):
         message = {"decided": True, **Exclusion(EDGE, 60.0, "x", ("x",)).to_json(0.0)}
         with capture() as events:
             self.assertFalse(take(self.places[0].exclusions, message))
-        self.assertIn("is not kept out here: 1000 agents are kept out already", events.text())
+        self.assertIn("can't be applied here: there are 1000 bans already", events.text())
 
 
 class ServersTests(SynchronousTestCase):

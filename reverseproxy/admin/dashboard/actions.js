@@ -35,9 +35,9 @@ export async function drain(id) {
   if (!agent) return;
   const answer = await ask({
     title: `Drain ${nameOf(agent)}?`,
-    text: `It gets nothing more, what is under way is finished, and ${plural(agent.connections, "connection")} are closed. `
-      + "It is kept out until the time below is over, or it is let in again.",
-    fields: [{ name: "seconds", label: "Kept out for so many seconds", value: "3600", inputmode: "numeric", required: true }],
+    text: `It gets no more requests, and its connections (${count(agent.connections)}) are closed when those in progress have ended. `
+      + "It is banned for the time below, unless the ban is lifted.",
+    fields: [{ name: "seconds", label: "Ban in seconds", value: "3600", inputmode: "numeric", required: true }],
     action: "Drain", danger: true,
   });
   if (answer === null) return;
@@ -53,9 +53,9 @@ export async function kick(id) {
   if (!agent) return;
   const answer = await ask({
     title: `Kick ${nameOf(agent)}?`,
-    text: `${plural(agent.connections, "connection")} are closed at once, and what is under way on them fails. `
-      + "Without a ban it may come back at once; a ban is for all who prove to be the same.",
-    fields: [{ name: "seconds", label: "Banned for so many seconds (may be empty)", value: "", inputmode: "numeric" }],
+    text: `Its connections (${count(agent.connections)}) are closed at once, and requests in progress on them fail. `
+      + "Without a ban it may join again at once. A ban is for all agents with the same proved identity.",
+    fields: [{ name: "seconds", label: "Ban in seconds (empty: no ban)", value: "", inputmode: "numeric" }],
     action: "Kick", danger: true,
   });
   if (answer === null) return;
@@ -67,11 +67,11 @@ export async function kick(id) {
 }
 
 export async function resume(id) {
-  await act("It is let in again", () => change("POST", `${path(id)}/resume`));
+  await act("Its bans are lifted", () => change("POST", `${path(id)}/resume`));
 }
 
-export async function letIn(exclusion) {
-  await act("Let in again", () => change("DELETE", `exclusions/${encodeURIComponent(exclusion)}`));
+export async function liftBan(exclusion) {
+  await act("The ban is lifted", () => change("DELETE", `exclusions/${encodeURIComponent(exclusion)}`));
 }
 
 // the dialog of one agent
@@ -81,15 +81,15 @@ function facts(agent) {
   const answered = agent.requests_by_class ?? {};
   return [
     ["Identity", [agent.identity, " ", proofOf(agent)]],
-    ["Calls itself", agent.claimed_host_name ? `“${agent.claimed_host_name}”` : "–"],
+    ["Claimed name", agent.claimed_host_name ? `“${agent.claimed_host_name}”` : "–"],
     ["Kind", `${agent.kind}${agent.kind === "mosn" ? "" : `, ${agent.mux ? "many streams on each connection" : "one request at a time"}`}`],
     ["TLS", agent.tls ? `${agent.tls.version ?? "yes"}${agent.tls.cipher ? `, ${agent.tls.cipher}` : ""}` : "none"],
     ["Clusters", agent.clusters.join(", ")],
-    ["Connections", el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections} it has had` : count(agent.connections))],
-    ["Streams", `${count(agent.streams)}, ${plural(agent.in_flight, "request")} under way`],
+    ["Connections", el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections}, the most so far` : count(agent.connections))],
+    ["Streams", `${count(agent.streams)}, ${plural(agent.in_flight, "request")} in progress`],
     ["Addresses", agent.addresses.join(", ")],
     ["Requests", `${count(agent.requests)}, ${rate(rateOf(agent.id))}/s`],
-    ["Answered with", Object.entries(answered).map(([name, number]) => `${name}: ${count(number)}`).join(", ") || "–"],
+    ["Responses", Object.entries(answered).map(([name, number]) => `${name}: ${count(number)}`).join(", ") || "–"],
     ["p50, p99", `${seconds(agent.p50_seconds)}, ${seconds(agent.p99_seconds)}`],
     ["Round trip", seconds(agent.rtt_seconds)],
     ["Bytes", `${bytes(agent.bytes?.received)} to it, ${bytes(agent.bytes?.sent)} from it`],
@@ -98,7 +98,7 @@ function facts(agent) {
     ["Last error", agent.last_error ? el("span", { class: "bad" }, `${clock(agent.last_error.time)}: ${agent.last_error.reason}`) : "none"],
     agent.workers?.length ? ["Workers", agent.workers.join(", ")] : null,
     agent.weight === undefined ? null : ["Weight", String(agent.weight)],
-    agent.excluded ? ["Kept out", el("span", { class: "bad" }, `${agent.excluded.why}, for ${age(agent.excluded.seconds)}`)] : null,
+    agent.excluded ? ["Banned", el("span", { class: "bad" }, `${agent.excluded.why}, for ${age(agent.excluded.seconds)}`)] : null,
   ].filter(Boolean);
 }
 
@@ -110,7 +110,7 @@ export function show() {
   const close = el("button", { type: "button", id: "drawer-close", "aria-label": "Close", onclick: hide }, "✕");
   if (!agent) {
     fill(drawer, el("header", {}, el("h2", {}, "The agent has left"), close), el("div", { class: "buttons" },
-      el("button", { type: "button", id: "drawer-resume", onclick: () => resume(opened) }, "Let it in again")));
+      el("button", { type: "button", id: "drawer-resume", onclick: () => resume(opened) }, "Lift its bans")));
   } else {
     fill(drawer,
       el("header", {}, el("h2", {}, nameOf(agent)), close),
@@ -119,7 +119,7 @@ export function show() {
       el("div", { class: "buttons" },
         el("button", { type: "button", id: "drawer-drain", onclick: () => drain(agent.id) }, "Drain…"),
         el("button", { type: "button", id: "drawer-kick", class: "danger", onclick: () => kick(agent.id) }, "Kick…"),
-        agent.excluded ? el("button", { type: "button", id: "drawer-resume", onclick: () => resume(agent.id) }, "Let it in again") : null));
+        agent.excluded ? el("button", { type: "button", id: "drawer-resume", onclick: () => resume(agent.id) }, "Lift its bans") : null));
   }
   drawer.hidden = false;
   if (focused) $(focused)?.focus();
@@ -146,8 +146,8 @@ export const openedAgent = () => opened;
 export async function askToken(reason = "") {
   const answer = await ask({
     title: "Token",
-    text: `${reason ? `${reason}. ` : ""}It is kept for this tab, until it is closed. An empty one forgets it.`,
-    fields: [{ name: "token", label: "Token of tokens_file", type: "password", autocomplete: "off" }],
+    text: `${reason ? `${reason}. ` : ""}It is kept until this tab is closed. Leave the field empty to remove it.`,
+    fields: [{ name: "token", label: "A token of tokens_file", type: "password", autocomplete: "off" }],
     action: hasToken() ? "Replace" : "Use",
   });
   if (answer === null) return false;
@@ -158,14 +158,14 @@ export async function askToken(reason = "") {
 export async function showKeys(tabs) {
   const key = (name) => el("dt", {}, el("kbd", {}, name));
   await ask({
-    title: "Keys",
+    title: "Keyboard shortcuts",
     action: null,
     content: el("dl", {},
       tabs.map(([name, label], i) => [key(String(i + 1)), el("dd", {}, label)]),
       key("/"), el("dd", {}, "search agents"),
-      key("j"), el("dd", {}, "next agent; k, the one before; Enter shows it"),
-      key("d"), el("dd", {}, "drain the agent that is shown; x kicks it"),
-      key("t"), el("dd", {}, "light, dark, as the system"),
+      key("j"), el("dd", {}, "next agent; k: previous agent; Enter: show it"),
+      key("d"), el("dd", {}, "drain the agent that is shown; x: kick it"),
+      key("t"), el("dd", {}, "theme: light, dark, or that of the system"),
       key("Esc"), el("dd", {}, "close")),
   });
 }

@@ -93,7 +93,7 @@ async function run(work) {
   } catch (error) {
     if (error instanceof Refused && error.status === 401) await unauthorized(error);
     else {
-      $("problem").textContent = error instanceof Refused ? error.message : "The process does not answer.";
+      $("problem").textContent = error instanceof Refused ? error.message : "The process does not respond.";
       $("problem").hidden = false;
     }
   }
@@ -140,11 +140,11 @@ async function drawSummary() {
   const lacks = [...fleet.agents.values()].reduce((sum, agent) => sum + fleet.missing(agent), 0);
   fill($("tiles"),
     tile("Agents", count(found.agents), plural(found.connections, "connection"), past.agents),
-    tile("Connections missing", count(lacks), lacks ? "agents have had more" : "all are there", null, lacks ? "bad" : ""),
-    tile("Requests/s", rate(perSecond), `${count(found.in_flight)} under way`, requests),
-    tile("Errors", recent ? share(...recent) : "–", `${count(found.errors)} in all`, past.errors, recent && recent[0] > 0.01 * recent[1] ? "bad" : ""),
+    tile("Connections missing", count(lacks), lacks ? "agents had more before" : "none", null, lacks ? "bad" : ""),
+    tile("Requests/s", rate(perSecond), `${count(found.in_flight)} in progress`, requests),
+    tile("Errors", recent ? share(...recent) : "–", `${count(found.errors)} in total`, past.errors, recent && recent[0] > 0.01 * recent[1] ? "bad" : ""),
     tile("p99", seconds(found.p99_seconds), `p50 ${seconds(found.p50_seconds)}`),
-    tile("Waiting", count(found.waiting), found.waiting ? "requests wait for a host" : "nobody waits", null, found.waiting ? "bad" : ""));
+    tile("Waiting", count(found.waiting), found.waiting ? "requests wait for a host" : "no requests", null, found.waiting ? "bad" : ""));
   const who = found.caller.role === "operate" ? "" : " · read only";
   $("about").textContent = `${found.version} · up ${age(found.uptime_seconds)}${found.draining ? " · draining" : ""}${who}`;
   $("about").title = found.caller.hint;
@@ -175,7 +175,7 @@ async function drawClusters() {
     clusters.length > 1 ? button("", "All clusters", plural(clusters.length, "cluster"), "", null) : null,
     clusters.map((each) => button(each.name, each.name,
       `${by.has(each.name) ? plural(by.get(each.name), "agent") : plural(each.hosts, "host")} · ${rate((histories.get(each.name) ?? []).at(-1))}/s`,
-      each.waiting ? `${count(each.waiting)} waiting` : each.healthy < each.hosts ? `${count(each.hosts - each.healthy)} down` : each.hosts ? "" : "nobody serves",
+      each.waiting ? `${count(each.waiting)} waiting` : each.healthy < each.hosts ? `${count(each.hosts - each.healthy)} down` : each.hosts ? "" : "no hosts",
       histories.get(each.name) ?? [])));
   if (focused !== undefined) [...$("clusters").children].find((each) => each.dataset.cluster === focused)?.focus();
 }

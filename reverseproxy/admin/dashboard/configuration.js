@@ -29,27 +29,27 @@ function shown(report, done) {
   const rows = differences(report.changes);
   const restart = Object.entries(report.needs_restart ?? {});
   return [
-    el("p", {}, el("b", {}, report.successful === false ? "It can't be used" : done), el("span", { class: "soft" }, ` · generation ${count(report.generation ?? 1)}`)),
+    el("p", {}, el("b", {}, report.successful === false ? "The configuration is invalid" : done), el("span", { class: "soft" }, ` · generation ${count(report.generation ?? 1)}`)),
     list(report.problems, "bad"),
-    report.successful === false ? null : rows.length ? el("ul", { class: "plain" }, rows) : el("p", { class: "soft" }, "Nothing is different."),
-    restart.length ? [el("p", { class: "warn" }, "Only a restart changes"), el("ul", {}, restart.map(([key, why]) => el("li", {}, el("span", { class: "mono" }, key), ` ${why}`)))] : null,
-    report.warnings?.length ? [el("p", { class: "warn" }, "Worth knowing"), list(report.warnings)] : null,
+    report.successful === false ? null : rows.length ? el("ul", { class: "plain" }, rows) : el("p", { class: "soft" }, "No differences."),
+    restart.length ? [el("p", { class: "warn" }, "Changes that need a restart"), el("ul", {}, restart.map(([key, why]) => el("li", {}, el("span", { class: "mono" }, key), ` ${why}`)))] : null,
+    report.warnings?.length ? [el("p", { class: "warn" }, "Warnings"), list(report.warnings)] : null,
   ];
 }
 
-const DONE = { validate: "It can be used", diff: "It can be used; this would change", reload: "It counts now; this has changed" };
+const DONE = { validate: "The configuration is valid", diff: "The configuration is valid; changes", reload: "Reloaded; changes" };
 
 async function run(action, text, output) {
   if (action === "reload" && (await ask({
     title: "Reload the configuration?", action: "Reload",
-    text: "The file is read and checked. If it is good, it counts from then on; if it is not, nothing changes.",
+    text: "The file is read and checked. If it is valid, it is applied; if not, nothing changes.",
   })) === null) return;
   output.className = "answer";
   fill(output, el("p", { class: "soft" }, "…"));
   try {
     const report = await change("POST", `config:${action}`, text, /^\s*[{[]/.test(text) ? "application/json" : "application/yaml");
     fill(output, shown(report, DONE[action]));
-    if (action === "reload") toast("The configuration counts now");
+    if (action === "reload") toast("The configuration is reloaded");
     await drawState();
   } catch (error) {
     output.className = "answer bad";
@@ -61,7 +61,7 @@ async function run(action, text, output) {
 async function drawState() {
   const state = await get("config");
   fill($("config-state"),
-    el("span", { class: state.successful ? "pill good" : "pill bad" }, state.successful ? "in use" : "the file can't be used"), " ",
+    el("span", { class: state.successful ? "pill good" : "pill bad" }, state.successful ? "in use" : "the last reload failed"), " ",
     el("span", { class: "mono" }, state.file), ` · generation ${count(state.generation)}`,
     state.last_success ? ` · since ${date(state.last_success)} ${clock(state.last_success)}` : "");
 }
@@ -69,16 +69,16 @@ async function drawState() {
 export async function draw() {
   const view = $("view-configuration");
   if (!view.childElementCount) {
-    const output = el("div", { class: "answer", role: "status", id: "config-answer" }, "Whether the file can be used, and what it would change, is shown here.");
+    const output = el("div", { class: "answer", role: "status", id: "config-answer" }, "The result of a check, of a comparison or of a reload is shown here.");
     const text = el("textarea", { id: "config-text", spellcheck: "false", "aria-label": "Another configuration" });
     const button = (action, label, kind) => el("button", {
       type: "button", id: `config-${action}`, class: kind, onclick: () => run(action, action === "reload" ? "" : text.value.trim(), output),
     }, label);
     fill(view, el("div", { class: "configuration" },
       el("p", { id: "config-state" }),
-      el("div", { class: "buttons" }, button("validate", "Check"), button("diff", "What would change"), button("reload", "Reload…", "primary")),
+      el("div", { class: "buttons" }, button("validate", "Check"), button("diff", "Compare"), button("reload", "Reload…", "primary")),
       output,
-      el("details", {}, el("summary", { class: "soft" }, "Check another text than the file"), text)));
+      el("details", {}, el("summary", { class: "soft" }, "Check or compare another configuration instead of the file"), text)));
   }
   await drawState();
 }

@@ -164,9 +164,9 @@ function drawRow({ row, cells }, agent, index) {
   row.setAttribute("aria-rowindex", String(index + 2));
   row.setAttribute("aria-selected", String(agent.id === selected));
   const lacks = missing(agent);
-  const more = agent.proved && agent.claimed_host_name ? `calls itself “${agent.claimed_host_name}” · ` : "";
+  const more = agent.proved && agent.claimed_host_name ? `claims “${agent.claimed_host_name}” · ` : "";
   fill(cells[0], el("span", { class: "name" }, el("b", {}, nameOf(agent)), proofOf(agent),
-    agent.excluded ? el("span", { class: "pill bad" }, "kept out") : null),
+    agent.excluded ? el("span", { class: "pill bad" }, "banned") : null),
     el("i", {}, `${more}${agent.addresses[0] ?? ""}`));
   fill(cells[1], agent.clusters.join(", "));
   fill(cells[2], el("span", { class: lacks ? "bad" : "" }, lacks ? `${agent.healthy} of ${agent.most_connections}` : agent.connections ? count(agent.connections) : ""),
@@ -202,7 +202,7 @@ export function draw() {
   else grid.removeAttribute("aria-activedescendant");
   $("count").textContent = order.length === agents.size ? plural(agents.size, "agent") : `${count(order.length)} of ${plural(agents.size, "agent")}`;
   $("empty").hidden = order.length > 0;
-  $("empty").textContent = agents.size ? "No agent is like this." : "No agent has joined yet.";
+  $("empty").textContent = agents.size ? "No agent matches." : "No agent has joined yet.";
 }
 
 function select(id) {

@@ -1,7 +1,7 @@
 // All views except the list of agents.
 
 import { all, get } from "./api.js";
-import { letIn } from "./actions.js";
+import { liftBan } from "./actions.js";
 import { $, age, clock, count, date, el, fill, plural, rate, seconds, share, table } from "./dom.js";
 
 const DAY = 86400;
@@ -30,12 +30,12 @@ function matchOf(rule) {
 }
 
 function actionOf(rule) {
-  if (rule.direct_response) return `answer ${rule.direct_response.status || 200}`;
+  if (rule.direct_response) return `response ${rule.direct_response.status || 200}`;
   if (rule.redirect) return "redirect";
   const route = rule.route ?? {};
   if (route.cluster_name) return route.cluster_name;
   const weighted = (route.weighted_clusters ?? []).map((each) => `${each.cluster.name} (${each.cluster.weight})`);
-  return weighted.join(", ") || (route.cluster_header ? `named by ${route.cluster_header}` : "404");
+  return weighted.join(", ") || (route.cluster_header ? `cluster in header ${route.cluster_header}` : "404");
 }
 
 let hits = new Set();
@@ -44,7 +44,7 @@ export async function drawRoutes() {
   const now = performance.now();
   const rules = await all("routes");
   fill($("routes"), table(
-    ["Router, virtual host", "Takes", "Goes to", ["Requests/s", "number"], ["Requests", "number"], ["Errors", "number"], ["p50", "number"], ["p99", "number"]],
+    ["Virtual host, domains", "Match", "Action", ["Requests/s", "number"], ["Requests", "number"], ["Errors", "number"], ["p50", "number"], ["p99", "number"]],
     rules.map((item) => {
       const figures = item.figures ?? {};
       return {
@@ -61,7 +61,7 @@ export async function drawRoutes() {
         ],
       };
     }),
-    "There is no route here. An agent that passes on bytes needs none."));
+    "No routes. A listener with tcp_proxy needs none."));
 }
 
 async function explain(event) {
@@ -75,7 +75,7 @@ async function explain(event) {
       el("b", {}, item.listener), " → ", el("b", {}, item.outcome),
       item.why ? `: ${item.why}` : "",
       item.rule ? el("span", { class: "soft" }, `, by ${item.virtual_host || "the virtual host"}: ${matchOf(item.rule)}`) : "",
-      item.place ? el("div", { class: "mono soft" }, item.place) : "")) : el("div", { class: "answer bad" }, "No listener here has a router."));
+      item.place ? el("div", { class: "mono soft" }, item.place) : "")) : el("div", { class: "answer bad" }, "No listener has a router."));
     await drawRoutes();
   } catch (error) {
     fill($("explained"), el("div", { class: "answer bad" }, error.message));
@@ -88,32 +88,32 @@ export async function drawRefused() {
   const [{ items }, kept] = await Promise.all([get("joins/refused?limit=200"), get("exclusions?limit=200")]);
   const focused = document.activeElement?.id ?? "";
   fill($("view-refused"), kept.items.length ? [
-    el("h2", { class: "soft" }, "Kept out by operators"),
-    table(["Who", "Why", ["Still for", "number"], ""], kept.items.map((item) => [
+    el("h2", { class: "soft" }, "Bans by operators"),
+    table(["Target, agents", "Reason", ["Remaining", "number"], ""], kept.items.map((item) => [
       el("span", {}, item.target.join(" "), el("small", {}, item.agents.join(", "))),
       item.why, [age(item.seconds), "number"],
-      el("button", { type: "button", id: `let-in-${item.id}`, onclick: () => letIn(item.id).then(drawRefused) }, "Let in again"),
+      el("button", { type: "button", id: `lift-${item.id}`, onclick: () => liftBan(item.id).then(drawRefused) }, "Lift ban"),
     ])),
     el("h2", { class: "soft" }, "Refused joins"),
-  ] : null, table(["When", "Who", "Wanted", "Why", "What to do"], items.map((item) => [
+  ] : null, table(["Time", "Agent", "Cluster", "Reason", "Remedy"], items.map((item) => [
     [clock(item.time), "number"],
-    el("span", {}, item.proved ? item.identity.replace(/^(token|certificate):/, "") : item.address, el("small", {}, [item.claimed_host_name && `calls itself “${item.claimed_host_name}”`, item.proved && item.address].filter(Boolean).join(" · "))),
+    el("span", {}, item.proved ? item.identity.replace(/^(token|certificate):/, "") : item.address, el("small", {}, [item.claimed_host_name && `claims “${item.claimed_host_name}”`, item.proved && item.address].filter(Boolean).join(" · "))),
     el("span", {}, item.cluster || "–", el("small", {}, item.policy ? `policy ${item.policy}` : "no credential")),
     el("span", {}, el("span", { class: item.result === "too_many" ? "pill warn" : "pill bad" }, item.result.replaceAll("_", " ")), el("small", {}, item.reason)),
     item.remedy,
-  ]), "Nobody has been refused."));
-  if (focused.startsWith("let-in-")) $(focused)?.focus();
+  ]), "No join has been refused."));
+  if (focused.startsWith("lift-")) $(focused)?.focus();
   return items;
 }
 
 export async function drawServers() {
   const items = await all("servers");
-  fill($("view-servers"), table(["Server", "Cluster", ["Serving", "number"], "Next dial", "Last error"], items.map((item) => [
+  fill($("view-servers"), table(["Server", "Cluster", ["Serving", "number"], "Next attempt", "Last error"], items.map((item) => [
     item.server, item.cluster,
     [`${item.serving} of ${item.wanted}`, item.serving < item.wanted ? "number bad" : "number"],
     item.next_dial_seconds === null || item.next_dial_seconds === undefined ? "–" : `in ${seconds(item.next_dial_seconds)}`,
     item.last_error ? el("span", { class: item.serving < item.wanted ? "bad" : "soft" }, `${clock(item.last_error.time)}: ${item.last_error.reason}`) : "none",
-  ]), "This process keeps connections to no server."));
+  ]), "This process has no agents."));
   return items;
 }
 
@@ -124,14 +124,14 @@ export async function drawPeers() {
   fill($("view-peers"),
     el("p", {}, `This server is ${found.server}. `, !directory ? "" : directory.up
       ? `The directory has ${plural(directory.servers + 1, "server")}.`
-      : el("span", { class: "bad" }, "The directory can’t be reached: what is known stays in use.")),
-    table(["Server", "Address", "Link", ["Agents", "number"], ["Forwarded", "number"], ["Received", "number"], ["Under way", "number"], ["Round trip", "number"]], items.map((item) => [
+      : el("span", { class: "bad" }, "The directory can’t be reached; the known servers and agents stay in use.")),
+    table(["Server", "Address", "Link", ["Agents", "number"], ["Forwarded", "number"], ["Received", "number"], ["In progress", "number"], ["Round trip", "number"]], items.map((item) => [
       el("span", {}, item.server, el("small", {}, item.worker ? `worker ${item.worker}` : "")),
       [item.address, "mono"],
       el("span", {}, el("span", { class: `pill ${state(item)[1]}` }, state(item)[0]), el("small", {}, item.problem)),
       [count(item.hosts), "number"], [count(item.forwarded), "number"], [count(item.received), "number"],
       [count(item.in_flight), "number"], [seconds(item.rtt_seconds), "number"],
-    ]), "No other server is in the fleet."));
+    ]), "There are no other servers in the fleet."));
   return items;
 }
 
@@ -139,21 +139,21 @@ export async function drawCertificates() {
   const items = await all("certificates");
   const now = Date.now() / 1000;
   const leftOf = (item) => (item.not_after === null ? Infinity : item.not_after - now);
-  fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Left", "number"]], items.map((item) => {
+  fill($("view-certificates"), table(["Certificate", "Used by", "Valid until", ["Remaining", "number"]], items.map((item) => {
     const left = leftOf(item);
-    return [[item.name, "mono"], [item.use, "mono"], item.not_after === null ? "no end" : date(item.not_after),
+    return [[item.name, "mono"], [item.use, "mono"], item.not_after === null ? "no expiry" : date(item.not_after),
       [left < 0 ? "expired" : age(left), left < soonOf(item) ? "number bad" : left < noticeOf(item) ? "number warn" : "number"]];
-  }), "No certificate is in use."));
+  }), "No certificates are in use."));
   return items.filter((item) => leftOf(item) < soonOf(item)).length;
 }
 
 export async function drawWorkers() {
   const { items } = await get("workers");
-  fill($("view-workers"), table(["Worker", ["Process", "number"], "State", ["Started anew", "number"]], items.map((item) => [
+  fill($("view-workers"), table(["Worker", ["Process", "number"], "State", ["Restarts", "number"]], items.map((item) => [
     `worker ${item.worker}`, [String(item.pid ?? "–"), "number"],
     el("span", { class: item.ready ? "pill good" : "pill bad" }, item.ready ? "ready" : "not ready"),
     [count(item.restarts), item.restarts ? "number warn" : "number"],
-  ]), "There is one process, without workers."));
+  ]), "There are no workers, only one process."));
   return items;
 }
 
@@ -169,17 +169,17 @@ const GOOD = { join: "good", reload: "good", reload_failed: "bad", leave: "", he
 export async function drawEvents() {
   const { items } = await get("audit?limit=50");
   fill($("view-events"),
-    table(["When", "What", "Where", "Who", "Why"], told.map((event) => [
+    table(["Time", "Event", "Cluster", "Agent or host", "Reason"], told.map((event) => [
       [clock(event.time ?? Date.now() / 1000), "number"],
       el("span", { class: `pill ${GOOD[event.kind] ?? ""}` }, event.kind === "health" ? (event.healthy ? "healthy" : "unhealthy") : event.kind),
       event.cluster ?? "–",
-      event.identity ? el("span", {}, event.identity, el("small", {}, [event.claimed_host_name && `calls itself “${event.claimed_host_name}”`, event.host].filter(Boolean).join(" · "))) : event.host ?? event.address ?? "–",
-      event.reason ?? (event.missed ? `${count(event.missed)} events were too many to tell` : ""),
-    ]), "Nothing has happened since this page was opened."),
+      event.identity ? el("span", {}, event.identity, el("small", {}, [event.claimed_host_name && `claims “${event.claimed_host_name}”`, event.host].filter(Boolean).join(" · "))) : event.host ?? event.address ?? "–",
+      event.reason ?? (event.missed ? `${count(event.missed)} events were skipped` : ""),
+    ]), "No events since this page was opened."),
     el("h2", { class: "soft" }, "Changes by operators"),
-    table(["When", "Who", "What", "Agent", "What came of it"], items.map((item) => [
+    table(["Time", "Operator", "Action", "Agent", "Result"], items.map((item) => [
       [clock(item.time), "number"], item.caller, item.what, item.identity || item.agent || "–", item.told,
-    ]), "Nobody has changed anything."));
+    ]), "No changes."));
 }
 
 export function start() {

@@ -239,7 +239,7 @@ class Exclusions:
             ids, agents = _joined(known.ids, exclusion.ids), _joined(known.agents, exclusion.agents)
             exclusion = replace(exclusion, ids=ids, agents=agents)
         elif len(self._found) >= MOST:
-            raise ValueError(f"{MOST} agents are kept out already")
+            raise ValueError(f"there are {MOST} bans already")
         self._found[exclusion.target] = exclusion
         self._earliest = min(self._earliest, exclusion.until)
         return exclusion
@@ -256,8 +256,8 @@ class Exclusions:
         if dropped > 0 and not self._complained:
             self._complained = True
             log.warn(
-                "more than {most} agents were let in again before their time: of the first of them that is"
-                " forgotten, so that servers that have not heard of it keep them out",
+                "more than {most} bans were lifted before their end: the first of these are forgotten, so"
+                " that servers that have not heard of their lifting keep them",
                 most=MOST,
             )
 
@@ -308,7 +308,7 @@ class Exclusions:
         if found is None:
             return None
         seconds, why = found
-        reason = f"{why}; it is kept out for {seconds:.0f} s more"
+        reason = f"{why}; the ban ends in {seconds:.0f} s"
         if accepted.announcement is None:
             return Hangup(reason, "banned")
         return Refusal(Status.UNKNOWN, reason, min(seconds, LONGEST_ABSENCE), cause="banned")

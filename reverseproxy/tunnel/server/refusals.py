@@ -18,15 +18,16 @@ MAX_REASON: Final = 500
 """Characters of a reason that are kept."""
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "credential_rejected": "give the agent a credential of the policy that is demanded",
-    "cluster_forbidden": "add this cluster to those of its credential, such as in the file of tokens",
-    "validator_missing": "add the agent's policy to validators of the tunnel filter, or let it use another",
-    "cluster_unknown": "add the cluster to cluster_manager.clusters, or mend cluster in the tunnel_agent",
-    "too_many": "nothing: the agent comes back; limits of the tunnel filter allow for more",
-    "route_forbidden": "give its token domains and ports, or see agent_routes of the tunnel filter",
-    "route_taken": "let the agent ask for other routes, or those have them end that have these",
-    "banned": "wait, or POST /api/tunnel/v1/agents/{id}/resume",
-    "failed": "see that the agent speaks the tunnel protocol and, if the listener has TLS, TLS",
+    "credential_rejected": "give the agent a valid credential of the required policy",
+    "cluster_forbidden": "allow this cluster in the credential of the agent, such as in the token file",
+    "validator_missing": "add the agent's policy to validators of the tunnel filter, or change the policy",
+    "cluster_unknown": "add the cluster to cluster_manager.clusters, or correct cluster in tunnel_agent",
+    "too_many": "none: the agent tries again; limits of the tunnel filter allow for more",
+    "leaving": "none: the agent tries again, as the server is stopping",
+    "route_forbidden": "allow the domains and ports in its token, or see agent_routes of the tunnel filter",
+    "route_taken": "let the agent use other routes, or stop the agent that has these",
+    "banned": "wait, or lift the ban: POST /api/tunnel/v1/agents/{id}/resume",
+    "failed": "check that the agent uses the tunnel protocol, and TLS if the listener does",
 }
 """What an operator can do, by result."""
 
