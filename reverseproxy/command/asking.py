@@ -206,11 +206,15 @@ def drain(
         raise click.UsageError("--for and --resume can't be used together")
     try:
         client = _client(admin, config, token_file, ca)
+        known = {each["id"] for each in client.items("agents")}
+        if resume:  # most banned agents are not connected
+            known |= {each for ban in client.items("exclusions") for each in ban["agents"]}
+        if not resume or any(each.startswith(agent) for each in known):
+            agent = _one(agent, sorted(known), client.problems)
         if resume:
             answer = client.ask(agent_path(agent, "resume"), "POST")
             told = "bans lifted" if answer["was_kept_out"] else "no ban to lift"
         else:
-            agent = _one(agent, [each["id"] for each in client.items("agents")], client.problems)
             answer = client.ask(agent_path(agent, "drain"), "POST", **{"for": seconds})
             connections = answer["connections"]
             kept = answer["kept_out"]["seconds"]

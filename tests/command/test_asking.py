@@ -35,7 +35,7 @@ class PlaceTests(SynchronousTestCase):
         file = Path(self.mktemp())
         for admin, wanted in (
             (None, "has no admin API"),
-            ({"address": {"socket_address": {"port_value": 0}}}, "lets the system choose the port"),
+            ({"address": {"socket_address": {"port_value": 0}}}, "the system chooses the port"),
             ({"address": {"socket_address": {"port_value": 99}}}, AdminEndpoint("127.0.0.1:99")),
             ({"address": {"pipe": {"path": "/run/x"}}}, AdminEndpoint("unix:/run/x")),
         ):
@@ -82,7 +82,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(unwell({"draining": False}, [bound, fed], [idle]), [])
         self.assertEqual(
             unwell({"draining": True}, [bound, dead, fed], [lost, idle]),
-            ["it is draining", "the listener b is not bound", "no connection to s:1 serves c"],
+            ["draining", "listener b is not bound", "agent of cluster c: no serving connection to s:1"],
         )
 
     def test_agents(self) -> None:
@@ -130,7 +130,7 @@ class CommandTests(SynchronousTestCase):
         ):
             code, output = self.run_command(*command_line, "--admin", missing)
             self.assertEqual(code, 1)
-            self.assertIn("nobody is at unix:", output)
+            self.assertIn("can't connect to unix:", output)
 
     def test_ready(self) -> None:
         """The status says it, and the reasons are told if they may be known."""
@@ -138,8 +138,8 @@ class CommandTests(SynchronousTestCase):
             ((200, b"ready\n"), 0, "ready\n"),
             ((503, b"not ready\n"), 1, "not ready\n"),
             ((503, b"not ready\nlistener a is not bound\n"), 1, "not ready\nlistener a is not bound\n"),
-            ((404, b"not found"), 1, "a:1 is no admin API: it answers 404\n"),
-            ((200, b"<html>"), 1, "a:1 is no admin API: it answers 200\n"),
+            ((404, b"not found"), 1, "a:1 is not an admin API: it responds with 404\n"),
+            ((200, b"<html>"), 1, "a:1 is not an admin API: it responds with 200\n"),
         ):
             self.patch(AdminClient, "_exchange", lambda *_, answer=answer: answer)
             self.assertEqual(self.run_command("ready", "--admin", "a:1"), (code, output))
@@ -162,7 +162,7 @@ class CommandTests(SynchronousTestCase):
         """What was done, but not by all, is done, and the status says that this is not all."""
         page = {"items": [{"id": "0d1c"}], "next": None, "problems": []}
         problems = [
-            {"worker": 0, "server": "b", "problem": "it has no link to this server now, and was not told"},
+            {"worker": 0, "server": "b", "problem": "no link to this server"},
             {"worker": 2, "problem": "is not ready"},
         ]
         done = {
@@ -171,22 +171,48 @@ class CommandTests(SynchronousTestCase):
             "kept_out": {"target": None, "seconds": 60},
             "passed_on": {"c": 1},
         }
-        told = "0d1c: 1 connection let go; passed on to server c; kept out for 60 s\n"
-        lacks = "server b: it has no link to this server now, and was not told\nworker 2: is not ready\n"
+        told = "0d1c: 1 connection drained; forwarded to server c; banned for 60 s\n"
+        lacks = "server b: no link to this server\nworker 2: is not ready\n"
         for found, code, said in (([], 0, ""), (problems, 3, lacks)):
             self.answers(agents=page, drain={**done, "problems": found})
             result = CliRunner().invoke(command, ("drain", "0d", "--admin", "a:1"))
             self.assertEqual((result.exit_code, result.stdout, result.stderr), (code, told, said))
             result = CliRunner().invoke(command, ("drain", "0d", "--admin", "a:1", "--json"))
             self.assertEqual((result.exit_code, json.loads(result.stdout)["problems"]), (code, found))
-            self.answers(resume={"id": "0d1c", "was_kept_out": True, "problems": found})
-            result = CliRunner().invoke(command, ("drain", "0d1c", "--resume", "--admin", "a:1"))
+            bans = {"items": [{"agents": ["0d1c", "0e"]}], "next": None, "problems": []}
+            self.answers(
+                agents={**page, "items": []},
+                exclusions=bans,
+                resume={"id": "0d1c", "was_kept_out": True, "problems": found},
+            )
+            # It is not connected any more, so that its ban has its whole id.
+            result = CliRunner().invoke(command, ("drain", "0d", "--resume", "--admin", "a:1"))
             self.assertEqual(
-                (result.exit_code, result.stdout, result.stderr), (code, "0d1c: may come back\n", said)
+                (result.exit_code, result.stdout, result.stderr), (code, "0d1c: bans lifted\n", said)
             )
 
+    def test_resuming(self) -> None:
+        """The beginning of an id must be unambiguous; an id that is in no list is sent as it is."""
+        asked: list[str] = []
+
+        def exchange(_: AdminClient, method: str, target: str) -> tuple[int, bytes]:
+            name = target.partition("?")[0].rpartition("/")[2]
+            asked.append(f"{method} {target}")
+            found: list[Any] = [{"id": "0a1"}] if name == "agents" else [{"agents": ["0a1", "0b2"]}]
+            if method == "POST":
+                return 200, json.dumps({"id": "x", "was_kept_out": False, "problems": []}).encode()
+            return 200, json.dumps({"items": found, "next": None, "problems": []}).encode()
+
+        self.patch(AdminClient, "_exchange", exchange)
+        code, output = self.run_command("drain", "0", "--resume", "--admin", "a:1")
+        self.assertEqual((code, "2 agents have an id that begins with 0" in output), (1, True), output)
+        for begin, key in (("0a", "0a1"), ("0b2", "0b2"), ("0c3", "0c3")):
+            code, output = self.run_command("drain", begin, "--resume", "--admin", "a:1")
+            self.assertEqual((code, output), (0, f"{key}: no ban to lift\n"))
+            self.assertEqual(asked[-1], f"POST /api/tunnel/v1/agents/{key}/resume")
+
     def test_exclusions(self) -> None:
-        """Who is kept out is listed, and let in by the beginning of an id; one process may not know of it."""
+        """Bans are listed, and lifted by the beginning of an id; one process may not know of it."""
         item = {
             "id": "5f1c09ae",
             "target": ["identity", "token:edge-7\x1b[31m"],
@@ -199,8 +225,8 @@ class CommandTests(SynchronousTestCase):
         _, output = self.run_command("exclusions", "--admin", "a:1")
         self.assertEqual(
             output,
-            "ID        KEPT OUT                    FOR     AGENTS  WHY\n"
-            "5f1c09ae  identity token:edge-7?[31m  1m 30s  0d1c    banned by ops\n",
+            "ID        TARGET                      REMAINING  AGENTS  REASON\n"
+            "5f1c09ae  identity token:edge-7?[31m  1m 30s     0d1c    banned by ops\n",
         )
         _, output = self.run_command("exclusions", "--admin", "a:1", "--json")
         self.assertEqual(json.loads(output), [item])
@@ -213,7 +239,7 @@ class CommandTests(SynchronousTestCase):
             result = CliRunner().invoke(command, ("exclusions", "--lift", "5f", "--admin", "a:1"))
             self.assertEqual(
                 (result.exit_code, result.stdout, result.stderr),
-                (code, "5f1c09ae: identity token:edge-7?[31m may come back\n", said),
+                (code, "5f1c09ae: ban of identity token:edge-7?[31m lifted\n", said),
             )
         result = CliRunner().invoke(command, ("exclusions", "--lift", "6", "--admin", "a:1"))
         self.assertEqual((result.exit_code, result.stdout), (1, ""))
@@ -222,7 +248,7 @@ class CommandTests(SynchronousTestCase):
         )
         self.answers(exclusions={"items": [], "next": None, "problems": []})
         result = CliRunner().invoke(command, ("exclusions", "--admin", "a:1"))
-        self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, "", "nobody is kept out\n"))
+        self.assertEqual((result.exit_code, result.stdout, result.stderr), (0, "", "no bans\n"))
 
     def test_a_worker_does_not_answer(self) -> None:
         """Lists that lack what it has say so; and who may be in it is not simply said not to be there."""
