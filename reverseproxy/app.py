@@ -10,14 +10,14 @@ __all__ = ["ReverseProxy"]
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from reverseproxy.admin import AdminServer, Inspector
+from reverseproxy.admin import Inspector
 from reverseproxy.assembly.running import RunningConfig
 from reverseproxy.assembly.shutdown import Shutdown
 from reverseproxy.assembly.world import World
@@ -31,7 +31,10 @@ from reverseproxy.process.inherited_sockets import INHERITED, ListenerSockets
 from reverseproxy.process.reloading import Report
 from reverseproxy.tls.handshake_share import set_handshake_share
 from reverseproxy.workers.exclusions import report, take
-from reverseproxy.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.service import AdminServer
+    from reverseproxy.workers.worker import Worker
 
 log = Logger()
 

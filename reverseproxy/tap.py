@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from random import SystemRandom
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.application.service import IService
 from twisted.internet.error import ReactorAlreadyInstalledError
@@ -25,11 +25,8 @@ from twisted.python.usage import Options as BaseOptions
 from twisted.python.usage import UsageError
 
 from reverseproxy import __version__
-from reverseproxy.admin import AdminServer
-from reverseproxy.admin.workers_source import WorkersSource
 from reverseproxy.app import ReverseProxy
 from reverseproxy.assembly.examination import examine
-from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
@@ -43,15 +40,14 @@ from reverseproxy.process.runners import DeduplicatingObserver, LogPlan, is_fore
 from reverseproxy.process.signals import Signals
 from reverseproxy.services import quickstart
 from reverseproxy.services.exiting import end_with, exit_with, write
-from reverseproxy.services.process_service import ProcessService
+from reverseproxy.services.process_service import ProcessService, take_level
 from reverseproxy.services.reactor import prepare_reactor
 from reverseproxy.services.single import SingleProcessService
-from reverseproxy.services.supervising import SupervisorService
-from reverseproxy.services.worker import owner_of, run_worker, take_level
 from reverseproxy.transport import is_supported
-from reverseproxy.workers.control import CONTROL_FD, OTHER_VERSION, receive_setup
 from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
-from reverseproxy.workers.orphan import end_with_parent
+
+if TYPE_CHECKING:
+    from reverseproxy.services.supervising import SupervisorService
 
 LOG_FORMATS = ("text", "json")
 
@@ -333,6 +329,11 @@ def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: f
     @param built: the configuration as it was built here, which compares it with later ones.
     @param per_hour: bytes of the log that each process may write in an hour.
     """
+    # Most processes have no workers, and this takes memory.
+    from reverseproxy.assembly.supervised import Supervised
+    from reverseproxy.services.supervising import SupervisorService
+    from reverseproxy.services.worker import owner_of
+
     twistd: Any = options.parent or {}
     settings = {
         "transport": options["transport"],
@@ -354,6 +355,9 @@ def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: f
     )
     supervisor.supervised = Supervised(supervisor, built.living, _reactor(), options.file)
     if built.admin is not None:
+        from reverseproxy.admin.service import AdminServer
+        from reverseproxy.admin.workers_source import WorkersSource
+
         source = WorkersSource(supervisor)
         supervisor.admin = AdminServer(options.loaded.config, _reactor(), source)
         supervisor.admin.attach_configuration(supervisor.supervised)
@@ -381,6 +385,10 @@ def _ready(
 
 def work() -> None:
     """Run a worker; L{Supervisor} starts this, with a channel to itself."""
+    from reverseproxy.services.worker import run_worker
+    from reverseproxy.workers.control import CONTROL_FD, OTHER_VERSION, receive_setup
+    from reverseproxy.workers.orphan import end_with_parent
+
     end_with_parent()
     channel = socket.socket(fileno=CONTROL_FD)
     try:

@@ -28,7 +28,8 @@ from reverseproxy.errors import ConfigError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.listener import Listener
 from reverseproxy.proxy.http.http1_server import Http1Proxy
-from reverseproxy.proxy.protocols import IDLE_TIMEOUT, SESSION_IDLE
+from reverseproxy.proxy.idle import SESSION_IDLE
+from reverseproxy.proxy.protocols import IDLE_TIMEOUT
 from reverseproxy.proxy.tcp.sessions import TcpProxy
 from reverseproxy.tls import ClientTls, client_endpoint
 from reverseproxy.tls.reload import RELOAD_INTERVAL

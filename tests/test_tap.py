@@ -44,6 +44,7 @@ from reverseproxy.tap import Options, makeService
 from reverseproxy.transport.garbage import leave_alone
 from reverseproxy.transport.ports import BoundedReactor
 from reverseproxy.transport.reactor import StreamReactor
+from reverseproxy.workers import control, orphan
 from reverseproxy.workers.control import OTHER_VERSION
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CHAIN, CLUSTER, CONFIG, GONE, LISTENER, TUNNEL_SERVER, edited
@@ -785,9 +786,9 @@ class WorkersTests(TapTestCase):
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         number = theirs.detach()
-        self.patch(tap, "CONTROL_FD", number)
-        self.patch(tap, "end_with_parent", lambda: None)
-        self.patch(tap, "receive_setup", receive)
+        self.patch(control, "CONTROL_FD", number)
+        self.patch(orphan, "end_with_parent", lambda: None)
+        self.patch(control, "receive_setup", receive)
         status, _, err = self.exits(tap.work)
         self.assertEqual(
             (status, err),

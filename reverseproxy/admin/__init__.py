@@ -13,8 +13,8 @@ number of processes.
 
 from __future__ import annotations
 
-__all__ = ["AdminServer", "Inspector", "ISource", "LocalSource"]
+__all__ = ["Inspector", "ISource", "LocalSource"]
 
+# C{service}, with all that answers requests, is imported where an admin API is configured.
 from reverseproxy.admin.inspector import Inspector
-from reverseproxy.admin.service import AdminServer
 from reverseproxy.admin.sources import ISource, LocalSource

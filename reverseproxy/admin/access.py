@@ -19,7 +19,8 @@ from reverseproxy.errors import OptionsError
 from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.problems import PART, Place, Problem
 from reverseproxy.tunnel.plugin_options import Options
-from reverseproxy.tunnel.watched_files import parse_document, read_text, signature
+from reverseproxy.tunnel.watched_documents import parse_document
+from reverseproxy.tunnel.watched_files import read_text, signature
 
 log = Logger()
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from reverseproxy.admin.families import Family
-from reverseproxy.fleet.directory import Figures, FleetDirectory
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
+    from reverseproxy.fleet.directory import Figures
 
 PREFIX: Final = "reverseproxy_fleet_"
 
@@ -44,7 +44,11 @@ _LINKS: Final = (
 
 def _figures(parts: Parts) -> Figures | None:
     fleet = parts.fleet()
-    directory = None if fleet is None else fleet.directory
+    if fleet is None:
+        return None
+    from reverseproxy.fleet.directory import FleetDirectory  # which is not loaded without a fleet
+
+    directory = fleet.directory
     return directory.figures if isinstance(directory, FleetDirectory) else None
 
 

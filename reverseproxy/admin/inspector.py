@@ -12,7 +12,7 @@ __all__ = ["Inspector", "Parts"]
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, succeed
@@ -39,13 +39,15 @@ from reverseproxy.admin.slices import Steps, at_once, in_slices
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import ClusterManager
 from reverseproxy.config.models import Config
-from reverseproxy.fleet.fleet import Fleet
-from reverseproxy.listener import Listener
 from reverseproxy.logs import LogFile, LogObserver, Throttle
 from reverseproxy.metrics import Journal, RequestTally, TunnelTally
 from reverseproxy.process.reloading import Reloader
-from reverseproxy.tunnel.agent.agent import Agent
-from reverseproxy.tunnel.server.filter import TunnelServer
+
+if TYPE_CHECKING:
+    from reverseproxy.fleet.fleet import Fleet
+    from reverseproxy.listener import Listener
+    from reverseproxy.tunnel.agent.agent import Agent
+    from reverseproxy.tunnel.server.filter import TunnelServer
 
 REFUSALS_RATE: Final = 1.0
 """The maximum rate of events about refused joins, per second."""

@@ -6,7 +6,7 @@ __all__ = ["EVICTION_DELAY", "MOST_AUDITED", "OrderForwarder", "merge_audits", "
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,10 +14,12 @@ from twisted.logger import Logger
 
 from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.clock import wall_time
-from reverseproxy.fleet.fleet import Fleet
-from reverseproxy.fleet.orders import Order
 from reverseproxy.logs import counted, shorten
 from reverseproxy.tunnel.server.exclusion_records import Exclusion, Target, id_of
+
+if TYPE_CHECKING:
+    from reverseproxy.fleet.fleet import Fleet
+    from reverseproxy.fleet.orders import Order
 
 log = Logger()
 

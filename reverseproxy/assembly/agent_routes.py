@@ -4,16 +4,17 @@ from __future__ import annotations
 
 __all__ = ["build_agent_routes"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+from reverseproxy.assembly.clusters import checkers_of
 from reverseproxy.assembly.world import World
 from reverseproxy.cluster.building import make_cluster
+from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.config.models import AgentRoutesConfig, ClusterConfig
+from reverseproxy.config.models import AgentRoutesConfig, ClusterConfig, HealthCheckConfig
 from reverseproxy.metrics import RequestTally
-from reverseproxy.proxy.rpc.health import rpc_checkers
 from reverseproxy.routing import Router
 from reverseproxy.tunnel.server.agent_routes import AgentRoutes
 from reverseproxy.tunnel.server.surface import RouteSurface, make_agent_routes
@@ -40,7 +41,7 @@ def build_agent_routes(
         world.clusters,
         world.listeners,
         router(config.router) if config.router else None,
-        partial(_make_cluster, world),
+        partial(_make_cluster, world, checkers_of(template, world.reactor)),
         template,
         world.limiter,
         tally,
@@ -55,8 +56,11 @@ def build_agent_routes(
     return routes
 
 
-def _make_cluster(world: World, config: ClusterConfig) -> Cluster:
-    checkers = rpc_checkers(world.reactor)
+def _make_cluster(
+    world: World,
+    checkers: Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]],
+    config: ClusterConfig,
+) -> Cluster:
     cluster = make_cluster(config, world.reactor, world.random, checkers, world.workers, world.fleet_view)
     cluster.add_task(Stalls(cluster, world.reactor))
     if world.siblings is not None:

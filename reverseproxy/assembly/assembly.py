@@ -13,28 +13,29 @@ __all__ = ["Assembly"]
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from reverseproxy.assembly.agents import AgentBuilder, AgentParts, Surroundings
 from reverseproxy.assembly.changes import Pairing, pair_agents
 from reverseproxy.assembly.clusters import ClusterBuilder, ClusterParts
-from reverseproxy.assembly.directory import DirectoryChange
-from reverseproxy.assembly.fleet import build_fleet
 from reverseproxy.assembly.listeners import LISTENERS, ListenerBuilder, ListenerParts, binding_of, is_tunnel
 from reverseproxy.assembly.routers import Routers
+from reverseproxy.assembly.surroundings import AgentParts, Surroundings
 from reverseproxy.assembly.tracing import build_tracing
 from reverseproxy.assembly.world import World
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config, ProxyConfig, TunnelAgentConfig
-from reverseproxy.fleet.directory import FleetDirectory
 from reverseproxy.listener import BoundPort, ListenerFailed
 from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.proxy.access import AccessLog
 from reverseproxy.proxy.readiness import sole_dialects
-from reverseproxy.tunnel.agent.agent import Agent
-from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
+from reverseproxy.tunnel.server.served import ServedTunnel
+
+if TYPE_CHECKING:
+    from reverseproxy.assembly.agents import AgentBuilder
+    from reverseproxy.tunnel.agent.agent import Agent
+    from reverseproxy.tunnel.server.filter import TunnelServer
 
 log = Logger()
 
@@ -78,6 +79,8 @@ class Assembly:
                 DOCUMENT / "tracing" / "driver", partial(build_tracing, options, world.reactor)
             )
         if old is None and config.fleet is not None:
+            from reverseproxy.assembly.fleet import build_fleet
+
             world.fleet = self.findings.attempt(
                 DOCUMENT / "fleet",
                 partial(
@@ -113,8 +116,14 @@ class Assembly:
             {} if old is None else old._around.reaches,
         )
         self._around: Surroundings = around
-        self._agent_builder = AgentBuilder(world, self.findings, around)
         self._shares = self._shares_of(config)
+        self._agent_builder: AgentBuilder | None = None
+        if any(share is not None for share in self._shares) or (
+            old is not None and old._agent_builder is not None
+        ):
+            from reverseproxy.assembly.agents import AgentBuilder
+
+            self._agent_builder = AgentBuilder(world, self.findings, around)
         self.successions: list[tuple[Agent | None, Agent | None]] = []
         self.agents = self._build_agents()
 
@@ -147,6 +156,9 @@ class Assembly:
         fleet, before, config = self._world.fleet, old.config.fleet, self.config.fleet
         if fleet is None or before is None or config is None or before.etcd == config.etcd:
             return
+        from reverseproxy.assembly.directory import DirectoryChange
+        from reverseproxy.fleet.directory import FleetDirectory
+
         if isinstance(fleet.directory, FleetDirectory):
             prepare = partial(DirectoryChange, fleet.directory, config, before, self._world, self.findings)
             change = self.findings.attempt(DOCUMENT / "fleet" / "etcd", prepare)
@@ -194,6 +206,7 @@ class Assembly:
         places = self._places()
         shares = [(place, share) for place, share in enumerate(self._shares) if share is not None]
         for number, (place, share) in enumerate(shares):
+            assert self._agent_builder is not None
             same = pairing.same.get(number)
             if same is not None and self._around.hosts_alike(before[same], share.hosting_listener):
                 del left[same]
@@ -298,7 +311,8 @@ class Assembly:
         for name, cluster in self.clusters.items():
             self._cluster_builder.prepare(cluster, dialects.get(name))
         self._commit_listeners()
-        self._agent_builder.follow(list(self.agents.values()))
+        if self._agent_builder is not None:
+            self._agent_builder.follow(list(self.agents.values()))
         if old is not None:
             self._leave(old)
         self._old = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ClusterBuilder", "ClusterParts"]
+__all__ = ["ClusterBuilder", "ClusterParts", "checkers_of"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from reverseproxy.addresses import host_of
@@ -16,16 +17,18 @@ from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.cluster.building import StaticHosts, add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.changing import ClusterChange, HostMaker
 from reverseproxy.cluster.first_host import FirstHost
+from reverseproxy.cluster.health.checks import IHealthChecker
 from reverseproxy.cluster.health.stalls import Stalls
 from reverseproxy.cluster.host import StaticHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.config.diagnostics import Diagnostics
-from reverseproxy.config.models import ClusterConfig, HostConfig, TlsContextConfig
+from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig, TlsContextConfig
 from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.readiness import Readiness
-from reverseproxy.proxy.rpc.health import rpc_checkers
-from reverseproxy.proxy.rpc.protocols import Dialect
 from reverseproxy.tls import ClientTls
+
+if TYPE_CHECKING:
+    from reverseproxy.proxy.rpc.protocols import Dialect
 
 log = Logger()
 
@@ -50,6 +53,25 @@ _MANAGER: Final = DOCUMENT / "cluster_manager"
 _CLUSTERS: Final = _MANAGER / "clusters"
 
 
+_RPC: Final = frozenset({"bolt", "boltv2", "dubbo"})
+
+
+def checkers_of(
+    config: ClusterConfig, clock: IReactorTime
+) -> Mapping[str, Callable[[HealthCheckConfig], IHealthChecker]]:
+    """
+    Return the factories of health checkers by RPC protocol.
+
+    @return: empty for a cluster that is not checked by such a protocol, for which nothing of RPC
+        is loaded.
+    """
+    if not config.health_check.enabled or config.health_check.protocol not in _RPC:
+        return {}
+    from reverseproxy.proxy.rpc.health import rpc_checkers
+
+    return rpc_checkers(clock)
+
+
 class ClusterBuilder:
     """Builds the clusters of one configuration, or changes those that are there."""
 
@@ -62,7 +84,6 @@ class ClusterBuilder:
         self._tunnels = tunnels
         self._shared: dict[int, tuple[TlsContextConfig, ClientTls]] = {}
         """By the C{id} of their configuration, which is kept so that its id is not reused."""
-        self._checkers = rpc_checkers(world.reactor)
 
     def build(self, index: int, config: ClusterConfig) -> ClusterParts:
         """
@@ -73,7 +94,12 @@ class ClusterBuilder:
         world = self._world
         path = _CLUSTERS / index
         cluster = make_cluster(
-            config, world.reactor, world.random, self._checkers, world.workers, world.fleet_view
+            config,
+            world.reactor,
+            world.random,
+            checkers_of(config, world.reactor),
+            world.workers,
+            world.fleet_view,
         )
         if self._tunnels:
             cluster.add_task(Stalls(cluster, world.reactor))
@@ -107,7 +133,7 @@ class ClusterBuilder:
             hosts,
             world.reactor,
             world.random,
-            self._checkers,
+            checkers_of(config, world.reactor),
             world.workers,
             world.fleet_view,
         )

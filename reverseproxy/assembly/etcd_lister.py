@@ -31,7 +31,6 @@ from reverseproxy.problems import PART
 from reverseproxy.tls import ClientTls
 from reverseproxy.tunnel.agent.backoff import Backoff
 from reverseproxy.tunnel.plugin_options import Options
-from reverseproxy.tunnel.plugins import add_lister
 
 log = Logger()
 
@@ -214,6 +213,3 @@ def _settings(options: Options) -> EtcdConfig:
     if settings.user and not (settings.password_file or settings.password_env or secrets & wrong):
         options.error("user", "has no password: write password_file or password_env")
     return settings
-
-
-add_lister(EtcdListerPlugin())

@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from reverseproxy.admin.service import load_credentials
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.world import World
 from reverseproxy.config.diagnostics import Diagnostics
@@ -69,4 +68,6 @@ def _build(config: Config, reactor: Any, random: Random, file: str, findings: Di
     for problem in assembly.findings.missing:
         findings.miss(problem.place, problem.reason)
     if assembly.has_admin and config.admin is not None:
+        from reverseproxy.admin.service import load_credentials
+
         findings.attempt(DOCUMENT / "admin", partial(load_credentials, config.admin))

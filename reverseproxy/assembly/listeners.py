@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 
 from reverseproxy.addresses import is_unix
-from reverseproxy.assembly.agent_routes import build_agent_routes
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import (
@@ -28,15 +27,15 @@ from reverseproxy.metrics import RequestTally
 from reverseproxy.problems import DOCUMENT, Place
 from reverseproxy.proxy.access import AccessLog, AccessRecord
 from reverseproxy.proxy.filters import FilterChain, build_chain
+from reverseproxy.proxy.idle import session_idle
 from reverseproxy.proxy.protocol_builder import ProtocolBuilder
-from reverseproxy.proxy.protocols import ProxyPlan, build_proxy, session_idle
 from reverseproxy.proxy.tcp.router import TcpRouter
 from reverseproxy.proxy.tcp.sessions import TcpProxy
 from reverseproxy.proxy.tcp.settings import TcpProxySettings
 from reverseproxy.routing import Router
 from reverseproxy.tls import ServerTls
 from reverseproxy.tunnel.plugins import find_validator, names
-from reverseproxy.tunnel.server.filter import ServedTunnel, TunnelServer
+from reverseproxy.tunnel.server.served import ServedTunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +248,9 @@ class ListenerBuilder:
     def _proxy(
         self, listener: ListenerConfig, proxy: ProxyConfig, shared: _Shared, fallback: BuildProtocol | None
     ) -> BuildProtocol:
+        # A process that only relays bytes loads no HTTP.
+        from reverseproxy.proxy.protocols import ProxyPlan, build_proxy
+
         world = self._world
         plan = ProxyPlan(
             listener=listener.name,
@@ -266,6 +268,8 @@ class ListenerBuilder:
         return build_proxy(plan, fallback)
 
     def _tunnel(self, listener: str, config: TunnelConfig) -> BuildProtocol:
+        from reverseproxy.tunnel.server.filter import TunnelServer
+
         world = self._world
         server = TunnelServer(
             listener=listener,
@@ -278,6 +282,8 @@ class ListenerBuilder:
         server.exclusions = world.exclusions
         routes = config.agent_routes
         if routes is not None:
+            from reverseproxy.assembly.agent_routes import build_agent_routes
+
             template = self._clusters.get(routes.cluster_template, ClusterConfig(name="agents"))
             server.routes = build_agent_routes(world, listener, routes, self._router, template, self._tally)
         if world.worker is not None and world.siblings is not None:

@@ -12,15 +12,14 @@ __all__ = ["RunningConfig", "Prepared"]
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from reverseproxy.admin import AdminServer, Inspector, LocalSource
+from reverseproxy.admin import Inspector, LocalSource
 from reverseproxy.admin.agent_index import AgentIndex
 from reverseproxy.admin.inspector import Parts, note_change, note_refused
-from reverseproxy.admin.service import AdminChange, load_credentials
 from reverseproxy.assembly.admission_watch import AdmissionWatch
 from reverseproxy.assembly.assembly import Assembly
 from reverseproxy.assembly.changes import Changes, compare
@@ -39,7 +38,10 @@ from reverseproxy.metrics import Journal
 from reverseproxy.problems import DOCUMENT, Place, Problem
 from reverseproxy.process.reloading import Reloader, ReloadRefused, Report
 from reverseproxy.tls.handshake_share import set_handshake_share
-from reverseproxy.tunnel.agent.agent import Agent
+
+if TYPE_CHECKING:
+    from reverseproxy.admin.service import AdminChange, AdminServer
+    from reverseproxy.tunnel.agent.agent import Agent
 
 log = Logger()
 
@@ -49,13 +51,15 @@ class Prepared:
     """
     A configuration that is ready to be committed.
 
-    @ivar admin: the new admin API, or its change; L{None} if it stays, or there is none.
+    @ivar admin: the new admin API; L{None} if there is one already, or none.
+    @ivar admin_change: the change of the one in use; L{None} if there is none.
     """
 
     loaded: Loaded
     changes: Changes
     assembly: Assembly
-    admin: AdminServer | AdminChange | None
+    admin: AdminServer | None = None
+    admin_change: AdminChange | None = None
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -66,10 +70,10 @@ class Prepared:
     def discard(self) -> None:
         """Release what is new, as it is not committed."""
         self.assembly.discard()
-        if isinstance(self.admin, AdminChange):
-            self.admin.discard()
-        elif self.admin is not None:
+        if self.admin is not None:
             self.admin.listener.stop_accepting()
+        if self.admin_change is not None:
+            self.admin_change.discard()
 
     def report(self, file: str, generation: int) -> Report:
         """Return a report of the changes."""
@@ -161,6 +165,8 @@ class RunningConfig:
         ]
 
     def _make_admin(self, assembly: Assembly) -> AdminServer | None:
+        from reverseproxy.admin.service import AdminServer
+
         world, findings = self.world, assembly.findings
         build = partial(AdminServer, assembly.config, world.reactor, LocalSource(self.inspector))
         server = findings.attempt(DOCUMENT / "admin", build)
@@ -194,39 +200,41 @@ class RunningConfig:
         findings = assembly.findings
         if self.bound and bind and not dry and not findings.errors:
             assembly.bind()
-        admin = self._prepare_admin(assembly, dry)
-        prepared = Prepared(loaded, changes, assembly, admin)
+        new, change = self._prepare_admin(assembly, dry)
+        prepared = Prepared(loaded, changes, assembly, new, change)
         if findings.errors:
             prepared.discard()
         findings.raise_errors(*loaded.warnings)
         return prepared
 
-    def _prepare_admin(self, assembly: Assembly, dry: bool) -> AdminServer | AdminChange | None:
+    def _prepare_admin(self, assembly: Assembly, dry: bool) -> tuple[AdminServer | None, AdminChange | None]:
         """
         Prepare the admin API of an assembly; what is wrong is added to its findings.
 
         @param dry: whether to only look at its files, if its configuration has changed.
-        @return: the new admin API, or its change; L{None} if it is not prepared.
+        @return: the new admin API, and the change of the one in use; L{None} for each that is not prepared.
         """
         admin, findings, place = assembly.config.admin, assembly.findings, DOCUMENT / "admin"
         if admin is None or self.world.worker is not None or not assembly.has_admin:
-            return None
+            return None, None
         if dry:
+            from reverseproxy.admin.service import load_credentials
+
             if admin != self.config.admin:
                 findings.attempt(place, partial(load_credentials, admin))
-            return None
+            return None, None
         if self.admin is not None:
-            return findings.attempt(place, partial(self.admin.prepare, assembly.config))
+            return None, findings.attempt(place, partial(self.admin.prepare, assembly.config))
         server = self._make_admin(assembly)
         if server is not None and self.bound:
             findings.attempt(place, server.privilegedStartService)
-        return server
+        return server, None
 
     def commit(self, prepared: Prepared) -> None:
         """Take a configuration into use that was prepared in this turn of the reactor."""
         admin = self.admin
-        if isinstance(prepared.admin, AdminChange):
-            prepared.admin.commit()
+        if prepared.admin_change is not None:
+            prepared.admin_change.commit()
         elif prepared.admin is not None:
             self.admin = prepared.admin
             if self.running:

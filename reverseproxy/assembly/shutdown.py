@@ -20,7 +20,7 @@ from __future__ import annotations
 __all__ = ["Shutdown"]
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
@@ -28,9 +28,11 @@ from twisted.logger import Logger
 
 from reverseproxy.listener import END_TIME, PARTING, Listener
 from reverseproxy.logs import counted
-from reverseproxy.tunnel.agent.agent import Agent
 from reverseproxy.tunnel.server.departure import AWAY, Departure
-from reverseproxy.tunnel.server.filter import TunnelServer
+
+if TYPE_CHECKING:
+    from reverseproxy.tunnel.agent.agent import Agent
+    from reverseproxy.tunnel.server.filter import TunnelServer
 
 log = Logger()
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 __all__ = ["Succession"]
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from reverseproxy.tunnel.agent.agent import Agent
+if TYPE_CHECKING:
+    from reverseproxy.tunnel.agent.agent import Agent
 
 log = Logger()
 

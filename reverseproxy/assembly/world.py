@@ -19,12 +19,12 @@ from reverseproxy.routing import Router
 from reverseproxy.tls import CertificateReloader, ClientTls, ServerTls
 from reverseproxy.tracing.interfaces import ITracing
 from reverseproxy.tunnel.server.exclusions import Exclusions
-from reverseproxy.tunnel.server.filter import TunnelServer
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.fleet import FleetView
     from reverseproxy.fleet.fleet import Fleet
     from reverseproxy.fleet.route_arbiter import FleetRouteArbiter
+    from reverseproxy.tunnel.server.filter import TunnelServer
     from reverseproxy.workers.siblings import Siblings
     from reverseproxy.workers.worker import Worker
 

@@ -30,13 +30,11 @@ from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
 from reverseproxy.cluster.host import Host, StaticHost
 from reverseproxy.cluster.manager import Cluster
-from reverseproxy.cluster.names.dns import DnsClient
-from reverseproxy.cluster.names.dns_settings import dns_settings
-from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
 from reverseproxy.tls import ClientTls
 from reverseproxy.wire.proxy_protocol import encode_header
 
 if TYPE_CHECKING:
+    from reverseproxy.cluster.names.strict_dns import StrictDns
     from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig
 
 
@@ -189,6 +187,11 @@ def make_names(
     @param hosts: see L{add_hosts}; all of them given by name.
     @raise ConfigError: if there is no name server.
     """
+    # Twisted's DNS is large, and few clusters need it.
+    from reverseproxy.cluster.names.dns import DnsClient
+    from reverseproxy.cluster.names.dns_settings import dns_settings
+    from reverseproxy.cluster.names.strict_dns import NamedHosts, StrictDns
+
     named = []
     for host, make in hosts:
         name, _, port = host.address.rpartition(":")

@@ -20,11 +20,11 @@ from reverseproxy.cluster.building import OF_CONNECTIONS, StaticHosts, host_kind
 from reverseproxy.cluster.health.checks import HealthMonitor, IHealthChecker
 from reverseproxy.cluster.health.probes import CHECKERS, make_checker
 from reverseproxy.cluster.host import Host, StaticHost
-from reverseproxy.cluster.names.strict_dns import StrictDns
 from reverseproxy.config._clusters import DNS_KEYS
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
+    from reverseproxy.cluster.names.strict_dns import StrictDns
     from reverseproxy.config.models import ClusterConfig, HealthCheckConfig, HostConfig
 
 HostMaker = tuple["HostConfig", Callable[[str], StaticHost]]

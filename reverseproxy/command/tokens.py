@@ -25,7 +25,8 @@ import yaml
 from reverseproxy.errors import OptionsError
 from reverseproxy.problems import Place
 from reverseproxy.tunnel.static_tokens import MAX_TOKENS_FILE, parse_tokens
-from reverseproxy.tunnel.watched_files import parse_document, read_text
+from reverseproxy.tunnel.watched_documents import parse_document
+from reverseproxy.tunnel.watched_files import read_text
 
 _COMMENT = re.compile(r"(?m)^\s*#|\s#")
 

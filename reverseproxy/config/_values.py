@@ -36,7 +36,6 @@ __all__ = [
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-import re2
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
 
 from reverseproxy.config.durations import WRITE, format_duration, parse_duration, without_unit
@@ -233,6 +232,9 @@ def compile_regex(text: str) -> str:
     @return: the same text.
     @raise ValueError: if RE2 refuses it, with the reason.
     """
+    # A large library, which only configurations with patterns need.
+    import re2
+
     options = re2.Options()
     options.log_errors = False
     try:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from reverseproxy.config._checks import check
-from reverseproxy.config._document import Object, SyntaxProblem, parse_json, parse_yaml
+from reverseproxy.config._document import Object, SyntaxProblem, parse_json
 from reverseproxy.config._environment import substitute
 from reverseproxy.config._messages import explain
 from reverseproxy.config._nodes import Location
@@ -37,7 +37,15 @@ MAX_SIZE: Final = 64 * 1024 * 1024
 
 _Parser = Callable[[str], Any]
 
-_PARSERS: Final[Mapping[str, _Parser]] = {".yaml": parse_yaml, ".yml": parse_yaml, ".toml": parse_toml}
+
+def _parse_yaml(text: str) -> Any:
+    # PyYAML takes memory that configurations in JSON don't need.
+    from reverseproxy.config._yaml import parse_yaml
+
+    return parse_yaml(text)
+
+
+_PARSERS: Final[Mapping[str, _Parser]] = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": parse_toml}
 """The parsers by the suffix of a file's name; any other is JSON."""
 
 
@@ -83,7 +91,7 @@ def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] |
     @param environ: the environment variables to substitute; L{None} for no substitution.
     @raise ConfigError: with all errors.
     """
-    return _loads(text, file, parse_yaml if yaml else parse_json, environ)
+    return _loads(text, file, _parse_yaml if yaml else parse_json, environ)
 
 
 def _loads(text: str, file: str, parse: _Parser, environ: Mapping[str, str] | None) -> Loaded:

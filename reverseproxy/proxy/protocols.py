@@ -9,11 +9,9 @@ from __future__ import annotations
 
 __all__ = [
     "IDLE_TIMEOUT",
-    "SESSION_IDLE",
     "BuildProtocol",
     "ProxyPlan",
     "build_proxy",
-    "session_idle",
     "with_idle_timeout",
 ]
 
@@ -43,10 +41,9 @@ from reverseproxy.proxy.http.http1_server import Http1Proxy
 from reverseproxy.proxy.http.http2_server import Http2Proxy
 from reverseproxy.proxy.http.settings import HttpSettings
 from reverseproxy.proxy.http.trust import Trust
+from reverseproxy.proxy.idle import session_idle
 from reverseproxy.proxy.protocol_builder import ProtocolBuilder
 from reverseproxy.proxy.rpc.protocols import dialect_of, xprotocol_names
-from reverseproxy.proxy.rpc.server import RpcProxy
-from reverseproxy.proxy.rpc.settings import RpcSettings
 from reverseproxy.routing import Router
 from reverseproxy.tracing.interfaces import ITracing
 
@@ -55,9 +52,6 @@ BuildProtocol = Callable[[ConnectionInfo], IProtocol]
 
 IDLE_TIMEOUT: Final = 90.0
 """Seconds after which an idle client connection is closed by default (docs/mosn.rst 3.4)."""
-
-SESSION_IDLE: Final = 3600.0
-"""Seconds without data after which a relayed session is closed by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +107,6 @@ def with_idle_timeout(
     return ProtocolBuilder(kind, protocol, replace(settings, idle_timeout=timeout), reverse, parts, own)
 
 
-def session_idle(own: float | None, listener: float | None) -> float | None:
-    """
-    Return the idle timeout of relayed sessions.
-
-    @param own: the one configured for them; L{None} for none, 0 for any time.
-    @param listener: the one configured for the listener's connections, as in MOSN.
-    @return: seconds; L{None} for any time.
-    """
-    said = listener if own is None else own
-    return SESSION_IDLE if said is None else said or None
-
-
 def _common(plan: ProxyPlan) -> dict[str, Any]:
     """Return the settings that all protocols have."""
     return {
@@ -171,6 +153,10 @@ _HTTP: Final[dict[str, Callable[[ProxyPlan], Candidate]]] = {"Http2": _http2, "H
 
 
 def _rpc(plan: ProxyPlan, name: str) -> Candidate:
+    # Most listeners have no RPC protocol.
+    from reverseproxy.proxy.rpc.server import RpcProxy
+    from reverseproxy.proxy.rpc.settings import RpcSettings
+
     dialect = dialect_of(name, plan.config.rpc_options(name))
     protocol = dialect.protocol
     settings = RpcSettings(

@@ -32,7 +32,6 @@ from reverseproxy.config.models import (
     TcpProxyConfig,
 )
 from reverseproxy.logs import loss
-from reverseproxy.proxy.rpc.pool import rpc_pool_of
 from reverseproxy.proxy.rpc.protocols import Dialect, dialect_of, key_of, xprotocol_names
 
 log = Logger()
@@ -47,8 +46,12 @@ class Readiness:
     """
 
     def __init__(self, dialect: Dialect, clock: IReactorTime) -> None:
+        # Most clusters have no RPC protocol.
+        from reverseproxy.proxy.rpc.pool import rpc_pool_of
+
         self.dialect = dialect
         self._clock = clock
+        self._pool_of = rpc_pool_of
 
     def start(self) -> None:
         """See L{IClusterTask}: there are no reverse hosts yet."""
@@ -60,7 +63,7 @@ class Readiness:
         """See L{IClusterTask}; a host of another worker gets its pool there."""
         if host.is_reverse and not host.is_remote:
             idle_timeout = None if host.cluster is None else host.cluster.config.idle_timeout
-            pool = rpc_pool_of(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
+            pool = self._pool_of(self.dialect.key, self.dialect.protocol, host, self._clock, idle_timeout)
             pool.connect().addErrback(self._failed, host)
 
     def left(self, host: Host) -> None:

@@ -13,8 +13,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import re2
-
 Search = Callable[[str], bool]
 """Returns whether a pattern is found in a text."""
 
@@ -31,6 +29,9 @@ class PatternError(ValueError):
 
 
 def _compile(pattern: str, captures: bool) -> Any:
+    # A large library, which only configurations with patterns need.
+    import re2
+
     options = re2.Options()
     options.log_errors = False
     options.never_capture = not captures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AGENTS_LOOK", "AGENTS_TIME", "ProcessService", "reopen"]
+__all__ = ["AGENTS_LOOK", "AGENTS_TIME", "ProcessService", "reopen", "take_level"]
 
 import os
 import signal
@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 
 from reverseproxy import __version__
+from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.logs import LogObserver
 from reverseproxy.process.inherited_sockets import ListenerSockets
@@ -40,6 +41,13 @@ def reopen(observer: LogObserver) -> None:
         observer.reopen()
     except ConfigError as error:
         log.error("{reason}; the old log file stays in use", reason=str(error))
+
+
+def take_level(observer: LogObserver, old: Config, new: Config) -> None:
+    """Change the level of the log, if another configuration has a different one."""
+    level = new.server.default_log_level
+    if level != old.server.default_log_level:
+        observer.level = level
 
 
 if TYPE_CHECKING:

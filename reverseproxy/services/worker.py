@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["WorkerService", "owner_of", "run_worker", "take_level"]
+__all__ = ["WorkerService", "owner_of", "run_worker"]
 
 import os
 import pwd
@@ -18,13 +18,12 @@ from twisted.logger import globalLogBeginner
 from twisted.python.util import switchUID
 
 from reverseproxy.app import ReverseProxy
-from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import LogObserver, make_observer
 from reverseproxy.process.signals import Signals
 from reverseproxy.services import quickstart
 from reverseproxy.services.exiting import exit_with
-from reverseproxy.services.process_service import reopen
+from reverseproxy.services.process_service import reopen, take_level
 from reverseproxy.services.reactor import prepare_reactor
 from reverseproxy.workers.control import Setup
 from reverseproxy.workers.worker import Worker
@@ -53,13 +52,6 @@ class WorkerService(ReverseProxy):
         """Open the log files anew, after log rotation has moved them away."""
         reopen(self.observer)
         super().reopen_logs()
-
-
-def take_level(observer: LogObserver, old: Config, new: Config) -> None:
-    """Change the level of the log, if another configuration has a different one."""
-    level = new.server.default_log_level
-    if level != old.server.default_log_level:
-        observer.level = level
 
 
 def owner_of(user: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -8,9 +8,18 @@ L{ICredentialPlugin} and L{IServerListerPlugin}.
 
 from __future__ import annotations
 
-__all__ = ["PluginNames", "add_lister", "find_credential_source", "find_lister", "find_validator", "names"]
+__all__ = [
+    "BuiltInLister",
+    "PluginNames",
+    "add_lister",
+    "find_credential_source",
+    "find_lister",
+    "find_validator",
+    "names",
+]
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,26 +34,45 @@ from reverseproxy.interfaces import (
     IServerListerPlugin,
     IValidatorPlugin,
 )
-from reverseproxy.tunnel.agent.http_lister import HttpListerPlugin
-from reverseproxy.tunnel.agent.listers import DnsListerPlugin, FileListerPlugin
-from reverseproxy.tunnel.agent.srv_lister import SrvListerPlugin
 from reverseproxy.tunnel.sample_policy import SampleCredentialPlugin, SampleValidatorPlugin
 from reverseproxy.tunnel.static_credentials import StaticCredentialPlugin
 from reverseproxy.tunnel.static_tokens import StaticValidatorPlugin
 
 _P = TypeVar("_P", IValidatorPlugin, ICredentialPlugin, IServerListerPlugin)
 
+
+class BuiltInLister:
+    """
+    A server lister of this project, whose module is imported for a configuration that names it.
+
+    @ivar name: its name in configurations.
+    """
+
+    def __init__(self, name: str, module: str, plugin: str) -> None:
+        """
+        @param module: the name of the module that has it.
+        @param plugin: the name of its plug-in's class there.
+        """
+        self.name = name
+        self._module = module
+        self._plugin = plugin
+
+    def build(self, *arguments: Any) -> Any:
+        """Do what the plug-in's own C{build} does."""
+        return getattr(import_module(self._module), self._plugin)().build(*arguments)
+
+
 _VALIDATORS: tuple[IValidatorPlugin, ...] = (StaticValidatorPlugin(), SampleValidatorPlugin())
 _CREDENTIALS: tuple[ICredentialPlugin, ...] = (StaticCredentialPlugin(), SampleCredentialPlugin())
-_LISTERS: list[IServerListerPlugin] = [
-    FileListerPlugin(),
-    DnsListerPlugin(),
-    SrvListerPlugin(),
-    HttpListerPlugin(),
+_LISTERS: list[Any] = [
+    BuiltInLister("file", "reverseproxy.tunnel.agent.listers", "FileListerPlugin"),
+    BuiltInLister("dns", "reverseproxy.tunnel.agent.listers", "DnsListerPlugin"),
+    BuiltInLister("srv", "reverseproxy.tunnel.agent.srv_lister", "SrvListerPlugin"),
+    BuiltInLister("http", "reverseproxy.tunnel.agent.http_lister", "HttpListerPlugin"),
 ]
 
 
-def add_lister(plugin: IServerListerPlugin) -> None:
+def add_lister(plugin: BuiltInLister) -> None:
     """Register a built-in server lister that a higher layer implements."""
     if all(each.name != plugin.name for each in _LISTERS):
         _LISTERS.append(plugin)
@@ -118,4 +146,5 @@ def find_lister(name: str, cluster: str, config: Mapping[str, Any], reactor: IRe
     @param config: the C{config} of C{dynamic_server_list_config}.
     @raise ValueError: if there is none of this name, or C{config} is invalid.
     """
-    return _find("server lister", name, _LISTERS, IServerListerPlugin).build(cluster, config, reactor)
+    found: IServerListerPlugin = _find("server lister", name, _LISTERS, IServerListerPlugin)
+    return found.build(cluster, config, reactor)

@@ -41,7 +41,7 @@ from reverseproxy.interfaces import (
 )
 from reverseproxy.problems import PART, Place, Problem
 from reverseproxy.tunnel.plugin_options import Options
-from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
+from reverseproxy.tunnel.watched_files import Signature, read_text, signature
 
 log = Logger()
 
@@ -227,6 +227,9 @@ class _FileTokens(_TokenValidator):
         self._seen = self._tokens
 
     def _read(self) -> Tokens:
+        # First when it is made: only servers with such a file need PyYAML.
+        from reverseproxy.tunnel.watched_documents import parse_document
+
         text = read_text(self._path, MAX_TOKENS_FILE)
         return parse_tokens(parse_document(self._path, text), Place(self._path))
 

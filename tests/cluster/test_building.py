@@ -15,8 +15,9 @@ from zope.interface import implementer
 from reverseproxy.cluster.balancers.factory import PeakEwmaBalancer, SubsetBalancer
 from reverseproxy.cluster.building import add_hosts, host_maker, make_cluster
 from reverseproxy.cluster.health.checks import HealthMonitor
+from reverseproxy.cluster.health.http_probes import HttpChecker
 from reverseproxy.cluster.health.outcome import Outcome
-from reverseproxy.cluster.health.probes import HttpChecker, TcpChecker
+from reverseproxy.cluster.health.probes import TcpChecker
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.cluster.names.strict_dns import StrictDns
 from reverseproxy.config.models import ClusterConfig

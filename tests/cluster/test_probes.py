@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from reverseproxy.cluster.health.checks import IHealthChecker
-from reverseproxy.cluster.health.probes import CheckFailed, HttpChecker, TcpChecker, make_checker
+from reverseproxy.cluster.health.http_probes import HttpChecker
+from reverseproxy.cluster.health.probes import CheckFailed, TcpChecker, make_checker
 from reverseproxy.config.models import (
     CheckConfig,
     HealthCheckConfig,

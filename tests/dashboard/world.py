@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
-from reverseproxy.admin import AdminServer
+from reverseproxy.admin.service import AdminServer
 from reverseproxy.admin.sources import Answer
 from reverseproxy.app import ReverseProxy
 from reverseproxy.config.loader import loads

@@ -13,19 +13,34 @@ __all__ = ["Dialect", "dialect_of", "find_xprotocol", "key_of", "xprotocol_names
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.plugin import getPlugins
 
 from reverseproxy.interfaces import IXProtocolPlugin
-from reverseproxy.wire.rpc.bolt import Bolt
-from reverseproxy.wire.rpc.dubbo import Dubbo
-from reverseproxy.wire.rpc.xprotocol import XProtocol
 
+if TYPE_CHECKING:
+    from reverseproxy.wire.rpc.xprotocol import XProtocol
+
+
+def _bolt(version: int, options: Mapping[str, Any]) -> XProtocol:
+    from reverseproxy.wire.rpc.bolt import Bolt
+
+    return Bolt(version, bool(options.get("enable_bolt_goaway")))
+
+
+def _dubbo(options: Mapping[str, Any]) -> XProtocol:
+    from reverseproxy.wire.rpc.dubbo import Dubbo
+
+    return Dubbo()
+
+
+# Their modules are imported when a configuration has them.
 _BUILT_IN: Final[dict[str, Callable[[Mapping[str, Any]], XProtocol]]] = {
-    "bolt": lambda options: Bolt(1, bool(options.get("enable_bolt_goaway"))),
-    "boltv2": lambda options: Bolt(2, bool(options.get("enable_bolt_goaway"))),
-    "dubbo": lambda options: Dubbo(),
+    "bolt": partial(_bolt, 1),
+    "boltv2": partial(_bolt, 2),
+    "dubbo": _dubbo,
 }
 
 
@@ -83,6 +98,8 @@ def find_xprotocol(name: str, options: Mapping[str, Any] | None = None) -> XProt
         return make(options or {})
     for plugin in getPlugins(IXProtocolPlugin):
         if plugin.name == name:
+            from reverseproxy.wire.rpc.xprotocol import XProtocol
+
             protocol = plugin.build(options or {})
             if not isinstance(protocol, XProtocol) or protocol.name != name:
                 raise ValueError(f"the plug-in for the protocol {name!r} does not make one of this name")

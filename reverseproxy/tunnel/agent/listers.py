@@ -16,7 +16,8 @@ from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tunnel.agent.discovery import parse_server
 from reverseproxy.tunnel.plugin_options import Options
-from reverseproxy.tunnel.watched_files import Signature, parse_document, read_text, signature
+from reverseproxy.tunnel.watched_documents import parse_document
+from reverseproxy.tunnel.watched_files import Signature, read_text, signature
 
 log = Logger()
 

@@ -7,7 +7,7 @@ L{reverseproxy.tunnel.server.connection} has one connection.
 
 from __future__ import annotations
 
-__all__ = ["ServedTunnel", "TunnelServer"]
+__all__ = ["TunnelServer"]
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
@@ -175,29 +175,3 @@ class TunnelServer:
     def stop(self) -> None:
         """Log pending summaries about misbehaving peers."""
         self.peer_log.stop()
-
-
-class ServedTunnel:
-    """
-    The factory for protocols of a listener's connections.
-
-    @ivar server: what they share.
-    """
-
-    def __init__(self, server: TunnelServer) -> None:
-        self.server = server
-
-    def __call__(self, info: ConnectionInfo) -> TunnelConnection:
-        """Build the protocol of a connection."""
-        return self.server.build_protocol(info)
-
-    def take_over(self, newer: object) -> bool:
-        """
-        Use the configuration of another factory.
-
-        @return: whether that is of this class.
-        """
-        if not isinstance(newer, ServedTunnel):
-            return False
-        self.server.take_over(newer.server)
-        return True

@@ -27,7 +27,7 @@ from reverseproxy.listener import Listen, Listener, ListenerFailed
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.metrics import RequestTally
 from reverseproxy.process.inherited_sockets import name_of_port
-from reverseproxy.proxy.protocols import session_idle
+from reverseproxy.proxy.idle import session_idle
 from reverseproxy.proxy.tcp.router import TcpRouter
 from reverseproxy.proxy.tcp.sessions import TcpProxy
 from reverseproxy.proxy.tcp.settings import TcpProxySettings
