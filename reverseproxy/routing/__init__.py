@@ -33,6 +33,7 @@ __all__ = [
     "RouteResult",
     "Router",
     "Timeouts",
+    "grpc_timeout",
     "header_test",
     "normalize_path",
     "patience",
@@ -49,4 +50,4 @@ from reverseproxy.routing.mutation import IMMUTABLE_FIELDS, HeaderMutation, Requ
 from reverseproxy.routing.results import ClusterRoute, DirectResponse, Mirror, Redirect, RouteResult
 from reverseproxy.routing.retries import DEFAULT_RETRY, RETRY_PAUSE, Cause, RetryPolicy, should_retry
 from reverseproxy.routing.table import Router
-from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, patience, timeouts
+from reverseproxy.routing.timeouts import DEFAULT_TIMEOUT, Timeouts, grpc_timeout, patience, timeouts

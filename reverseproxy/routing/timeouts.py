@@ -26,6 +26,7 @@ __all__ = [
     "MAX_TIMEOUT",
     "TRY_TIMEOUT_HEADER",
     "Timeouts",
+    "grpc_timeout",
     "patience",
     "timeouts",
 ]
@@ -132,7 +133,7 @@ def patience(
         return None
     longer = max(DEFAULT_TIMEOUT, idle)
     if (headers("content-type") or "").startswith("application/grpc"):
-        deadline = _grpc_timeout(headers("grpc-timeout"))
+        deadline = grpc_timeout(headers("grpc-timeout"))
         if deadline is None:
             return longer
         return deadline if believed else min(deadline, longer)
@@ -141,8 +142,8 @@ def patience(
     return DEFAULT_TIMEOUT
 
 
-def _grpc_timeout(text: str | None) -> float | None:
-    """Parse C{grpc-timeout}, up to eight digits and a unit; L{None} if it is malformed."""
+def grpc_timeout(text: str | None) -> float | None:
+    """Parse C{grpc-timeout}, up to eight digits and a unit, into seconds; L{None} if it is malformed."""
     if text is None or not _GRPC_TIMEOUT.fullmatch(text):
         return None
     return min(int(text[:-1]) * _GRPC_UNITS[text[-1]], MAX_TIMEOUT)

@@ -25,7 +25,7 @@ from reverseproxy.proxy.http.deadlines import (
 from reverseproxy.proxy.http.ending import STALLED
 from reverseproxy.proxy.http.interfaces import IUpstream
 from reverseproxy.proxy.http.sending import ACTIVE, DONE, REQUEST_BUFFER, WAITING, Sending
-from reverseproxy.routing import ClusterRoute, patience
+from reverseproxy.routing import ClusterRoute, grpc_timeout, patience
 from reverseproxy.transport.backlog import NOTHING
 from reverseproxy.wire.http.message import End
 
@@ -87,8 +87,10 @@ class Timed(Sending):
     def _until_look(self, route: ClusterRoute) -> float:
         """Return the seconds after which to see whether a request with a body is sent, and answered."""
         timeout = self._times.total or inf
-        if self.head.has_deadline:
-            timeout = min(timeout, self._limits(route).begin)
+        deadline = b"" if route.timeout_said else self.head.deadline
+        if deadline:
+            asked = grpc_timeout(deadline.decode("utf-8", "replace"))
+            timeout = timeout if asked is None else min(timeout, asked)
         return timeout / LOOKS
 
     def _look_period(self, route: ClusterRoute) -> float:

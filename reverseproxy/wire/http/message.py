@@ -63,7 +63,7 @@ class Request:
     """
 
     __slots__ = (
-        "_has_deadline",
+        "_deadline",
         "_headers",
         "asked_host",
         "awaits_continue",
@@ -87,7 +87,7 @@ class Request:
         host: bytes,
         headers: Headers,
         length: int = 0,
-        has_deadline: bool = False,
+        deadline: bytes = b"",
     ) -> None:
         """Make an ordinary request; attributes that few requests need are set afterwards."""
         self.method = method
@@ -95,7 +95,7 @@ class Request:
         self.host = self.asked_host = host
         self._headers = headers
         self.length = length
-        self._has_deadline = has_deadline
+        self._deadline = deadline
         self.http11 = self.mosn = True
         self.options = NO_OPTIONS
         self.upgrade = b""
@@ -113,9 +113,9 @@ class Request:
         return headers
 
     @property
-    def has_deadline(self) -> bool:
-        """Whether there is a C{grpc-timeout}, by which the sender says how long it waits."""
-        return self._has_deadline
+    def deadline(self) -> bytes:
+        """The value of C{grpc-timeout}, by which the sender says how long it waits; empty for none."""
+        return self._deadline
 
     @property
     def takes_interim(self) -> bool:
@@ -168,7 +168,7 @@ class Request:
         @param names: headers that were changed, in lower case: the client's
             Connection field can't take them out.
         """
-        head = Request(self.method, target, host, headers, self.length, self.has_deadline)
+        head = Request(self.method, target, host, headers, self.length, self.deadline)
         head.asked_host = self.asked_host
         head.http11 = self.http11
         head.options = self.options - names

@@ -82,9 +82,10 @@ class RequestHead(Request):
         return False
 
     @property
-    def has_deadline(self) -> bool:
-        """See L{Request.has_deadline}."""
-        return self.may_have(b"grpc-timeout")
+    def deadline(self) -> bytes:
+        """See L{Request.deadline}."""
+        text = self.lookup("grpc-timeout") if self.may_have(b"grpc-timeout") else None
+        return b"" if text is None else text.encode("utf-8", "surrogateescape")
 
     def may_have(self, prefix: bytes) -> bool:
         """See L{Request.may_have}."""

@@ -183,7 +183,7 @@ def parse_request(
         if ended and method in (b"POST", b"PUT", b"PATCH"):
             # Hosts of HTTP/1 may expect a length with these methods (RFC 9110 8.6).
             headers.append((b"content-length", b"0"))
-    head = Request(method, path, authority, headers, length, found.has_deadline)
+    head = Request(method, path, authority, headers, length, found.deadline)
     head.awaits_continue = found.awaits_continue
     head.mosn = bool(marks & MOSN & ~foreign)
     head.dropped = marks & foreign
@@ -219,7 +219,7 @@ class _RequestFields:
     @ivar host: Host, if there is one; it is not among the L{headers}.
     @ivar length: what Content-Length says; -1 if there is none.
     @ivar awaits_continue: whether the client waits for a 100.
-    @ivar has_deadline: see L{Request}.
+    @ivar deadline: see L{Request}.
     @ivar marks: the marks of all fields; see L{reverseproxy.wire.http.border}.
     @ivar headers: all other fields, but for those that are left out; cookies are joined.
     """
@@ -227,7 +227,7 @@ class _RequestFields:
     __slots__ = (
         "_cookies",
         "awaits_continue",
-        "has_deadline",
+        "deadline",
         "headers",
         "host",
         "length",
@@ -244,7 +244,8 @@ class _RequestFields:
         self.pseudo: dict[bytes, bytes] = {}
         self.host: bytes | None = None
         self.length = -1
-        self.awaits_continue = self.has_deadline = False
+        self.awaits_continue = False
+        self.deadline = b""
         self.marks = NOTHING
         self.headers: Headers = []
         self._cookies: list[bytes] = []
@@ -285,7 +286,7 @@ class _RequestFields:
         if name == b"expect":
             self.awaits_continue = value.lower() == b"100-continue"
         elif name == b"grpc-timeout":
-            self.has_deadline = True
+            self.deadline = value
         elif value.lower() != b"trailers":
             raise Malformed(f"te is {value[:40]!r}")
         return True
