@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["RouterChecker"]
 
+import re
 from typing import Final
 
 from reverseproxy.config._base import Model
@@ -17,6 +18,9 @@ from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import compile_regex, quote
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config
+
+# Of a Host header, with "*" for any beginning or port; see reverseproxy.wire.http1.strict_requests.
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*|:\*)?")
 
 _NAMED_BY: Final = ("cluster_variable", "cluster_header")
 _HTTP: Final = frozenset({"Http1", "Http2"})
@@ -133,6 +137,8 @@ class RouterChecker(Checker):
             if problem:
                 self._error(place, f"{quote(domain)} {problem}")
                 continue
+            if not _AUTHORITY.fullmatch(name):
+                self._warn(place, f"{quote(domain)} takes no request: {_spelling(name)}")
             if name == "*:*":
                 name = "*"
             if name in domains:
@@ -219,6 +225,17 @@ class RouterChecker(Checker):
                     compile_regex(header.value)
                 except ValueError as error:
                     self._error((*location, "headers", index, "value"), str(error))
+
+
+def _spelling(domain: str) -> str:
+    """Say why no client writes a domain in this way, and how it writes it if that is known."""
+    try:
+        spelling = domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        spelling = ""
+    if spelling and _AUTHORITY.fullmatch(spelling):
+        return f"clients write {quote(spelling)}"
+    return "it has a character that no Host header may have"
 
 
 def _domain_problem(domain: str) -> str:

@@ -855,6 +855,19 @@ class WarningTests(SynchronousTestCase):
             [],
             ": there is none: every request is answered with 404",
         )
+        for domain, written in (
+            ("bücher.example", 'clients write "xn--bcher-kva.example"'),
+            ("*.BÜCHER.example:8080", 'clients write "*.xn--bcher-kva.example:8080"'),
+            ("a.example/path", "it has a character that no Host header may have"),
+            ("me@a.example", "it has a character that no Host header may have"),
+            ("a.example:٨٠", "it has a character that no Host header may have"),
+        ):
+            self.check(
+                TUNNEL_SERVER,
+                f"{HOST}.domains",
+                ["*", "[::1]:80", "A_b-c.example:8080", domain],
+                f'[3]: "{domain}" takes no request: {written}',
+            )
 
     def test_tls(self) -> None:
         good = {"status": True, "cert_chain": PEM, "private_key": PEM}

@@ -518,6 +518,10 @@ class LocalReplyTests(Http1TestCase):
         )
         data = self.ask(world, get(line=b"HEAD /direct HTTP/1.1")).take()
         self.assertTrue(data.endswith(b"content-length: 15\r\n\r\n"))
+        for status, length in ((204, b""), (205, b"content-length: 0\r\n"), (304, b"")):
+            answer = {"match": {"prefix": "/"}, "direct_response": {"status": status, "body": "none"}}
+            data = self.ask(World(routes=[answer])).take()
+            self.assertEqual(data.partition(b"\r\n")[2], length + b"\r\n", status)
 
     def test_redirect(self) -> None:
         world = World()

@@ -178,6 +178,11 @@ class ExchangeTests(Http2TestCase):
         answer = client[client.ask([(b":method", b"HEAD"), *path(b"/direct")[1:]])]
         self.assertEqual((answer.header(b"content-length"), answer.body), (b"15", b""))
         self.assertEqual([record.status for record in world.records], [418, 204, 302, 404, 418])
+        for status, length in ((204, None), (205, b"0"), (304, None)):
+            answers = {"match": {"prefix": "/"}, "direct_response": {"status": status, "body": "none"}}
+            client = Http2World(routes=[answers]).connect()
+            answer = client[client.ask()]
+            self.assertEqual((answer.header(b"content-length"), answer.body), (length, b""), status)
 
     def test_request_that_is_not_taken(self) -> None:
         world = self.world(http2={"max_header_list_size": 1024})

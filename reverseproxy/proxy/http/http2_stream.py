@@ -16,6 +16,7 @@ from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, accepts, answer_to
 from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.upgraded import Upgraded
 from reverseproxy.transport.backlog import Backlog, Pace
+from reverseproxy.wire.http.fields import RESET_CONTENT
 from reverseproxy.wire.http.grpc import error_fields, error_trailers
 from reverseproxy.wire.http.message import End, Response
 from reverseproxy.wire.http.message import Event as HttpEvent
@@ -170,6 +171,8 @@ class Http2Stream:
             self._proxy.flush()
             return
         fields = [(b":status", b"%d" % status)]
+        if status == RESET_CONTENT:
+            body = b""
         if status == 204 or status == 304:
             body = b""
         else:

@@ -6,6 +6,7 @@ __all__ = [
     "MAX_HEADERS",
     "MAX_METHOD",
     "NO_METHODS",
+    "RESET_CONTENT",
     "TOKEN",
     "UPGRADE_REQUIRED",
     "Headers",
@@ -32,6 +33,9 @@ MAX_HEADERS: Final = 100
 
 NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
 """Methods that a reverse proxy does not accept: PRI is how HTTP/2 begins."""
+
+RESET_CONTENT: Final = 205
+"""The status whose response has a length of 0 (RFC 9110 15.3.6)."""
 
 UPGRADE_REQUIRED: Final = 426
 """The status whose C{Upgrade} names the protocols that the server demands (RFC 9110 15.5.22)."""

@@ -6,7 +6,7 @@ __all__ = ["ResponseWriter", "write_body"]
 
 from collections.abc import Sequence
 
-from reverseproxy.wire.http.fields import Headers
+from reverseproxy.wire.http.fields import RESET_CONTENT, Headers
 from reverseproxy.wire.http.message import End, Event, Request, Response
 from reverseproxy.wire.http1.fields import last_chunk, status_line
 from reverseproxy.wire.http1.heads import response_head_bytes
@@ -108,6 +108,8 @@ class ResponseWriter:
         kind, body = content
         keep_alive = self.keep_alive = self.persists and goes_on
         lines = [status_line(status)]
+        if status == RESET_CONTENT:
+            body = b""
         if status >= 200 and status not in (204, 304):
             if body:
                 lines.append(b"content-type: %b\r\n" % kind)
