@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
 """The quantiles of the durations of requests that are exported."""
 
-STRIDE: Final = 5
+STRIDE: Final = 3
 """How many agents are processed in one step; see L{reverseproxy.admin.slices}."""
 
 _WHO: Final = ("agent", "identity")

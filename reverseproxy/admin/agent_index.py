@@ -19,7 +19,7 @@ from reverseproxy.metrics import AgentFigures, Histogram
 from reverseproxy.tunnel.server.exclusion_records import Target, target_of
 from reverseproxy.tunnel.server.exclusions import Exclusions
 
-STRIDE: Final = 50
+STRIDE: Final = 10
 """How many agents are processed in one step; see L{reverseproxy.admin.slices}."""
 
 MOST_NAMED: Final = 250

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, compact
-from reverseproxy.admin.slices import Steps, at_once
+from reverseproxy.admin.slices import Steps, at_once, consume
 from reverseproxy.admin.sources import Answer
 
 MOST: Final = 500
 """The maximum number of items of a page."""
 
-WRITTEN: Final = 4
+WRITTEN: Final = 2
 """How many items are encoded in one step; see L{reverseproxy.admin.slices}."""
 
 TIME: Final = r"[0-9]{1,12}(\.[0-9]{1,12})?"
@@ -89,11 +89,11 @@ def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:
 
 def listed(items: Iterable[Any]) -> Reply:
     """Return an answer with a whole list, which is short."""
-    return at_once(listed_in_steps(items, None, ()))
+    return at_once(listed_in_steps(list(items), None, ()))
 
 
 def listed_in_steps(
-    items: Iterable[Any],
+    items: list[Any],
     after: str | None,
     answers: Iterable[Answer],
     show: Callable[[Any], Any] = lambda item: item,
@@ -101,13 +101,13 @@ def listed_in_steps(
     """
     Return an answer with a page of a list, in steps, as encoding some hundred items takes milliseconds.
 
-    @param items: the items of the page.
+    @param items: the items of the page, which are removed from the list.
     @param after: the key after which the next page begins; L{None} if this is the last one.
     @param answers: the answers of the workers, for those without one.
     @param show: converts an item to JSON values.
     """
     parts = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(consume(items)):
         if index % WRITTEN == 0:
             yield
         parts.append(compact(show(item)))

@@ -13,6 +13,7 @@ __all__ = ["PATHS", "TunnelApi"]
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from secrets import token_hex
 from typing import Any, Final
 
@@ -178,6 +179,10 @@ class TunnelApi:
         for stream in list(self._streams):
             stream.stop()
 
+    def note_refused(self, caller: str, told: str, suppressed: int) -> None:
+        """Log a refused change; see L{Audit.note_refused}."""
+        self._audit.note_refused(caller, told, suppressed)
+
     def note_log_level(self, caller: Caller, what: str, body: bytes) -> None:
         """
         Record a change of a log in the audit.
@@ -198,17 +203,19 @@ class TunnelApi:
         return await in_slices(steps, self._clock)
 
     async def _described(self, call: Call) -> Reply:
-        return Reply.of(describe())
+        return _description()
 
     async def _events(self, call: Call) -> StreamedReply:
         if len(self._streams) >= MOST_STREAMS:
             raise ApiProblem(503, f"{MOST_STREAMS} clients receive events already")
         recent = call.query.get("recent", "") in ("1", "true")
 
-        def begin(write: Callable[[bytes], bool]) -> Callable[[], object]:
-            stream = EventStream(
-                self._source, self._clock, write, lambda: self._streams.discard(stream), recent
-            )
+        def begin(write: Callable[[bytes], bool], end: Callable[[], object]) -> Callable[[], object]:
+            def ended() -> None:
+                self._streams.discard(stream)
+                end()
+
+            stream = EventStream(self._source, self._clock, write, ended, recent)
             self._streams.add(stream)
             stream.start()
             return stream.stop
@@ -394,6 +401,11 @@ class TunnelApi:
         self._audit.note(caller, "lift ban", told)
         body = {"id": key, "target": target, "agents": agents, "was_kept_out": True}
         return Reply.of({**body, "problems": problems_of(answers)})
+
+
+@cache
+def _description() -> Reply:
+    return Reply.of(describe())
 
 
 def _seconds(call: Call, name: str, default: float) -> float:

@@ -34,6 +34,20 @@ class Audit:
         log.info("audit: {caller}: {what}: {told}", caller=caller.name, what=what, told=told)
         self._add(caller, what, {}, told)
 
+    def note_refused(self, caller: str, told: str, suppressed: int) -> None:
+        """
+        Log a change that was refused.
+
+        It is no entry, so that callers without the role for changes can't displace those that were made.
+
+        @param caller: the caller's name, or its address.
+        @param told: the request, and why it was refused.
+        @param suppressed: how many such lines were left out before this one.
+        """
+        log.warn(
+            "audit: {caller}: refused: {told}{suppressed}", caller=caller, told=told, suppressed=suppressed
+        )
+
     def note_configuration(self, caller: Caller, what: str, told: str) -> None:
         """Record a change of the configuration; see L{note}."""
         log.info("audit: {caller}: {what} of configuration: {told}", caller=caller.name, what=what, told=told)

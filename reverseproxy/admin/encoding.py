@@ -6,20 +6,32 @@ __all__ = ["encode"]
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from reverseproxy.admin.slices import Steps
 
-PORTION: Final = 500
-"""How many values are encoded in one step, about; see L{reverseproxy.admin.slices}."""
+PORTION: Final = 6000
+"""How many bytes are encoded in one step, about; see L{reverseproxy.admin.slices}."""
 
-TEXT: Final = 64
-"""Characters of a text that count as one value."""
+LONG: Final = 50
+"""The number of items beyond which a list or mapping is encoded in parts."""
+
+LONG_NUMBERS: Final = 1000
+"""The number of items beyond which a list of numbers is."""
+
+LONG_TEXT: Final = 2000
+"""The number of characters beyond which a text is encoded in a step of its own."""
+
+FIRST: Final = 8
+"""How many items of a list are encoded in the first step; it shows how many are as long as L{PORTION}."""
 
 
 def encode(value: Any) -> Steps[list[bytes]]:
     """
     Encode a value of JSON.
+
+    A list or mapping is encoded in parts if it is long, or contains something long.
 
     @return: the text without spaces, in pieces.
     """
@@ -33,8 +45,8 @@ def _dump(value: Any) -> bytes:
 
 
 def _encode(value: Any, pieces: list[bytes]) -> Steps[None]:
-    """Append a value: at once if it is short, otherwise its parts one after the other."""
-    if _size(value, PORTION) <= PORTION or isinstance(value, str):
+    """Append the text of a value."""
+    if not _is_long(value) or isinstance(value, str):
         pieces.append(_dump(value))
         yield
     elif isinstance(value, Mapping):
@@ -44,68 +56,59 @@ def _encode(value: Any, pieces: list[bytes]) -> Steps[None]:
 
 
 def _encode_mapping(value: Mapping[Any, Any], pieces: list[bytes]) -> Steps[None]:
-    separator = b"{"
-    portion: dict[Any, Any] = {}
-    size = 0
+    start = len(pieces)
+    short: dict[Any, Any] = {}
     for name, item in value.items():
-        more = _size(item, PORTION)
-        if portion and size + more > PORTION:
-            pieces += separator, _dump(portion)[1:-1]
-            separator, portion, size = b",", {}, 0
-            yield
-        if more > PORTION:
-            pieces += separator, _dump({name: 0})[1:-2]
-            separator = b","
+        long = _is_long(item)
+        if long or len(short) == FIRST:
+            yield from _append(short, pieces)
+            short = {}
+        if long:
+            pieces += b",", _dump({name: 0})[1:-2]
             yield from _encode(item, pieces)
         else:
-            portion[name] = item
-            size += more
-    if portion:
-        pieces += separator, _dump(portion)[1:-1]
-        yield
+            short[name] = item
+    yield from _append(short, pieces)
+    pieces[start] = b"{"  # instead of the first comma
     pieces.append(b"}")
 
 
 def _encode_list(value: Iterable[Any], pieces: list[bytes]) -> Steps[None]:
-    separator = b"["
-    portion: list[Any] = []
-    size = 0
-    for item in value:
-        more = _size(item, PORTION)
-        if portion and size + more > PORTION:
-            pieces += separator, _dump(portion)[1:-1]
-            separator, portion, size = b",", [], 0
-            yield
-        if more > PORTION:
-            pieces.append(separator)
-            separator = b","
-            yield from _encode(item, pieces)
-        else:
-            portion.append(item)
-            size += more
-    if portion:
-        pieces += separator, _dump(portion)[1:-1]
-        yield
+    start = len(pieces)
+    rest = iter(value)
+    number = FIRST
+    while items := list(islice(rest, number)):
+        short: list[Any] = []
+        for item in items:
+            if _is_long(item):
+                yield from _append(short, pieces)
+                short = []
+                pieces.append(b",")
+                yield from _encode(item, pieces)
+            else:
+                short.append(item)
+        yield from _append(short, pieces)
+        if short:
+            number = max(1, min(4 * number, len(short) * PORTION // len(pieces[-1])))
+    pieces[start] = b"["  # instead of the first comma
     pieces.append(b"]")
 
 
-def _size(value: Any, most: int) -> int:
-    """Return how many values a value consists of, about; counting stops beyond a number."""
+def _append(items: list[Any] | dict[Any, Any], pieces: list[bytes]) -> Steps[None]:
+    """Append the text of items of a list or mapping."""
+    if items:
+        pieces += b",", _dump(items)[1:-1]
+        yield
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a value is encoded in parts, or in a step of its own."""
     if isinstance(value, str):
-        return 1 + len(value) // TEXT
+        return len(value) > LONG_TEXT
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], int | float):
+            return len(value) > LONG_NUMBERS
+        return len(value) > LONG or any(map(_is_long, value))
     if isinstance(value, Mapping):
-        size = 1 + len(value)
-        items: Iterable[Any] = value.values()
-    elif isinstance(value, list | tuple):
-        size = 1 + len(value)
-        if not value or not isinstance(value[0], str | Mapping | list | tuple):
-            return size  # of numbers alone
-        items = value
-    else:
-        return 1
-    for item in items:
-        if size > most:
-            break
-        if isinstance(item, str | Mapping | list | tuple):
-            size += _size(item, most - size)
-    return size
+        return len(value) > LONG or any(map(_is_long, value.values()))
+    return False

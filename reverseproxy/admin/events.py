@@ -12,8 +12,14 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from reverseproxy.admin.slices import Steps, in_slices
 from reverseproxy.admin.sources import Answer, ISource
+from reverseproxy.clock import wall_time
+
+log = Logger()
 
 PERIOD: Final = 0.5
 """Seconds between two polls for new events."""
@@ -26,6 +32,9 @@ MOST_STREAMS: Final = 32
 
 PAGE: Final = 200
 """The maximum number of events of one process in one poll."""
+
+STRIDE: Final = 10
+"""How many events are processed in one step; see L{reverseproxy.admin.slices}."""
 
 OF_ALL: Final = frozenset({"reload", "reload_failed"})
 """Kinds of events that occur in all workers at once; only the first worker's are sent."""
@@ -60,6 +69,9 @@ class EventStream:
         @param recent: whether to begin with the events of the past.
         """
         self._source = source
+        self._clock = clock
+        self._recent = recent
+        self._begun = wall_time()
         self._write = write
         self._ended = ended
         self._seen: dict[str, int] | None = {} if recent else None
@@ -71,7 +83,11 @@ class EventStream:
     def start(self) -> None:
         """Begin to send events."""
         self._write(b": listening\n\n")
-        self._loop.start(PERIOD)
+        self._loop.start(PERIOD).addErrback(self._failed)
+
+    def _failed(self, reason: Failure) -> None:
+        log.failure("a stream of events has failed", reason)
+        self._ended()
 
     def stop(self) -> None:
         """End the stream."""
@@ -85,16 +101,25 @@ class EventStream:
         asked = self._source.ask("events", {"seen": self._seen, "limit": PAGE})
         return asked.addCallback(self._take)
 
-    def _take(self, answers: list[Answer]) -> None:
-        if not self._loop.running:
-            return
+    def _take(self, answers: list[Answer]) -> Deferred[None] | None:
+        return in_slices(self._tell(answers), self._clock) if self._loop.running else None
+
+    def _tell(self, answers: list[Answer]) -> Steps[None]:
+        """Send the events of all workers."""
         seen = {} if self._seen is None else self._seen
         found: list[tuple[str, dict[str, Any]]] = []
         for answer in answers:
             if answer.value is None:
                 continue
             origin, last = answer.value["origin"], seen.get(answer.value["origin"], 0)
+            # A worker that has not answered before is either new, or has events from before this stream.
+            begin = 0.0 if last or self._recent else self._begun
             for event in answer.value["events"]:
+                if len(found) % STRIDE == 0:
+                    yield
+                if event.get("time", begin) < begin:
+                    last = event["id"]
+                    continue
                 if last and event["id"] > last + 1:
                     found.append(("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
                 last = event["id"]
@@ -104,13 +129,17 @@ class EventStream:
                 worker = None if of_all else answer.worker or None
                 found.append((event["kind"], {**event, "worker": worker}))
             seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
-        parts = [_format(kind, event) for kind, event in self._one_for_each_order(found)]
+        parts: list[bytes] = []
+        for kind, event in self._one_for_each_order(found):
+            if len(parts) % STRIDE == 0:
+                yield
+            parts.append(_format(kind, event))
         self._seen = seen
         self._quiet = 0 if parts else self._quiet + 1
         if self._quiet >= HEARTBEAT:
             self._quiet = 0
             parts.append(b": still here\n\n")
-        if parts:
+        if parts and self._loop.running:
             self._write(b"".join(parts))
 
     def _one_for_each_order(

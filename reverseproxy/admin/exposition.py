@@ -19,7 +19,7 @@ from reverseproxy.admin.families import Family, number_of
 from reverseproxy.admin.slices import Steps
 
 PORTION: Final = 15
-"""How many samples are encoded in one step; see L{reverseproxy.admin.slices}."""
+"""How many samples, or lines of samples, are encoded in one step; see L{reverseproxy.admin.slices}."""
 
 MAX_KEPT: Final = 200
 """The maximum number of texts of families that are kept."""
@@ -85,33 +85,31 @@ class Exposition:
         """
         Encode metrics.
 
-        @param families: to be left unchanged from now on.
+        @param families: to be left unchanged from now on; those with many samples lose them.
         @param accept: the header field C{Accept} of the request: OpenMetrics if it asks for that, else the
             text format of Prometheus.
         @return: the text, and its content type.
         """
         encoder, content_type = _choose_encoder(accept)
         texts = []
-        samples = 0
+        lines = 0
         for family in families:
             known, text = self._known.get((family.name, content_type), (None, b""))
             if known == family:
                 texts.append(text)
                 continue
-            portions = _portions(family)
-            first = next(portions)
-            text = _encode(first, encoder)
-            if first is family:
-                self._keep(family, content_type, text)
-            texts.append(text)
-            samples += len(first.samples)
-            if samples >= PORTION:
-                samples = 0
-                yield
-            for portion in portions:
+            small = len(family.samples) <= PORTION
+            start = len(texts)
+            for portion in _portions(family):
+                text = _encode(portion, encoder)
                 # The comments about a family may stand only once.
-                texts.append(_without_comments(_encode(portion, encoder)))
-                yield
+                texts.append(text if len(texts) == start else _without_comments(text))
+                lines += _lines_of(portion)
+                if lines >= PORTION:
+                    lines = 0
+                    yield
+            if small:
+                self._keep(family, content_type, b"".join(texts[start:]))
         return b"".join([*texts, _end(encoder)]), content_type
 
     def _keep(self, family: Family, content_type: str, text: bytes) -> None:
@@ -140,14 +138,27 @@ def _end(encoder: Encoder) -> bytes:
 
 
 def _portions(family: Family) -> Iterator[Family]:
-    """Split a family into parts that are small enough to be encoded in one step."""
-    if len(family.samples) <= PORTION:
+    """
+    Split a family into parts that are small enough to be encoded in one step.
+
+    Many samples are removed from it on the way, as freeing them all in the end would be a long step.
+    """
+    samples = family.samples
+    most = 1 if family.kind == "histogram" else PORTION
+    if len(samples) <= most:
         yield family
         return
-    items = iter(family.samples.items())
-    yield replace(family, samples=dict(islice(items, PORTION)))
-    while portion := dict(islice(items, PORTION)):
-        yield replace(family, samples=portion)
+    take = samples.pop if len(samples) > PORTION else samples.__getitem__
+    labels = iter(list(samples))
+    while portion := list(islice(labels, most)):
+        yield replace(family, samples={each: take(each) for each in portion})
+
+
+def _lines_of(family: Family) -> int:
+    """Return the number of lines of the samples of a family."""
+    return sum(
+        len(sample["counts"]) + 2 if isinstance(sample, Mapping) else 1 for sample in family.samples.values()
+    )
 
 
 def _without_comments(text: bytes) -> bytes:

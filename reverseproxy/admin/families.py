@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from reverseproxy.admin.slices import Steps
+from reverseproxy.admin.slices import Steps, consume
 from reverseproxy.metrics import Histogram
 
 STRIDE: Final = 100
@@ -65,12 +65,12 @@ class Family:
             "samples": samples,
         }
 
-    def add_json(self, samples: Iterable[Any]) -> Steps[None]:
-        """Add the C{samples} of the value of L{to_json}."""
-        for number, (labels, sample) in enumerate(samples):
-            if number % STRIDE == 0:
+    def add_json(self, samples: list[Any]) -> Steps[None]:
+        """Add the C{samples} of the value of L{to_json}, and remove them from there."""
+        for sample in consume(samples):
+            if len(samples) % STRIDE == 0:
                 yield
-            self._put(tuple(labels), sample)
+            self._put(tuple(sample[0]), sample[1])
 
 
 def number_of(value: Value) -> float:
@@ -98,17 +98,17 @@ def _sum(kind: str, one: Value, other: Value) -> Value:
     return max(one, other) if kind == "largest" else one + other
 
 
-def to_json(families: Iterable[Family]) -> Steps[list[dict[str, Any]]]:
-    """Return families as JSON values, which L{merge} takes."""
+def to_json(families: list[Family]) -> Steps[list[dict[str, Any]]]:
+    """Return families as JSON values, which L{merge} takes, and remove them from their list."""
     values: list[dict[str, Any]] = []
-    for family in families:
+    for family in consume(families):
         value = yield from family.to_json()
         values.append(value)
     return values
 
 
 def merge(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[Family]]:
-    """Merge the families of several processes."""
+    """Merge the families of several processes, whose C{samples} are removed from the answers."""
     families: dict[str, Family] = {}
     for answer in answers:
         for value in answer:

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import host_of
 from reverseproxy.admin.long_body import PORTION, BodyWriter
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, StreamedReply
-from reverseproxy.interfaces import ConnectionInfo, IExpendable
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.limits.connection_limit import address_key
 from reverseproxy.net.time_share import QueuedStep, TimeShare
 
@@ -82,6 +82,7 @@ class AdminRequest(Request):
         self.asked = False
         self._lost = False  # whether the connection was lost before the answer
         self._on_gone: Callable[[], object] | None = None
+        self._allowed: Callable[[], bool] | None = None  # of a streamed answer: whether it may go on
 
     @property
     def _twisted(self) -> Any:
@@ -193,22 +194,35 @@ class AdminRequest(Request):
         channel: Any = self.channel
         channel.allow(None)  # a stream of events may be quiet for any time
         self._twisted.registerProducer(self, True)
-        self._on_gone = stream.begin(self._part)
+        self._allowed = stream.allowed
+        self._on_gone = stream.begin(self._part, self.end_stream)
 
     def _part(self, data: bytes) -> bool:
-        if not self._lost:
-            self._twisted.write(data)
+        if self._lost or self.finished:
+            return False
+        if self._allowed is None or not self._allowed():
+            self.end_stream()
+            return False
+        self._twisted.write(data)
         return self._wants
+
+    def end_stream(self) -> None:
+        """End a streamed answer, if this is one that has not ended."""
+        if self._allowed is not None and not self._lost and not self.finished:
+            self._twisted.unregisterProducer()
+            self._twisted.finish()
 
     # IPushProducer: this object produces the stream
 
     def pauseProducing(self) -> None:
         """Stop producing, as the client does not read fast enough; see L{IPushProducer}."""
         self._wants = False
+        self._note_stall(True)
 
     def resumeProducing(self) -> None:
         """Produce again; see L{IPushProducer}."""
         self._wants = True
+        self._note_stall(False)
 
     def stopProducing(self) -> None:
         """Stop producing for good, as the client has disconnected; see L{IPushProducer}."""
@@ -222,7 +236,7 @@ class AdminRequest(Request):
             self._answer(ApiProblem(500, "the request failed on our side; the log says why").reply())
 
 
-@implementer(IExpendable)
+@implementer(IExpendable, IDrainable)
 class AdminChannel(HTTPChannel):
     """
     A connection of the admin API.
@@ -352,6 +366,20 @@ class AdminChannel(HTTPChannel):
     def expendable(self) -> bool:
         """Whether there is no complete request without an answer; see L{IExpendable}."""
         return not any(request.asked for request in self.requests)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered; see L{IDrainable}."""
+        return not self.expendable
+
+    def drain(self) -> None:
+        """Close, after the answer to the request under way; a streamed answer ends now; see L{IDrainable}."""
+        self.persistent = False
+        if self.expendable:
+            channel: Any = self
+            channel.loseConnection()
+        else:
+            self.requests[0].end_stream()
 
     def resetTimeout(self) -> None:  # noqa: N802 - Twisted's name
         """Do nothing when bytes arrive: only an answer restarts the timeout."""

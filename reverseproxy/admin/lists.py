@@ -7,7 +7,6 @@ __all__ = ["agent_routes", "certificates", "clusters", "hosts", "listeners", "re
 from bisect import bisect_left
 from collections.abc import Mapping
 from functools import partial
-from heapq import merge
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,9 +245,6 @@ def refused(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     @param arguments: C{limit}, and C{before}: the time before which they were refused.
     """
-    found = merge(*(reversed(each.tally.refusals) for each in parts.tunnels.values()), key=_latest_first)
+    found = [item for each in parts.tunnels.values() for item in reversed(each.tally.refusals)]
+    found.sort(key=lambda item: -float(item["time"]))
     return latest_page(found, arguments["limit"], arguments["before"])
-
-
-def _latest_first(item: Mapping[str, Any]) -> float:
-    return -float(item["time"])

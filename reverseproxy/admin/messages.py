@@ -74,12 +74,14 @@ class StreamedReply:
     """
     An answer whose body is written piece by piece, for as long as the client is connected.
 
-    @ivar begin: called with a function that writes bytes, and returns whether the client reads fast enough;
-        returns a function that is called when the client disconnects.
+    @ivar begin: called with a function that writes bytes, and returns whether the client reads fast enough,
+        and with one that ends the answer; returns a function that is called when the answer has ended.
+    @ivar allowed: returns whether the client may still read; the answer ends if not.
     """
 
-    begin: Callable[[Callable[[bytes], bool]], Callable[[], object]]
+    begin: Callable[[Callable[[bytes], bool], Callable[[], object]], Callable[[], object]]
     content_type: str = "text/event-stream"
+    allowed: Callable[[], bool] = lambda: True
 
 
 class ApiProblem(Exception):

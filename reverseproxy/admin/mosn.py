@@ -20,9 +20,10 @@ from reverseproxy import __version__
 from reverseproxy.admin.config_dump import dump, encode
 from reverseproxy.admin.families import Family, merge, number_of
 from reverseproxy.admin.messages import JSON, ApiProblem, Call, Reply
-from reverseproxy.admin.slices import Steps, in_slices
+from reverseproxy.admin.slices import Steps, consume, in_slices
 from reverseproxy.admin.sources import ISource
 from reverseproxy.config.models import LOG_LEVELS, Config
+from reverseproxy.logs import escape
 
 RUNNING: Final = 6
 STOPPING: Final = 8
@@ -45,7 +46,7 @@ _TOTALS: Final = (
 )
 """MOSN's metrics of the whole process: the name, the name here, and the last labels of the added samples."""
 
-STRIDE: Final = 100
+STRIDE: Final = 50
 """How many samples are processed in one step; see L{reverseproxy.admin.slices}."""
 
 _MISTAKE: Final = '{\n\t"error": "%s"\n}\n'
@@ -161,29 +162,39 @@ class MosnPaths:
 
 def _stats(families: list[Family], key: str) -> Steps[Reply]:
     """Return all metrics, or those of one family."""
-    lines: list[str] = []
-    for family in families:
+    pieces: list[str] = []
+    for family in consume(families):
         if key and family.name != key:
             continue
-        lines.append(f"{family.name}\n")
-        for labels, value in family.samples.items():
-            if len(lines) % STRIDE == 0:
+        lines = [f"{family.name}\n"]
+        for labels in list(family.samples):
+            value = number_of(family.samples.pop(labels))
+            known = zip(family.labels, labels, strict=True)
+            where = ",".join(f"{name}:{escape(label)}" for name, label in known)
+            lines.append(f"  {where or 'total'}: {value:g}\n")
+            if len(lines) == STRIDE:
+                pieces.append("".join(lines))
+                lines = []
                 yield
-            where = ",".join(f"{name}:{label}" for name, label in zip(family.labels, labels, strict=True))
-            lines.append(f"  {where or 'total'}: {number_of(value):g}\n")
-    return Reply.text("".join(lines) or f"no metrics key: {key}")
+        pieces.append("".join(lines))
+    return Reply.text("".join(pieces) or f"no metrics key: {key}")
 
 
 def _totals(families: list[Family]) -> Steps[Reply]:
     """Return MOSN's metrics of the whole process, under MOSN's names."""
-    known = {family.name.removeprefix("reverseproxy_"): family for family in families}
+    known = {family.name.removeprefix("reverseproxy_"): family.samples for family in families}
     lines = []
     for shown, name, labels in _TOTALS:
         total = 0.0
-        for number, (each, value) in enumerate(known[name].samples.items() if name in known else ()):
+        for number, (each, value) in enumerate(known.get(name, {}).items()):
             if number % STRIDE == 0:
                 yield
             if each[len(each) - len(labels) :] == labels:
                 total += number_of(value)
         lines.append(f"{shown}:{int(total)}\n")
+    for family in consume(families):
+        while family.samples:
+            family.samples.popitem()
+            if len(family.samples) % STRIDE == 0:
+                yield
     return Reply.text("".join(lines))

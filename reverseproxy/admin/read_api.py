@@ -42,7 +42,7 @@ from reverseproxy.metrics.latency import quantile
 MOST_IDS: Final = 200
 """The maximum number of C{ids} in one request."""
 
-STRIDE: Final = 10
+STRIDE: Final = 5
 """How many routes are processed in one step; see L{reverseproxy.admin.slices}."""
 
 _NEVER: Final = 9_999_999_999_999.0
@@ -237,7 +237,7 @@ class ReadApi:
         path = call.query.get("path", "/")
         if not path.startswith("/"):
             raise ApiProblem(400, "the path must begin with a slash")
-        items = self._routes.explain(
+        steps = self._routes.explain(
             call.query.get("method", "GET"),
             call.query.get("host", ""),
             path,
@@ -245,7 +245,7 @@ class ReadApi:
             call.query.get("listener", ""),
             await self._agent_routes(),
         )
-        return listed(items)
+        return await self._page(await in_slices(steps, self._clock), None, [])
 
     # summary
 

@@ -28,8 +28,11 @@ from reverseproxy.problems import Place
 from reverseproxy.routing import DirectResponse, RouteInput, Router, normalize_path
 from reverseproxy.routing.actions import name_of
 
-STRIDE: Final = 10
+STRIDE: Final = 4
 """How many rules are processed in one step; see L{reverseproxy.admin.slices}."""
+
+CLAIMS: Final = 100
+"""How many of the agents' routes are compared with a host in one step."""
 
 Natural = tuple[str | int, ...]
 """A sort key of a place in the document, in which C{[2]} is less than C{[10]}."""
@@ -51,6 +54,10 @@ class Routes:
         self._config = config
         self._places: dict[str, Router] = {}
         self._rules: tuple[list[Natural], list[Mapping[str, Any]]] | None = None  # made at the first use
+        self._by_listener: dict[str, list[str]] = {}
+        for listener in config.server.listeners:
+            names = self._by_listener.setdefault(listener.name, [])
+            names += [proxy.router_config_name for proxy in _proxies(listener)]
 
     def page(
         self, after: str, limit: int, agent_routes: Sequence[Mapping[str, Any]] = ()
@@ -105,12 +112,7 @@ class Routes:
 
     def routers_of(self, listener: str) -> list[str]:
         """Return the names of the routers that a listener uses."""
-        return [
-            proxy.router_config_name
-            for each in self._config.server.listeners
-            if each.name == listener
-            for proxy in _proxies(each)
-        ]
+        return self._by_listener.get(listener, [])
 
     def explain(
         self,
@@ -120,7 +122,7 @@ class Routes:
         headers: Mapping[str, str],
         listener: str = "",
         agent_routes: Sequence[Mapping[str, Any]] = (),
-    ) -> list[dict[str, Any]]:
+    ) -> Steps[list[dict[str, Any]]]:
         """
         Explain which rule would take a request, for each listener that has a router.
 
@@ -131,12 +133,19 @@ class Routes:
         """
         path, _, query = target.partition("?")
         facts = RouteInput(method, normalize_path(path), query, host, headers.get)
-        return [
-            {"listener": each.name, **self._explain(proxy.router_config_name, facts, agent_routes)}
-            for each in self._config.server.listeners
-            if listener in ("", each.name)
-            for proxy in _proxies(each)
-        ]
+        matching: list[Mapping[str, Any]] = []
+        for number, item in enumerate(agent_routes):
+            if number % CLAIMS == 0:
+                yield
+            if _may_take(item["domains"], host):
+                matching.append(item)
+        names = [listener] if listener else list(self._by_listener)
+        found = []
+        for each in names:
+            for router in self.routers_of(each):
+                yield
+                found.append({"listener": each, **self._explain(router, facts, matching)})
+        return found
 
     def _explain(
         self, name: str, facts: RouteInput, agent_routes: Sequence[Mapping[str, Any]]
@@ -145,7 +154,7 @@ class Routes:
         if found is None:
             return {"router": name, "outcome": "404", "why": "there is no router of this name"}
         place, config = found
-        registered = [item for item in agent_routes if item["router"] == name and item["domains"]]
+        registered = [item for item in agent_routes if item["router"] == name]
         router = self._places.get(name)
         if registered:
             router = Router(_with_places(_with_agent_routes(config, registered)))
@@ -168,6 +177,14 @@ class Routes:
             "outcome": _outcome(rule),
             "rule": _plain(rule),
         }
+
+
+def _may_take(domains: Sequence[str], host: str) -> bool:
+    """Whether an agent's route may take requests with a C{Host}; few do, of however many there are."""
+    name = host.lower()
+    return any(
+        "*" in domain or name == domain.lower() or name.startswith(f"{domain.lower()}:") for domain in domains
+    )
 
 
 def _proxies(listener: ListenerConfig) -> Iterator[ProxyConfig]:

@@ -6,6 +6,7 @@ __all__ = ["AdminChange", "AdminServer", "load_credentials"]
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.listener import BoundPort, Listener, ListenerFailed
 from reverseproxy.listener.connection_limiter import ConnectionLimiter
-from reverseproxy.logs import Throttle
+from reverseproxy.logs import Throttle, shorten
 from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.tls import ServerTls
 
@@ -43,6 +44,15 @@ NAME: Final = "admin"
 
 MOST_CONNECTIONS: Final = 256
 """The maximum number of concurrent connections."""
+
+REFUSED_RATE: Final = 1.0
+"""The maximum rate of lines about refused changes, per second."""
+
+REFUSED_BURST: Final = 20
+"""The maximum number of such lines at once."""
+
+NOT_ALLOWED: Final = 405
+"""The status of an answer to a request that is no change, as its path does not support the method."""
 
 PARTING: Final = 1.0
 """Seconds after which connections are closed that were made with a previous C{tls_context}."""
@@ -69,6 +79,8 @@ class AdminServer(Service):
         admin = config.admin
         assert admin is not None
         self._complaints = Throttle(reactor, 0.1, 10)
+        self._refused = Throttle(reactor, REFUSED_RATE, REFUSED_BURST)
+        self._refused_strangers = Throttle(reactor, REFUSED_RATE, REFUSED_BURST)
         self._source = source
         self._reactor = reactor
         self._exposition = Exposition()
@@ -155,10 +167,18 @@ class AdminServer(Service):
 
     async def _handle(self, call: Call) -> Reply | StreamedReply:
         """
-        Answer a request.
+        Answer a request, and log a change that is refused.
 
         @raise ApiProblem: if it is refused.
         """
+        try:
+            return await self._answer(call)
+        except ApiProblem as problem:
+            if call.method not in _SAFE and problem.status != NOT_ALLOWED:
+                self._note_refused(call, str(problem))
+            raise
+
+    async def _answer(self, call: Call) -> Reply | StreamedReply:
         self._check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
             return await self._probe(call)
@@ -172,7 +192,22 @@ class AdminServer(Service):
             self._check_origin(call)
         if caller.role < needed:
             raise self._refusal(call, caller, needed)
-        return await self._route(call, caller)
+        reply = await self._route(call, caller)
+        if isinstance(reply, StreamedReply):
+            return replace(reply, allowed=partial(self._may_read, call))
+        return reply
+
+    def _may_read(self, call: Call) -> bool:
+        """Whether the caller of an earlier request may still read: its token may have been revoked since."""
+        return self._access.judge(call.info, call.headers("authorization")).role >= Role.READ
+
+    def _note_refused(self, call: Call, why: str) -> None:
+        """Log a refused change, at a limited rate, as anyone can cause that."""
+        caller = self._access.judge(call.info, call.headers("authorization"))
+        throttle = self._refused_strangers if caller.role is Role.NOBODY else self._refused
+        if throttle.allow():
+            told = f"{call.method} {shorten(call.path)}: {why}"
+            self._api.note_refused(caller.name or call.info.remote, told, throttle.suppressed)
 
     def _check_host(self, call: Call) -> None:
         """
@@ -227,6 +262,8 @@ class AdminServer(Service):
                 reply = await self._mosn.answer(call)
                 if name in LOG_CHANGES and reply.status == 200:
                     self._api.note_log_level(caller, LOG_CHANGES[name], call.body)
+                elif name in LOG_CHANGES:
+                    self._note_refused(call, "there is no such log or level")
                 return reply
             case ("api", "tunnel", "v1", _, *_):
                 return await self._api.answer(call, caller)

@@ -10,7 +10,7 @@ is, and the next turn is for other work.
 
 from __future__ import annotations
 
-__all__ = ["SLICE", "Steps", "at_once", "in_slices", "portions"]
+__all__ = ["SLICE", "Steps", "at_once", "consume", "in_slices", "portions"]
 
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -121,6 +121,17 @@ def in_slices(steps: Steps[T], clock: IReactorTime) -> Deferred[T]:
     work = _Work(steps, result)
     turns.begin(work, clock)
     return result
+
+
+def consume(items: list[T]) -> Iterator[T]:
+    """
+    Iterate over a list, and remove each item from it before it is returned.
+
+    Freeing some thousand items together would block for milliseconds.
+    """
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def portions(view: Collection[T], size: int, left: Callable[[], int]) -> Iterator[list[T]]:

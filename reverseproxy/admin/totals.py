@@ -15,8 +15,11 @@ from reverseproxy.metrics.latency import class_names, classes_of
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
 
-STRIDE: Final = 4
+STRIDE: Final = 2
 """How many rules are processed in one step; see L{reverseproxy.admin.slices}."""
+
+CLUSTERS: Final = 100
+"""How many clusters are processed in one step."""
 
 LINKS: Final = 100
 """How many connections of an agent are processed in one step."""
@@ -58,14 +61,19 @@ def summary(parts: Parts, arguments: Mapping[str, Any]) -> Steps[dict[str, Any]]
     """Return a few numbers that summarize the state of the process."""
     now = yield from sample(parts)
     times = yield from _lately(parts.tallies.values(), parts.seconds())
-    yield
+    active = waiting = 0
+    for number, cluster in enumerate(list(parts.clusters)):
+        if number % CLUSTERS == 0:
+            yield
+        active += cluster.active
+        waiting += cluster.waiting
     return {
         "agents": len(parts.agent_index),
         "connections": parts.agent_index.connections,
         "requests": now.requests,
         "errors": now.errors,
-        "in_flight": sum(cluster.active for cluster in parts.clusters),
-        "waiting": sum(cluster.waiting for cluster in parts.clusters),
+        "in_flight": active,
+        "waiting": waiting,
         "refused": sum(len(server.tally.refusals) for server in parts.tunnels.values()),
         "servers": sum(len(agent.by_server) for agent in parts.agents),
         "times": times,

@@ -234,9 +234,6 @@ class Fleet:
         for each in self.incoming.all:
             if each.server:
                 incoming[each.server] = incoming.get(each.server, 0) + 1
-        counts: dict[str, int] = {}
-        for key in self.remote.hosts:
-            counts[key.server] = counts.get(key.server, 0) + 1
         found = []
         for link in sorted(self.links, key=lambda link: link.server):
             traffic = self.traffic.of(link.server)
@@ -251,7 +248,7 @@ class Fleet:
                     "rtt_seconds": link.rtt,
                     "losses": link.losses,
                     "incoming_links": incoming.get(link.server, 0),
-                    "hosts": counts.get(link.server, 0),
+                    "hosts": self.remote.number_of(link.server),
                     "forwarded": traffic.sent,
                     "received": traffic.received,
                     "refused": traffic.refused,

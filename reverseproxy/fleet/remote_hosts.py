@@ -68,6 +68,7 @@ class RemoteHosts:
         """
         self.links: OutgoingLinks
         self.hosts: dict[HostKey, RemoteHost] = {}
+        self._numbers: dict[str, int] = {}  # of the hosts, by server
         self._clusters = clusters
         self._traffic = traffic
         self._objection = objection
@@ -222,6 +223,7 @@ class RemoteHosts:
         host = RemoteHost(link, record, self._weight(cluster, record), self._traffic, self._host_gone)
         host.health.service_up = self._is_well(record, link)
         self.hosts[key] = host
+        self._numbers[key.server] = self._numbers.get(key.server, 0) + 1
         cluster.add_host(host)
 
     def _object(self, record: HostRecord, reason: str) -> None:
@@ -263,19 +265,33 @@ class RemoteHosts:
     def _left(self, host: Host) -> None:
         """Forget a host that has left its cluster, perhaps because the cluster was removed."""
         if isinstance(host, RemoteHost) and self.hosts.get(host.key) is host:
-            del self.hosts[host.key]
+            self._take_out(host.key)
 
     def _host_gone(self, host: RemoteHost, reason: str) -> None:
         if self.hosts.get(host.key) is host:
-            del self.hosts[host.key]
+            self._take_out(host.key)
         if host.cluster is not None:
             host.cluster.remove_host(host, reason)
 
     def _drop(self, key: HostKey, reason: str) -> None:
         """Remove a host; streams that are open are finished, if their connection lives."""
-        host = self.hosts.pop(key, None)
+        host = self._take_out(key)
         if host is not None and host.cluster is not None:
             host.cluster.remove_host(host, reason)
+
+    def _take_out(self, key: HostKey) -> RemoteHost | None:
+        host = self.hosts.pop(key, None)
+        if host is not None:
+            left = self._numbers[key.server] - 1
+            if left:
+                self._numbers[key.server] = left
+            else:
+                del self._numbers[key.server]
+        return host
+
+    def number_of(self, server: str) -> int:
+        """Return the number of hosts of a server that are in a cluster now."""
+        return self._numbers.get(server, 0)
 
     def review(self) -> None:
         """Check again whether there are objections to agents."""

@@ -30,6 +30,7 @@ __all__ = [
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import add
 from typing import Final
 
 DURATION_BOUNDS: Final = (
@@ -178,9 +179,9 @@ def note_end(ends: Ends, index: int) -> None:
 
 def add_ends(ends: Ends, other: Ends) -> None:
     """Add the counts of C{other} to C{ends}."""
-    ends.extend([0] * (len(other) - len(ends)))
-    for index, number in enumerate(other):
-        ends[index] += number
+    size = len(other)
+    ends.extend([0] * (size - len(ends)))
+    ends[:size] = map(add, ends, other)
 
 
 def classes_of(ends: Ends) -> dict[int, int]:

@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from math import inf
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,8 +20,10 @@ from reverseproxy.admin.merging import merge_agent_routes, merge_agents, merge_b
 from reverseproxy.admin.messages import compact
 from reverseproxy.admin.paging import cut
 from reverseproxy.admin.routes import Routes
+from reverseproxy.admin.service import REFUSED_BURST
 from reverseproxy.admin.slices import at_once
 from reverseproxy.admin.sources import Answer as Answered
+from reverseproxy.clock import wall_time
 from reverseproxy.config.loader import loads
 from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.server.exclusion_records import id_of
@@ -674,6 +677,44 @@ class ChangingTests(AdminTestCase):
             after = page["next"]
         self.assertEqual(sorted(found), ["0", "1", "2", "3", "4"])
 
+    def refused(self, world: World, path: str, method: str = "POST", **headers: str) -> str:
+        """Return what the log says of a request."""
+        with capture() as events:
+            world.ask(path, method, **headers)
+        return events.text()
+
+    def test_what_was_refused_is_logged(self) -> None:
+        """A line names the caller, what it wanted and why not; reading, and no path for changes, has none."""
+        world = self.with_tokens()
+        world.agent()
+        path = f"{API}/agents/{self.agent(world)['id']}"
+        line = self.refused(world, path, "DELETE", Authorization=f"Bearer {READ}")
+        self.assertRegex(line, rf"^audit: grafana: refused: DELETE {path}: .*operate")
+        self.assertRegex(
+            self.refused(world, path, "DELETE"), r"^audit: 127\.0\.0\.1:\d+: refused: DELETE .*token"
+        )
+        line = self.refused(world, path, "DELETE", Authorization=BEARER, Origin="https://evil.example")
+        self.assertIn("audit: ops: refused: DELETE", line)
+        line = self.refused(world, f"{API}/agents/none/drain", Authorization=BEARER)
+        self.assertIn("audit: ops: refused: POST", line)
+        line = self.refused(world, "/api/v1/update_loglevel", Authorization=BEARER)
+        self.assertIn("audit: ops: refused: POST /api/v1/update_loglevel: ", line)
+        self.assertEqual(self.refused(world, path, "GET", Authorization=f"Bearer {'x' * 16}")[:6], "admin:")
+        self.assertEqual(self.refused(world, path, "POST", Authorization=BEARER), "")
+        self.assertEqual(self.refused(world, f"{API}/config:validate", Authorization=BEARER), "")
+        self.assertEqual(items(world, "audit", Authorization=BEARER), [])
+
+    def test_what_was_refused_does_not_flood_the_log(self) -> None:
+        """What strangers cause is limited apart from what callers with a role do."""
+        world = self.with_tokens()
+        with capture() as events:
+            for _ in range(60):
+                world.ask(f"{API}/agents/none", "DELETE")
+        self.assertEqual(len(events), REFUSED_BURST)
+        self.assertIn(
+            "audit: ops: refused", self.refused(world, f"{API}/agents/none", "DELETE", Authorization=BEARER)
+        )
+
     def test_mistakes(self) -> None:
         world = self.with_tokens()
         world.agent()
@@ -862,6 +903,70 @@ class EventTests(AdminTestCase):
         world.reactor.advance(PERIOD)
         gaps = [event for event in self.events(client) if "missed" in event]
         self.assertEqual([event["missed"] for event in gaps], [500])
+
+    def listen_as(self, world: World, token: str) -> Recorder:
+        client = world.connect(PORT)
+        head = f"GET {API}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        client.transport.write(head.encode())
+        world.reactor.settle()
+        return client
+
+    def test_a_token_that_is_revoked(self) -> None:
+        """The stream that was opened with it ends, and no other."""
+        world = self.with_tokens()
+        reader, other = self.listen_as(world, READ), self.listen_as(world, OPERATE)
+        path = Path(world.document["admin"]["tokens_file"])
+        path.write_text(json.dumps([{"name": "ops", "token": OPERATE, "role": "operate"}]))
+        world.agent()
+        world.reactor.advance(PERIOD)
+        world.reactor.settle()
+        self.assertEqual((self.events(reader), len(self.events(other))), ([], 1))
+        self.assertTrue(reader.data.endswith(b"\r\n0\r\n\r\n"), reader.data)
+        assert world.proxy.admin is not None
+        self.assertEqual(len(world.proxy.admin._api._streams), 1)
+        # The connection may be used for another request, with another token.
+        reader.data = b""
+        reader.transport.write(
+            b"GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n" % READ.encode()
+        )
+        world.reactor.settle()
+        self.assertIn(b" 401 ", reader.data)
+
+    def test_failure(self) -> None:
+        """A stream that has failed does not stay open without events."""
+        world = World()
+        client = self.listen(world)
+        world.proxy.inspector._questions["events"] = lambda arguments: {"nonsense": 1}
+        world.reactor.advance(PERIOD)
+        world.reactor.settle()
+        self.assertTrue(client.data.endswith(b"0\r\n\r\n"))
+        assert world.proxy.admin is not None
+        self.assertEqual(world.proxy.admin._api._streams, set())
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_a_worker_that_does_not_answer_at_first(self) -> None:
+        """What had happened there before is not told of as if it were new."""
+        begun = wall_time()
+        events = [
+            {"id": 1, "kind": "join", "time": begun - 60},
+            {"id": 2, "kind": "leave", "time": begun + 60},
+        ]
+        looks: list[Any] = [Answered(1, None, "late")]
+        looks += [Answered(1, {"origin": "a", "last": 2, "events": events})]
+
+        class Workers:
+            def ask(self, question: str, arguments: Any) -> Any:
+                return succeed([looks.pop(0)])
+
+        written: list[bytes] = []
+        clock = Clock()
+        stream = EventStream(Workers(), clock, lambda data: not written.append(data), lambda: None)  # type: ignore[arg-type,func-returns-value]
+        stream.start()
+        clock.advance(PERIOD)
+        stream.stop()
+        self.assertEqual(
+            [kind for kind in (b"join", b"leave", b"gap") if kind in b"".join(written)], [b"leave"]
+        )
 
     def test_so_many_and_no_more(self) -> None:
         world = World()

@@ -22,14 +22,17 @@ VALUES = st.recursive(
 
 
 class EncodingTests(SynchronousTestCase):
-    @given(VALUES, st.integers(1, 20))
+    @given(VALUES, st.integers(1, 60), st.integers(0, 5))
     @settings(max_examples=most(100), deadline=None)
-    def test_any_value(self, value: Any, portion: int) -> None:
-        before, encoding.PORTION = encoding.PORTION, portion  # type: ignore[misc]
-        try:
-            text = b"".join(at_once(encode(value)))
-        finally:
-            encoding.PORTION = before  # type: ignore[misc]
+    def test_any_value(self, value: Any, portion: int, long: int) -> None:
+        for name, number in (
+            ("PORTION", portion),
+            ("LONG", long),
+            ("LONG_NUMBERS", long),
+            ("LONG_TEXT", long),
+        ):
+            self.patch(encoding, name, number)
+        text = b"".join(at_once(encode(value)))
         self.assertEqual(text.decode(), json.dumps(value, separators=(",", ":")))
 
     def test_long_values_are_encoded_in_many_steps(self) -> None:
@@ -40,9 +43,10 @@ class EncodingTests(SynchronousTestCase):
             list(range(50_000)),
             {str(number): {"connections": number} for number in range(10_000)},
             {"text": ["x" * 2000] * 1000},
+            {"one": ["x" * 10_000] * 100},
         ):
             steps = encode(value)
-            longest = number = 0
+            number = 0
             pieces: list[bytes] = []
             while True:
                 try:
@@ -53,6 +57,6 @@ class EncodingTests(SynchronousTestCase):
                 number += 1
             longest = max(map(len, pieces))
             size = len(json.dumps(value))
-            self.assertGreater(number, size / 40_000)
-            self.assertLess(longest, 70 * PORTION, str(value)[:50])
+            self.assertGreaterEqual(number, size // (3 * PORTION))
+            self.assertLess(longest, 3 * PORTION, str(value)[:50])
             self.assertEqual(json.loads(b"".join(pieces)), value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class FamilyTests(SynchronousTestCase):
                     found[0].add(change, "blue")
                     found[1].samples = {} if change == 1 else {(): change}
                     found[3].add(Histogram((0.1, 1.0)), *[f"cluster-{change}"])
-                    expected = at_once(Exposition().encode(found, accept))
+                    expected = at_once(Exposition().encode(copy.deepcopy(found), accept))
                     self.assertEqual(at_once(exposition.encode(found, accept)), expected)
 
     def test_texts_are_bounded(self) -> None:
@@ -111,6 +112,15 @@ class FamilyTests(SynchronousTestCase):
         for accept in ("", "application/openmetrics-text; version=1.0.0"):
             body, _ = at_once(Exposition().encode([family], accept))
             self.assertIn('x_up{name="a\\\\ud800b\r\x00\u20ac"} 1.0\n'.encode(), body)
+
+    def test_steps_are_short(self) -> None:
+        """Also of histograms, each of which has many lines, and however many samples a family has."""
+        times = Family("x_seconds", "histogram", "Times.", ("cluster",))
+        for number in range(2 * PORTION):
+            times.add(Histogram(), str(number))
+        steps = Exposition().encode([times, *families()], "")
+        self.assertGreater(sum(1 for _ in steps), 2 * PORTION)
+        self.assertEqual(times.samples, {})
 
     def check(self, found: Any) -> None:
         samples = {

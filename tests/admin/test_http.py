@@ -13,8 +13,8 @@ from zope.interface.verify import verifyObject
 
 from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, make_factory
 from reverseproxy.admin.long_body import PORTION
-from reverseproxy.admin.messages import Call, Reply
-from reverseproxy.interfaces import ConnectionInfo, IExpendable
+from reverseproxy.admin.messages import Call, Reply, StreamedReply
+from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net import time_share
 
@@ -33,7 +33,7 @@ def work_of(clock: Clock) -> Callable[[], None]:
 class ChannelTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.asked: list[Deferred[Reply]] = []
+        self.asked: list[Deferred[Reply | StreamedReply]] = []
         build = make_factory(self.handle, self.clock)
         self.channel: Any = build(ConnectionInfo(remote="127.0.0.1:1", local="127.0.0.1:2", secure=False))
         self.transport: Any = StringTransportWithDisconnection()
@@ -41,7 +41,7 @@ class ChannelTests(SynchronousTestCase):
         self.transport.abortConnection = self.transport.loseConnection
         self.channel.makeConnection(self.transport)
 
-    async def handle(self, call: Call) -> Reply:
+    async def handle(self, call: Call) -> Reply | StreamedReply:
         self.asked.append(Deferred())
         return await self.asked[-1]
 
@@ -51,6 +51,53 @@ class ChannelTests(SynchronousTestCase):
             if data and self.transport.connected:
                 self.channel.dataReceived(data)
             self.clock.advance(1.0)
+
+    def test_draining(self) -> None:
+        """An idle connection is closed, and another one when its answer has been written."""
+        verifyObject(IDrainable, self.channel)
+        self.channel.dataReceived((HEAD + b"\r\n") * 2)
+        self.assertTrue(self.channel.busy)
+        self.channel.drain()
+        self.assertTrue(self.transport.connected)
+        self.asked[0].callback(Reply.text("served"))
+        self.assertIn(b"served", self.transport.value())
+        self.assertEqual((self.transport.connected, len(self.asked)), (False, 1))
+        self.setUp()
+        self.channel.dataReceived(HEAD)
+        self.channel.drain()
+        self.assertFalse(self.transport.connected)
+
+    def test_a_stream(self) -> None:
+        """It ends if the connection is drained, and if the client reads nothing for too long."""
+        for drained in (True, False):
+            self.setUp()
+            self.channel.dataReceived(HEAD + b"\r\n")
+            writes: list[Callable[[bytes], bool]] = []
+            ended: list[bool] = []
+
+            def begin(write: Any, end: Any) -> Any:
+                writes.append(write)  # noqa: B023
+                return lambda: ended.append(True)  # noqa: B023
+
+            self.asked[0].callback(StreamedReply(begin))
+            self.pass_time(3 * IDLE)
+            self.assertTrue(writes[0](b"event"))
+            if drained:
+                self.channel.drain()
+                self.assertTrue(self.transport.value().endswith(b"event\r\n0\r\n\r\n"))
+            else:
+                self.transport.producer.pauseProducing()
+                self.assertFalse(writes[0](b""))
+                self.pass_time(IDLE - 1)
+                self.transport.producer.resumeProducing()
+                self.pass_time(IDLE)
+                self.assertTrue(writes[0](b""))
+                self.transport.producer.pauseProducing()
+                self.pass_time(IDLE + 1)
+            self.assertEqual((self.transport.connected, ended), (False, [True]))
+            self.assertFalse(writes[0](b"more"))
+            self.pass_time(60)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_who_has_asked_for_nothing_is_expendable(self) -> None:
         verifyObject(IExpendable, self.channel)

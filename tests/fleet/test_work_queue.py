@@ -138,6 +138,21 @@ class LostLinkTests(SynchronousTestCase):
             self.clock.turn()
         self.assertEqual(self.remote.hosts, {})
 
+    def test_their_number(self) -> None:
+        """It is known without a look at all of them, however they leave."""
+        first, second, third, *_ = self.hosts
+        number = len(self.hosts)
+        self.assertEqual((self.remote.number_of("alpha"), self.remote.number_of("beta")), (number, 0))
+        self.remote.host_left(first, "gone")
+        self.cluster.remove_host(self.remote.hosts[second.key], "by itself")
+        self.remote.link_message(
+            self.link, {"gone": True, "cluster": third.key.cluster, "agent": third.key.agent}
+        )
+        self.remote.host_left(third, "gone")
+        self.assertEqual(self.remote.number_of("alpha"), number - 3)
+        self.remote.stop()
+        self.assertEqual((self.remote.number_of("alpha"), self.remote._numbers), (0, {}))
+
     def test_looks_at_all_of_them_do_not_pile_up(self) -> None:
         """One that has not begun sees everything; behind the one that goes on, there is one at the most."""
         looked: list[Any] = []
