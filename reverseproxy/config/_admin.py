@@ -12,19 +12,34 @@ __all__ = [
 
 from typing import Annotated, Final
 
+from pydantic import AfterValidator
+
 from reverseproxy.addresses import is_loopback
 from reverseproxy.config._base import Model, key
 from reverseproxy.config._tls import TlsContextConfig, enabled
-from reverseproxy.config._values import Int, Text, between
+from reverseproxy.config._values import Int, Text, between, is_host, quote, socket_path
 
 ROLES: Final = ("read", "operate")
 """What one may do: look, or change something as well."""
 
 
+def _ip(value: str) -> str:
+    if value and not is_host(value.strip("[]")):
+        raise ValueError(f"{quote(value)} is no IP address")
+    return value
+
+
+def _socket(value: str) -> str:
+    return socket_path(value) if value else value
+
+
+SocketPath = Annotated[Text, AfterValidator(_socket)]
+
+
 class SocketAddressConfig(Model):
     """An IP address and a port."""
 
-    address: Text = key("127.0.0.1", "The IP address to listen at.")
+    address: Annotated[Text, AfterValidator(_ip)] = key("127.0.0.1", "The IP address to listen at.")
     port_value: Annotated[Int, between(0, 65535)] = key(
         0, "The port. 0 lets the system choose one, which the log says."
     )
@@ -33,7 +48,7 @@ class SocketAddressConfig(Model):
 class PipeConfig(Model):
     """A Unix socket."""
 
-    path: Text = key("", "The path of the Unix socket to listen at.", required=True)
+    path: SocketPath = key("", "The path of the Unix socket to listen at.", required=True)
     mode: Annotated[Int, between(0, 0o777)] = key(
         0o600,
         "The permissions of the socket, as a decimal number. 384, which is 0600, if absent: its owner only.",

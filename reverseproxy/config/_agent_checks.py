@@ -17,7 +17,7 @@ class AgentChecker(NamingChecker):
     def run(self) -> None:
         """Check all agents."""
         for index, extension in enumerate(self._config.extends):
-            if extension.config is not None:
+            if extension.config is not None and not self._tree.has_lost(("extends", index), "config"):
                 self._agent(("extends", index, "config"), extension.config)
 
     def _agent(self, location: Location, agent: TunnelAgentConfig) -> None:
@@ -55,7 +55,7 @@ class AgentChecker(NamingChecker):
         if not agent.connection_num:
             self._warn((*location, "connection_num"), "is 0: this agent holds no connections")
         lister = agent.dynamic_server_list_config.dynamic_server_lister
-        if not agent.server_list and not lister:
+        if not (agent.server_list or lister or self._lost_servers(location)):
             self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
         hosts = [host_of(each) for each in agent.server_list]
         if not lister and all(map(is_ip, hosts)) and 0 < len(set(agent.server_list)) <= agent.server_count:
@@ -65,6 +65,11 @@ class AgentChecker(NamingChecker):
             and agent.reconnect_max_duration < agent.reconnect_base_duration
         ):
             self._error((*location, "reconnect_max_duration"), "is shorter than reconnect_base_duration")
+
+    def _lost_servers(self, location: Location) -> bool:
+        """Return whether the document names servers, or a lister, that were removed, as they are wrong."""
+        names = ("server_list", "dynamic_server_list_config")
+        return any(self._tree.has_lost(location, name) for name in names)
 
     def _credentials(self, location: Location, agent: TunnelAgentConfig) -> None:
         """Check its credentials."""

@@ -25,6 +25,9 @@ class ClusterChecker(NamingChecker):
         self._unique("cluster", (((*CLUSTERS, i, "name"), entry.name) for i, entry in enumerate(clusters)))
         if manager.tls_context is not None:
             self._tls_checks.client(("cluster_manager", "tls_context"), manager.tls_context)
+            if not any(each.cluster_manager_tls for each in clusters) and self._names.clusters_known:
+                place = ("cluster_manager", "tls_context")
+                self._warn(place, "has no effect: no cluster has cluster_manager_tls")
         for index, cluster in enumerate(clusters):
             self._cluster((*CLUSTERS, index), cluster)
 
@@ -55,10 +58,18 @@ class ClusterChecker(NamingChecker):
 
     def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
         """Warn of keys that have no effect without others."""
-        if cluster.proxy_protocol and not cluster.hosts:
+        if cluster.proxy_protocol and not (cluster.hosts or self._tree.has_lost(location, "hosts")):
             self._warn(
                 (*location, "proxy_protocol"), "has no effect: no hosts are given here, and agents' get none"
             )
+        hosts_lost = self._tree.has_lost(location, "hosts")
+        if cluster.tls_context is not None and not (
+            cluster.cluster_manager_tls or cluster.hosts or hosts_lost
+        ):
+            problem = (
+                "has no effect: no hosts are given here, and agents' connections have their listener's TLS"
+            )
+            self._warn((*location, "tls_context"), problem)
         if self._tree.get((*location, "health_check")) and not cluster.health_check.enabled:
             self._warn(
                 (*location, "health_check", "service_name"),

@@ -6,7 +6,7 @@ Objects remember which of their keys occur twice.  Syntax errors have a line and
 
 from __future__ import annotations
 
-__all__ = ["NO_VARIABLES", "TOO_DEEP", "Object", "SyntaxProblem", "parse_json", "problem_at"]
+__all__ = ["NO_VARIABLES", "TOO_DEEP", "Object", "SyntaxProblem", "at_position", "parse_json", "problem_at"]
 
 import json
 import re
@@ -85,9 +85,18 @@ def parse_json(text: str) -> Any:
         raise _not_json(text, error) from None
     except RecursionError:
         raise SyntaxProblem(TOO_DEEP) from None
-    except ValueError as error:
-        # an integer with too many digits
-        raise SyntaxProblem(f"not JSON: {error}") from None
+    except ValueError:
+        raise _long_integer(text) from None
+
+
+_TOO_LONG: Final = re.compile(r"\d{4300}")
+
+
+def _long_integer(text: str) -> SyntaxProblem:
+    """Return the error for an integer with more digits than Python parses."""
+    found = _TOO_LONG.search(text)
+    problem = "not JSON: an integer has too many digits"
+    return SyntaxProblem(problem) if found is None else at_position(text, found.start(), problem)
 
 
 def _not_json(text: str, error: json.JSONDecodeError) -> SyntaxProblem:
@@ -103,7 +112,7 @@ def _not_json(text: str, error: json.JSONDecodeError) -> SyntaxProblem:
         start += 1
     hint = _hint(text[start : start + 80], before[-1:])
     if hint:
-        return _at(text, start, f"not JSON: {hint}")
+        return at_position(text, start, f"not JSON: {hint}")
     reason = error.msg[:1].lower() + error.msg[1:]
     if start >= len(text):
         reason = "it ends too early; a bracket or a quotation mark is not closed, or a part is missing"
@@ -138,6 +147,6 @@ def _hint(rest: str, before: str) -> str:
     return ""
 
 
-def _at(text: str, position: int, problem: str) -> SyntaxProblem:
+def at_position(text: str, position: int, problem: str) -> SyntaxProblem:
     """Return a syntax error at a position of the text."""
     return problem_at(text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position), problem)

@@ -8,7 +8,7 @@ through the admin API, or from another program, must not be able to read the env
 
 from __future__ import annotations
 
-__all__ = ["TEMPLATES", "substitute"]
+__all__ = ["NO_VARIABLE", "TEMPLATES", "substitute"]
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,11 @@ from reverseproxy.problems import Key
 TEMPLATES: Final = frozenset({"substitution", "body"})
 """Keys whose texts use dollar signs and braces themselves."""
 
-_VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+
+
+NO_VARIABLE: Final = "${ does not begin a variable; write ${NAME} or ${NAME:-text}, or $${ for ${ itself"
+"""The warning about what looks like a variable, and is none."""
 
 
 def substitute(value: Any, environ: Mapping[str, str]) -> tuple[Any, list[tuple[tuple[Key, ...], str]]]:
@@ -57,7 +61,12 @@ def _text(text: str, keys: tuple[Key, ...], environ: Mapping[str, str], problems
     def put(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
         if name is None:
+            if not match[0].startswith("$$"):
+                problems.append((keys, NO_VARIABLE))
             return "${"
+        if default is not None and "${" in default:
+            problems.append((keys, f"a variable can't stand in what is used instead of {name}"))
+            return match[0]
         known = environ.get(name)
         if known is None or (not known and default is not None):
             if default is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["ListenerChecker"]
 
+from ipaddress import ip_address
 from typing import Final
 
+from reverseproxy.addresses import is_ip
 from reverseproxy.config._checker import LISTENERS, PROTOCOLS, SAMPLE, SAMPLE_POLICY
 from reverseproxy.config._listeners import FilterChainConfig, FilterConfig, ListenerConfig
 from reverseproxy.config._nodes import Location
@@ -19,7 +21,7 @@ from reverseproxy.config._proxies import (
 from reverseproxy.config._tcp_proxy import TcpProxyConfig
 from reverseproxy.config._tls_checks import NamingChecker
 from reverseproxy.config._tunnels import TunnelConfig
-from reverseproxy.config._values import quote, split_address
+from reverseproxy.config._values import quote, socket_path, split_address
 from reverseproxy.config.durations import WRITE
 
 _PROTOCOLS_LATER: Final = ("dubbo-thrift", "tars")
@@ -28,6 +30,18 @@ _SHORT_NANOSECONDS: Final = 1_000_000
 """A number of nanoseconds below this is probably a number of seconds or milliseconds."""
 _OPTIONS: Final = {"bolt": BoltOptions, "boltv2": BoltOptions, "dubbo": RpcOptions}
 _NO_ROUTER: Final = "every request is answered with 404"
+
+
+def _binding(address: str, unix: bool) -> object:
+    """Return what is bound for an address, in one spelling; L{None} if that is not known, or always free."""
+    if unix:
+        return address.removeprefix("unix:") or None
+    try:
+        host, port = split_address(address)
+    except ValueError:
+        return None
+    host = "127.0.0.1" if host == "localhost" else host.lower()
+    return (ip_address(host) if is_ip(host) else host, port) if port else None
 
 
 class ListenerChecker(NamingChecker):
@@ -39,17 +53,34 @@ class ListenerChecker(NamingChecker):
         self._unique("listener", (((*LISTENERS, i, "name"), entry.name) for i, entry in enumerate(listeners)))
         for index, listener in enumerate(listeners):
             self._listener((*LISTENERS, index), listener)
-        bound: dict[str, str] = {}
-        for index, listener in enumerate(listeners):
-            address = listener.address
-            if not listener.bind_port or not address or address.endswith(":0"):
-                continue
-            if address in bound:
-                self._error(
-                    (*LISTENERS, index, "address"),
-                    f"{quote(address)} is already the address of the listener {quote(bound[address])}",
-                )
-            bound.setdefault(address, listener.name)
+        self._addresses()
+
+    def _addresses(self) -> None:
+        """Require that nothing listens where something else does."""
+        listeners = self._config.servers[0].listeners
+        wanted = [
+            (
+                (*LISTENERS, index, "address"),
+                each.address,
+                each.network == "unix",
+                f"the listener {quote(each.name)}",
+            )
+            for index, each in enumerate(listeners)
+            if each.bind_port
+        ]
+        admin, fleet = self._config.admin, self._config.fleet
+        if fleet is not None and fleet.peers is not None:
+            wanted.append((("fleet", "peers", "address"), fleet.peers.address, False, "fleet.peers"))
+        if admin is not None:
+            unix = admin.bound.startswith("unix:")
+            wanted.append((("admin", "address"), admin.bound, unix, "the admin API"))
+        bound: dict[object, str] = {}
+        for location, address, unix, what in wanted:
+            key = _binding(address, unix)
+            if key in bound:
+                self._error(location, f"{quote(address)} is already the address of {bound[key]}")
+            elif key is not None:
+                bound[key] = what
 
     def _listener(self, location: Location, listener: ListenerConfig) -> None:
         self._listen_address((*location, "address"), listener)
@@ -86,6 +117,11 @@ class ListenerChecker(NamingChecker):
         if listener.network == "unix":
             if address == "unix:":
                 self._error(location, '"unix:" has no path; write "/path/to/socket"')
+                return
+            try:
+                socket_path(address.removeprefix("unix:"))
+            except ValueError as error:
+                self._error(location, str(error))
         elif is_path:
             self._error(location, f'{quote(address)} is a path; set network to "unix", or write "host:port"')
         else:
@@ -155,10 +191,13 @@ class ListenerChecker(NamingChecker):
         Unknown names may be those of plug-ins.
         """
         place, protocol = (*location, "downstream_protocol"), proxy.downstream_protocol
+        named = protocol
         if protocol == "X":
-            place = (*location, "extend_config", "sub_protocol")
-            if not proxy.extend_config.sub_protocol:
+            place, named = (*location, "extend_config", "sub_protocol"), proxy.extend_config.sub_protocol
+            if not named and not self._tree.has_lost((*location, "extend_config"), "sub_protocol"):
                 self._error(place, 'missing key: the protocols that "X" stands for, such as "bolt"')
+        if named and not proxy.protocols:
+            self._error(place, f'{quote(named)} names no protocol; write one, such as "Http1"')
         for name in proxy.protocols:
             near = [
                 entry

@@ -225,7 +225,7 @@ class ListenerConfig(Model):
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not data.get("name") and isinstance(data.get("address"), str):
+        if isinstance(data, dict) and data.get("name") in (None, "") and isinstance(data.get("address"), str):
             return {**data, "name": data["address"]}
         return data
 

@@ -109,12 +109,13 @@ def refuse_unsupported(findings: Diagnostics, place: Place, message: str, lenien
 class Matcher:
     """Matches a document's objects with their models."""
 
-    def __init__(self, findings: Diagnostics, directory: ReadDirectory) -> None:
+    def __init__(self, findings: Diagnostics, directory: ReadDirectory, substituted: bool = False) -> None:
         """
         @param directory: called to read each directory that the document names; raises L{OSError}.
+        @param substituted: whether environment variables have been substituted.
         """
         self._findings = findings
-        self._values = FreeValues(findings)
+        self._values = FreeValues(findings, substituted)
         self._directory = directory
         self._guesses = _Guesses()
 

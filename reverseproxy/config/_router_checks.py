@@ -194,7 +194,7 @@ class RouterChecker(Checker):
 
     def _routed(self, location: Location, name: str) -> None:
         """Warn of a route to a cluster that does not exist."""
-        if name and name not in self._names.clusters:
+        if name and name not in self._names.clusters and self._names.clusters_known:
             problem = self._names.unknown("cluster", name, self._names.clusters)
             self._warn(location, f"requests that match are answered with 404: {problem}")
 
@@ -205,7 +205,7 @@ class RouterChecker(Checker):
         elif not name or not mirror.percent:
             missing = "percent" if name else "cluster"
             self._warn((*location, missing), "missing key: no copies are sent")
-        elif name not in self._names.clusters:
+        elif name not in self._names.clusters and self._names.clusters_known:
             problem = self._names.unknown("cluster", name, self._names.clusters)
             self._warn((*location, "cluster"), f"no copies are sent: {problem}")
 
@@ -219,6 +219,10 @@ class RouterChecker(Checker):
         self._first_counts(location, match, "prefix", "path", "regex", "variables", "dsl_expressions")
         if not (match.prefix or match.path or match.regex):
             self._first_counts(location, match, "variables", "dsl_expressions", "headers")
+        for name in ("prefix", "path"):
+            text = getattr(match, name)
+            if text and not text.startswith("/"):
+                self._warn((*location, name), f"{quote(text)} takes no requests: a path begins with /")
         for index, header in enumerate(match.headers):
             if header.regex:
                 try:

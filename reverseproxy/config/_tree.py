@@ -27,14 +27,21 @@ class Tree:
     """
 
     def __init__(
-        self, model: type[Model], document: Object, file: str, findings: Diagnostics, directory: ReadDirectory
+        self,
+        model: type[Model],
+        document: Object,
+        file: str,
+        findings: Diagnostics,
+        directory: ReadDirectory,
+        substituted: bool = False,
     ) -> None:
         """
         @param directory: called to read each directory that the document names; raises L{OSError}.
+        @param substituted: whether environment variables have been substituted.
         """
         self._findings = findings
-        self._removed: list[Place] = []
-        self.root = Matcher(findings, directory).match(model, document, Place(file))
+        self._removed: set[Place] = set()  # wrong values, and what they were part of
+        self.root = Matcher(findings, directory, substituted).match(model, document, Place(file))
 
     # places
 
@@ -82,7 +89,8 @@ class Tree:
 
         @return: whether there was a value to remove.
         """
-        self._removed.append(self.locate(location))
+        removed = self.locate(location)
+        self._removed.update((removed, *removed.around))
         for end in range(len(location), 0, -1):
             parent, last = self.get(location[: end - 1]), location[end - 1]
             if isinstance(parent, Node) and last in parent:
@@ -98,10 +106,9 @@ class Tree:
                 return True
         return False
 
-    def has_lost(self, location: Location, name: str) -> bool:
-        """Return whether an object had a wrong value of a field, or of a part of it, which was removed."""
-        place = self.locate((*location, name))
-        return any(each == place or place in each.around for each in self._removed)
+    def has_lost(self, location: Location, *names: str) -> bool:
+        """Return whether a value, or a part of it, was removed, as it is wrong."""
+        return self.locate((*location, *names)) in self._removed
 
     def complete(self, location: Location, name: str, *fields: str, named: bool = True) -> bool:
         """

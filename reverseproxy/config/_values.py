@@ -28,16 +28,22 @@ __all__ = [
     "between",
     "compile_regex",
     "describe",
+    "is_host",
+    "number",
     "or_default",
     "quote",
+    "socket_path",
     "split_address",
 ]
 
+import re
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool, StrictStr, ValidationInfo
 
+from reverseproxy.addresses import is_ip
 from reverseproxy.config.durations import WRITE, format_duration, parse_duration, without_unit
 from reverseproxy.problems import quote
 
@@ -58,7 +64,7 @@ def between(lowest: int, highest: int) -> AfterValidator:
 
     def check(value: int) -> int:
         if not lowest <= value <= highest:
-            raise ValueError(f"{value} is out of range; write a number from {lowest} to {highest}")
+            raise ValueError(f"{number(value)} is out of range; write a number from {lowest} to {highest}")
         return value
 
     return AfterValidator(check)
@@ -73,6 +79,15 @@ Free = Any
 """Any value, which is kept unchanged."""
 
 
+_LONGEST_NUMBER: Final = 40
+
+
+def number(value: float) -> str:
+    """Return a number for messages, shortened if it is long."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_NUMBER else f"{text[:_LONGEST_NUMBER]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def describe(value: Any) -> str:
     """Return a value of a document with its kind, for messages."""
     if value is None:
@@ -80,7 +95,7 @@ def describe(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        return f"the number {value}"
+        return f"the number {number(value)}"
     if isinstance(value, str):
         return f"the text {quote(value)}"
     return "an object" if isinstance(value, dict) else "a list"
@@ -182,9 +197,13 @@ def split_address(address: str) -> tuple[str, int]:
     @raise ValueError: if it is neither, with the reason.
     """
     shown = quote(address)
+    if "://" in address:
+        raise ValueError(f'{shown} is a URL; write "host:port"')
+    if address.startswith(("unix:", "/")):
+        raise ValueError(f'{shown} is a path, which can\'t be used here; write "host:port"')
     if address.startswith("["):
         host, closing, port = address[1:].partition("]:")
-        if not closing:
+        if not closing or not is_ip(host):
             raise ValueError(f'{shown} is not an address; write an IPv6 address as "[::1]:8080"')
     else:
         host, colon, port = address.rpartition(":")
@@ -192,9 +211,48 @@ def split_address(address: str) -> tuple[str, int]:
             raise ValueError(f'{shown} has no port; write "host:port"')
         if ":" in host:
             raise ValueError(f'{shown} is not an address; write an IPv6 address as "[::1]:8080"')
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) <= _DIGITS and int(port) <= 65535):
         raise ValueError(f"{shown} has the port {quote(port)}; a port is a number from 0 to 65535")
+    if host and not is_host(host):
+        raise ValueError(f"{shown} has the host {quote(host)}, which is neither a name nor an IP address")
     return host, int(port)
+
+
+_DIGITS: Final = 20
+"""The most digits of a port; a number may have zeros at its beginning."""
+
+_OF_URLS: Final = frozenset("/\\?#@[]<>\"' ")
+_FOUR_NUMBERS: Final = re.compile(r"\d+(?:\.\d+){3}")
+
+
+def is_host(text: str) -> bool:
+    """Return whether a text may be a host name or an IP address, without brackets."""
+    if not text.isprintable() or not _OF_URLS.isdisjoint(text):
+        return False
+    return is_ip(text) or not (
+        _FOUR_NUMBERS.fullmatch(text) and any(int(n[:9]) > 255 for n in text.split("."))
+    )
+
+
+_LONGEST_SOCKET: Final = 107 if sys.platform == "linux" else 103
+"""The most bytes of the path of a Unix socket."""
+
+
+def socket_path(path: str) -> str:
+    """
+    Check the path of a Unix socket.
+
+    @return: the same path.
+    @raise ValueError: if there can be no socket of this path.
+    """
+    if not path:
+        raise ValueError('is empty; write "/path/to/socket"')
+    if "\0" in path:
+        raise ValueError(f"{quote(path)} is not a path: it has a zero byte")
+    size = len(path.encode("utf-8", "surrogatepass"))
+    if size > _LONGEST_SOCKET:
+        raise ValueError(f"{quote(path)} has {size} bytes; a Unix socket's path may have {_LONGEST_SOCKET}")
+    return path
 
 
 def _host_port(text: str) -> str:
@@ -210,11 +268,12 @@ def _host_port(text: str) -> str:
 def _address(text: str) -> str:
     """Require an address of TCP or of a Unix socket; C{unix:} is added to a path."""
     if text.startswith("/"):
-        return f"unix:{text}"
+        text = f"unix:{text}"
     if not text.startswith("unix:"):
         return _host_port(text)
     if text == "unix:":
         raise ValueError('"unix:" has no path; write "unix:/path/to/socket"')
+    socket_path(text.removeprefix("unix:"))
     return text
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reverseproxy.config._document import TOO_DEEP, Object, SyntaxProblem, problem_at
+from reverseproxy.config._document import TOO_DEEP, Object, SyntaxProblem, at_position, problem_at
 from reverseproxy.config.nesting import check_nesting
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def parse_yaml(text: str) -> Any:
         if mark is None:
             raise SyntaxProblem(f"not YAML: {problem}") from None
         raise problem_at(mark.line + 1, mark.column + 1, f"not YAML: {problem}") from None
+    except yaml.reader.ReaderError as error:
+        problem = f"not YAML: the character U+{error.character:04X} can't be part of it"
+        raise at_position(text, error.position, problem) from None
     except yaml.YAMLError as error:
         raise SyntaxProblem(f"not YAML: {error}") from None
     except (KeyError, ValueError) as error:

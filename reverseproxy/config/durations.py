@@ -16,6 +16,8 @@ import re
 from decimal import Decimal
 from typing import Final
 
+from reverseproxy.problems import quote
+
 _NANOSECONDS: Final = {
     "ns": 1,
     "us": 1_000,
@@ -36,6 +38,8 @@ _NANOSECONDS_FROM: Final = 10_000_000
 
 _ITEM: Final = re.compile(r"(?P<number>[0-9]*(?:\.[0-9]*)?)(?P<unit>[^0-9.]*)")
 
+_TOO_LONG: Final = "is too long; the longest duration is about 292 years"
+
 _DIGITS: Final = 19
 """The most digits of a fraction that are used; fewer if they exceed 64 bits."""
 
@@ -55,29 +59,31 @@ def parse_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise ValueError(f'"{text}" is not a duration; {WRITE}')
+        raise ValueError(f"{quote(text)} is not a duration; {WRITE}")
     total = 0
     while rest:
         item = _ITEM.match(rest)
         assert item is not None
         number, unit = item["number"], item["unit"]
         if number in ("", "."):
-            raise ValueError(f'"{text}" is not a duration; {WRITE}')
+            raise ValueError(f"{quote(text)} is not a duration; {WRITE}")
         if not unit:
             alone = number == text and len(number) < _DIGITS
             hint = without_unit(float(number)) if alone else f"has a number without a unit; {WRITE}"
-            raise ValueError(f'"{text}" {hint}')
+            raise ValueError(f"{quote(text)} {hint}")
         if unit not in _NANOSECONDS:
-            raise ValueError(f'"{text}" has the unknown unit "{unit}"; the units are {_UNITS}')
+            raise ValueError(f"{quote(text)} has the unknown unit {quote(unit)}; the units are {_UNITS}")
         whole, _, fraction = number.partition(".")
+        if len(whole.lstrip("0")) > _DIGITS:
+            raise ValueError(f"{quote(text)} {_TOO_LONG}")
         scale = _NANOSECONDS[unit]
-        total += int(whole or "0") * scale
+        total += int(whole[-_DIGITS:] or "0") * scale
         if fraction:
             # In floating point, as Go does it: a third of an hour is 20 minutes in the end.
             digits = fraction[:_DIGITS] if int(fraction[:_DIGITS]) <= _LARGEST else fraction[: _DIGITS - 1]
             total += int(float(digits) * (scale / 10 ** len(digits)))
         if total > _LARGEST + text.startswith("-"):
-            raise ValueError(f'"{text}" is too long; the longest duration is about 292 years')
+            raise ValueError(f"{quote(text)} {_TOO_LONG}")
         rest = rest[item.end() :]
     return (-total if text.startswith("-") else total) / 1_000_000_000
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from reverseproxy.config._agents import TunnelAgentConfig
+from reverseproxy.config._clusters import ClusterConfig
 from reverseproxy.config._listeners import FilterChainConfig, FilterConfig, ListenerConfig
 from reverseproxy.config._proxies import ProxyConfig
 from reverseproxy.config._tree import Tree
@@ -19,7 +20,10 @@ from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import Config, ServerConfig
 from reverseproxy.errors import ConfigError
-from reverseproxy.problems import Problem
+from reverseproxy.problems import Place, Problem
+
+_NOWHERE: Final = "127.0.0.1:1"
+"""The address of a host whose own is wrong."""
 
 _STAND_IN: Final = "\0"
 """The name of a listener for agents whose own there is not."""
@@ -52,11 +56,19 @@ class InvalidDocument(ConfigError):
         findings = self._findings
         for problem in errors:
             found = self._placed(problem)
-            if not findings.is_wrong(found.place):
+            if not self._follows(problem, found):
                 findings.add(found)
         for problem in warnings:
             findings.add_warning(self._placed(problem))
         return ConfigError(*findings.errors, warnings=findings.warnings)
+
+    def _follows(self, problem: Problem, found: Problem) -> bool:
+        """Return whether a problem of the models follows from what is known to be wrong."""
+        keys = problem.place.keys
+        if self._findings.is_wrong(found.place) or self._tree.has_lost(keys):
+            return True
+        around = Place(found.place.file, found.place.keys[:-1])
+        return self._findings.is_wrong(around) and self._tree.get(keys) is None
 
     def _placed(self, problem: Problem) -> Problem:
         """Return a problem where the document has it, which the models may have elsewhere."""
@@ -81,13 +93,30 @@ def _usable(config: Config, tree: Tree) -> Config:
             agent = agent.model_copy(update={"hosting_listener": _STAND_IN})
             extension = extension.model_copy(update={"config": agent})
         extends.append(extension)
+    manager = config.cluster_manager
+    clusters = tuple(_usable_cluster(each) for each in manager.clusters)
     fleet = config.fleet
     if fleet is not None and not (
         fleet.server_id and fleet.peers and fleet.peers.address and fleet.etcd and fleet.etcd.endpoints
     ):
         fleet = None
     server = server.model_copy(update={"listeners": tuple(listeners)})
-    return config.model_copy(update={"servers": (server,), "extends": tuple(extends), "fleet": fleet})
+    return config.model_copy(
+        update={
+            "servers": (server,),
+            "extends": tuple(extends),
+            "fleet": fleet,
+            "cluster_manager": manager.model_copy(update={"clusters": clusters}),
+        }
+    )
+
+
+def _usable_cluster(cluster: ClusterConfig) -> ClusterConfig:
+    """Return a cluster whose hosts have addresses."""
+    hosts = [
+        each if each.address else each.model_copy(update={"address": _NOWHERE}) for each in cluster.hosts
+    ]
+    return cluster.model_copy(update={"hosts": tuple(hosts)})
 
 
 def _usable_listener(index: int, listener: ListenerConfig, tree: Tree) -> ListenerConfig:

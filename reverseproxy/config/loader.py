@@ -10,6 +10,7 @@ __all__ = ["Loaded", "load", "loads"]
 
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from pydantic import ValidationError
 
 from reverseproxy.config._checks import check
 from reverseproxy.config._document import Object, SyntaxProblem, parse_json
-from reverseproxy.config._environment import substitute
+from reverseproxy.config._environment import NO_VARIABLE, substitute
+from reverseproxy.config._free_values import half_characters
 from reverseproxy.config._messages import explain
 from reverseproxy.config._nodes import Location
 from reverseproxy.config._toml import parse_toml
@@ -97,7 +99,8 @@ def loads(text: str, file: str, yaml: bool = False, environ: Mapping[str, str] |
 def _loads(text: str, file: str, parse: _Parser, environ: Mapping[str, str] | None) -> Loaded:
     try:
         with _without_collecting():
-            return _load(_parse(text, parse), file, environ)
+            document = _parse(text, parse)
+            return _load(document, file, environ, _ESCAPED_HALF.search(text) is not None)
     except SyntaxProblem as problem:
         raise ConfigError(_syntax(file, problem)) from None
     except RecursionError:
@@ -125,15 +128,22 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _load(document: Object, file: str, environ: Mapping[str, str] | None) -> Loaded:
+_ESCAPED_HALF: Final = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
+"""What may be half of a character, in JSON, YAML and TOML."""
+
+
+def _load(document: Object, file: str, environ: Mapping[str, str] | None, halves: bool = False) -> Loaded:
     """
     Make the models of a document.
 
+    @param halves: whether texts may have halves of characters.
     @raise InvalidDocument: with all errors.
     """
     findings = Diagnostics()
+    for place in half_characters(document, Place(file)) if halves else ():
+        findings.error(place, "has half of a character; write it as itself, or escape all of it")
     _substitute(document, file, environ, findings)
-    tree = Tree(Config, document, file, findings, _Directory(findings, environ).read)
+    tree = Tree(Config, document, file, findings, _Directory(findings, environ).read, environ is not None)
     config = _validate(tree, findings)
     check(config, tree, findings)
     if findings.errors:
@@ -147,7 +157,8 @@ def _substitute(
     """Substitute environment variables."""
     if environ is not None:
         for keys, problem in substitute(document, environ)[1]:
-            findings.error(Place(file, keys), problem)
+            report = findings.warn if problem == NO_VARIABLE else findings.error
+            report(Place(file, keys), problem)
 
 
 def _parse(text: str, parse: _Parser = parse_json) -> Object:

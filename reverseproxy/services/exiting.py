@@ -11,8 +11,9 @@ from typing import NoReturn, TextIO
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write text to a stream, and flush it."""
-    stream.write(text)
+    """Write text to a stream, and flush it; characters that its encoding does not have are escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
 
 

@@ -120,6 +120,47 @@ SERVERS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     (TLS, {"stauts": True}, 'unknown key, ignored; did you mean "status"?'),
 )
 
+ADDRESSES: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
+    ((*LISTENER, "address"), "[zz]:80", '"[zz]:80" is not an address; write an IPv6 address as "[::1]:8080"'),
+    ((*LISTENER, "address"), "[]:80", '"[]:80" is not an address'),
+    ((*LISTENER, "address"), "127.0.0.1 :80", 'has the host "127.0.0.1 ", which is neither a name nor an IP'),
+    ((*LISTENER, "address"), "300.1.1.1:80", 'has the host "300.1.1.1", which is neither'),
+    (
+        (*LISTENER, "address"),
+        "http://127.0.0.1:80",
+        'address: "http://127.0.0.1:80" is a URL; write "host:port"',
+    ),
+    ((*LISTENER, "address"), "a:" + "9" * 5000, "a port is a number from 0 to 65535"),
+    ((*LISTENER, "address"), "127.0.0.1:09999", 'already the address of the listener "clientListener"'),
+    ((*LISTENER, "name"), False, "name: expected a text in quotation marks, got false"),
+    ((*LISTENER, "name"), "\ud800", "name: has half of a character"),
+    (
+        (*SERVER, "listeners", 0),
+        {"address": "/tmp/" + "x" * 120, "network": "unix", "bind_port": True, "filter_chains": [{}]},
+        "has 125 bytes; a Unix socket's path may have",
+    ),
+    ((*PROXY, "downstream_protocol"), ",", '"," names no protocol; write one, such as "Http1"'),
+    ((*PROXY, "downstream_protocol"), "${", "${ does not begin a variable"),
+    (
+        PROXY,
+        {"downstream_protocol": "X", "extend_config": {"sub_protocol": ","}},
+        'extend_config.sub_protocol: "," names no protocol',
+    ),
+    ((*SERVER, "graceful_timeout"), "9" * 5000 + "s", "is too long; the longest duration is about 292 years"),
+    ((*RULE, "match"), {"prefix": "a"}, 'match.prefix: "a" takes no requests: a path begins with /'),
+    ((*CLUSTER, "hosts"), [{"address": "a b:80"}], 'hosts[0].address: "a b:80" has the host "a b"'),
+    ((*CLUSTER, "hosts"), [{"address": "http://a:80"}], "is a URL"),
+    ((*CLUSTER, "hosts"), [{"address": "unix:/tmp/" + "x" * 120}], "a Unix socket's path may have"),
+    ((*CLUSTER, "tls_context"), {"status": True}, "tls_context: has no effect: no hosts are given here"),
+    (("cluster_manager", "tls_context"), {"status": True}, "no cluster has cluster_manager_tls"),
+    (
+        ("admin",),
+        {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9999}}},
+        'admin.address: "127.0.0.1:9999" is already the address of the listener "tunnel_server_listener"',
+    ),
+)
+"""Addresses, domains and the like of other kinds."""
+
 AGENTS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*AGENT, "cluster"), GONE, "cluster: missing key"),
     ((*AGENT, "hosting_listener"), GONE, "hosting_listener: missing key"),
@@ -213,8 +254,27 @@ class WrongInputTests(SynchronousTestCase):
             self.check(text, message)
 
     def test_servers(self) -> None:
-        for path, value, message in SERVERS:
+        for path, value, message in (*SERVERS, *ADDRESSES):
             self.check(json.dumps(edited(self.server, path, value)), message)
+
+    def test_no_second_problem(self) -> None:
+        """What follows from what is wrong is not told as well."""
+        config = AGENT
+        for document, path, value in (
+            (self.agent, (*config, "server_list"), ["a b:1"]),
+            (self.agent, config, []),
+            (self.agent, ("cluster_manager",), {"clusters_configs": "/none"}),
+            (self.server, (*CLUSTER, "hosts"), [{"address": "a"}]),
+            (
+                self.server,
+                (*RULE, "route"),
+                {"weighted_clusters": [{"cluster": {"name": "clientCluster", "weight": -1}}]},
+            ),
+        ):
+            self.file.write_text(json.dumps(edited(document, path, value)))
+            result = CliRunner().invoke(command, ["check", str(self.file)])
+            told = [line for line in result.output.splitlines() if "bind_port" not in line]
+            self.assertEqual(len(told), 1, result.output)
 
     def test_agents(self) -> None:
         for path, value, message in AGENTS:

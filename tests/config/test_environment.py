@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from reverseproxy.config._environment import substitute
+from reverseproxy.config._environment import NO_VARIABLE, substitute
 from reverseproxy.config.loader import load, loads
 from reverseproxy.errors import ConfigError
 from tests.config.documents import TUNNEL_SERVER
@@ -22,8 +22,16 @@ ENVIRON = {"PORT": "8080", "EMPTY": "", "dollar": "${PORT}"}
 class SubstituteTests(SynchronousTestCase):
     def put(self, value: Any) -> Any:
         found, problems = substitute(value, ENVIRON)
-        self.assertEqual(problems, [])
+        self.assertEqual([each for each in problems if each[1] != NO_VARIABLE], [])
         return found
+
+    def test_no_variables(self) -> None:
+        """What looks like a variable, and is none, is a warning; what is one in another is an error."""
+        for text, wanted in (("${", 1), ("${1} ${a b}", 2), ("${PORT:?x}", 1), ("$${", 0), ("${PORT}", 0)):
+            self.assertEqual([problem for _, problem in substitute(text, ENVIRON)[1]], [NO_VARIABLE] * wanted)
+        [(keys, problem)] = substitute(["${NONE:-${PORT}}"], ENVIRON)[1]
+        self.assertEqual(keys, (0,))
+        self.assertIn("can't stand in what is used instead of NONE", problem)
 
     def test_texts(self) -> None:
         for text, wanted in {
