@@ -114,6 +114,8 @@ class ClusterChange:
         self._change_hosts()
         if self._names_differ:
             self._change_names()
+        elif self._static.names is not None:
+            self._static.names.settle()
         if self._checks_differ:
             if self._monitor is not None:
                 cluster.add_task(self._monitor)
@@ -131,9 +133,9 @@ class ClusterChange:
         for address, (_, host) in self._new.items():
             if host.cluster is cluster:
                 continue
-            old = before.get(address)
-            if old is not None and old[1].cluster is cluster:
-                cluster.replace_host(old[1], host, _OTHER)
+            old = cluster.hosts.get(address)  # may be one of a name
+            if old is not None:
+                cluster.replace_host(old, host, _OTHER)
             else:
                 cluster.add_host(host)
         for address, (_, host) in before.items():

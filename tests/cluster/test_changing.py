@@ -223,6 +223,25 @@ class NameTests(ChangingCase):
         self.resolver.answer()
         self.assertEqual(self.addresses(), ["10.1.1.1:80"])
 
+    def test_an_address_that_is_named_in_its_own_right(self) -> None:
+        """What is under way on a name's host at it is finished."""
+        self.make(**self.DNS, hosts=[{"address": "a:80"}])
+        before = self.cluster.hosts["10.1.1.1:80"]
+        self.cluster.take(before)
+        self.change(**self.DNS, hosts=[{"address": "a:80"}, {"address": "10.1.1.1:80"}])
+        self.assertIsNot(self.cluster.hosts["10.1.1.1:80"], before)
+        self.assertEqual((before.retired, before.closed), (True, False))
+        self.cluster.release(before)
+
+    def test_an_address_that_is_only_a_name_s_any_more(self) -> None:
+        for more in ([], [{"address": "b:80"}]):
+            self.setUp()
+            self.make(**self.DNS, hosts=[{"address": "a:80"}, {"address": "10.1.1.1:80"}])
+            self.change(**self.DNS, hosts=[{"address": "a:80"}, *more])
+            self.resolver.answer()
+            self.assertEqual(self.addresses()[:1], ["10.1.1.1:80"])
+            self.assertEqual(len(self.addresses()), 1 + len(more))
+
     def test_what_is_known_of_a_name(self) -> None:
         """Another weight makes other hosts of the same addresses."""
         self.make(**self.DNS, hosts=[{"address": "a:80"}])

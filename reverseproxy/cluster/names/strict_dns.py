@@ -102,10 +102,15 @@ class StrictDns:
                     respect_lifetime=config.respect_dns_ttl,
                 )
                 self._names[entry.name].addresses = self._known.get(entry.name, ())
-        if self._hosts and all(name.addresses for name in self._names.values()):
+        if all(name.addresses for name in self._names.values()):
             self._changed()
         for name in list(self._names.values()):
             name.look_up()
+
+    def settle(self) -> None:
+        """Add hosts at addresses that other hosts of the cluster have had."""
+        if self._names:
+            self._changed()
 
     def withdraw(self, reason: str) -> None:
         """Remove all hosts, after L{stop}."""
