@@ -24,6 +24,7 @@ from reverseproxy.transport.handing import is_socket, lose, take_out
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection, MovedConnection
 from reverseproxy.workers.directory import Directory, Entry
 from reverseproxy.workers.links import Link
+from reverseproxy.workers.messages import Message
 from reverseproxy.workers.tls_relays import TlsRelays
 
 MOST_EARLY: Final = 65536
@@ -39,6 +40,7 @@ class Giver:
 
     def __init__(self, directory: Directory, relays: TlsRelays, clock: Any) -> None:
         self.leaving: dict[Host, Link] = {}
+        self._next: dict[Host, dict[Link, Message]] = {}  # requests for these by other siblings
         self._directory = directory
         self._relays = relays
         self._clock = clock
@@ -56,9 +58,23 @@ class Giver:
         cluster.reserve(host)
         self._try(host)
 
+    def fetch(self, host: Host, link: Link, message: Message) -> None:
+        """
+        Move a host's connection to a sibling that has requested it.
+
+        If it is about to move to another one, the request is forwarded there right behind the connection:
+        sooner, it would come back.
+        """
+        to = self.leaving.get(host)
+        if to is None:
+            self.give(host, link)
+        elif to is not link:
+            self._next.setdefault(host, {})[link] = message
+
     def dropped(self, host: Host) -> None:
         """Forget a host that is gone."""
         self.leaving.pop(host, None)
+        self._next.pop(host, None)
 
     def went(self, link: Link) -> None:
         """Keep the connections that were to move to a sibling which has ended."""
@@ -87,8 +103,12 @@ class Giver:
     def _keep(self, host: Host) -> None:
         """Use a host here again, as it can't move."""
         self.leaving.pop(host, None)
+        requests = self._next.pop(host, {})
         if host.cluster is not None:
             host.cluster.unreserve(host)
+        for link, message in requests.items():
+            if link.up:
+                self.fetch(host, link, message)
 
     def _hand_over(self, entry: Entry, host: ReverseHost, link: Link) -> bool:
         """
@@ -126,9 +146,12 @@ class Giver:
         if cluster.on_change is not None:
             cluster.on_change("move", host, "")
         self._directory.given(entry, link.number)
+        requests = self._next.pop(host, {})
         if not link.send({"give": entry.facts(), **message}, handle):
             self._directory.lose(entry, "what is known of it is too much to give it to another worker")
             return True
+        for request in requests.values():
+            link.send(request)
         host.fetch = self._directory.fetch
         if is_deterministic(cluster.config):
             cluster.unreserve(host)

@@ -10,12 +10,12 @@ request needs it.
 
 from __future__ import annotations
 
-__all__ = ["Taker"]
+__all__ = ["MOST_HOPS", "Taker"]
 
 import errno
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -33,6 +33,9 @@ from reverseproxy.workers.requests import is_committed
 from reverseproxy.workers.tls_relays import TlsRelays
 
 log = Logger()
+
+MOST_HOPS: Final = 4
+"""How often a request for a connection is forwarded; workers may disagree for a moment where that is."""
 
 
 class Taker:
@@ -171,15 +174,13 @@ class Taker:
         asking = self._links.up.get(message["for"])
         if not self._directory.is_here(entry):
             on = self._links.up.get(entry.at)
-            if on is not None and on is not asking:
-                on.send(message)
+            hops = message.get("hops", 0)
+            if on is not None and on is not asking and hops < MOST_HOPS:
+                on.send({**message, "hops": hops + 1})
         elif is_committed(entry.host):
             self._directory.commit(entry)
-        elif asking is not None and entry.host in self._giver.leaving:
-            # Forward the request to the worker that it moves to; it arrives behind the connection.
-            self._giver.leaving[entry.host].send(message)
         elif asking is not None:
-            self._giver.give(entry.host, asking)
+            self._giver.fetch(entry.host, asking, message)
 
     def dropped(self, host: Host) -> None:
         """Fail the request for a host that is gone."""

@@ -26,6 +26,7 @@ from reverseproxy.wire.rpc.bolt import encode_request, encode_response
 from reverseproxy.workers.channel import MAX_PACKET
 from reverseproxy.workers.demand_announcer import SHORTAGE
 from reverseproxy.workers.relaying import RelayedHost
+from reverseproxy.workers.taking import MOST_HOPS
 from tests.integration.configs import http_filter
 from tests.tunnel.logged import capture
 from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World
@@ -704,6 +705,71 @@ class SettledTests(SynchronousTestCase):
         clients = [world.client(number % 2, REQUEST % b"/%d" % number) for number in range(10)]
         self.assertEqual(world.answer_until_done(), 10)
         self.assertEqual([bodies(client) for client in clients], [[b"/%d" % n] for n in range(10)])
+
+    def counted(self, world: World) -> list[Any]:
+        """The requests for certain connections that workers send one another from now on."""
+        fetches: list[Any] = []
+        for worker in range(len(world.workers)):
+            for link in world.links(worker).values():
+                channel: Any = link._channel
+                send = channel.send
+
+                def keep(message: Any, handle: Any = None, send: Any = send) -> None:
+                    if "fetch" in message:
+                        fetches.append(message)
+                        assert len(fetches) < 100, "there is no end of requests"
+                    send(message, handle)
+
+                channel.send = keep
+        return fetches
+
+    def test_several_workers_want_one_that_is_busy(self) -> None:
+        """They are told to wait, and get it one after the other."""
+        world = World(3, cluster={"lb_type": "LB_MAGLEV"})
+        world.agent(2, mux=False)
+        fetches = self.counted(world)
+        clients = [world.client(worker, REQUEST % b"/%d" % worker) for worker in (2, 0, 1)]
+        world.turn(1)
+        self.assertLess(len(fetches), 5)
+        self.assertEqual(world.answer_until_done(), 3)
+        self.assertEqual([bodies(client) for client in clients], [[b"/2"], [b"/0"], [b"/1"]])
+
+    def test_one_that_is_busy_is_wanted_again_and_again(self) -> None:
+        """The first requests have waited in vain."""
+        world = World(2, cluster={"lb_type": "LB_MAGLEV", "connect_timeout": "2s"})
+        world.agent(0, mux=False)
+        fetches = self.counted(world)
+        busy = world.client(0, REQUEST % b"/busy")
+        for _ in range(3):
+            world.client(1, REQUEST % b"/late")
+            world.turn(3)
+        self.assertLess(len(fetches), 20)
+        last = world.client(1, REQUEST % b"/last")
+        world.answer_until_done()
+        self.assertEqual((bodies(busy), bodies(last)), ([b"/busy"], [b"/last"]))
+
+    def test_one_that_was_to_go_to_a_worker_that_has_ended(self) -> None:
+        """It goes to the next one that wants it."""
+        world = World(3, cluster={"lb_type": "LB_MAGLEV"})
+        world.agent(2, mux=False)
+        clients = [world.client(worker, REQUEST % b"/%d" % worker) for worker in (2, 0, 1)]
+        world.turn()
+        world.links(2)[0].abort("it has ended")
+        world.turn()
+        world.answer_until_done()
+        self.assertEqual([bodies(client) for client in clients[::2]], [[b"/2"], [b"/1"]])
+        self.assertEqual(world.workers[2].siblings.giver.leaving, {})
+
+    def test_workers_that_do_not_agree_where_it_is(self) -> None:
+        world = World(3, cluster={"lb_type": "LB_MAGLEV"})
+        world.agent(2, mux=False)
+        [number] = world.workers[2].siblings.directory.entries
+        for worker, at in ((0, 2), (2, 0)):
+            world.workers[worker].siblings.directory.entries[number].at = at
+        fetches = self.counted(world)
+        world.links(1)[0].send({"fetch": number, "for": 1})
+        world.turn(1)
+        self.assertEqual(len(fetches), 1 + MOST_HOPS)
 
 
 class WithdrawalTests(SynchronousTestCase):
