@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpack import Decoder, NeverIndexedHeaderTuple
+from hyperframe.frame import HeadersFrame
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +20,7 @@ from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
 from tests.proxy.test_http2 import path
 from tests.wire.http1_cases import get
-from tests.wire.http2_frames import GET, OK, POST, Fields, raw
+from tests.wire.http2_frames import GET, OK, POST, Fields, raw, read_frames
 
 HTTP2 = [
     {**rule, "route": {**rule["route"], "upstream_protocol": "Http2"}} if "route" in rule else rule
@@ -72,6 +74,22 @@ class ExchangeTests(UpstreamTestCase):
         self.assertEqual(
             (answer.body, answer.trailers, answer.ended), (b"hello", [(b"grpc-status", b"0")], True)
         )
+
+    def test_secrets_stay_secrets(self) -> None:
+        """A guess that another client has put into the table of the host does not match them."""
+        world = self.world()
+        secret = NeverIndexedHeaderTuple(b"x-api-key", b"secret")
+        _client, host, _ = self.pair(world, [*GET, (b"x-api-key", b"secret")])
+        host.answer(1)
+        world.connect().ask([*GET, secret])
+        [frame] = [frame for frame in read_frames(host.wire.take()) if isinstance(frame, HeadersFrame)]
+        *_, forwarded = host.decoder.decode(frame.data, raw=True)
+        self.assertEqual((tuple(forwarded), forwarded.indexable), (tuple(secret), False))
+        host.answer(3, [*OK, secret])
+        [wire] = world.clients[1:]
+        *_, frame = [frame for frame in read_frames(wire.take()) if isinstance(frame, HeadersFrame)]
+        *_, forwarded = Decoder().decode(frame.data, raw=True)
+        self.assertFalse(forwarded.indexable)
 
     def test_answer_of_trailers_alone(self) -> None:
         world = self.world()

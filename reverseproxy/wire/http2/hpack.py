@@ -15,13 +15,13 @@ they would evict those that stay.
 
 from __future__ import annotations
 
-__all__ = ["TABLE_SIZE", "FieldDecoder", "FieldEncoder", "Fields"]
+__all__ = ["TABLE_SIZE", "FieldDecoder", "FieldEncoder", "Fields", "NeverIndexed"]
 
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from hpack import Decoder
+from hpack import Decoder, NeverIndexedHeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
@@ -87,6 +87,21 @@ _FIRST_DYNAMIC: Final = 0x80 + _STATIC_SIZE + 1
 _INDEXED: Final = [bytes((0x80 | number,)) for number in range(127)]
 
 
+class NeverIndexed(bytes):
+    """
+    A value that must not be indexed at later hops either, as its sender has marked it (RFC 7541 6.2.3).
+
+    Its hash is not that of equal bytes, so that it is found in no table: another
+    client of the same connection may have put a guess there.  For the same reason
+    values of pseudo-headers, which are looked up in sets, are never marked.
+    """
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return ~bytes.__hash__(self)
+
+
 def _integer(value: int, bits: int, pattern: int) -> bytes:
     """Encode an integer with a prefix of some bits, behind the bits of a pattern (RFC 7541 5.1)."""
     limit = (1 << bits) - 1
@@ -104,6 +119,11 @@ def _integer(value: int, bits: int, pattern: int) -> bytes:
 def _string(value: bytes) -> bytes:
     size = len(value)
     return (bytes((size,)) if size < 127 else _integer(size, 7, 0)) + value
+
+
+def _marked(name: bytes, value: bytes) -> Field:
+    """Return a field that came as one that is never indexed."""
+    return (name, value) if name[:1] == b":" else (name, NeverIndexed(value))
 
 
 def _size(name: bytes, value: bytes) -> int:
@@ -190,7 +210,7 @@ class FieldEncoder:
             number = self._names.get(name)
             index = 0 if number is None else _STATIC_SIZE + 1 + self._count - number
         size = _size(name, value)
-        if name in _NEVER_INDEXED:
+        if name in _NEVER_INDEXED or type(value) is NeverIndexed:
             head = _integer(index, 4, 0x10)
         elif name in _NOT_INDEXED or 2 * size > self._max:
             head = _integer(index, 4, 0)
@@ -260,7 +280,11 @@ class FieldDecoder:
                     fields = self._remember(block, fields)
                 return fields
         self._known.clear()  # the block may change the table, and so what indexes refer to
-        return cast("list[Field]", self._decoder.decode(block, raw=True))
+        decoded = cast("list[Field]", self._decoder.decode(block, raw=True))
+        for index, field in enumerate(decoded):
+            if type(field) is NeverIndexedHeaderTuple:
+                decoded[index] = _marked(*field)
+        return decoded
 
     def _remember(self, block: bytes, fields: list[Field]) -> Fields:
         if len(self._known) >= MOST_KNOWN:
@@ -311,6 +335,7 @@ class FieldDecoder:
         @raise IndexError: if it is incomplete.
         """
         end = len(block)
+        marked = block[at - 1] & 0x10
         index = block[at - 1] & 0x0F
         if index == 0x0F:
             index += block[at]
@@ -335,5 +360,5 @@ class FieldDecoder:
             return 0
         if size & 0x80:
             value = decode_huffman(value)
-        fields.append((name, value))
+        fields.append(_marked(name, value) if marked else (name, value))
         return at
