@@ -137,8 +137,9 @@ class StreamTransport(tcp.Connection):
 
     def doRead(self) -> Any:  # noqa: N802 - Twisted's name, as are those below
         """Receive, and deliver; see L{IReadDescriptor}."""
-        if self._onward is not None:
-            return self._pass(self._onward)
+        onward = self._onward
+        if onward is not None:
+            return self._pass(onward)
         try:
             size = self.socket.recv_into(_buffer, PORTIONS.size)
         except BlockingIOError:
@@ -200,8 +201,9 @@ class StreamTransport(tcp.Connection):
             pipe = _pipes.get()
             if pipe is not None and self._move(pipe, target):
                 return None
+        left, most = self._onward_left, PORTIONS.size
         try:
-            size = self.socket.recv_into(_buffer, min(self._onward_left, PORTIONS.size))
+            size = self.socket.recv_into(_buffer, left if left < most else most)
         except BlockingIOError:
             return None
         except OSError:
@@ -210,7 +212,11 @@ class StreamTransport(tcp.Connection):
             return CONNECTION_LOST if self._reset else CONNECTION_DONE
         self._in_bulk = size >= BULK
         target.write_view(_buffer[:size])
-        self._passed(size)
+        # As _passed does, which this is too often for.
+        self._onward_left = left = self._onward_left - size
+        if not left:
+            self._onward = None
+        self._on_spliced(size)
         return None
 
     def _sends_at_once(self) -> bool:
