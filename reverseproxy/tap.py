@@ -315,29 +315,32 @@ def makeService(options: Options) -> IService:
     if options["log-level"] is None and not plan.theirs:
         built.living.taken = partial(take_level, observer)
     if several:
-        supervisor = _supervise(options, plan, built, per_hour)
+        supervisor = _supervise(options, plan, built, per_hour, observer)
         return _ready(supervisor, observer, plan, warnings, options)
     built.is_quickstart = bool(options["quickstart"])
     built.inspector.parts.observer = observer
     return _ready(built, observer, plan, warnings, options)
 
 
-def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: float) -> SupervisorService:
+def _supervise(
+    options: Options, plan: LogPlan, built: ReverseProxy, per_hour: float, observer: LogObserver
+) -> SupervisorService:
     """
     Make a supervisor of the workers.
 
     @param built: the configuration as it was built here, which compares it with later ones.
     @param per_hour: bytes of the log that each process may write in an hour.
+    @param observer: writes the log of this process.
     """
     # Most processes have no workers, and this takes memory.
     from reverseproxy.assembly.supervised import Supervised
     from reverseproxy.services.supervising import SupervisorService
     from reverseproxy.services.worker import owner_of
+    from reverseproxy.workers.shared_log import SharedLog
 
     twistd: Any = options.parent or {}
     settings = {
         "transport": options["transport"],
-        "log": (plan.path, plan.level, plan.format, per_hour),
         "quickstart": bool(options["quickstart"]),
         "follows_level": options["log-level"] is None and not plan.theirs,
         "reactor": type(_reactor()).__module__,
@@ -353,6 +356,7 @@ def _supervise(options: Options, plan: LogPlan, built: ReverseProxy, per_hour: f
         _give_up,
         owner_of(settings["user"]),
     )
+    supervisor.share_log(SharedLog(observer, plan.path, plan.format, per_hour))
     supervisor.supervised = Supervised(supervisor, built.living, _reactor(), options.file)
     if built.admin is not None:
         from reverseproxy.admin.service import AdminServer

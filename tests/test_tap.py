@@ -752,10 +752,12 @@ class WorkersTests(TapTestCase):
         self.assertEqual(len(service.slots), 2)
         self.assertEqual(service._starter._command, [sys.executable, "-c", tap._WORKER])
         self.assertEqual(service._starter._owner, (1, 2))
-        settings = service._starter._settings
+        settings = {**service._starter._settings, **service._starter.log_settings()}
         *log, per_hour = settings["log"]
         self.assertEqual(log, ["stdout", "INFO", "json"])
         self.assertEqual(round(per_hour), 333_333)  # of two workers and this process
+        service.observer.level = "ERROR"  # as an operator demands, or another configuration
+        self.assertEqual(service._starter.log_settings()["log"][1], "ERROR")
         self.assertEqual((settings["transport"], settings["quickstart"]), ("stock", False))
         self.assertEqual(settings["user"], {"uid": 1, "gid": 2, "euid": False})
         self.assertEqual(settings["reactor"], type(reactor).__module__)

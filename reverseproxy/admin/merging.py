@@ -23,6 +23,7 @@ STRIDE: Final = 20
 """How many agents are merged in one step; see L{reverseproxy.admin.slices}."""
 
 _ADDED: Final = ("connections", "most_connections", "healthy", "streams", "in_flight")
+_SHARED: Final = ("joined", "left")
 _UNIONS: Final = ("clusters", "addresses", "workers")
 _INTERNAL: Final = frozenset({"targets", "times", "ends"})
 
@@ -116,8 +117,9 @@ def merge_by_name(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[
     """
     Merge items of equal names, such as the clusters of several workers.
 
-    Numbers are added, also those in C{dials}; of C{last_error} the latest is kept, and of
-    C{next_dial_seconds} the smallest; other values are those of the first item.
+    Numbers are added, also those in C{dials}; of C{joined} and C{left} the largest is kept, as each worker
+    counts the hosts of all, of C{last_error} the latest, and of C{next_dial_seconds} the smallest; other
+    values are those of the first item.
 
     @return: the items, in the order of their names.
     """
@@ -137,7 +139,7 @@ def merge_by_name(answers: Iterable[Iterable[Mapping[str, Any]]]) -> Steps[list[
 def _add_item(known: dict[str, Any], item: Mapping[str, Any]) -> None:
     for name, value in item.items():
         if type(value) is int:
-            known[name] += value
+            known[name] = max(known[name], value) if name in _SHARED else known[name] + value
     if "dials" in item:
         known["dials"] = _add_up(known["dials"], item["dials"])
         known["last_error"] = _latest(known["last_error"], item["last_error"])

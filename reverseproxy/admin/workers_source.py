@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["WorkersSource"]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from reverseproxy.admin.sources import Answer
+from reverseproxy.workers.asking import WorkerAnswer
 from reverseproxy.workers.supervisor import Supervisor
 
 
@@ -41,9 +42,15 @@ class WorkersSource:
     def ask(self, question: str, arguments: Mapping[str, Any]) -> Deferred[list[Answer]]:
         """See L{reverseproxy.admin.sources.ISource}."""
         asked = self._supervisor.ask(question, arguments)
-        return asked.addCallback(
-            lambda answers: [Answer(each.worker, each.value, each.problem) for each in answers]
-        )
+        shared = self._supervisor.shared_log
+
+        def answered(answers: Iterable[WorkerAnswer]) -> list[Answer]:
+            found = [Answer(each.worker, each.value, each.problem) for each in answers]
+            if shared is not None:
+                shared.applied(question, arguments, (each.value for each in found))
+            return found
+
+        return asked.addCallback(answered)
 
     def replace(self, worker: int) -> list[int]:
         """See L{reverseproxy.admin.sources.ISource}."""

@@ -11,6 +11,7 @@ from reverseproxy.assembly.supervised import Supervised
 from reverseproxy.errors import Problem
 from reverseproxy.process.reloading import Report
 from reverseproxy.services.process_service import AGENTS_LOOK, AGENTS_TIME, ProcessService
+from reverseproxy.workers.shared_log import SharedLog
 from reverseproxy.workers.supervisor import Supervisor
 
 
@@ -22,6 +23,11 @@ class _ReloadableSupervisor(Supervisor):
     """
 
     supervised: Supervised
+
+    def share_log(self, shared: SharedLog) -> None:
+        """Let workers that start later write the log as this process does then."""
+        self.shared_log = shared
+        self._starter.log_settings = shared.settings
 
     def reload(self) -> Deferred[Report]:
         """Read the configuration again, and let all workers use it, or none."""

@@ -98,6 +98,8 @@ def run_worker(setup: Setup, channel: socket.socket, main_reactor: Any, signals:
     except ConfigError as error:
         exit_with(sys.stderr, f"worker {worker}: {error}\n", 1)
     service.inspector.parts.observer = service.observer
+    for disabled in settings.get("disabled_logs", ()):
+        service.inspector.answer("enable_log", {"path": disabled, "enabled": False})
     if settings["follows_level"]:
         service.living.taken = partial(take_level, service.observer)
     globalLogBeginner.beginLoggingTo([service.observer])

@@ -43,10 +43,13 @@ class Starter:
     @ivar ended: called with a slot whose worker has ended, and the reason.
     @ivar directory: the directory of the sockets between workers; empty before
         L{make_directory}.
+    @ivar log_settings: returns the settings of the log at the time of a start; see
+        L{SharedLog<reverseproxy.workers.shared_log.SharedLog>}.
     """
 
     received: Callable[[Slot, Message], object] = staticmethod(lambda slot, message: None)
     ended: Callable[[Slot, Failure], object] = staticmethod(lambda slot, reason: None)
+    log_settings: Callable[[], Mapping[str, Any]] = staticmethod(dict)
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class Starter:
                 link=inherit(self._links[slot.number]),
                 directory=self.directory,
                 watch=tuple(watch),
-                settings=self._settings,
+                settings={**self._settings, **self.log_settings()},
                 handover=inherit(handed),
             )
             slot.loaded = loaded

@@ -33,6 +33,7 @@ from reverseproxy.workers.liveness import LivenessChecks
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.renewal import Renewal
 from reverseproxy.workers.route_arbiter import WorkerRouteArbiter
+from reverseproxy.workers.shared_log import SharedLog
 from reverseproxy.workers.shutdown import WorkersShutdown
 from reverseproxy.workers.slots import Slot, WorkerState, how_ended
 from reverseproxy.workers.starting import Starter
@@ -79,12 +80,14 @@ class Supervisor(Service):
     @ivar holding: whether to accept nothing before all workers are ready, as the process that
         this one takes over still serves.
     @ivar succeeded: whether another process has taken over from this one.
+    @ivar shared_log: the log of all processes; L{None} if this process writes none.
     """
 
     on_settled: Callable[[], object] | None = None
     succeeded = False
     holding = False
     admin: Any = None
+    shared_log: SharedLog | None = None
 
     def __init__(
         self,

@@ -979,6 +979,15 @@ class EventTests(AdminTestCase):
 
 
 class MergingTests(AdminTestCase):
+    def test_hosts_that_have_joined(self) -> None:
+        """Each worker counts the hosts of all workers, so that these numbers are not added up."""
+        known = {"name": "c", "hosts": 1, "joined": 4, "left": 3}
+        younger = {**known, "joined": 2, "left": 0}
+        for answers in ([[known], [younger]], [[younger], [known]]):
+            self.assertEqual(
+                at_once(merge_by_name(answers)), [{"name": "c", "hosts": 2, "joined": 4, "left": 3}]
+            )
+
     def test_workers(self) -> None:
         """What several workers know of one agent is added up."""
         world = World()

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.logs import DEBUGGING, LogFile, LogObserver
-from reverseproxy.proxy.http.decisions import LoggedExchange, exchange_class
+from reverseproxy.proxy.http.decisions import LoggedExchange, describe_sending, exchange_class
 from reverseproxy.proxy.http.exchange import Exchange
 from tests.proxy.http2_memory import Http2World
 from tests.proxy.memory import World
@@ -62,6 +62,10 @@ class DecisionTests(SynchronousTestCase):
                 "ended with 200 after 0.000 s",
             ],
         )
+
+    def test_no_address(self) -> None:
+        """A stream to another worker has none."""
+        self.assertEqual(describe_sending("an idle connection", ""), "sent over an idle connection")
 
     def test_a_request_that_is_tried_again(self) -> None:
         world = World(hosts=2)

@@ -14,6 +14,7 @@ __all__ = [
     "LoggedExchange",
     "describe_end",
     "describe_route",
+    "describe_sending",
     "exchange_class",
 ]
 
@@ -45,6 +46,15 @@ def describe_route(route: ClusterRoute) -> str:
     if route.retry.try_timeout:
         text += f", {format_duration(route.retry.try_timeout)} for an attempt"
     return f"{text}, {route.retry.retries} retries at the most"
+
+
+def describe_sending(connection: str, local_address: str) -> str:
+    """
+    Describe over which connection a request is sent.
+
+    @param local_address: empty for a connection without one, such as a stream to another worker.
+    """
+    return f"sent over {connection}{f' from {local_address}' if local_address else ''}"
 
 
 def describe_end(status: int, seconds: float, flags: int, reason: str) -> str:
@@ -105,9 +115,8 @@ class LoggedExchange(LoggedAttempts, Exchange):
         super()._answer_for(result, facts)
 
     def _send(self, client: IUpstream) -> None:
-        self._say(
-            f"sent over {'an idle' if client.reused else 'a new'} connection from {client.local_address}"
-        )
+        connection = "an idle connection" if client.reused else "a new connection"
+        self._say(describe_sending(connection, client.local_address))
         super()._send(client)
 
     def _log_end(self) -> None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
-from reverseproxy.proxy.http.decisions import Choice, LoggedAttempts, describe_end, describe_route
+from reverseproxy.proxy.http.decisions import (
+    Choice,
+    LoggedAttempts,
+    describe_end,
+    describe_route,
+    describe_sending,
+)
 from reverseproxy.proxy.rpc.exchange import RpcExchange
 
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ class LoggedRpcExchange(LoggedAttempts, RpcExchange):
         super()._answer_for(result)
 
     def _send(self, client: RpcClient) -> None:
-        self._say(f"sent over the connection from {client.local_address}")
+        self._say(describe_sending("the connection", client.local_address))
         super()._send(client)
 
     def _log_end(self) -> None:
