@@ -182,6 +182,8 @@ class AdminServer(Service):
         self._check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
             return await self._probe(call)
+        if call.parts == ("dashboard", ""):
+            return Reply(302, b"", TEXT, {"Location": "../dashboard"})  # the page has relative links
         if call.parts[0] == "dashboard" and len(call.parts) < 3:
             return page(call, "".join(call.parts[1:]) or "index.html")
         if call.parts == ("",) and wants_page(call):

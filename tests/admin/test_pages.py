@@ -24,7 +24,8 @@ class PageTests(AdminTestCase):
             self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
         page = world.ask("/dashboard")
         self.assertEqual(page.headers["content-type"], "text/html; charset=utf-8")
-        self.assertEqual(world.ask("/dashboard/").body, page.body)
+        answer = world.ask("/dashboard/")  # where the links of the page would lead elsewhere
+        self.assertEqual((answer.status, answer.headers["location"]), (302, "../dashboard"))
         for path in ("/dashboard/nothing.js", "/dashboard/..", "/dashboard/%2e%2e%2faccess.py"):
             self.assertEqual(world.ask(path, Authorization="").status, 404, path)
         self.assertEqual(world.ask("/dashboard", "POST").status, 405)

@@ -1,6 +1,6 @@
 // The page: the tabs, the periodic requests, and the keyboard shortcuts.
 
-import { Refused, get, listen } from "./api.js";
+import { Refused, all, get, listen } from "./api.js";
 import * as actions from "./actions.js";
 import * as configuration from "./configuration.js";
 import { $, age, count, el, fill, plural, rate, seconds, share, spark } from "./dom.js";
@@ -20,8 +20,10 @@ const TABS = [
 ];
 
 const hidden = new Set(["servers", "peers", "workers", "configuration"]);
+const MOST_CLUSTERS = 500;
 const badges = {};
 const histories = new Map();
+const outdated = new Set(); // views to draw again after events, of which there may be hundreds in a second
 let view = "fleet";
 let clusters = [];
 let asking = false;
@@ -160,8 +162,7 @@ async function drawSummary() {
 // clusters
 
 async function drawClusters() {
-  clusters = [];
-  clusters = (await get("clusters?limit=500")).items;
+  clusters = await all("clusters");
   const by = new Map();
   for (const agent of fleet.agents.values()) for (const name of agent.clusters) by.set(name, (by.get(name) ?? 0) + 1);
   const chosen = fleet.chosenCluster();
@@ -173,10 +174,11 @@ async function drawClusters() {
     values ? spark(values) : null);
   fill($("clusters"),
     clusters.length > 1 ? button("", "All clusters", plural(clusters.length, "cluster"), "", null) : null,
-    clusters.map((each) => button(each.name, each.name,
+    clusters.slice(0, MOST_CLUSTERS).map((each) => button(each.name, each.name,
       `${by.has(each.name) ? plural(by.get(each.name), "agent") : plural(each.hosts, "host")} · ${rate((histories.get(each.name) ?? []).at(-1))}/s`,
       each.waiting ? `${count(each.waiting)} waiting` : each.healthy < each.hosts ? `${count(each.hosts - each.healthy)} down` : each.hosts ? "" : "no hosts",
-      histories.get(each.name) ?? [])));
+      histories.get(each.name) ?? [])),
+    clusters.length > MOST_CLUSTERS ? el("p", { class: "soft" }, `and ${plural(clusters.length - MOST_CLUSTERS, "more cluster")}`) : null);
   if (focused !== undefined) [...$("clusters").children].find((each) => each.dataset.cluster === focused)?.focus();
 }
 
@@ -188,8 +190,8 @@ function happened(event) {
   panels.noteEvent(event);
   if (event.agent) fleet.touch(event.agent);
   if (event.kind === "gap") run(fleet.load);
-  if (view === "events") run(panels.drawEvents);
-  if (event.kind === "refusal" && view === "refused") run(panels.drawRefused);
+  outdated.add("events");
+  if (event.kind === "refusal") outdated.add("refused");
 }
 
 function changed(state) {
@@ -246,6 +248,7 @@ const periodic = [
   every(120, fleet.load),
   every(3, async () => { if (["routes", "servers", "peers", "workers"].includes(view)) await DRAW[view](); }),
   every(6, async () => { if (view === "refused") await panels.drawRefused(); }),
+  every(0.5, async () => { if (outdated.delete(view)) await DRAW[view](); }),
   every(300, async () => {
     const soon = await panels.drawCertificates();
     badge("certificates", soon ? count(soon) : "", "bad");

@@ -85,11 +85,11 @@ async function explain(event) {
 // other views
 
 export async function drawRefused() {
-  const [{ items }, kept] = await Promise.all([get("joins/refused?limit=200"), get("exclusions?limit=200")]);
+  const [{ items }, kept] = await Promise.all([get("joins/refused?limit=200"), all("exclusions")]);
   const focused = document.activeElement?.id ?? "";
-  fill($("view-refused"), kept.items.length ? [
+  fill($("view-refused"), kept.length ? [
     el("h2", { class: "soft" }, "Bans by operators"),
-    table(["Target, agents", "Reason", ["Remaining", "number"], ""], kept.items.map((item) => [
+    table(["Target, agents", "Reason", ["Remaining", "number"], ""], kept.map((item) => [
       el("span", {}, item.target.join(" "), el("small", {}, item.agents.join(", "))),
       item.why, [age(item.seconds), "number"],
       el("button", { type: "button", id: `lift-${item.id}`, onclick: () => liftBan(item.id).then(drawRefused) }, "Lift ban"),
