@@ -88,10 +88,19 @@ class TunnelApi:
     @ivar configuration: the paths of the configuration; L{None} until L{attach_configuration} is called.
     """
 
-    def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: ISource,
+        clock: IReactorTime,
+        certificates: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """
+        @param certificates: see L{ReadApi}.
+        """
         self._source = source
         self._clock = clock
-        self._read_api = ReadApi(config, source, clock)
+        self._read_api = ReadApi(config, source, clock, certificates)
         self.configuration: ConfigurationApi | None = None
         self._audit = Audit()
         self._streams: set[EventStream] = set()

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["agent_routes", "certificates", "clusters", "hosts", "listeners", "refused", "servers", "weigh"]
+__all__ = [
+    "agent_routes",
+    "certificates",
+    "clusters",
+    "describe_certificates",
+    "hosts",
+    "listeners",
+    "refused",
+    "servers",
+    "weigh",
+    "without_infinity",
+]
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +30,7 @@ from reverseproxy.cluster.host import Fault, Host
 
 if TYPE_CHECKING:
     from reverseproxy.admin.inspector import Parts
+    from reverseproxy.tls.validity import Dated
 
 STRIDE: Final = 200
 """How many hosts are counted in one step; see L{reverseproxy.admin.slices}."""
@@ -233,9 +245,26 @@ def agent_routes(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[Any]]
 
 def certificates(parts: Parts, arguments: Mapping[str, Any]) -> list[Any]:
     """The certificates and revocation lists in use; C{not_after} is L{None} for one that does not expire."""
+    return without_infinity(parts.certificates())
+
+
+def without_infinity(certificates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Replace the C{not_after} of what does not expire by L{None}, as JSON has no infinity."""
     return [
-        {**item, "not_after": item["not_after"] if item["not_after"] < inf else None}
-        for item in parts.certificates()
+        {**item, "not_after": item["not_after"] if item["not_after"] < inf else None} for item in certificates
+    ]
+
+
+def describe_certificates(dated: Iterable[tuple[str, Dated]]) -> list[dict[str, Any]]:
+    """
+    Describe certificates and revocation lists.
+
+    @param dated: each with the place of its use.
+    @return: each one's use, name and validity; the end may be C{inf}.
+    """
+    return [
+        {"use": place, "name": item.name, "not_before": item.begins, "not_after": item.ends}
+        for place, item in dated
     ]
 
 

@@ -21,6 +21,7 @@ from reverseproxy.admin.answers import (
     problems_of,
 )
 from reverseproxy.admin.fleet import merge_fleets
+from reverseproxy.admin.lists import without_infinity
 from reverseproxy.admin.merging import (
     is_away,
     merge_agent_routes,
@@ -59,7 +60,18 @@ class ReadApi:
     @ivar in_fleet: whether the server belongs to a fleet.
     """
 
-    def __init__(self, config: Config, source: ISource, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: ISource,
+        clock: IReactorTime,
+        certificates: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """
+        @param certificates: returns the certificates of the admin API itself, which no worker has; see
+            L{reverseproxy.admin.lists.describe_certificates}.
+        """
+        self._own_certificates = certificates
         self._source = source
         self._clock = clock
         self.describe(config)
@@ -172,7 +184,8 @@ class ReadApi:
     async def _certificates(self, call: Call) -> Reply:
         after, limit = page_of(call, MOST)
         answers = await self._source.ask("certificates", {})
-        found = {_expiry_key(item): item for answer in answers for item in answer.value or ()}
+        items = [item for answer in answers for item in answer.value or ()]
+        found = {_expiry_key(item): item for item in [*items, *without_infinity(self._own_certificates())]}
         keys = sorted(key for key in found if key > after)
         last = keys[limit - 1] if len(keys) > limit else None
         return await self._page([found[key] for key in keys[:limit]], last, answers)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from reverseproxy.addresses import is_loopback
 from reverseproxy.admin import probes
@@ -23,6 +24,7 @@ from reverseproxy.admin.configuration_api import IReloadableConfiguration, reloa
 from reverseproxy.admin.exposition import Exposition
 from reverseproxy.admin.families import Family, merge
 from reverseproxy.admin.http import make_factory
+from reverseproxy.admin.lists import describe_certificates
 from reverseproxy.admin.messages import TEXT, ApiProblem, Call, Reply, StreamedReply
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
 from reverseproxy.admin.pages import page, wants_page
@@ -36,6 +38,8 @@ from reverseproxy.listener.connection_limiter import ConnectionLimiter
 from reverseproxy.logs import Throttle, shorten
 from reverseproxy.problems import DOCUMENT, Problem
 from reverseproxy.tls import ServerTls
+from reverseproxy.tls.reload import CertificateReloader, IReloadable
+from reverseproxy.tls.validity import Dated
 
 log = Logger()
 
@@ -57,17 +61,21 @@ NOT_ALLOWED: Final = 405
 PARTING: Final = 1.0
 """Seconds after which connections are closed that were made with a previous C{tls_context}."""
 
+CERTIFICATES: Final = "reverseproxy_certificate_not_after_timestamp_seconds"
+"""The metric of the expiry of certificates."""
+
 _ADMIN: Final = DOCUMENT / "admin"
 _PROBES: Final = frozenset({"healthz", "livez", "readyz"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
+@implementer(IReloadable)
 class AdminServer(Service):
     """
     The server of the admin API.
 
     @ivar listener: its listener, at the address of the configuration's C{admin}.
-    @ivar tls: its TLS contexts, which the owner reloads when their files change; L{None} for plaintext.
+    @ivar tls: its TLS contexts, which are reloaded when their files change; L{None} for plaintext.
     """
 
     _reloadable: IReloadableConfiguration | None = None
@@ -87,7 +95,7 @@ class AdminServer(Service):
         self._admin = admin
         self._access, self.tls = load_credentials(admin)
         self._mosn = MosnPaths(config, source, reactor)
-        self._api = TunnelApi(config, source, reactor)
+        self._api = TunnelApi(config, source, reactor, self._certificates)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
         self.listener = Listener(
             _where(admin),
@@ -99,8 +107,35 @@ class AdminServer(Service):
             _mode(admin),
         )
         self._local = _is_local(admin)
+        self._reloader = CertificateReloader(reactor, [self])
 
     # reloading
+
+    def reload_if_changed(self) -> bool:
+        """
+        Load certificates again whose files have changed; see L{IReloadable}.
+
+        Connections are closed after the answers under way if clients are authenticated by certificates, as
+        one of these may have been revoked.
+        """
+        changed = self.tls is not None and self.tls.reload_if_changed()
+        if changed and self._admin.tls is not None and self._admin.tls.verify_client:
+            self.listener.part()
+        return changed
+
+    def expiring(self) -> list[tuple[Problem, bool]]:
+        """See L{IReloadable}."""
+        return [] if self.tls is None else self.tls.expiring()
+
+    @property
+    def dated(self) -> list[tuple[str, Dated]]:
+        """See L{IReloadable}."""
+        return [] if self.tls is None else self.tls.dated
+
+    def reload_certificates(self) -> None:
+        """Look for changed certificates now, and not only within the next seconds."""
+        self._reloader.poll()
+
     def attach_configuration(self, reloadable: IReloadableConfiguration) -> None:
         """Enable the paths and metrics of the configuration, and its reload."""
         self._reloadable = reloadable
@@ -156,10 +191,12 @@ class AdminServer(Service):
         self.privilegedStartService()
         Service.startService(self)
         self.listener.startService()
+        self._reloader.start()
 
     def stopService(self) -> Deferred[None]:
         """Close all connections."""
         Service.stopService(self)
+        self._reloader.stop()
         self._api.stop()
         return self.listener.stopService()
 
@@ -288,8 +325,16 @@ class AdminServer(Service):
         values = [answer.value for answer in answers if answer.value is not None]
         return answers, await in_slices(merge(values), self._reactor)
 
+    def _certificates(self) -> list[dict[str, Any]]:
+        """Return the certificates of the admin API itself, in the form of L{describe_certificates}."""
+        return describe_certificates(self.dated)
+
     async def _metrics(self, call: Call) -> Reply:
         answers, families = await self._families("metrics")
+        for family in families:
+            if family.name == CERTIFICATES:
+                for place, item in self.dated:
+                    family.add(item.ends, place, item.name)
         workers = self._source.facts()["workers"]
         if workers:
             up = Family("reverseproxy_worker_up", "gauge", "1 if the worker answers, else 0.", ("worker",))

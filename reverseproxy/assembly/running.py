@@ -276,6 +276,8 @@ class RunningConfig:
         @return: the report; never fails.
         """
         self.world.reloader.poll()
+        if self.admin is not None:
+            self.admin.reload_certificates()
         return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:
@@ -309,8 +311,6 @@ class RunningConfig:
             watched += world.fleet_resources.tls
         if world.fleet_resources.store_tls is not None:
             watched.append(world.fleet_resources.store_tls)
-        if self.admin is not None and self.admin.tls is not None:
-            watched.append(self.admin.tls)
         world.reloader.watch(watched)
 
     def _watch(self, cluster: Cluster) -> None:

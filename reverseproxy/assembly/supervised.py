@@ -53,6 +53,8 @@ class Supervised:
     def reload(self) -> Deferred[Report]:
         """See L{reverseproxy.admin.configuration_api.IReloadableConfiguration}."""
         self._supervisor.reload_certificates()
+        if self._supervisor.admin is not None:
+            self._supervisor.admin.reload_certificates()
         return self.reloading.reload()
 
     def examine(self, loaded: Loaded) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,15 +14,32 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.admin import agent_index
+from reverseproxy.config.models import TlsContextConfig
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import make_observer
 from reverseproxy.metrics import OTHER
 from reverseproxy.testing import Recorder
+from reverseproxy.tls.reload import RELOAD_INTERVAL
 from tests.admin.world import ADMIN, CLIENT, PORT, STATIC, World, parse_answer
 from tests.transport.contract import CallableFactory
 from tests.tunnel.logged import capture
 
 READ, OPERATE = "r" * 16, "o" * 16
+
+
+class FakeTls:
+    """TLS contexts that have changed whenever they are looked at."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.dated = [("admin.tls_context", SimpleNamespace(name="CN=admin", begins=1e9, ends=2e9))]
+
+    def reload_if_changed(self) -> bool:
+        self.looks += 1
+        return True
+
+    def expiring(self) -> list[Any]:
+        return []
 
 
 class AdminTestCase(SynchronousTestCase):
@@ -181,6 +199,35 @@ class ServiceTests(AdminTestCase):
         for _ in range(80):
             world.reactor.advance(1)
         self.assertIsNotNone(client.reason)
+
+    def test_certificates_of_the_api_itself(self) -> None:
+        """They are reloaded and shown; connections are closed if clients have certificates."""
+        world = World()
+        server = world.proxy.admin
+        assert server is not None
+        tls = FakeTls()
+        server.tls = tls  # type: ignore[assignment]
+        client = world.connect()
+        for verifies, connected in ((False, True), (True, False)):
+            config = TlsContextConfig(status=True, verify_client=verifies)
+            server._admin = server._admin.model_copy(update={"tls_context": config})
+            world.reactor.advance(RELOAD_INTERVAL)
+            world.reactor.settle()
+            self.assertEqual(client.reason is None, connected)
+        self.assertEqual(tls.looks, 2)
+        server.reload_certificates()
+        self.assertEqual(tls.looks, 3)
+        world.proxy.reload()
+        self.assertEqual(tls.looks, 4)
+        [item] = world.ask("/api/tunnel/v1/certificates").json["items"]
+        self.assertEqual(
+            (item["use"], item["name"], item["not_after"]), ("admin.tls_context", "CN=admin", 2e9)
+        )
+        self.assertIn(b'{name="CN=admin",use="admin.tls_context"} 2e+09\n', world.ask("/metrics").body)
+        world.proxy.stopService()
+        world.reactor.settle()
+        world.reactor.advance(RELOAD_INTERVAL)
+        self.assertEqual(tls.looks, 4)
 
     def test_a_file_of_tokens_that_is_missing(self) -> None:
         with self.assertRaises(ConfigError) as caught:
