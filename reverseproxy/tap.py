@@ -373,6 +373,7 @@ def _ready(
 ) -> IService:
     """Give a service what only the main process has."""
     service.main_reactor, service.signals = _reactor(), _signals
+    service.runner = options.parent or {}
     service.observer = observer
     service.lifecycle = Lifecycle(_reactor(), service, str(options["takeover"] or ""))
     service.foreign = plan.beside or plan.theirs

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from twisted.application.service import Application, IServiceMaker, MultiService
@@ -507,6 +507,27 @@ class ServiceTests(TapTestCase):
         self.assertEqual((status, out), (1, ""))
         self.assertIn(f"{LISTENER}.address: listener clients can't listen on {address}", err)
         self.assertIn(err.strip(), events.text())
+
+    def test_a_daemon_that_can_t_be_started(self) -> None:
+        """twistd, which waits for the daemon's result, is told; no file with a process id stays."""
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        pid_file = self.directory / "twistd.pid"
+        pid_file.write_text("1")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.patch(tap, "_reactor", lambda: reactor)
+            service = self.service(
+                edited(TUNNEL_SERVER, (f"{LISTENER}.address", address), ("servers[0].listeners[1]", GONE)),
+                twistd={"nodaemon": False, "logfile": "-", "pidfile": str(pid_file)},
+            )
+            # It is known only when twistd has made a daemon of itself.
+            cast(dict[str, Any], service.runner)["statusPipe"] = write
+            with capture():
+                self.exits(service.privilegedStartService)
+        self.assertTrue(os.read(read, 100).startswith(b"1 listener clients can't listen on 127.0.0.1:"))
+        self.assertEqual(os.read(read, 100), b"")
+        self.assertFalse(pid_file.exists())
 
     def test_the_reactor_stops_on_sigterm_and_sigint(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["end_with", "exit_with", "write"]
+__all__ = ["end_with", "exit_with", "report_failed_start", "write"]
 
 import atexit
+import os
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from os import _exit as exit_now  # documented, in spite of its name
-from typing import NoReturn, TextIO
+from typing import Any, Final, NoReturn, TextIO
+
+_STATUS_SIZE: Final = 100
+"""How many bytes of a result twistd reads from a daemon."""
 
 
 def write(stream: TextIO, text: str) -> None:
@@ -25,6 +31,26 @@ def exit_with(stream: TextIO, text: str, status: int) -> NoReturn:
     """
     write(stream, text)
     raise SystemExit(status)
+
+
+def report_failed_start(runner: Mapping[str, Any], reason: str) -> None:
+    """
+    Do what twistd does if an application can't be started, before this process exits by itself.
+
+    The process that has started a daemon waits for its result, and would wait forever.  The file with
+    the daemon's process id is removed.
+
+    @param runner: the options of twistd.
+    @param reason: a text for people, which is shortened to a few words.
+    """
+    pipe, file = runner.get("statusPipe"), runner.get("pidfile")
+    with suppress(OSError):
+        if pipe is not None:
+            os.write(pipe, f"1 {reason}".encode("utf-8", "backslashreplace")[:_STATUS_SIZE])
+            os.close(pipe)
+    with suppress(OSError):
+        if file:
+            os.unlink(file)
 
 
 def end_with(status: int) -> None:

@@ -7,12 +7,13 @@ __all__ = ["AGENTS_LOOK", "AGENTS_TIME", "ProcessService", "reopen", "take_level
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import ILogObserver, Logger, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, LoggingFile, globalLogPublisher
 from twisted.python.components import Componentized
 
 from reverseproxy import __version__
@@ -24,7 +25,7 @@ from reverseproxy.process.lifecycle import Lifecycle
 from reverseproxy.process.reloading import Report
 from reverseproxy.process.runners import DeduplicatingObserver
 from reverseproxy.process.signals import Signals
-from reverseproxy.services.exiting import exit_with
+from reverseproxy.services.exiting import exit_with, report_failed_start
 
 log = Logger(namespace="reverseproxy.tap")
 
@@ -83,6 +84,7 @@ class ProcessService(_Wrapped):
     @ivar signals: the signals of the process.
     @ivar observer: writes our log.
     @ivar beside: our observer, if twist writes a log of its own; else L{None}.
+    @ivar runner: the options of what runs us.
     @ivar foreign: whether something other than twistd runs us.
     @ivar lifecycle: takes over another process, and is taken over.
     @ivar holding: whether a process that we take over still serves.
@@ -95,6 +97,7 @@ class ProcessService(_Wrapped):
     signals: Signals
     observer: LogObserver
     beside: DeduplicatingObserver | None = None
+    runner: Mapping[str, Any] = MappingProxyType({})
     foreign = False
     lifecycle: Lifecycle
     holding = False
@@ -132,7 +135,10 @@ class ProcessService(_Wrapped):
         except ConfigError as error:
             # Before logging has begun, Twisted writes what is critical to standard error.
             log.critical("{reason}", reason=str(error))
-            exit_with(sys.stderr, "" if self.foreign else f"{error}\n", 1)
+            report_failed_start(self.runner, error.problems[0].message)
+            # Once logging has begun, it has standard error, too.
+            logged = self.foreign or isinstance(sys.stderr, LoggingFile)
+            exit_with(sys.stderr, "" if logged else f"{error}\n", 1)
 
     def startService(self) -> None:
         """Start, and log what has been started."""
