@@ -75,14 +75,36 @@ def check(file: str, strict: bool) -> None:
     check_file(file, strict)
 
 
+def _workers(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Require a number of workers."""
+    from reverseproxy.workers.counts import parse_workers
+
+    try:
+        if value is not None:
+            parse_workers(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 @click.command()
 @click.argument("file", type=FILE, required=False)
 @click.option(
     "--quickstart", is_flag=True, help="Run a tunnel server, an agent and a service, without a file."
 )
-@click.option("--workers", metavar="N|auto", help="Number of worker processes; auto: one for each core.")
+@click.option(
+    "--workers",
+    metavar="N|auto",
+    callback=_workers,
+    help="Number of worker processes; auto: one for each core.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Format of the log.")
-@click.option("--log-level", metavar="LEVEL", help="Level of the log, instead of default_log_level.")
+@click.option(
+    "--log-level",
+    metavar="LEVEL",
+    type=click.Choice(["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"], case_sensitive=False),
+    help="Level of the log, instead of default_log_level: TRACE, DEBUG, INFO, WARN, ERROR, FATAL.",
+)
 @click.option(
     "--transport",
     type=click.Choice(["fast", "stock"]),

@@ -80,9 +80,30 @@ def server(
 
     try:
         services = [*map(PublishedService.http, http), *map(PublishedService.tcp, tcp)]
+        _check_address("--listen", listen)
+        _check_address("--http-listen", http_listen)
+        for each in services:
+            if each.address:
+                _check_address("--tcp", each.address)
         serve(state or state_directory(), listen, http_listen, services, _bring(zone, ports))
     except InstantProblem as problem:
         fail(str(problem))
+
+
+def _check_address(option: str, text: str, dialled: bool = False) -> None:
+    """
+    Require an address.
+
+    @param dialled: whether it must have a host and a port other than 0.
+    """
+    from reverseproxy.config._values import split_address
+
+    try:
+        host, port = split_address(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+    if dialled and not (host and port):
+        raise click.UsageError(f"{option} {text}: write HOST:PORT")
 
 
 def _bring(zone: str, ports: str | None) -> Bring:
@@ -93,7 +114,7 @@ def _bring(zone: str, ports: str | None) -> Bring:
     host, _, numbers = (ports or "").rpartition(":")
     try:
         zone = clean_domain(zone)
-        if numbers:
+        if ports is not None:
             parse_ports(numbers)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -107,8 +128,7 @@ def _target(text: str, tcp: bool) -> tuple[str, str]:
     @return: an address, and the directory, if it is one.
     """
     if text.isdecimal():
-        if not 1 <= int(text) <= 65535:
-            raise click.UsageError(f"TARGET {text}: a port is 1 to 65535")
+        _check_address("TARGET", f"127.0.0.1:{text}", dialled=True)
         return f"127.0.0.1:{text}", ""
     path = Path(text)
     if path.is_dir():
@@ -122,11 +142,11 @@ def _target(text: str, tcp: bool) -> tuple[str, str]:
         if not path.exists() or path.is_dir():
             raise click.UsageError(f"TARGET {text} is neither a socket nor a directory")
         return f"unix:{path.absolute()}", ""
-    host, colon, number = text.rpartition(":")
-    if not colon or not host or not number.isdecimal():
+    if ":" not in text:
         raise click.UsageError(
             f"TARGET {text}: write PORT, HOST:PORT, or the path of a socket or a directory"
         )
+    _check_address("TARGET", text, dialled=True)
     return text, ""
 
 
@@ -197,8 +217,7 @@ def expose(
     if port is not None and not tcp:
         raise click.UsageError("--port requires --tcp; a web service is found by --domain or --as")
     target, files = _target(target, tcp)
-    if ":" not in to or not to.rpartition(":")[2].isdecimal():
-        raise click.UsageError(f"--to {to}: write HOST:PORT")
+    _check_address("--to", to, dialled=True)
     try:
         running.expose(
             ExposedService(name, target, to, token_file, tcp, domains, port or 0),

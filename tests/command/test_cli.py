@@ -70,7 +70,19 @@ class CliTests(SynchronousTestCase):
             str(directory): ("", str(directory)),
         }.items():
             self.assertEqual(_target(target, tcp=False), wanted)
-        for target in ("0", "70000", "host", f"unix:{directory}", f"{directory}/none", "unix:none"):
+        for target in (
+            "0",
+            "70000",
+            "9" * 5000,
+            "host",
+            "a:0",
+            "a:70000",
+            "a b:1",
+            "[x]:1",
+            f"unix:{directory}",
+            f"{directory}/none",
+            "unix:none",
+        ):
             with self.assertRaises(click.UsageError):
                 _target(target, tcp=False)
 
@@ -84,13 +96,24 @@ class CliTests(SynchronousTestCase):
             ["run"],
             ["run", "a.json", "--quickstart"],
             ["run", "a.json", "--log-format", "xml"],
+            ["run", "a.json", "--log-level", "loud"],
+            ["run", "a.json", "--workers", "0"],
+            ["run", "a.json", "--workers", "many"],
+            ["server", "--listen", "a"],
+            ["server", "--http-listen", "a:99999"],
+            ["server", "--tcp", "a=b:c"],
+            ["server", "--ports", ":"],
+            ["server", "--zone", "a b"],
+            ["expose", "8080", "--to", "https://a:1", "--as", "b", "--token-file", str(self.server())],
             ["completion", "csh"],
             ["expose", "8080", "--to", "a:1", "--as", "b"],
             ["expose", "8080", "--to", "a", "--as", "b", "--token-file", str(self.server())],
             ["explain", str(self.server()), "ftp://a/"],
             ["token", "add", "a.json", "agent", "--max-weight", "129"],
         ):
-            self.assertEqual(self.run_command(*arguments).exit_code, 2, arguments)
+            result = self.run_command(*arguments)
+            self.assertEqual(result.exit_code, 2, arguments)
+            self.assertNotIn("twistd", result.output)
 
     def server(self) -> Path:
         file = Path(self.mktemp())
