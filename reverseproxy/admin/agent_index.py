@@ -38,7 +38,7 @@ class IndexedAgent:
         seconds since 1970.
     @ivar relayed: its connections to other workers, each with its cluster.
     @ivar clusters: the number of both by cluster.
-    @ivar most: the largest number of simultaneous connections to this process so far.
+    @ivar most: the largest number of simultaneous connections so far, to this worker and all others.
     @ivar figures: the counters of its requests.
     """
 
@@ -146,9 +146,10 @@ class AgentIndex:
         else:
             agent.hosts[host] = (cluster, self.wall() - age)
             self.connections += 1
-            agent.most = max(agent.most, len(agent.hosts))
             rtts = self.rtts.get(cluster) or self.rtts.setdefault(cluster, Histogram())
             host.measure(rtts)
+        # Of all workers, as connections are lost at one worker and come back at another.
+        agent.most = max(agent.most, len(agent.hosts) + len(agent.relayed))
         if isinstance(host, AgentHost):
             host.figures = agent.figures
         self._keys[host] = key
@@ -190,7 +191,6 @@ class AgentIndex:
         elif not host.is_remote and host in agent.relayed:
             del agent.relayed[host]
             agent.hosts[host] = (cluster, self.wall())
-            agent.most = max(agent.most, len(agent.hosts))
             self.connections += 1
 
     def _forget(self, key: str, figures: AgentFigures) -> None:

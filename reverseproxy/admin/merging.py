@@ -22,7 +22,7 @@ from reverseproxy.metrics.latency import quantile
 STRIDE: Final = 20
 """How many agents are merged in one step; see L{reverseproxy.admin.slices}."""
 
-_ADDED: Final = ("connections", "most_connections", "healthy", "streams", "in_flight")
+_ADDED: Final = ("connections", "healthy", "streams", "in_flight")
 _SHARED: Final = ("joined", "left")
 _UNIONS: Final = ("clusters", "addresses", "workers")
 _INTERNAL: Final = frozenset({"targets", "times", "ends"})
@@ -74,6 +74,7 @@ def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     known, other = (other, one) if other["connections"] and not one["connections"] else (one, other)
     for name in _ADDED:
         known[name] += other[name]
+    known["most_connections"] = max(known["most_connections"], other["most_connections"])  # of all workers
     for name in _UNIONS:
         known[name] = sorted({*known[name], *other[name]})[: MOST_ADDRESSES if name == "addresses" else None]
     for name in ("ends", "bytes"):

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.admin import agent_descriptions, lists, paging
 from reverseproxy.admin.agent_descriptions import AgentPages, servers_of
 from reverseproxy.admin.agent_index import AgentIndex
-from reverseproxy.admin.merging import is_away, merge_hosts
+from reverseproxy.admin.merging import is_away, merge_agents, merge_hosts
 from reverseproxy.admin.paging import cut, end_of, first_items, latest_page, page_of_items
 from reverseproxy.admin.read_api import ReadApi
 from reverseproxy.admin.remote_agents import RemoteAgents
@@ -373,6 +373,44 @@ class Several:
             answers.append(Answer(number + 1 if len(order) > 1 else 0, value))
             self.crowd.change()
         return succeed(answers)
+
+
+class MostConnectionsTests(SynchronousTestCase):
+    """How many connections an agent has had, at several workers."""
+
+    def setUp(self) -> None:
+        exclusions = Exclusions(lambda: 0.0)
+        self.indexes = [AgentIndex(exclusions, lambda: 0.0, lambda: 0.0) for _ in range(2)]
+        self.hosts: list[list[FakeHost]] = []
+        for at in (0, 0):
+            self.join(at)
+
+    def join(self, at: int) -> None:
+        self.hosts.append([FakeHost("1", number != at) for number in range(2)])
+        for index, host in zip(self.indexes, self.hosts[-1], strict=True):
+            index.joined(CLUSTER, host)  # type: ignore[arg-type]
+
+    def merged(self) -> tuple[int, int]:
+        pages = [
+            (number, at_once(AgentPages(index).page({}))) for number, index in enumerate(self.indexes, 1)
+        ]
+        [agent] = at_once(merge_agents(pages))
+        return agent["most_connections"], agent["connections"]
+
+    def test_one_is_lost_and_comes_back_elsewhere(self) -> None:
+        """It is not as if another one were missing."""
+        self.assertEqual(self.merged(), (2, 2))
+        for index, host in zip(self.indexes, self.hosts.pop(), strict=True):
+            index.left(host)  # type: ignore[arg-type]
+        self.assertEqual(self.merged(), (2, 1))
+        self.join(1)
+        self.assertEqual(self.merged(), (2, 2))
+
+    def test_one_moves(self) -> None:
+        for index, host in zip(self.indexes, self.hosts[0], strict=True):
+            host.is_remote = not host.is_remote
+            index.moved(CLUSTER, host)  # type: ignore[arg-type]
+        self.assertEqual(self.merged(), (2, 2))
 
 
 class ThereAllTheTimeTests(SynchronousTestCase):
