@@ -14,11 +14,14 @@ __all__ = [
     "UPSTREAM_UNUSED",
 ]
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
+from pydantic import AfterValidator
+
 from reverseproxy.config._base import Model, key
-from reverseproxy.config._values import Bool, Free, Int, Span, Text, UInt, between, or_default
+from reverseproxy.config._values import Bool, Free, Int, Span, Text, UInt, between, or_default, quote
 from reverseproxy.config.networks import Believed
 
 _HEADER_SIZE: Final = 8192
@@ -33,6 +36,16 @@ UPSTREAM_PROTOCOLS: Final = ("Auto", "Http1", "Http2", "X", "bolt", "boltv2", "d
 UPSTREAM_UNUSED: Final = "not acted on, as in MOSN; hosts are spoken to as the client speaks"
 
 
+# RFC 9110 7.6.3: a pseudonym, or a host with a port
+_RECEIVED_BY: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]*")
+
+
+def _received_by(text: str) -> str:
+    if not _RECEIVED_BY.fullmatch(text):
+        raise ValueError(f'{quote(text)} can\'t be in a Via header; write a name such as "edge-1"')
+    return text
+
+
 class HttpOptions(Model):
     """What is the same for every version of HTTP."""
 
@@ -45,7 +58,7 @@ class HttpOptions(Model):
         "agents there may be 32 more, for what the server adds.",
         ours=True,
     )
-    via: Text = key(
+    via: Annotated[Text, AfterValidator(_received_by)] = key(
         "",
         "A name for this proxy that is added to the Via header; empty means that Via is left alone.",
         ours=True,

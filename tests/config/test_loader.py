@@ -245,6 +245,14 @@ WRONG_SERVERS: list[tuple[str, Any, list[str]]] = [
     ),
     (
         f"{PROXY}.extend_config",
+        {"http1": {"via": "edge\r\nX: y"}, "http2": {"via": "edge, 1.1 other"}},
+        [
+            '.http1.via: "edge\\r\\nX: y" can\'t be in a Via header; write a name such as "edge-1"',
+            '.http2.via: "edge, 1.1 other" can\'t be in a Via header; write a name such as "edge-1"',
+        ],
+    ),
+    (
+        f"{PROXY}.extend_config",
         {"http1": {"x_forwarded": "yes"}},
         ['.http1.x_forwarded: the text "yes" is not allowed; choose "off", "append" or "replace"'],
     ),
