@@ -20,7 +20,7 @@ from reverseproxy.interfaces import ConnectionInfo
 from reverseproxy.problems import PART, Place, Problem
 from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_documents import parse_document
-from reverseproxy.tunnel.watched_files import read_text, signature
+from reverseproxy.tunnel.watched_files import read_text, reason_of, signature
 
 log = Logger()
 
@@ -129,8 +129,9 @@ class _TokensFile:
             try:
                 self._tokens = self._read()
             except (OSError, OptionsError) as error:
-                reason = error.brief if isinstance(error, OptionsError) else str(error)
-                log.error("{path} has changed but can't be used: {reason}", path=self._path, reason=reason)
+                log.error(
+                    "{path} has changed but can't be used: {reason}", path=self._path, reason=reason_of(error)
+                )
             else:
                 log.info("{path} has changed and is in use", path=self._path)
         return self._tokens.get(sha256(token.encode("utf-8", "surrogateescape")).digest())

@@ -39,9 +39,10 @@ from reverseproxy.interfaces import (
     INaming,
     IValidatorPlugin,
 )
+from reverseproxy.logs import counted
 from reverseproxy.problems import PART, Place, Problem
 from reverseproxy.tunnel.plugin_options import Options
-from reverseproxy.tunnel.watched_files import Signature, read_text, signature
+from reverseproxy.tunnel.watched_files import Signature, read_text, reason_of, signature
 
 log = Logger()
 
@@ -243,16 +244,17 @@ class _FileTokens(_TokenValidator):
             self._tokens = self._read()
         except (OSError, OptionsError) as error:
             log.error(
-                "the file of tokens {path} changed but can't be used, {count} known tokens stay good: "
-                "{reason}",
+                "the token file {path} has changed but can't be used, keeping {tokens}: {reason}",
                 path=self._path,
+                tokens=counted(len(self._tokens.digests), "token"),
                 count=len(self._tokens.digests),
-                reason=error.brief if isinstance(error, OptionsError) else str(error),
+                reason=reason_of(error),
             )
         else:
             log.info(
-                "the file of tokens {path} changed, {count} tokens are good now",
+                "the token file {path} has changed, {tokens} now",
                 path=self._path,
+                tokens=counted(len(self._tokens.digests), "valid token"),
                 count=len(self._tokens.digests),
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Signature", "read_text", "signature", "unusable"]
+__all__ = ["Signature", "read_text", "reason_of", "signature", "unusable"]
 
 import os
 from typing import TypeAlias
@@ -46,6 +46,11 @@ def read_text(path: str, limit: int) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise unusable(path, f"is not UTF-8, at byte {error.start}") from None
+
+
+def reason_of(error: OSError | OptionsError) -> str:
+    """Return why a file can't be used, for a message that names the file."""
+    return error.brief if isinstance(error, OptionsError) else error.strerror or str(error)
 
 
 def unusable(path: str, reason: str, line: int = 0, column: int = 0) -> OptionsError:

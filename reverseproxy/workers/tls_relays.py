@@ -156,7 +156,7 @@ class TlsRelay:
     def revoke(self, reason: str, grace: float) -> None:
         """See L{IJoined<reverseproxy.tunnel.server.revocation.IJoined>}."""
         log.warn(
-            "{listener}: {peer} is let go, at the latest in {seconds:g} s: {reason}",
+            "{listener}: {peer} is revoked, and closed within {seconds:g} s: {reason}",
             listener=self.server.listener,
             peer=self.join_record.info.remote,
             seconds=grace,

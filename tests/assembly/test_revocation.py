@@ -80,7 +80,7 @@ class TokenTests(RevocationCase):
             self.write()
 
         text = self.assertGone(take_out)
-        self.assertIn("is let go, at the latest in 2.5 s", text)
+        self.assertIn("is revoked, and closed within 2.5 s", text)
         self.assertIn("rejected its credential", text)
 
     def test_fewer_clusters(self) -> None:

@@ -104,7 +104,7 @@ class FileListerTests(SynchronousTestCase):
                     file.write(text)
                 self.poll(6)
             self.assertEqual(events.levels(), [LogLevel.error], text)
-            self.assertRegex(events.text(), f"1 earlier servers stay listed: .*{pattern}")
+            self.assertRegex(events.text(), f"keeping 1 server: .*{pattern}")
         self.write('["a:1", "b:2"]', "servers.json")
         self.poll(2)
         self.assertEqual(self.lists, [["a:1"], ["a:1", "b:2"]])

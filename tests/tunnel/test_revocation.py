@@ -69,7 +69,7 @@ class RevocationsTests(SynchronousTestCase):
         with capture() as events:
             self.revocations.look()
         self.assertEqual([each.revoked for each in self.joined], [[], [("no more", GRACE)]])
-        self.assertIn("test: 1 connection of agents let go", events.text())
+        self.assertIn("test: 1 connection of agents revoked", events.text())
         self.revocations.look(changed=True)
         self.assertEqual(self.joined[0].judged, [False, False])
 
@@ -111,4 +111,4 @@ class RevocationsTests(SynchronousTestCase):
         with capture() as events:
             self.revocations.revoke_all("the end")
         self.assertEqual([each.revoked for each in self.joined], [[("the end", GRACE)]] * 2)
-        self.assertIn("2 connections let go: the end", events.text())
+        self.assertIn("2 connections revoked: the end", events.text())

@@ -118,7 +118,7 @@ class StaticValidatorTests(SynchronousTestCase):
             self.write("[]")
             self.assertIsNone(validator.validate("new", "", "c"))
         self.assertEqual(events.levels(), [LogLevel.info] * 3)
-        self.assertIn("2 tokens are good now", events.text())
+        self.assertIn("has changed, 2 valid tokens now", events.text())
 
     def test_a_change_in_place(self) -> None:
         path = self.write("[{agent: anna, token: one}]")
@@ -158,12 +158,12 @@ class StaticValidatorTests(SynchronousTestCase):
                     self.assertIsNone(validator.validate("secret-b", "", "c"), text)
             # Logged once, and without what is in the file.
             self.assertEqual(events.levels(), [LogLevel.error], text)
-            self.assertIn("1 known tokens stay good", events.text())
+            self.assertIn("keeping 1 token: ", events.text())
             self.assertNotIn("secret", events.text())
         os.remove(path)
         with capture() as events:
             self.assertIsNotNone(validator.validate("secret-a", "", "c"))
-        self.assertIn("No such file", events.text())
+        self.assertIn("keeping 1 token: No such file or directory", events.text())
         self.write("[{agent: anna, token: secret-b}]")
         with capture():
             self.assertIsNotNone(validator.validate("secret-b", "", "c"))

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from reverseproxy.addresses import join_host_port
 from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
+from reverseproxy.logs import counted
 from reverseproxy.tunnel.agent.discovery import parse_server
 from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_documents import parse_document
@@ -70,10 +71,11 @@ class _FileLister:
             servers = _read_servers(self._path)
         except (OSError, ValueError) as error:
             log.error(
-                "the list of servers {path} can't be used, {count} earlier servers stay listed: {reason}",
+                "the list of servers {path} can't be used, keeping {servers}: {reason}",
                 path=self._path,
+                servers=counted(len(self._servers), "server"),
                 count=len(self._servers),
-                reason=str(error),
+                reason=(isinstance(error, OSError) and error.strerror) or str(error),
             )
             return
         if self._loaded and servers == self._servers:

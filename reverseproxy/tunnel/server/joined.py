@@ -266,7 +266,7 @@ class JoinedConnection:
             return
         host, server = self.host, self.server
         server.peer_log.warn(
-            "{listener}: {peer} of {identity} is let go, at the latest in {seconds:g} s: {reason}",
+            "{listener}: {peer} of {identity} is revoked, and closed within {seconds:g} s: {reason}",
             peer=self.join_record.info.remote,
             identity=str(host.identity),
             seconds=grace,

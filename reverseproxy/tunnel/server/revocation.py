@@ -136,7 +136,7 @@ class Revocations:
             count, self._let_go = self._let_go, 0
             if count:
                 log.warn(
-                    "{listener}: {connections} of agents let go that would not be let in now",
+                    "{listener}: {connections} of agents revoked, as they would not be admitted now",
                     listener=self._listener,
                     connections=counted(count, "connection"),
                     count=count,
@@ -160,7 +160,7 @@ class Revocations:
         joined = list(self._joined)
         if joined:
             log.info(
-                "{listener}: {connections} let go: {reason}",
+                "{listener}: {connections} revoked: {reason}",
                 listener=self._listener,
                 connections=counted(len(joined), "connection"),
                 reason=reason,
