@@ -27,6 +27,7 @@ from twisted.python.usage import UsageError
 from reverseproxy import __version__
 from reverseproxy.app import ReverseProxy
 from reverseproxy.assembly.examination import examine
+from reverseproxy.assembly.importing import import_parts
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded, load
 from reverseproxy.config.models import LOG_LEVELS, Config
@@ -277,6 +278,13 @@ def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
     return deferToThreadPool(reactor, reactor.getThreadPool(), call, *arguments)
 
 
+def _read_again(path: str) -> Loaded:
+    """Read the configuration in a thread, and import what it needs there, which takes a while, too."""
+    loaded = load(path)
+    import_parts(loaded.config)
+    return loaded
+
+
 def _give_up() -> None:
     """End the process with status 1: its workers can't be started."""
     end_with(1)
@@ -311,7 +319,7 @@ def makeService(options: Options) -> IService:
         exit_with(sys.stderr, "".join(f"{problem}\n" for problem in findings.errors), 1)
     warnings = [*options.loaded.warnings, *built.warnings, *built.missing]
     if options["config"]:
-        built.read_from(partial(_in_thread, load, os.path.abspath(options["config"])))
+        built.read_from(partial(_in_thread, _read_again, os.path.abspath(options["config"])))
     if options["log-level"] is None and not plan.theirs:
         built.living.taken = partial(take_level, observer)
     if several:

@@ -17,6 +17,8 @@ ROOT: Final = Path(reverseproxy.__file__).resolve().parent.parent
 
 CHILD: Final = """
 import json, sys
+from reverseproxy.assembly.importing import import_parts
+from reverseproxy.config.loader import loads
 import reverseproxy.tap, reverseproxy.transport.reactor  # as twistd does
 from twisted.internet.protocol import Factory, Protocol
 from reverseproxy.testing import MemoryReactor, Recorder, run
@@ -27,7 +29,11 @@ class Service(Protocol):
 
 reactor = MemoryReactor()
 reactor.listenTCP(9, Factory.forProtocol(Service))
-services = [run(each, reactor) for each in json.load(sys.stdin)]
+documents = json.load(sys.stdin)
+for each in documents:
+    import_parts(loads(json.dumps(each), "document").config)
+imported = set(sys.modules)
+services = [run(each, reactor) for each in documents]
 reactor.advance(2)
 begun = set(sys.modules)
 client = reactor.dial("127.0.0.1", 1, Recorder())
@@ -37,7 +43,8 @@ served = set(sys.modules)
 for each in reversed(services):
     each.stopService()
     reactor.advance(30)
-print(json.dumps([sorted(begun), sorted(served - begun), client.data.decode()]))
+built = [each for each in sorted(begun - imported) if each.startswith("reverseproxy")]
+print(json.dumps([sorted(begun), built, sorted(served - begun), client.data.decode()]))
 """
 
 FRONT: Final[dict[str, Any]] = {"name": "front", "address": "127.0.0.1:1", "bind_port": True}
@@ -108,8 +115,9 @@ class LoadingTests(SynchronousTestCase):
             check=False,
         )
         self.assertEqual(found.returncode, 0, found.stderr)
-        loaded, later, answer = json.loads(found.stdout)
+        loaded, built, later, answer = json.loads(found.stdout)
         self.assertTrue(answer.startswith("HTTP/1.1 200 OK"), answer)
+        self.assertEqual(built, [], "loaded while a configuration was built")
         self.assertEqual(later, [], "loaded while a request was served")
         names: list[str] = loaded
         return names
@@ -145,4 +153,32 @@ class LoadingTests(SynchronousTestCase):
             *("reverseproxy.tunnel.agent.http_lister", "twisted.names", "yaml", "re2"),
         )
         for name in ("reverseproxy.tunnel.server.filter", "reverseproxy.tunnel.agent.agent"):
-            self.assertIn(name, loaded)
+            self.assertTrue(name in loaded, name)
+
+    def test_others(self) -> None:
+        """What only some listeners and clusters need is loaded before these are built."""
+        bolt = {"router_config_name": "r", "downstream_protocol": "bolt", "upstream_protocol": "bolt"}
+        tunnel = {"agent_routes": {"router": "r"}, "validators": {"static": {"tokens": []}}}
+        rpc = {"name": "rpc", "address": "127.0.0.1:4", "bind_port": True}
+        admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 5}}}
+        whole = document(
+            {**FRONT, "filter_chains": http()},
+            {**rpc, "filter_chains": [{"filters": [{"type": "proxy", "config": bolt}]}]},
+            {**TUNNEL, "filter_chains": [{"filters": [{"type": "tunnel", "config": tunnel}]}]},
+            hosts=SERVICE,
+            admin=admin,
+        )
+        clusters = whole["cluster_manager"]["clusters"]
+        for protocol in ("Http1", "dubbo"):
+            name = f"checked by {protocol}"
+            clusters.append(
+                {**clusters[0], "name": name, "health_check": {"protocol": protocol, "service_name": name}}
+            )
+        loaded = self.run_child(whole)
+        for each in (
+            "reverseproxy.admin.service",
+            "reverseproxy.wire.rpc.bolt",
+            "reverseproxy.proxy.rpc.health",
+            "reverseproxy.cluster.health.http_probes",
+        ):
+            self.assertTrue(each in loaded, each)
