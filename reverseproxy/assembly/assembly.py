@@ -65,7 +65,7 @@ class Assembly:
         @param dry: whether to only check that it can be built.
         """
         self.config = config
-        self.findings = Diagnostics(world.file)
+        self.findings = Diagnostics(world.file, config.elsewhere)
         self._world = world
         self._old = old
         self._steps: list[Callable[[], object]] = []

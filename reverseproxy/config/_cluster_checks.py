@@ -44,6 +44,11 @@ class ClusterChecker(NamingChecker):
                     (*location, "cluster_manager_tls"),
                     "is true, but cluster_manager.tls_context is not on: hosts are dialled in plaintext",
                 )
+        http = cluster.health_check.check_config.http_check_config
+        for index, codes in enumerate(() if http is None else http.codes):
+            if codes.start > codes.end:
+                place = (*location, "health_check", "check_config", "http_check_config", "codes", index)
+                self._error(place, f"{codes.start} is above {codes.end}: no status is from one to the other")
         if len(cluster.circuit_breakers) > 1:
             self._warn((*location, "circuit_breakers"), "only the first element counts")
         self._without_effect(location, cluster)

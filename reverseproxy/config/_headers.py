@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["HeaderMatcherConfig", "HeaderName", "HeaderRules", "HeaderToAddConfig", "HeaderValueConfig"]
+__all__ = [
+    "HeaderMatcherConfig",
+    "HeaderName",
+    "HeaderRules",
+    "HeaderToAddConfig",
+    "HeaderValueConfig",
+    "is_header_name",
+    "is_header_value",
+]
 
 import re
 from typing import Annotated, Final
@@ -19,10 +27,15 @@ from reverseproxy.config._values import (
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 5.1
 
 
+def is_header_name(text: str) -> bool:
+    """Return whether a header can have this name."""
+    return _HEADER_NAME.fullmatch(text) is not None
+
+
 def _header_name(text: str) -> str:
     if not text:
         raise ValueError("is empty; write the name of a header")
-    if not _HEADER_NAME.fullmatch(text):
+    if not is_header_name(text):
         raise ValueError(f"{quote(text)} is not the name of a header")
     return text
 
@@ -47,8 +60,13 @@ class HeaderMatcherConfig(Model):
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
+def is_header_value(text: str) -> bool:
+    """Return whether a header can have this value."""
+    return _HEADER_VALUE.fullmatch(text) is not None
+
+
 def _header_value(text: str) -> str:
-    if not _HEADER_VALUE.fullmatch(text):
+    if not is_header_value(text):
         raise ValueError(f"{quote(text)} has control characters, which can't be in a header")
     return text
 

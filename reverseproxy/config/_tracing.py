@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from reverseproxy.config._base import Model, key
+from reverseproxy.config._headers import is_header_name, is_header_value
 from reverseproxy.config._nodes import Location
 from reverseproxy.config._tree import Tree
 from reverseproxy.config._values import Bool, Free, Number, Text, describe, quote, split_address
@@ -140,6 +141,13 @@ def check_tracing(tracing: TracingConfig | None, tree: Tree, findings: Diagnosti
             "sends spans by OTLP over HTTP, and takes W3C's and B3's header fields",
         )
         return
+    for name, value in tracing.options.headers.items():
+        # Values may be secrets.
+        place = tree.locate((*_PLACE, "config", "headers", name))
+        if not is_header_name(name):
+            findings.error(place, "is not the name of a header")
+        elif not is_header_value(value):
+            findings.error(place, "has control characters, which can't be in a header")
     endpoint = tracing.options.endpoint
     try:
         if "://" not in endpoint:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 __all__ = ["Tree"]
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from reverseproxy.config._base import (
     Model,
@@ -17,6 +18,9 @@ from reverseproxy.config._matching import Matcher, ReadDirectory, refuse_unsuppo
 from reverseproxy.config._nodes import Items, Location, Node, info_of, step
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.problems import Place
+
+_CLUSTERS: Final[Location] = ("cluster_manager", "clusters")
+_ROUTERS: Final[Location] = ("servers", 0, "routers")
 
 
 class Tree:
@@ -73,6 +77,16 @@ class Tree:
         for part in location:
             here = step(here, part)
         return here
+
+    def elsewhere(self) -> Iterator[tuple[Location, Place]]:
+        """Yield the locations and places of what the document has in files of their own."""
+        routers = self.get(_ROUTERS)
+        lists: list[Location] = [_CLUSTERS]
+        lists += [(*_ROUTERS, number, "virtual_hosts") for number in range(len(routers or ()))]
+        for location in lists:
+            for number, node in enumerate(self.get(location) or ()):
+                if isinstance(node, Node) and node.place.file != self.root.place.file:
+                    yield (*location, number), node.place
 
     def is_secret(self, location: Location) -> bool:
         """Return whether the value at a location must not be shown."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 __all__ = ["Diagnostics"]
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from reverseproxy.errors import ConfigError, PluginUnknown
-from reverseproxy.problems import Place, Problem
+from reverseproxy.problems import Key, Place, Problem
 
 _T = TypeVar("_T")
+
+NOWHERE: Final[Mapping[tuple[Key, ...], Place]] = MappingProxyType({})
 
 
 class Diagnostics:
@@ -21,12 +24,14 @@ class Diagnostics:
     otherwise by when they were added.
     """
 
-    def __init__(self, file: str | None = None) -> None:
+    def __init__(self, file: str | None = None, elsewhere: Mapping[tuple[Key, ...], Place] = NOWHERE) -> None:
         """
         @param file: the file of places that have none; L{None} to leave them as they are, if only
             the caller knows it.
+        @param elsewhere: the places of the document's values that are in files of their own.
         """
         self._document = Place(file)
+        self._elsewhere = elsewhere
         self._errors: dict[Problem, None] = {}
         self._wrong: set[Place] = set()
         self._warnings: dict[Problem, None] = {}
@@ -48,7 +53,7 @@ class Diagnostics:
 
     def error(self, place: Place, reason: str) -> None:
         """Add an error, unless there is one at that place or around it already."""
-        place = place.within(self._document)
+        place = self._placed(place)
         if place in self._wrong or any(each in self._wrong for each in place.around):
             return
         self._wrong.add(place)
@@ -60,7 +65,7 @@ class Diagnostics:
 
     def add(self, problem: Problem) -> None:
         """Add an error, even if there are others at its place; equal ones are added once."""
-        self._errors.setdefault(problem.within(self._document))
+        self._errors.setdefault(self._with_place(problem))
 
     def warn(self, place: Place, reason: str) -> None:
         """Add a warning."""
@@ -68,15 +73,28 @@ class Diagnostics:
 
     def add_warning(self, problem: Problem) -> None:
         """Add a warning."""
-        self._warnings.setdefault(problem.within(self._document))
+        self._warnings.setdefault(self._with_place(problem))
 
     def miss(self, place: Place, reason: str) -> None:
         """Add what is missing now, such as a credential, but may be added while the process runs."""
-        self._missing.setdefault(Problem.at(place, reason).within(self._document))
+        self._missing.setdefault(Problem.at(self._placed(place), reason))
 
     def note(self, place: Place, reason: str) -> None:
         """Add a note; equal notes about keys of the same name become one."""
         self._notes.setdefault((place.name, reason), []).append(Problem.at(place, reason))
+
+    def _placed(self, place: Place) -> Place:
+        """Return a place with its file."""
+        place = place.within(self._document)
+        if self._elsewhere and place.file == self._document.file:
+            for end in range(len(place.keys), 0, -1):
+                found = self._elsewhere.get(place.keys[:end])
+                if found is not None:
+                    return Place(found.file, (*found.keys, *place.keys[end:]))
+        return place
+
+    def _with_place(self, problem: Problem) -> Problem:
+        return Problem.at(self._placed(problem.place), problem.reason)
 
     def raise_errors(self, *warnings: Problem) -> None:
         """

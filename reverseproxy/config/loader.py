@@ -148,6 +148,7 @@ def _load(document: Object, file: str, environ: Mapping[str, str] | None, halves
     check(config, tree, findings)
     if findings.errors:
         raise InvalidDocument(config, tree, findings)
+    config.elsewhere.update(tree.elsewhere())
     return Loaded(config, findings.warnings, findings.notes)
 
 

@@ -99,7 +99,7 @@ __all__ = [
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, PrivateAttr
 
 from reverseproxy.config._admin import (
     AdminAddressConfig,
@@ -183,7 +183,7 @@ from reverseproxy.config._tls import TlsContextConfig
 from reverseproxy.config._tracing import TracingConfig, TracingOptions
 from reverseproxy.config._tunnels import TunnelConfig
 from reverseproxy.config._values import Bool, Free, Int, Span, Text, ValueKind, between, describe
-from reverseproxy.problems import DOCUMENT, Place
+from reverseproxy.problems import DOCUMENT, Key, Place
 
 LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -333,6 +333,13 @@ class Config(Model):
         acted=False,
         why="not acted on: there is no WebAssembly, nor a filter that would run it",
     )
+
+    _elsewhere: dict[tuple[Key, ...], Place] = PrivateAttr(default_factory=dict)
+
+    @property
+    def elsewhere(self) -> dict[tuple[Key, ...], Place]:
+        """The places of values that the document has in files of their own."""
+        return self._elsewhere
 
     @property
     def listening(self) -> tuple[ListenerConfig, ...]:

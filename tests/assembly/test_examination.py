@@ -150,6 +150,25 @@ class ExaminationTests(SynchronousTestCase):
             ],
         )
 
+    def test_files_of_a_directory(self) -> None:
+        """What only building shows is told of the file that has it, at the start and on a reload."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        cluster = {"name": "edge", "hosts": [{"address": "127.0.0.1:1"}]}
+        file = directory / "edge.json"
+        file.write_text(json.dumps(cluster))
+        document = edited(TUNNEL_SERVER, ("cluster_manager", {"clusters_configs": str(directory)}))
+        service = run(document, MemoryReactor())
+        self.addCleanup(service.stopService)
+        file.write_text(json.dumps({**cluster, "tls_context": {"status": True, "ca_cert": "junk.pem"}}))
+        with self.assertRaises(ConfigError) as raised:
+            run(document, MemoryReactor())
+        service.read_from(lambda: loads(json.dumps(document), "c.json"))
+        report = self.successResultOf(service.reload())
+        for problems in (raised.exception.problems, report.problems):
+            found = [(each.file, each.path) for each in problems]
+            self.assertEqual(found, [(str(file), "tls_context.ca_cert")])
+
     def test_one_of_several_contexts(self) -> None:
         """Contexts that are off count where the others stand."""
         contexts = [{"status": False}, {"status": True, "cert_chain": "junk.pem", "private_key": "junk.pem"}]

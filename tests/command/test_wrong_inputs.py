@@ -154,6 +154,25 @@ ADDRESSES: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*CLUSTER, "tls_context"), {"status": True}, "tls_context: has no effect: no hosts are given here"),
     (("cluster_manager", "tls_context"), {"status": True}, "no cluster has cluster_manager_tls"),
     (
+        ("tracing",),
+        {"enable": True, "driver": "otel", "config": {"headers": {"a b": "c"}}},
+        'tracing.config.headers["a b"]: is not the name of a header',
+    ),
+    (
+        ("tracing",),
+        {"enable": True, "driver": "otel", "config": {"headers": {"a": "c\n"}}},
+        "tracing.config.headers.a: has control characters",
+    ),
+    (
+        (*CLUSTER, "health_check"),
+        {
+            "protocol": "Http1",
+            "service_name": "a",
+            "check_config": {"http_check_config": {"codes": [{"start": 300, "end": 200}]}},
+        },
+        "codes[0]: 300 is above 200: no status is from one to the other",
+    ),
+    (
         ("admin",),
         {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9999}}},
         'admin.address: "127.0.0.1:9999" is already the address of the listener "tunnel_server_listener"',

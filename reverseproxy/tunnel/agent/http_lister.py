@@ -5,9 +5,8 @@ from __future__ import annotations
 __all__ = ["HttpListerPlugin"]
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
@@ -15,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from reverseproxy.config._headers import is_header_name, is_header_value
 from reverseproxy.config._values import describe
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.tunnel.agent.polling import PollingLister
@@ -126,18 +126,14 @@ class HttpListerPlugin:
         for name, value in headers.items():
             place = options.place / "headers" / name
             # Values may be secrets.
-            if not _TOKEN.fullmatch(name):
+            if not is_header_name(name):
                 options.findings.error(place, "is no name of a header field")
-            elif not isinstance(value, str) or not _VALUE.fullmatch(value):
+            elif not isinstance(value, str) or not is_header_value(value):
                 options.findings.error(place, "must be a text that a header field can have")
         interval = options.seconds("interval", INTERVAL, 0.1)
         timeout = options.seconds("timeout", TIMEOUT, 0.1)
         options.raise_errors()
         return _HttpLister(str(url), headers, interval, timeout, cluster, reactor)
-
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 def _is_url(text: object) -> bool:
