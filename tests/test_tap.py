@@ -23,7 +23,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, Logger, LoggingFile
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -507,6 +507,18 @@ class ServiceTests(TapTestCase):
         self.assertEqual((status, out), (1, ""))
         self.assertIn(f"{LISTENER}.address: listener clients can't listen on {address}", err)
         self.assertIn(err.strip(), events.text())
+
+    def test_standard_error_after_logging_has_begun(self) -> None:
+        """It is still that of the process, as the log may be a file."""
+        process = io.StringIO()
+        self.patch(sys, "__stderr__", process)
+        self.patch(sys, "stderr", LoggingFile(logger=Logger(observer=lambda event: None)))
+        self.assertIs(exiting.standard_error(), process)
+        self.patch(sys, "__stderr__", None)  # there is none under pythonw
+        self.assertIs(exiting.standard_error(), sys.stderr)
+        other = io.StringIO()
+        self.patch(sys, "stderr", other)
+        self.assertIs(exiting.standard_error(), other)
 
     def test_a_daemon_that_can_t_be_started(self) -> None:
         """twistd, which waits for the daemon's result, is told; no file with a process id stays."""

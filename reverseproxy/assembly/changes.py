@@ -113,7 +113,7 @@ class Changes:
         if self.admin:
             told.append("admin")
         told += self.settings
-        return "; ".join(told) or "nothing that counts now"
+        return "; ".join(told) or f"no changes{' without a restart' if self.restart else ''}"
 
 
 def compare(old: Config, new: Config) -> Changes:

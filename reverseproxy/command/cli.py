@@ -48,7 +48,7 @@ def command() -> None:
       reverseproxy run --quickstart
     Make a service reachable, without a file:
       reverseproxy server
-      reverseproxy expose 8080 --as app1 --to HOST:9999 --token-file FILE --fingerprint ...
+      reverseproxy expose 3000 --as app1 --to HOST:9999 --token-file FILE --fingerprint ...
     Check a configuration, explain how it routes a request, and run it:
       reverseproxy check server.json
       reverseproxy explain server.json https://www.example.com/path

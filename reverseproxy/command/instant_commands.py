@@ -202,7 +202,7 @@ def expose(
     line shows connections, requests and their durations, and the log goes to a file.
 
     \b
-      reverseproxy expose 8080 --as app1 --to tunnels.example.com:9999 --token-file app1.token \\
+      reverseproxy expose 3000 --as app1 --to tunnels.example.com:9999 --token-file app1.token \\
         --fingerprint sha256:...
     """
     from reverseproxy.command import running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["end_with", "exit_with", "report_failed_start", "write"]
+__all__ = ["end_with", "exit_with", "report_failed_start", "standard_error", "write"]
 
 import atexit
 import os
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from os import _exit as exit_now  # documented, in spite of its name
 from typing import Any, Final, NoReturn, TextIO
+
+from twisted.logger import LoggingFile
 
 _STATUS_SIZE: Final = 100
 """How many bytes of a result twistd reads from a daemon."""
@@ -21,6 +23,17 @@ def write(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def standard_error() -> TextIO:
+    """
+    Return the standard error of the process.
+
+    Once logging has begun, C{sys.stderr} writes to the log, which may be a file.
+    """
+    if isinstance(sys.stderr, LoggingFile) and sys.__stderr__ is not None:
+        return sys.__stderr__
+    return sys.stderr
 
 
 def exit_with(stream: TextIO, text: str, status: int) -> NoReturn:

@@ -6,14 +6,13 @@ __all__ = ["AGENTS_LOOK", "AGENTS_TIME", "ProcessService", "reopen", "take_level
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import ILogObserver, Logger, LoggingFile, globalLogPublisher
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python.components import Componentized
 
 from reverseproxy import __version__
@@ -25,7 +24,7 @@ from reverseproxy.process.lifecycle import Lifecycle
 from reverseproxy.process.reloading import Report
 from reverseproxy.process.runners import DeduplicatingObserver
 from reverseproxy.process.signals import Signals
-from reverseproxy.services.exiting import exit_with, report_failed_start
+from reverseproxy.services.exiting import exit_with, report_failed_start, standard_error
 
 log = Logger(namespace="reverseproxy.tap")
 
@@ -136,9 +135,7 @@ class ProcessService(_Wrapped):
             # Before logging has begun, Twisted writes what is critical to standard error.
             log.critical("{reason}", reason=str(error))
             report_failed_start(self.runner, error.problems[0].message)
-            # Once logging has begun, it has standard error, too.
-            logged = self.foreign or isinstance(sys.stderr, LoggingFile)
-            exit_with(sys.stderr, "" if logged else f"{error}\n", 1)
+            exit_with(standard_error(), "" if self.foreign else f"{error}\n", 1)
 
     def startService(self) -> None:
         """Start, and log what has been started."""

@@ -22,7 +22,7 @@ class CompareTests(SynchronousTestCase):
         for document in (TUNNEL_SERVER, AGENT):
             found = changes(document)
             self.assertFalse(found)
-            self.assertEqual(str(found), "nothing that counts now")
+            self.assertEqual(str(found), "no changes")
 
     def test_names(self) -> None:
         found = changes(
@@ -51,6 +51,7 @@ class CompareTests(SynchronousTestCase):
             TUNNEL_SERVER, ("servers[0].processor", 2), ("servers[0].default_log_path", "/tmp/log")
         )
         self.assertEqual(list(found.restart), ["servers[0].default_log_path", "servers[0].processor"])
+        self.assertEqual(str(found), "no changes without a restart")
         self.assertTrue(found)
 
     def test_every_key_that_is_acted_on_is_seen(self) -> None:
