@@ -279,9 +279,18 @@ def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _read_again(path: str) -> Loaded:
-    """Read the configuration in a thread, and import what it needs there, which takes a while, too."""
+    """
+    Read the configuration in a thread, and import what it needs there, which takes a while, too.
+
+    @raise ConfigError: if it can't be used, or its parts can't be imported.
+    """
     loaded = load(path)
-    import_parts(loaded.config)
+    try:
+        import_parts(loaded.config)
+    except ImportError as error:
+        # For instance in another root directory, or while another version is being installed.
+        problem = f"what it needs can't be loaded into the running process: {error}; start the process again"
+        raise ConfigError(Problem.at(Place(path), problem)) from None
     return loaded
 
 

@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import reverseproxy
 from reverseproxy import __version__, tap
+from reverseproxy.config.loader import load
 from reverseproxy.config.models import ServerConfig
 from reverseproxy.errors import ConfigError, VersionMismatch
 from reverseproxy.logs import make_observer
@@ -829,6 +830,21 @@ class WorkersTests(TapTestCase):
             (status, err),
             (OTHER_VERSION, "worker: the installed version, 2, is not the supervisor's, 1\n"),
         )
+
+    def test_parts_that_can_not_be_imported(self) -> None:
+        """A reload that needs them is refused, with a remedy."""
+
+        def fail(config: object) -> None:
+            raise ModuleNotFoundError("No module named 'prometheus_client'")
+
+        path = self.write(TUNNEL_SERVER)
+        self.assertEqual(tap._read_again(path).config.server.listeners, load(path).config.server.listeners)
+        self.patch(tap, "import_parts", fail)
+        with self.assertRaises(ConfigError) as caught:
+            tap._read_again(path)
+        [problem] = caught.exception.problems
+        self.assertEqual(problem.file, path)
+        self.assertIn("No module named 'prometheus_client'; start the process again", problem.message)
 
     def test_giving_up(self) -> None:
         ends: list[Callable[[], object]] = []
