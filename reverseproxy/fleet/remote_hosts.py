@@ -208,18 +208,23 @@ class RemoteHosts:
         link = self.links.get(key.server)
         if (
             record is None
-            or key in self.hosts
             or self._reported.is_gone(key)
             or link is None
             or not link.usable
             or key.cluster not in self._clusters
         ):
             return
+        cluster = self._clusters.get(key.cluster)
+        known = self.hosts.get(key)
+        if known is not None:
+            if known.cluster is cluster:
+                return
+            # A cluster that is removed lives on while requests wait in it.
+            self._drop(key, "its cluster has been made anew")
         if objection := self._objection(record):
             self._object(record, objection)
             return
         self._excluded.discard(key)
-        cluster = self._clusters.get(key.cluster)
         host = RemoteHost(link, record, self._weight(cluster, record), self._traffic, self._host_gone)
         host.health.service_up = self._is_well(record, link)
         self.hosts[key] = host

@@ -245,9 +245,12 @@ class Directory:
 
     def place(self, entry: Entry, at: int) -> None:
         """Record which worker has a connection."""
-        self._count(entry, -1)
+        counted = self.entries.get(entry.number) is entry
+        if counted:
+            self._count(entry, -1)
         entry.at = at
-        self._count(entry, 1)
+        if counted:
+            self._count(entry, 1)
 
     def given(self, entry: Entry, to: int) -> None:
         """Record that a connection has moved to another worker, and announce it."""
@@ -328,7 +331,7 @@ class Directory:
         if name not in self.clusters:
             return
         cluster = self.clusters.get(name)
-        entry = self.entries.get(number)
+        entry = self.known(number, cluster)
         if entry is not None:
             if facts["moves"] < entry.moves or self.is_here(entry):
                 return
@@ -342,6 +345,23 @@ class Directory:
             self._drop(entry)
             old.close("it can't leave its worker any more")
         self.make(link.number, cluster, facts)
+
+    def known(self, number: str, cluster: Cluster) -> Entry | None:
+        """
+        Return what is known of a host of a sibling's, unless it is in another cluster.
+
+        A cluster that is removed lives on while requests wait in it, and may have been made anew.
+        """
+        entry = self.entries.get(number)
+        if entry is None or entry.cluster is cluster or self.is_here(entry):
+            return entry
+        reason = "its cluster has been made anew"
+        self._drop(entry)
+        if entry.host.cluster is None:
+            entry.host.close(reason)
+        else:
+            entry.cluster.remove_host(entry.host, reason)
+        return None
 
     def make(self, at: int, cluster: Cluster, facts: Message) -> Entry:
         """

@@ -96,6 +96,8 @@ class Taker:
         if self._relays.come_back(entry, handle, state):
             return
         connection = MovedConnection(server, join_record, host, state, message["counted"])
+        # Siblings hear of its end from here, even if it is not wanted here: its agent may be banned by now.
+        self._directory.place(entry, self._links.number)
         try:
             put_in(handle, server.workers.adopt(connection), self._clock)
         except ConnectionUnavailable as error:
@@ -108,10 +110,14 @@ class Taker:
 
     def _entry_of(self, link: Link, facts: Message) -> Entry | None:
         """Return the entry of a host that moves here, or make it; L{None} for an unknown cluster."""
-        entry = self._directory.entries.get(facts["id"])
-        if entry is None and facts["cluster"] in self._directory.clusters:
-            cluster = self._directory.clusters.get(facts["cluster"])
-            entry = self._directory.make(link.number, cluster, {**facts, "kind": "plain"})
+        name = facts["cluster"]
+        if name not in self._directory.clusters:
+            entry = self._directory.entries.get(facts["id"])
+        else:
+            cluster = self._directory.clusters.get(name)
+            entry = self._directory.known(facts["id"], cluster)
+            if entry is None:
+                entry = self._directory.make(link.number, cluster, {**facts, "kind": "plain"})
         if entry is not None:
             entry.moves = facts["moves"]
         return entry

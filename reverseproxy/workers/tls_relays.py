@@ -263,6 +263,7 @@ class TlsRelays:
         relay = self._relays.get(entry.number)
         if relay is None:
             return False
+        relay.entry = entry  # which is another one if its cluster has been made anew
         relay.come_back(handle, state)
         return True
 
@@ -278,6 +279,7 @@ class TlsRelays:
         host = entry.host
         if not isinstance(host, ReverseHost) or host.cluster is None or host.closed:
             relay.connection.transport.abortConnection()
+            self.on_loss(entry, "nobody can use it here")
             return
         holding = JoinedConnection(
             relay.server, relay.join_record, host, relay.connection, relay.place, claimed=relay.claimed

@@ -15,6 +15,7 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.config.loader import loads
 from reverseproxy.fleet.link_frames import StreamHeader
 from reverseproxy.fleet.records import ServerRecord
+from reverseproxy.interfaces import PickContext
 from reverseproxy.testing import Recorder
 from tests.fleet.worlds import FleetWorld, get
 
@@ -499,6 +500,23 @@ class ReloadTests(FleetTestCase):
         self.take("a", rename)
         self.world.pass_time(12)
         self.assertEqual(len(self.world.fleet("b").remote.hosts), 0)
+
+    def test_a_cluster_that_comes_back_while_a_request_waits_in_the_old_one(self) -> None:
+        self.servers()
+        self.world.agent(0, answer="one", plain=True, connections=1)
+
+        def rename(document: dict[str, Any]) -> None:
+            document["cluster_manager"]["clusters"][0]["name"] = "another"
+
+        cluster = self.world.servers["b"].clusters.get("clientCluster")
+        waiter = cluster.queue.add(PickContext(among=()), 5)
+        waiter.addErrback(lambda reason: None)
+        self.take("b", rename)
+        self.take("b", lambda document: None)
+        [host] = self.world.fleet("b").remote.hosts.values()
+        self.assertIs(host.cluster, self.world.servers["b"].clusters.get("clientCluster"))
+        self.assertIsNot(host.cluster, cluster)
+        self.assertEqual(self.answer(1), "one")
 
 
 class ImpostorTests(FleetTestCase):

@@ -243,7 +243,7 @@ class DomainTests(World):
         ):
             service = self.start(agent(name, cluster, **routes))
             self.assertEqual(self.serving(service), 0, (name, cluster, routes))
-            last = self.server.answer("refused", {})[0]
+            last = self.server.answer("refused", {"limit": 10, "before": None})["items"][0]
             self.assertEqual(last["result"], status, (name, cluster, routes, last))
             self.assertTrue(last["remedy"])
             self.stop(service)
@@ -373,7 +373,10 @@ class OffTests(World):
     def test_off(self) -> None:
         service = self.start(agent("one", "app", domains=["one.example"]))
         self.assertEqual(self.serving(service), 0)
-        self.assertEqual(self.server.answer("refused", {})[0]["result"], "route_forbidden")
+        self.assertEqual(
+            self.server.answer("refused", {"limit": 10, "before": None})["items"][0]["result"],
+            "route_forbidden",
+        )
         self.assertEqual(self.routes(), [])
 
 
@@ -403,7 +406,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_tokens(self) -> None:
         for more, text in (
-            ({"domains": "a"}, "domains must be a list"),
+            ({"domains": "a"}, "domains: must be a list"),
             ({"domains": ["a b"]}, "is no domain"),
             ({"ports": ["1-0"]}, "is no range of ports"),
             ({"ports": [1.5]}, "must be a string"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.host import MuxHost, ReverseHost
 from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.loader import loads
 from reverseproxy.config.models import ClusterConfig
 from reverseproxy.identity import AgentIdentity
 from reverseproxy.interfaces import ConnectionInfo, PickContext
@@ -27,9 +29,9 @@ from reverseproxy.workers.channel import MAX_PACKET
 from reverseproxy.workers.demand_announcer import SHORTAGE
 from reverseproxy.workers.relaying import RelayedHost
 from reverseproxy.workers.taking import MOST_HOPS
-from tests.integration.configs import http_filter
+from tests.integration.configs import http_filter, server
 from tests.tunnel.logged import capture
-from tests.workers.world import CLUSTER, REQUEST, TUNNEL, World
+from tests.workers.world import CLIENT, CLUSTER, REQUEST, TUNNEL, World
 
 
 def bodies(client: Any) -> list[bytes]:
@@ -680,6 +682,49 @@ class RawAgent:
         start = 22 + name + headers
         self._taken += start + size
         return command, number, bytes(data[start : start + size])
+
+
+class ReloadTests(SynchronousTestCase):
+    """Another configuration of one worker, while it is linked to the others."""
+
+    def take(self, world: World, worker: int, generation: int, name: str) -> None:
+        document = server(client=f"127.0.0.1:{CLIENT + worker}", tunnel=f"127.0.0.1:{TUNNEL + worker}")
+        text = json.dumps(document).replace(f'"{CLUSTER}"', f'"{name}"')
+        world.proxies[worker].living.take(loads(text, "document"), generation)
+        world.turn()
+
+    def test_a_cluster_that_comes_back_while_requests_wait_in_the_old_one(self) -> None:
+        for mux in (False, True):
+            world = World(2)
+            world.agent(0, mux=mux)
+            first = world.client(0, REQUEST % b"/1")
+            world.client(1, REQUEST % b"/2")
+            self.take(world, 1, 2, "another")
+            self.take(world, 1, 3, CLUSTER)
+            self.assertEqual([host.cluster for host in world.hosts(1)], [world.cluster(1)])
+            world.answer_until_done()
+            self.assertEqual(bodies(first), [b"/1"])
+            third = world.client(1, REQUEST % b"/3")
+            world.answer_until_done()
+            self.assertEqual(bodies(third), [b"/3"])
+            world.turn(12)
+            self.assertEqual(len(world.hosts(1)), 1)
+
+    def test_a_connection_that_comes_to_a_worker_without_its_cluster(self) -> None:
+        world = World(2)
+        world.agent(0, mux=False)
+        first = world.client(0, REQUEST % b"/1")
+        world.client(1, REQUEST % b"/2")
+        self.take(world, 1, 2, "another")
+        world.answer_until_done()
+        self.assertEqual(bodies(first), [b"/1"])
+        self.assertEqual(world.hosts(0), [])  # It was of no use there, which all hear of.
+        self.take(world, 1, 3, CLUSTER)
+        world.turn(2)  # The agent connects again.
+        self.assertEqual([len(world.hosts(number)) for number in range(2)], [1, 1])
+        third = world.client(1, REQUEST % b"/3")
+        world.answer_until_done()
+        self.assertEqual(bodies(third), [b"/3"])
 
 
 class SettledTests(SynchronousTestCase):

@@ -356,8 +356,9 @@ class MovedConnection(TunnelProtocol):
         self.holding = JoinedConnection(
             server, join_record, self._host, self, place, relayed, self._claim is not None
         )
-        server.revocations.arrived(self.holding)
+        # First it gets its connection, so that this is closed if it is not wanted any more.
         self._state.restore(self._host, self, self.holding)
+        server.revocations.arrived(self.holding)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Release its claim and its place in the quotas."""
