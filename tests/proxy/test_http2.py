@@ -495,6 +495,19 @@ class ConnectionTests(Http2TestCase):
         self.assertEqual(client.look().goaways[0].error_code, ErrorCode.ENHANCE_YOUR_CALM)
         self.assertTrue(all(wire.aborted for wire in world.endpoint.wires))
 
+    def test_rapid_reset_of_a_tunnel_server(self) -> None:
+        """Each of its clients may cancel requests, and there are many."""
+        for announced in (False, True):
+            world = self.world()
+            server = world.connect(reverse=True, announced=announced)
+            number = server.ask()
+            for _ in range(2000):
+                cancelled = server.ask()
+                server.send(server.rst(cancelled))
+            self.assertEqual(server.look().goaways, [])
+            world.host(0).send(respond(b"Content-Length: 0"))
+            self.assertTrue(server[number].ended)
+
     def test_too_many_streams(self) -> None:
         world = self.world(http2={"max_concurrent_streams": 1})
         client = world.connect()

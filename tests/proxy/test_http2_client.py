@@ -75,6 +75,19 @@ class ExchangeTests(UpstreamTestCase):
             (answer.body, answer.trailers, answer.ended), (b"hello", [(b"grpc-status", b"0")], True)
         )
 
+    def test_clients_that_cancel_do_not_cost_the_connection(self) -> None:
+        """What the host has sent until it hears of that is no flood, whatever others make of it."""
+        world = self.world(http2={"max_resets": 1000})
+        client, host, number = self.pair(world)
+        for _ in range(600):
+            cancelled = client.ask()
+            [*_, asked] = host.look().messages
+            client.send(client.rst(cancelled))
+            host.send(host.headers(asked, OK), host.data(asked, b"x") * 20)
+        host.answer(1)
+        self.assertTrue(client[number].ended)
+        self.assertEqual(len(world.endpoint.wires), 1)
+
     def test_secrets_stay_secrets(self) -> None:
         """A guess that another client has put into the table of the host does not match them."""
         world = self.world()

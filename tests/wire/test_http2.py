@@ -25,6 +25,7 @@ from reverseproxy.wire.http2.connection import ClientConnection, ServerConnectio
 from reverseproxy.wire.http2.events import GoAway, Http2Limits, PeerSettings, PingAck, StreamReset
 from reverseproxy.wire.http2.frame_reader import MAX_CONTINUATIONS, MAX_REPLIES, UPDATES_PER_FRAME
 from reverseproxy.wire.http2.frames import MAX_STREAM_ID, MAX_WINDOW, PREFACE, ErrorCode, Setting
+from reverseproxy.wire.http2.late import LATE_FRAMES
 from reverseproxy.wire.http2.message_reader import REMEMBERED_RESETS
 from reverseproxy.wire.http2.outbound import RESUME_BELOW, STREAM_BUFFER
 from tests.wire.http2_frames import GET, OK, POST, Peer, client, outcome, raw, read_frames, server
@@ -989,6 +990,7 @@ class BoundsTests(SynchronousTestCase):
             peer.connection.send_head(3, OK, True)
             peer.feed(peer.headers(5, POST))
             peer.connection.reset(5, ErrorCode.CANCEL)
+            peer.feed(peer.data(5) * LATE_FRAMES)
             peer.take()
             for _ in range(20):
                 self.assertEqual(outcome(peer, flood(peer)), "fine", name)
@@ -1044,7 +1046,31 @@ class BoundsTests(SynchronousTestCase):
                 peer.feed(peer.headers(1, POST))
             peer.connection.reset(1, ErrorCode.CANCEL)
             peer.take()
-            self.assertIn(CALM, {outcome(peer, peer.headers(1, [(b"a", b"b")], True)) for _ in range(21)})
+            late = [outcome(peer, peer.headers(1, [(b"a", b"b")], True)) for _ in range(LATE_FRAMES + 21)]
+            self.assertEqual(late, [*["fine"] * (LATE_FRAMES + 20), CALM])
+
+    def test_what_was_on_its_way_to_a_stream_that_we_reset(self) -> None:
+        """However many frames it is, as far as the windows go; and not a byte more without a charge."""
+        for peer in (server(max_control_frames=20), client(max_control_frames=20)):
+            for number in (1, 3, 5):
+                if isinstance(peer.connection, ClientConnection):
+                    peer.connection.request(POST, False)
+                    peer.feed(peer.headers(number, OK))
+                else:
+                    peer.feed(peer.headers(number, POST))
+                peer.connection.reset(number, ErrorCode.CANCEL)
+                peer.take()
+                body = peer.data(number, b"x" * 1024) * 256
+                frames = peer.window(number, 1), peer.rst(number), peer.headers(number, [(b"a", b"b")], True)
+                self.assertEqual([outcome(peer, each) for each in (body, *frames)], ["fine"] * 4)
+            late = [outcome(peer, peer.data(1, b"x")) for _ in range(21)]
+            self.assertEqual(late, [*["fine"] * 20, CALM])
+
+    def test_what_was_on_its_way_to_a_stream_that_was_refused(self) -> None:
+        peer = server(max_control_frames=20, max_concurrent_streams=1)
+        peer.feed(peer.headers(1, POST), peer.headers(3, POST))
+        peer.take()
+        self.assertEqual(outcome(peer, peer.data(3, b"x" * 1024) * 256), "fine")
 
     def test_control_frames_that_belong_to_bodies_are_no_flood(self) -> None:
         peer = server(max_control_frames=20)

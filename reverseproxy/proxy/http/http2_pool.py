@@ -14,7 +14,7 @@ from reverseproxy.cluster.message_limits import response_limits
 from reverseproxy.proxy.connection_pool import SharedPool
 from reverseproxy.proxy.http.http2_client import Http2Client
 from reverseproxy.proxy.pools import register_pool
-from reverseproxy.wire.http2.events import Http2Limits
+from reverseproxy.wire.http2.events import SHARED_RESETS, SHARED_RESETS_PER_SECOND, Http2Limits
 
 POOL: Final = "Http2"
 """The name of our pools in L{Host.pools}."""
@@ -22,7 +22,12 @@ POOL: Final = "Http2"
 MAX_STREAMS: Final = 1000
 """Requests that may be under way on one connection, if the host allows that many."""
 
-LIMITS: Final = Http2Limits(max_concurrent_streams=MAX_STREAMS, max_control_frames=10_000)
+LIMITS: Final = Http2Limits(
+    max_concurrent_streams=MAX_STREAMS,
+    max_control_frames=10_000,
+    max_resets=SHARED_RESETS,
+    resets_per_second=SHARED_RESETS_PER_SECOND,
+)
 """
 What hosts may do.
 

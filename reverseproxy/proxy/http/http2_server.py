@@ -45,7 +45,16 @@ from reverseproxy.wire.http.border import NOTHING
 from reverseproxy.wire.http.grpc import is_grpc
 from reverseproxy.wire.http.message import END, End, Request
 from reverseproxy.wire.http2.connection import ServerConnection
-from reverseproxy.wire.http2.events import Event, GoAway, Http2Limits, PingAck, StreamReset
+from reverseproxy.wire.http2.events import (
+    RESETS_PER_SECOND,
+    SHARED_RESETS,
+    SHARED_RESETS_PER_SECOND,
+    Event,
+    GoAway,
+    Http2Limits,
+    PingAck,
+    StreamReset,
+)
 from reverseproxy.wire.http2.frames import ErrorCode
 from reverseproxy.wire.http2.upgrades import Content
 
@@ -61,7 +70,10 @@ def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHI
     @param foreign: the marks of fields that they may not set.
     """
     size, fields = options.max_header_list_size, options.max_headers_count
+    resets, per_second = options.max_resets, RESETS_PER_SECOND
     if reverse:
+        # All clients of the server may cancel their requests, each within such a limit there.
+        resets, per_second = max(resets, SHARED_RESETS), SHARED_RESETS_PER_SECOND
         size, fields = size + HEAD_ROOM + 32 * (fields + FIELD_ROOM), fields + FIELD_ROOM
     return Http2Limits(
         max_concurrent_streams=options.max_concurrent_streams,
@@ -70,7 +82,8 @@ def limits_of(options: Http2Options, reverse: bool = False, foreign: int = NOTHI
         stream_window=options.initial_window_size,
         max_window=max(options.initial_window_size, options.max_window_size),
         receive_budget=options.max_window_growth,
-        max_resets=options.max_resets,
+        max_resets=resets,
+        resets_per_second=per_second,
         max_control_frames=options.max_control_frames,
         foreign=foreign,
     )

@@ -116,9 +116,9 @@ class ServerConnection(ControlReader):
 
     def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
         if number <= self.last_stream and number % 2:
-            if not self._was_reset(number):
+            if number not in self._resets:
                 raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which has ended")
-            self._spend_control("frames on streams that were reset")
+            self._drop_late(number)
             return
         self._check_new(number)
         if number > self._accept_up_to:
@@ -260,9 +260,9 @@ class ClientConnection(ControlReader):
     def _on_new_stream(self, number: int, fields: Headers, ended: bool) -> None:
         if self._is_idle(number):
             self._check_new(number)
-        if not self._was_reset(number):
+        if number not in self._resets:
             raise Http2Error(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which has ended")
-        self._spend_control("frames on streams that were reset")
+        self._drop_late(number)
 
     def _on_response(self, stream: StreamState, fields: Headers, ended: bool) -> None:
         number = stream.id

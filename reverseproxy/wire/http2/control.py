@@ -138,7 +138,8 @@ class ControlReader(MessageReader):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on stream {number}, which is not open")
         code: int = _UINT32.unpack(payload)[0]
         if number not in self._streams:
-            self._spend_control("RST_STREAM frames")
+            if not self._resets.expects(number):
+                self._spend_control("RST_STREAM frames")
             return
         self._on_peer_reset(number, code)
 
@@ -212,7 +213,8 @@ class ControlReader(MessageReader):
                 raise Http2Error(
                     ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE on stream {number}, which is not open"
                 )
-            self._spend_control("WINDOW_UPDATE frames")
+            if not self._resets.expects(number):
+                self._spend_control("WINDOW_UPDATE frames")
             return
         self._spend_update()
         if not increment:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 __all__ = [
     "PEER_SETTINGS",
+    "RESETS_PER_SECOND",
+    "SHARED_RESETS",
+    "SHARED_RESETS_PER_SECOND",
     "Budget",
     "Event",
     "GoAway",
@@ -27,6 +30,16 @@ _TOLD_AFTER: Final = 1024 * 1024
 """Bytes of bodies on all streams after which the connection's window is updated, at the latest."""
 
 
+RESETS_PER_SECOND: Final = 20.0
+"""How many resets a second a client may go on with."""
+
+SHARED_RESETS: Final = 10_000
+"""Resets in a burst on a connection that carries the requests of many clients; see L{Http2Limits}."""
+
+SHARED_RESETS_PER_SECOND: Final = 1000.0
+"""How many a second it may go on with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Http2Limits:
     """
@@ -43,7 +56,8 @@ class Http2Limits:
     @ivar receive_budget: bytes by which all windows of streams together may
         grow.
     @ivar max_resets: how many streams in a burst the peer may reset, or have reset
-        by its mistakes; see C{RESETS_PER_SECOND}.
+        by its mistakes.
+    @ivar resets_per_second: how many it may go on with once these are used up.
     @ivar max_control_frames: how many frames in a burst may carry no part of a request; see
         C{CONTROL_PER_SECOND}.
     @ivar max_frame_size: bytes of a frame's payload.
@@ -58,6 +72,7 @@ class Http2Limits:
     max_window: int = 64 * 1024 * 1024
     receive_budget: int = 64 * 1024 * 1024
     max_resets: int = 200
+    resets_per_second: float = RESETS_PER_SECOND
     max_control_frames: int = 1000
     max_frame_size: int = DEFAULT_MAX_FRAME_SIZE
     foreign: int = NOTHING

@@ -48,9 +48,6 @@ UPDATES_PER_FRAME: Final = 16
 MAX_CONTINUATIONS: Final = 32
 """CONTINUATION frames of one field block, beyond those that its size needs."""
 
-RESETS_PER_SECOND: Final = 20.0
-"""How many resets a second a peer may go on with once L{Http2Limits.max_resets} are used up."""
-
 CONTROL_PER_SECOND: Final = 50.0
 """How many frames a second a peer may go on with once L{Http2Limits.max_control_frames} are used up."""
 
@@ -87,7 +84,7 @@ class FrameReader(Windows):
         self._block_size = 0
         self._continuations = 0
         self._decoder = FieldDecoder(limits.hard_header_list_size)
-        self._reset_budget = Budget(limits.max_resets, RESETS_PER_SECOND)
+        self._reset_budget = Budget(limits.max_resets, limits.resets_per_second)
         self._control_budget = Budget(limits.max_control_frames, CONTROL_PER_SECOND)
         self._update_budget = Budget(
             limits.max_control_frames * UPDATES_PER_FRAME, CONTROL_PER_SECOND * UPDATES_PER_FRAME

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 __all__ = ["MessageReader"]
 
-from collections import OrderedDict
 from typing import Final
 
 from reverseproxy.errors import Http2Error
@@ -27,11 +26,15 @@ from reverseproxy.wire.http2.frames import (
     FrameFlag,
     rst_stream,
 )
+from reverseproxy.wire.http2.late import ResetStreams
 from reverseproxy.wire.http2.outbound import NO_HEAD, StreamState
 from reverseproxy.wire.window import Reserve
 
 REMEMBERED_RESETS: Final = 256
 """How many streams that we reset are remembered, as the peer may have sent more for them."""
+
+RESETS_OF_CLIENTS: Final = 4096
+"""The same for a host's connection, on which many clients may cancel their requests at once."""
 
 
 class MessageReader(FrameReader):
@@ -39,8 +42,7 @@ class MessageReader(FrameReader):
 
     def __init__(self, limits: Http2Limits, reserve: Reserve | None = None) -> None:
         super().__init__(limits, reserve)
-        self._resets: OrderedDict[int, None] = OrderedDict()
-        self._forgotten = 0  # the highest stream that was dropped from _resets
+        self._resets = ResetStreams(RESETS_OF_CLIENTS if self._client else REMEMBERED_RESETS)
 
     # what a subclass does
 
@@ -73,7 +75,7 @@ class MessageReader(FrameReader):
         stream = self._streams.get(number)
         if stream is None or not stream.remote_open:
             self._consume(None, size)
-            self._on_closed(number, stream, "DATA")
+            self._on_closed(number, stream, "DATA", size)
             return
         if size > stream.recv_window:
             self._consume(None, size)
@@ -144,21 +146,30 @@ class MessageReader(FrameReader):
 
     # streams that end
 
-    def _on_closed(self, number: int, stream: StreamState | None, kind: str) -> None:
-        """Handle a frame on a stream that is over, or that the peer has ended."""
+    def _on_closed(self, number: int, stream: StreamState | None, kind: str, size: int = 0) -> None:
+        """
+        Handle a frame on a stream that is over, or that the peer has ended.
+
+        @param size: bytes of DATA.
+        """
         if stream is not None:
             self._stream_error(number, ErrorCode.STREAM_CLOSED, f"{kind} behind the end of the message")
         elif self._is_idle(number):
             raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
-        elif self._was_reset(number):
-            # The peer may have sent it before it knew of the reset.
-            self._spend_control("frames on streams that were reset")
+        elif number in self._resets:
+            self._drop_late(number, size)
         else:
             self._spend_reset()
             self._reply(rst_stream(number, ErrorCode.STREAM_CLOSED))
 
-    def _was_reset(self, number: int) -> bool:
-        return number in self._resets or number <= self._forgotten
+    def _drop_late(self, number: int, size: int = 0) -> None:
+        """
+        Drop a frame on a stream that was reset, and charge for it if the peer must have known that.
+
+        @param size: bytes of DATA.
+        """
+        if not self._resets.expects(number, size):
+            self._spend_control("frames on streams that were reset")
 
     def _stream_error(self, number: int, code: ErrorCode, reason: str, processed: bool = True) -> None:
         """Reset a stream whose rules the peer has broken."""
@@ -169,9 +180,9 @@ class MessageReader(FrameReader):
         self._drop(number)
 
     def _remember_reset(self, number: int) -> None:
-        self._resets[number] = None
-        if len(self._resets) > REMEMBERED_RESETS:
-            self._forgotten = max(self._forgotten, self._resets.popitem(last=False)[0])
+        """Remember a stream that is reset, before it is dropped."""
+        stream = self._streams.get(number)
+        self._resets.remember(number, self._stream_window if stream is None else stream.recv_window)
 
     def _drop(self, number: int) -> None:
         """Forget a stream, with all that waits to be sent on it."""
