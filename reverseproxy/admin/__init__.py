@@ -1,7 +1,7 @@
 """
 The admin API: an HTTP server through which operators monitor and control a running process.
 
-C{service} listens and routes requests; C{http} reads requests and writes
+C{service} listens and routes requests; C{http} and C{request} read requests and write
 answers, on Twisted's HTTP server; C{access} authenticates callers; C{probes},
 C{mosn}, C{exposition} and C{api} implement the paths.
 

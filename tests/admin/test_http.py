@@ -11,9 +11,10 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from reverseproxy.admin.http import IDLE, MOST_EARLY, READING, SHARE, make_factory
+from reverseproxy.admin.http import READING, SHARE, make_factory
 from reverseproxy.admin.long_body import PORTION
 from reverseproxy.admin.messages import Call, Reply, StreamedReply
+from reverseproxy.admin.request import IDLE, MOST_EARLY
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IExpendable
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.net import time_share
