@@ -115,7 +115,7 @@ class Demo(Crowd):
         if question == "summary":
             return value | self._summary()
         if question == "clusters":
-            by_name = [each for each in value if each["name"] in CLUSTERS]
+            by_name = [each for each in value["items"] if each["name"] in CLUSTERS]
             for each in by_name:
                 members = self._of(each["name"])
                 each |= {
@@ -123,11 +123,11 @@ class Demo(Crowd):
                     "healthy": sum(facts["healthy"] for facts in members),
                     "in_flight": self._random.randrange(3, 40),
                 }
-            return by_name
+            return {"items": by_name, "last": None}
         if question == "by_route":
             return [self._route(name, index) for name in CLUSTERS for index in (0, 1)]
         if question == "refused":
-            return refused(self._now)
+            return {"items": refused(self._now), "last": None}
         return value
 
     def _of(self, cluster: str) -> list[Mapping[str, Any]]:

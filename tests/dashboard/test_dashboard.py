@@ -7,6 +7,7 @@ C{.ci/run} says so.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet import reactor
@@ -17,6 +18,7 @@ from reverseproxy.fleet.records import HostRecord, ServerRecord
 from reverseproxy.identity import AgentIdentity
 from tests.admin.world import STATIC
 from tests.dashboard.browser import BROWSER, shared_browser
+from tests.dashboard.screenshots import Demo
 from tests.dashboard.world import HOSTILE, READ, TOKEN, Crowd, World, agent_facts
 from tests.integration.clients import fetch
 from tests.tunnel.logged import capture
@@ -59,6 +61,19 @@ class Seen(TestCase):
         result = await self.browser.see(world.url + path, look, **options)
         self.assertEqual(self.browser.complaints, [])
         return result
+
+
+class PictureTests(TestCase):
+    async def test_what_pictures_show(self) -> None:
+        """The process that they are taken of answers as one that is not made up."""
+        with capture():
+            demo = Demo()
+        self.addCleanup(lambda: Deferred.fromCoroutine(demo.stop()))
+        port = int(demo.admin.listener.bound.rpartition(":")[2])
+        for path in ("agents", "clusters", "routes", "joins/refused"):
+            answer = await fetch(port, f"/api/tunnel/v1/{path}")
+            self.assertEqual(answer.status, 200, path)
+            self.assertGreater(len(json.loads(answer.body)["items"]), 1, path)
 
 
 if BROWSER is not None:
