@@ -15,6 +15,9 @@ _SECRET: Final = re.compile(
     re.IGNORECASE,
 )
 _HARMLESS: Final = re.compile(r"_?(?:file|path|policy|policies)$", re.IGNORECASE)
+_NAMES: Final = ("key", "name")
+"""The keys that name a header field, beside its C{value}."""
+
 _USERINFO: Final = re.compile(r"(://)[^/@\s]+@")
 
 
@@ -22,11 +25,15 @@ def redact(value: Any) -> Any:
     """
     Replace secrets: private keys, tokens and passwords.
 
-    Any value under a key that is named like a secret is replaced; names of
-    files and certificates are kept.
+    Any value under a key that is named like a secret is replaced, and so is the
+    C{value} of a header field with such a name; names of files and certificates
+    are kept.
     """
     if isinstance(value, Mapping):
-        return {name: _of_key(str(name), item) for name, item in value.items()}
+        found = {name: _of_key(str(name), item) for name, item in value.items()}
+        if value.get("value") and any(is_secret(str(value.get(name, ""))) for name in _NAMES):
+            found["value"] = REDACTED
+        return found
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
     if isinstance(value, str):

@@ -15,6 +15,7 @@ from reverseproxy.admin import config_dump
 from reverseproxy.admin.exposition import MAX_KEPT, PORTION, Exposition
 from reverseproxy.admin.families import Family, merge, to_json
 from reverseproxy.admin.redaction import REDACTED, redact
+from reverseproxy.admin.routes import Routes
 from reverseproxy.admin.slices import Steps, at_once
 from reverseproxy.config.loader import loads
 from reverseproxy.config.models import AdminCertificateConfig
@@ -163,6 +164,14 @@ class RedactionTests(SynchronousTestCase):
         for key in ("credential_policy", "tokens_file", "private_key", "cert_chain", "number", "token"):
             self.assertEqual(found[key], document[key])
 
+    def test_header_fields(self) -> None:
+        """Their names are values, and tell whether theirs are secret."""
+        for names in ({"key": "Authorization"}, {"name": "X-Api-Key"}, {"name": "cookie", "regex": True}):
+            found = redact([{"header": {**names, "value": "abc"}, "append": False}])
+            self.assertEqual(found, [{"header": {**names, "value": REDACTED}, "append": False}])
+        for harmless in ({"name": "x-env", "value": "abc"}, {"name": "Authorization", "value": ""}):
+            self.assertEqual(redact(harmless), harmless)
+
 
 class DumpingTests(SynchronousTestCase):
     """L{reverseproxy.admin.config_dump}: the same as in one go."""
@@ -180,6 +189,22 @@ class DumpingTests(SynchronousTestCase):
             if '"servers"' in text and "examples/" not in text:  # which would have to be there
                 with self.subTest(path=path.name):
                     self.check(json.loads(text))
+
+    def test_secret_headers(self) -> None:
+        """Those that routes add, remove or look for, in the whole and in the list of routes."""
+        document = server()
+        [host] = document["servers"][0]["routers"][0]["virtual_hosts"]
+        header = {"header": {"key": "authorization", "value": "Basic secret-1"}}
+        host["request_headers_to_add"] = [header]
+        host["routers"][0]["route"]["request_headers_to_add"] = [header]
+        host["routers"][0]["match"]["headers"] = [{"name": "x-api-key", "value": "secret-2"}]
+        self.check(document)
+        config = loads(json.dumps(document), "a document").config
+        rules, _ = at_once(Routes(config).page("", 10))
+        for shown in (at_once(config_dump.dump(config)), rules):
+            text = json.dumps(shown)
+            self.assertIn(REDACTED, text)
+            self.assertNotIn("secret-", text)
 
     def test_secrets_anywhere(self) -> None:
         self.check(server(tunnel_config=STATIC))
