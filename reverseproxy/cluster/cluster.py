@@ -67,7 +67,7 @@ class Cluster(Hooks):
     @ivar eligibility: which hosts a request may still be given.
     @ivar limits: circuit breakers: the limits of requests, connections and retries.
     @ivar active: requests or sessions in progress on all members, and on removed
-        hosts that have not finished theirs.
+        hosts that have not finished theirs, except those that are exempt.
     @ivar complaints: throttles log lines about hosts that fail requests.
     @ivar watches_answers: whether the outcomes of responses are to be reported, too,
         rather than those of connects only; see L{report}.
@@ -253,6 +253,16 @@ class Cluster(Hooks):
             host.retire()
         if self._waiters and self._max_requests != sys.maxsize:
             self.queue.admit()
+
+    def exempt(self) -> None:
+        """Leave what has taken a host out of C{max_requests}, until L{include} is called."""
+        self.active -= 1
+        if self._waiters and self._max_requests != sys.maxsize:
+            self.queue.admit()
+
+    def include(self) -> None:
+        """Count again what L{exempt} has left out, before its host is released."""
+        self.active += 1
 
     def acquire_for_check(self, host: Host) -> bool:
         """

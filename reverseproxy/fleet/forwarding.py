@@ -55,17 +55,29 @@ class _Session:
     """A stream that is relayed to an agent's connection; the host is released exactly once."""
 
     def __init__(
-        self, cluster: Cluster, host: Host, counts: PeerTraffic, ended: Callable[[_Session], object]
+        self,
+        cluster: Cluster,
+        host: Host,
+        counts: PeerTraffic,
+        pooled: bool,
+        ended: Callable[[_Session], object],
     ) -> None:
+        """
+        @param pooled: whether it is a connection of the other server's that carries any number of
+            requests, or none: these are limited there.
+        """
         self.cluster = cluster
         self.host: Host = host
         self.near: RelayEnd | None = None
         self.far: RelayEnd | None = None
         self.failure = ""
         self._counts = counts
+        self._pooled = pooled
         self._ended = ended
         self._over = False
         counts.active += 1
+        if pooled:
+            cluster.exempt()
 
     def over(self, reason: object = None) -> None:
         """Release the host, as the relay has ended."""
@@ -74,6 +86,8 @@ class _Session:
         self._over = True
         self._counts.active -= 1
         self.host.connection_closed()
+        if self._pooled:
+            self.cluster.include()
         self.cluster.release(self.host)
         self._ended(self)
 
@@ -201,7 +215,8 @@ class Forwarder:
         host: Host,
     ) -> None:
         began = self._clock.seconds()
-        session = _Session(cluster, host, counts, partial(self._account, link, header, began))
+        ended = partial(self._account, link, header, began)
+        session = _Session(cluster, host, counts, bool(header.protocol), ended)
         host.connection_opened()
         if stream.transport.disconnected:
             session.over()

@@ -68,6 +68,25 @@ class ReachTests(FleetTestCase):
         self.assertEqual(self.peer("b", "a")["received"], 1)
         self.assertEqual(self.peer("a", "b")["refused"], 0)
 
+    def test_streams_without_requests_take_no_place(self) -> None:
+        """What another server keeps open for further requests is none of this server's requests."""
+        limits = [{"max_requests": 2, "max_pending_requests": 0}]
+        self.servers(cluster={"circuit_breakers": limits})
+        self.world.agent(0, answer="one")
+        clients = [self.world.client(1) for _ in range(2)]
+        for client in clients:
+            client.transport.write(get())
+        self.world.pass_time(1)
+        for client in clients:
+            self.assertIn(b"one", client.data)
+            client.transport.abortConnection()
+        cluster = self.world.servers["a"].clusters.get("clientCluster")
+        self.assertGreater(sum(host.active for host in cluster.hosts.values()), 0)
+        self.assertEqual([self.answer(0), self.answer(1)], ["one", "one"])
+        self.world.agents[0].stopService()
+        self.world.pass_time(2)
+        self.assertEqual(cluster.active, 0)
+
     def test_agents_that_were_there_before(self) -> None:
         self.world.server("a")
         self.world.agent(0, answer="one")
