@@ -82,27 +82,37 @@ class Options(BaseOptions):
     )
     optFlags: ClassVar = [
         ["check", None, "Check the configuration, print what would run, and exit."],
-        ["strict", None, "With --check: end with status 1 if there is a warning."],
+        ["strict", None, "With --check: treat warnings as errors."],
         ["quickstart", None, "Run a tunnel server, an agent and a service in one process, to try it out."],
     ]
     optParameters: ClassVar = [
         ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
-        ["log-format", None, None, "How to write the log: text, the default, or json."],
-        ["log-level", None, None, f"Overrides the file's default_log_level: {', '.join(LOG_LEVELS)}."],
-        ["transport", None, None, "Connections: fast, ours, the default on Linux; or stock, Twisted's own."],
+        ["log-format", None, None, "Format of the log: text, the default, or json."],
+        [
+            "log-level",
+            None,
+            None,
+            f"Level of the log, instead of default_log_level: {', '.join(LOG_LEVELS)}.",
+        ],
+        [
+            "transport",
+            None,
+            None,
+            "Transport of connections: fast, the default on Linux; or stock, Twisted's.",
+        ],
         [
             "workers",
             None,
             None,
-            "How many processes share the work: a number, or auto for one for each core. "
-            "Overrides the file's processor; 1 if neither says.",
+            "Number of worker processes, or auto for one for each core; takes precedence over processor. "
+            "The default is 1.",
         ],
         [
             "takeover",
             None,
             None,
-            "A path for a Unix socket: take the place of the process that was started with the same one, "
-            "if there is one, and let another one take ours.",
+            "Path of a Unix socket: take over from the process that was started with the same path, if there "
+            "is one, and let a later process take over from this one.",
         ],
     ]
 
