@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["IDLE", "MAX_BODY", "MOST_EARLY", "AdminRequest", "Handler"]
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from io import BytesIO
 from typing import Any, Final
@@ -47,6 +48,8 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+_ABSOLUTE: Final = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
 
 Handler = Callable[[Call], Awaitable["Reply | StreamedReply"]]
 """Answers a request."""
@@ -129,7 +132,8 @@ class AdminRequest(Request):
             self._stream(reply)
 
     def _call(self) -> Call:
-        raw_path, _, raw_query = self.uri.decode("ascii", "replace").partition("?")
+        authority, target = _split_target(self.uri.decode("ascii", "replace"))
+        raw_path, _, raw_query = target.partition("?")
         if not raw_path.startswith("/"):
             raise ApiProblem(400, "the target of a request must begin with a slash")
         try:
@@ -138,6 +142,8 @@ class AdminRequest(Request):
             raise ApiProblem(400, "the query has too many parameters") from None
 
         def header(name: str) -> str:
+            if name == "host" and authority:
+                return authority
             value = self.getHeader(name.encode("ascii"))
             return "" if value is None else value.decode("utf-8", "surrogateescape")
 
@@ -222,3 +228,16 @@ class AdminRequest(Request):
         )
         if not self._lost and not self.startedWriting:
             self._answer(ApiProblem(500, "the request failed on our side; the log says why").reply())
+
+
+def _split_target(target: str) -> tuple[str, str]:
+    """
+    Split the target of a request, which may be a whole URL (RFC 9112 3.2.2).
+
+    @return: the authority, which counts instead of C{Host}, empty if there is none; the path with the query.
+    """
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        return "", target
+    path = target[found.end() :]
+    return found[1], path if path.startswith("/") else f"/{path}"

@@ -142,6 +142,23 @@ class ServiceTests(AdminTestCase):
         token = f"Bearer {READ}"
         self.assertEqual(world.ask("/api/v1/states", Host="evil.example", Authorization=token).status, 200)
 
+    def test_a_target_that_is_a_whole_url(self) -> None:
+        """Its authority counts, and not the Host beside it."""
+        world = World()
+        for target, status in (
+            ("http://localhost:9900/api/v1/states", 200),
+            ("HTTP://127.0.0.1/api/v1/stats?key=nothing", 200),
+            ("http://localhost?x=/y", 200),
+            ("http://localhost", 200),
+            ("http://evil.example/api/v1/states", 421),
+            ("http://localhost@evil.example/api/v1/states", 421),
+            ("ftp://localhost/api/v1/states", 400),
+            ("localhost:9900", 400),
+            ("*", 400),
+        ):
+            self.assertEqual(world.ask(target).status, status, target)
+        self.assertEqual(world.ask("http://localhost/healthz", Host="evil.example").status, 200)
+
     def test_header_fields_that_are_no_text(self) -> None:
         """They are no failure of ours."""
         world = self.with_tokens()
