@@ -23,12 +23,15 @@ __all__ = [
     "WANT_READ",
     "ZERO_RETURN",
     "address_of",
+    "bio_over",
     "bio_read",
     "bio_write",
     "get_error",
+    "new_bio",
     "raise_error",
     "read",
     "serves",
+    "set_bios",
     "write",
 ]
 
@@ -59,9 +62,12 @@ def _function(name: str) -> Any:
 # Their types are those of the OpenSSL functions with these names.
 read, write, get_error = _function("SSL_read"), _function("SSL_write"), _function("SSL_get_error")
 bio_read, bio_write = _function("BIO_read"), _function("BIO_write")
+set_bios, _bio_new, _bio_s_mem = _function("SSL_set_bio"), _function("BIO_new"), _function("BIO_s_mem")
+_bio_new_mem_buf, _bio_set_eof = _function("BIO_new_mem_buf"), _function("BIO_set_mem_eof_return")
 WANT_READ, ZERO_RETURN = _function("SSL_ERROR_WANT_READ"), _function("SSL_ERROR_ZERO_RETURN")
 _found = _ffi is not None and None not in (
-    *(read, write, get_error, bio_read, bio_write),
+    *(read, write, get_error, bio_read, bio_write, set_bios),
+    *(_bio_new, _bio_s_mem, _bio_new_mem_buf, _bio_set_eof),
     *(WANT_READ, ZERO_RETURN),
 )
 
@@ -86,6 +92,29 @@ if _found:
 def serves(connection: Any) -> bool:
     """Return whether these functions can be used with a connection of pyOpenSSL."""
     return _found and all(hasattr(connection, name) for name in _ATTRIBUTES)
+
+
+def new_bio() -> Any:
+    """Return an empty memory BIO."""
+    return _allocated(_bio_new(_bio_s_mem()))
+
+
+def bio_over(address: Any, size: int) -> Any:
+    """
+    Return a BIO that is read from memory of ours, without a copy.
+
+    @param address: of the memory, which must stay there as long as the BIO; see L{address_of}.
+    @param size: in bytes.
+    """
+    bio = _allocated(_bio_new_mem_buf(address, size))
+    _bio_set_eof(bio, -1)  # more may come: its end is not that of the connection
+    return bio
+
+
+def _allocated(bio: Any) -> Any:
+    if not bio:
+        raise MemoryError
+    return bio
 
 
 def raise_error(connection: Any, result: int) -> NoReturn:

@@ -25,12 +25,15 @@ from reverseproxy.tls.openssl import (
     WANT_READ,
     ZERO_RETURN,
     address_of,
+    bio_over,
     bio_read,
     bio_write,
     get_error,
+    new_bio,
     raise_error,
     read,
     serves,
+    set_bios,
     write,
 )
 
@@ -171,6 +174,7 @@ class DirectRecords(Records):
         self._aligned = True  # the ciphertext so far ends with a record
         self._missing = 0  # bytes of an incomplete record that have not arrived
         self._head = b""  # an incomplete record header
+        self._fed = False  # the BIO may have ciphertext that was not decrypted yet
 
     # This and encrypt run for every message, hence few calls.
 
@@ -189,18 +193,27 @@ class DirectRecords(Records):
 
     def _receive(self, data: bytes) -> bytes:
         """Do as L{receive} does, with anything but exactly one record."""
+        if self._fed:
+            return super().receive(data)
         self._follow(data)
         pieces: list[bytes] = []
-        size, start, filled = len(data), address_of(data), 0
-        for offset in range(0, size, PORTION):
-            bio_write(self._in, start + offset, min(PORTION, size - offset))
-            filled = self._decrypt(pieces, filled)
-            if self.ended or self.error is not None:
-                break
-        return _together(pieces, filled)
+        if len(data) <= RECORD:
+            bio_write(self._in, data, len(data))
+            return _together(pieces, self._decrypt(pieces, 0))
+        # Much is decrypted where it is: a memory BIO would keep for ever what it takes.
+        fresh, address = new_bio(), address_of(data)
+        whole = bio_over(address, len(data))
+        try:
+            set_bios(self._ssl, whole, self._out)
+            return _together(pieces, self._decrypt(pieces, 0))
+        finally:
+            # What there is of an incomplete record is in OpenSSL's own buffer.
+            set_bios(self._ssl, fresh, self._out)
+            self._in = self._connection._into_ssl = fresh
 
     def feed(self, data: bytes) -> None:
         """See L{Records}."""
+        self._fed = True
         bio_write(self._in, data, len(data))
         self._follow(data)
 
@@ -220,6 +233,7 @@ class DirectRecords(Records):
 
     def decrypt(self) -> bytes:
         """See L{Records}."""
+        self._fed = False
         pieces: list[bytes] = []
         return _together(pieces, self._decrypt(pieces, 0))
 
@@ -254,22 +268,23 @@ class DirectRecords(Records):
 
     def encrypt(self, data: bytes | memoryview) -> bytes | memoryview:
         """See L{Records}."""
-        ssl = self._ssl
+        ssl, out = self._ssl, self._out
         size = len(data)
         sent = write(ssl, data if type(data) is bytes else address_of(data), size)
+        if sent <= 0:
+            raise_error(self._connection, sent)
+        filled = bio_read(out, OUTPUT, FETCHED)
         if sent < size:
-            # One call makes one record.
-            if sent <= 0:
-                raise_error(self._connection, sent)
+            # One call makes one record, which is fetched at once: a memory BIO never shrinks.
             start = address_of(data)
             while sent < size:
                 more = write(ssl, start + sent, size - sent)
                 if more <= 0:
                     raise_error(self._connection, more)
                 sent += more
-        got = bio_read(self._out, OUTPUT, FETCHED)
-        if got < FETCHED:
-            return OUTPUT_VIEW[:got]
+                filled += bio_read(out, OUTPUT + filled, FETCHED - filled)
+        if filled < FETCHED:
+            return OUTPUT_VIEW[:filled]
         return OUTPUT_VIEW.tobytes() + self.take()
 
     def take(self) -> bytes:

@@ -37,6 +37,8 @@ class Pair:
                 sent = ours.take()
                 if sent:
                     theirs.feed(sent)
+        for each in (self.near, self.far):
+            each.decrypt()  # nothing, but tickets
 
     def say(self, *pieces: bytes) -> bytes:
         return b"".join(bytes(self.near.encrypt(piece)) for piece in pieces)
@@ -78,6 +80,34 @@ class DirectRecordsTests(RecordsTestCase):
         blocks = [LONG[start : start + BLOCK] for start in range(0, len(LONG), BLOCK)]
         self.assertEqual(pair.far.receive(pair.say(*blocks)), LONG)
         self.assertEqual(pair.far.receive(pair.say(b"and more")), b"and more")
+
+    def test_much_behind_what_was_fed(self) -> None:
+        """Nothing is lost of what OpenSSL has, but has not decrypted."""
+        for older in (False, True):
+            pair = self.pair(older)
+            pair.far.feed(pair.say(b"first"))
+            wire = pair.say(LONG[:BLOCK], LONG[:BLOCK])
+            self.assertEqual(
+                pair.far.receive(wire[:-9]) + pair.far.receive(wire[-9:]), b"first" + LONG[:BLOCK] * 2
+            )
+
+    def test_the_methods_of_a_connection_behind_much(self) -> None:
+        pair = self.pair()
+        near, far = pair.connections
+        wire = pair.say(LONG[:BLOCK], LONG[:BLOCK])
+        self.assertEqual(pair.far.receive(wire[:-9]), LONG[:BLOCK] + LONG[: BLOCK - 2**14])
+        far.bio_write(wire[-9:])
+        near.send(b"and more")
+        far.bio_write(near.bio_read(1000))
+        self.assertEqual((far.recv(2**14), far.recv(100)), (LONG[BLOCK - 2**14 : BLOCK], b"and more"))
+
+    def test_damage_in_much(self) -> None:
+        pair = self.pair()
+        damaged = bytearray(pair.say(LONG[:BLOCK], LONG[:BLOCK]))
+        damaged[-1] ^= 1
+        self.assertEqual(pair.far.receive(bytes(damaged)), LONG[:BLOCK] + LONG[: BLOCK // 2])
+        self.assertIsInstance(pair.far.error, SSL.Error)
+        self.assertTrue(pair.far.take())  # the alert
 
     def test_the_end(self) -> None:
         pair = self.pair()
@@ -121,6 +151,29 @@ class DirectRecordsTests(RecordsTestCase):
 
 class PublicRecordsTests(DirectRecordsTests):
     kind = PublicRecords
+
+
+class MemoryTests(RecordsTestCase):
+    """What much data takes is not kept."""
+
+    def test_much_is_read_from_where_it_is(self) -> None:
+        """A BIO that was never written to has no memory to keep."""
+        pair = self.pair()
+        connection: Any = pair.connections[1]
+        wire = pair.say(LONG[:BLOCK])
+        before = connection._into_ssl
+        with mock.patch.object(records, "bio_write", mock.Mock(side_effect=AssertionError)):
+            self.assertEqual(pair.far.receive(wire), LONG[:BLOCK])
+        self.assertNotEqual(connection._into_ssl, before)
+
+    def test_each_record_is_fetched_at_once(self) -> None:
+        """So that no more of them are ever in the BIO."""
+        pair = self.pair()
+        fetched = mock.Mock(side_effect=records.bio_read)
+        with mock.patch.object(records, "bio_read", fetched):
+            wire = pair.say(LONG[: BLOCK - 1])
+        self.assertEqual(fetched.call_count, 2)
+        self.assertEqual(pair.far.receive(wire), LONG[: BLOCK - 1])
 
 
 class PiecesTests(RecordsTestCase):
