@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from reverseproxy.config.models import RouterConfig
 from reverseproxy.interfaces import IDrainable
 from reverseproxy.proxy.closing import FRESH, QUIET
+from reverseproxy.proxy.http import http2_connection
 from reverseproxy.proxy.http.http2_closing import WARNING_TIME
 from reverseproxy.proxy.settings import LOG_BURST
 from reverseproxy.routing import Router
@@ -355,6 +356,46 @@ class ExchangeTests(Http2TestCase):
 
 
 class BackPressureTests(Http2TestCase):
+    def stuff(self, world: Http2World) -> Http2Peer:
+        """Let a client ask and take nothing, until it is not read any more."""
+        self.patch(http2_connection, "MOST_QUEUED", 20_000)
+        client = world.connect(automatic=False)
+        client.wire.receive()
+        while client.wire.reading:
+            client.ask(path(b"/moved"))
+            self.assertLess(client.wire.protocol.http2.queued(), 21_000)
+        return client
+
+    def test_client_that_asks_and_takes_nothing(self) -> None:
+        """Answers without a body need no window: it is not read until it has taken them."""
+        world = self.world()
+        client = self.stuff(world)
+        last = client.ask(path(b"/empty"))
+        self.assertTrue(client.wire.unread)
+        for _ in range(3):
+            client.wire.receive()
+            world.turn()
+        self.assertEqual((client[last - 2].status, client[last].status), (302, 204))
+        self.assertTrue(client.wire.reading)
+
+    def test_client_that_takes_nothing_is_closed(self) -> None:
+        world = self.world()
+        client = self.stuff(world)
+        world.run(90 + STALL * 1.5, 5)
+        self.assertTrue(client.wire.lost)
+        self.assertEqual(world.clock.getDelayedCalls(), [])
+
+    def test_client_that_takes_nothing_and_is_drained(self) -> None:
+        """What it sends still is read, and dropped."""
+        world = self.world()
+        client = self.stuff(world)
+        client.wire.protocol.drain()
+        world.run(WARNING_TIME, 1)
+        self.assertTrue(client.wire.reading)
+        client.wire.receive()
+        world.run(60, 5)
+        self.assertTrue(client.wire.lost)
+
     def test_slow_client_pauses_its_host_alone(self) -> None:
         world = self.world()
         client = world.connect({4: 1000})

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.errors import QueueFull
-from reverseproxy.proxy.http import http2_client, http2_pool
+from reverseproxy.proxy.http import http2_client, http2_connection, http2_pool
 from reverseproxy.proxy.http.http2_client import GREETING_TIME
 from reverseproxy.proxy.http.http2_pool import MAX_STREAMS, POOL, Http2Pool
 from reverseproxy.proxy.pools import pool_of
@@ -74,6 +74,27 @@ class ExchangeTests(UpstreamTestCase):
         self.assertEqual(
             (answer.body, answer.trailers, answer.ended), (b"hello", [(b"grpc-status", b"0")], True)
         )
+
+    def test_a_host_that_takes_nothing(self) -> None:
+        """Requests that are cancelled wait there nevertheless: no more are added beyond a bound."""
+        self.patch(http2_connection, "MOST_QUEUED", 50_000)
+        only = {"circuit_breakers": [{"max_connections": 1}]}
+        world = self.world(http2={"max_resets": 10_000}, cluster=only)
+        world.endpoint.automatic = False
+        client = world.connect()
+        first = client.ask()
+        world.host().receive()
+        for number in range(50):
+            cancelled = client.ask([*GET, (b"x", b"%d" % number + b"y" * 6000)])
+            client.send(client.rst(cancelled))
+        self.assertLess(world.host().protocol.http2.queued(), 60_000)
+        self.assertEqual(client[client.ask()].status, 503)
+        for _ in range(3):
+            world.host().receive()
+            world.turn()
+        last = client.ask()
+        self.assertNotIn(last, client.look().messages)
+        client.send(client.rst(first), client.rst(last))
 
     def test_clients_that_cancel_do_not_cost_the_connection(self) -> None:
         """What the host has sent until it hears of that is no flood, whatever others make of it."""

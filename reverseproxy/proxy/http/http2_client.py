@@ -123,7 +123,7 @@ class Http2Client(SharedConnection, Http2Protocol):
     @property
     def has_room(self) -> bool:
         """Whether another request may be sent."""
-        if self.ending or self._draining:
+        if self.ending or self._draining or (self.full and self.overfull):
             return False
         reserved = len(self._reserved)
         most = self._pool.settings.max_requests

@@ -14,7 +14,7 @@ __all__ = ["Http2Protocol"]
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -38,6 +38,13 @@ from reverseproxy.wire.http2.outbound import TURN
 from reverseproxy.wire.window import TELL_EVERY
 
 log = Logger()
+
+MOST_QUEUED: Final = 1024 * 1024
+"""
+Bytes of heads, resets and the like that may wait for a transport that is full.
+
+Windows bound what waits of bodies only.
+"""
 
 LINGER_BYTES = 1024 * 1024
 """
@@ -179,6 +186,11 @@ class Http2Protocol(Rebindable, AccountedProtocol):
         if http2.held != self._held:
             self._report_held()
         self._flushed()
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more than L{MOST_QUEUED} bytes wait for the transport, which is full, beside bodies."""
+        return self.http2.queued() > MOST_QUEUED
 
     def backlog_of(self, number: int) -> Backlog:
         """

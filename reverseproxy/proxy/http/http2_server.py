@@ -112,6 +112,7 @@ class Http2Proxy(Http2Closing):
         self.forwarded_by = forwarded_by(options, info)
         self.default_host = default_host(info)
         self._begun = False  # something has come
+        self._waits = False  # nothing is read until the client takes what is there for it
 
     # the connection
 
@@ -143,6 +144,23 @@ class Http2Proxy(Http2Closing):
                 self._finish(ErrorCode.INADEQUATE_SECURITY, f"{weak} is too weak for HTTP/2", linger=True)
                 return
         super().dataReceived(data)
+        if self.full and self.overfull and not (self._waits or self.ending):
+            self._waits = True
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer has room."""
+        super().resumeProducing()
+        self._read_on()
+
+    def _close(self, reason: str, linger: bool) -> None:
+        super()._close(reason, linger)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._waits and not self.lost:
+            self._waits = False
+            self.transport.resumeProducing()
 
     def open_account(self) -> BufferAccount:
         """See L{reverseproxy.limits.buffered_bytes.AccountedProtocol}."""

@@ -277,6 +277,13 @@ class Http2Output:
                     self._out.append(frame(FrameType.DATA, FrameFlag.END_STREAM, number))
                 self._send_end(stream, not trailers)
 
+    def queued(self) -> int:
+        """Return how many bytes wait for the next call to C{take}: all frames but those of bodies."""
+        out = self._out
+        if len(out) > 1:
+            out[:] = [b"".join(out)]
+        return len(out[0]) if out else 0
+
     def is_full(self, number: int) -> bool:
         """Return whether a stream has enough pending; it is in L{drained} when it wants more."""
         stream = self._streams.get(number)
