@@ -27,7 +27,7 @@ def parts_of(config: Config) -> Iterator[str]:
     """Iterate over the names of the modules, which import all others that the configuration needs."""
     if config.admin is not None and config.admin.bound:
         yield "reverseproxy.admin.service"
-    if any(isinstance(each.config, TunnelAgentConfig) for each in config.extends):
+    if any(isinstance(each.config, TunnelAgentConfig) and each.config.enable for each in config.extends):
         yield "reverseproxy.assembly.agents"
     for listener in config.server.listeners:
         for each in listener.filter_chain.filters:
