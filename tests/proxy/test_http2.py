@@ -378,6 +378,22 @@ class BackPressureTests(Http2TestCase):
         self.assertEqual((client[last - 2].status, client[last].status), (302, 204))
         self.assertTrue(client.wire.reading)
 
+    def test_interim_answers_to_a_client_that_takes_nothing(self) -> None:
+        world = self.world()
+        client = self.stuff(world)
+        client.wire.protocol.resumeProducing()  # as if there were room for a moment
+        client.wire.protocol.full = False
+        number = client.ask()
+        client.wire.protocol.full = True
+        for _ in range(100):
+            world.host().send(respond(b"Link: " + b"x" * 1000, line=b"HTTP/1.1 103 Early Hints"))
+        self.assertLess(client.wire.protocol.http2.queued(), 25_000)
+        world.host().send(respond(b"Content-Length: 0"))
+        for _ in range(3):
+            client.wire.receive()
+            world.turn()
+        self.assertEqual(client[number].status, 200)
+
     def test_client_that_takes_nothing_is_closed(self) -> None:
         world = self.world()
         client = self.stuff(world)

@@ -144,6 +144,8 @@ class Http2Stream:
                         return
                     http2.send_head(number, answer_to_connect(event), False)
                     continue
+                if event.status < 200 and self._proxy.full and self._proxy.overfull:
+                    continue  # a client that reads nothing would not hear of it either
                 if request.upgrade and event.status >= 200:
                     http2.decline_tunnel(number)
                     if event.status < 300 and not request.options:
