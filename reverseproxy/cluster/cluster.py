@@ -254,16 +254,6 @@ class Cluster(Hooks):
         if self._waiters and self._max_requests != sys.maxsize:
             self.queue.admit()
 
-    def exempt(self) -> None:
-        """Leave what has taken a host out of C{max_requests}, until L{include} is called."""
-        self.active -= 1
-        if self._waiters and self._max_requests != sys.maxsize:
-            self.queue.admit()
-
-    def include(self) -> None:
-        """Count again what L{exempt} has left out, before its host is released."""
-        self.active += 1
-
     def acquire_for_check(self, host: Host) -> bool:
         """
         Acquire a certain host for a health check, even if it is unhealthy.

@@ -216,6 +216,16 @@ class WaitQueue:
                 self._hand(waiter, host)
                 return
 
+    def exempt(self) -> None:
+        """Leave what has taken a host out of C{max_requests}, until L{include} is called."""
+        self._cluster.active -= 1
+        if self.waiters:
+            self.admit()
+
+    def include(self) -> None:
+        """Count again what L{exempt} has left out, before its host is released."""
+        self._cluster.active += 1
+
     def fall_back(self) -> None:
         """Give hosts to requests whose subset is empty now, but that may fall back to others."""
         cluster = self._cluster

@@ -77,7 +77,7 @@ class _Session:
         self._over = False
         counts.active += 1
         if pooled:
-            cluster.exempt()
+            cluster.queue.exempt()
 
     def over(self, reason: object = None) -> None:
         """Release the host, as the relay has ended."""
@@ -87,7 +87,7 @@ class _Session:
         self._counts.active -= 1
         self.host.connection_closed()
         if self._pooled:
-            self.cluster.include()
+            self.cluster.queue.include()
         self.cluster.release(self.host)
         self._ended(self)
 
