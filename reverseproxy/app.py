@@ -325,6 +325,8 @@ class ReverseProxy(Service):
     def reload_certificates(self) -> None:
         """Reload changed certificates now."""
         self._world.reloader.poll()
+        if self.admin is not None:
+            self.admin.reload_certificates()
 
     def reopen_logs(self) -> None:
         """Reopen the access logs, after log rotation has moved them."""

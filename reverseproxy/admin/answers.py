@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from reverseproxy.admin.messages import ApiProblem, Call, Reply, compact
+from reverseproxy.admin.paging import Before
 from reverseproxy.admin.slices import Steps, at_once, consume
 from reverseproxy.admin.sources import Answer
 
@@ -29,8 +30,8 @@ MOST: Final = 500
 WRITTEN: Final = 2
 """How many items are encoded in one step; see L{reverseproxy.admin.slices}."""
 
-TIME: Final = r"[0-9]{1,12}(\.[0-9]{1,12})?"
-"""The form of C{after} in lists that begin with the latest entry: a time in seconds since 1970."""
+TIME: Final = r"[0-9]{1,12}(\.[0-9]{1,12})?-[0-9]{1,6}"
+"""The form of C{after} in lists that begin with the latest entry; see L{Before}."""
 
 USUAL: Final = 100
 """The default number of items of a page."""
@@ -62,11 +63,11 @@ def page_of(call: Call, usual: int = USUAL) -> tuple[str, int]:
     return call.query.get("after", ""), int(text)
 
 
-def latest_page_of(call: Call) -> tuple[float | None, int]:
+def latest_page_of(call: Call) -> tuple[Before | None, int]:
     """
     Parse the query parameters of a list that begins with the latest entry, as L{page_of} does.
 
-    @return: the time before which the page begins, L{None} for the first page; and the limit.
+    @return: where the page begins, L{None} for the first page; and the limit.
     @raise ApiProblem: if a parameter is invalid.
     """
     after, limit = page_of(call)
@@ -74,12 +75,13 @@ def latest_page_of(call: Call) -> tuple[float | None, int]:
         return None, limit
     if re.fullmatch(TIME, after) is None:
         raise ApiProblem(400, "after must be the next of the page before")
-    return float(after), limit
+    time, _, listed = after.partition("-")
+    return (float(time), int(listed)), limit
 
 
-def after_of(time: float | None) -> str | None:
-    """Return the parameter C{after} of the page that begins before a time; L{None} if there is none."""
-    return None if time is None else repr(time)
+def after_of(before: Before | None) -> str | None:
+    """Return the parameter C{after} of the page that begins somewhere; L{None} if there is none."""
+    return None if before is None else f"{before[0]!r}-{before[1]}"
 
 
 def problems_of(answers: Iterable[Answer]) -> list[dict[str, Any]]:

@@ -207,8 +207,8 @@ class TunnelApi:
         before, limit = latest_page_of(call)
         answers = await self._source.ask("audited", {})
         heard = (each for answer in answers for each in answer.value or ())
-        page = latest_page(self._audit.entries(heard), limit, before)
-        steps = listed_in_steps(page["items"], after_of(page["last"]), answers)
+        page, last = latest_page(self._audit.entries(heard), limit, before)
+        steps = listed_in_steps(page, after_of(last), answers)
         return await in_slices(steps, self._clock)
 
     async def _described(self, call: Call) -> Reply:

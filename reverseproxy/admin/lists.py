@@ -21,7 +21,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from reverseproxy.admin.paging import latest_page, page_of_items
+from reverseproxy.admin.paging import page_of_items
 from reverseproxy.admin.slices import Steps, portions
 from reverseproxy.admin.totals import fed_by_agents
 from reverseproxy.clock import wall_time
@@ -270,10 +270,15 @@ def describe_certificates(dated: Iterable[tuple[str, Dated]]) -> list[dict[str, 
 
 def refused(parts: Parts, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return a page of the refused joins, the latest first.
+    Return refused joins, the latest first: those that a page may have that begins somewhere.
 
-    @param arguments: C{limit}, and C{before}: the time before which they were refused.
+    @param arguments: C{limit}, and C{before}: L{reverseproxy.admin.paging.Before}, or L{None}.
+    @return: C{items}, and C{more}: whether there are older ones.
     """
     found = [item for each in parts.tunnels.values() for item in reversed(each.tally.refusals)]
     found.sort(key=lambda item: -float(item["time"]))
-    return latest_page(found, arguments["limit"], arguments["before"])
+    time, listed = arguments["before"] or (inf, 0)
+    known = [item for item in found if item["time"] <= time]
+    # Other workers may have listed some of those of this time, too.
+    end = arguments["limit"] + listed
+    return {"items": known[:end], "more": len(known) > end}

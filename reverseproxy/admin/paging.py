@@ -8,16 +8,23 @@ disappear between its choice and its description, which must not end the list.
 
 from __future__ import annotations
 
-__all__ = ["cut", "end_of", "first_items", "latest_page", "page_of_items"]
+__all__ = ["Before", "cut", "end_of", "first_items", "latest_page", "page_of_items"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from math import inf
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from reverseproxy.admin.slices import Steps
 
 T = TypeVar("T")
+
+Before = tuple[float, int]
+"""
+Where a page of a list begins that has the latest entry first: the time of the last entry before, and how many
+entries of this time were listed already.
+"""
 
 STRIDE: Final = 50
 """How many items are sorted in one step; see L{reverseproxy.admin.slices}."""
@@ -102,24 +109,31 @@ def page_of_items(
 
 
 def latest_page(
-    items: Iterable[Mapping[str, Any]], limit: int, before: float | None, more: bool = False
-) -> dict[str, Any]:
+    items: Iterable[Mapping[str, Any]], limit: int, before: Before | None, more: bool = False
+) -> tuple[list[Mapping[str, Any]], Before | None]:
     """
-    Return a page of entries, the latest first; the next page begins before the time of its last entry.
-
-    Entries of the same time are on the same page, even if there are more than C{limit} then.
+    Return a page of entries, the latest first.
 
     @param items: in the order of their times, the latest first.
-    @param before: the time before which the page begins; L{None} for the first page.
+    @param before: where the page begins; L{None} for the first page.
     @param more: whether there are entries that are older than all C{items}.
-    @return: C{items}, and C{last}: the time of the last entry if there may be older ones, else L{None}.
+    @return: the entries, and where the next page begins; L{None} if there is none.
     """
+    time, listed = before or (inf, 0)
     found: list[Mapping[str, Any]] = []
+    passed = 0
     for item in items:
-        if before is not None and item["time"] >= before:
+        if item["time"] > time:
             continue
-        if len(found) >= limit and item["time"] < found[-1]["time"]:
+        if item["time"] == time and passed < listed:
+            passed += 1
+        elif len(found) == limit:
             more = True
             break
-        found.append(item)
-    return {"items": found, "last": found[-1]["time"] if more and found else None}
+        else:
+            found.append(item)
+    if not more or not found:
+        return found, None
+    last = found[-1]["time"]
+    same = sum(item["time"] == last for item in found)
+    return found, (last, same + (listed if last == time else 0))

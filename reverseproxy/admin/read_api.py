@@ -178,8 +178,9 @@ class ReadApi:
         answers = await self._source.ask("refused", {"limit": limit, "before": before})
         items = _each(answers)
         items.sort(key=lambda item: -item["time"])
-        page = latest_page(items, limit, before, any(last is not None for last in _lasts(answers)))
-        return await self._page(page["items"], after_of(page["last"]), answers)
+        more = any(answer.value["more"] for answer in answers if answer.value)
+        page, last = latest_page(items, limit, before, more)
+        return await self._page(list(page), after_of(last), answers)
 
     async def _certificates(self, call: Call) -> Reply:
         after, limit = page_of(call, MOST)

@@ -292,11 +292,12 @@ class ReadingTests(AdminTestCase):
         """All that are kept can be read, page by page, the latest first."""
         world = World(tunnel_config=STATIC)
         refusals = world.proxy.inspector.parts.tunnels["tunnelListener"].tally.refusals
-        refusals.extend({"time": 1000.25 + number // 2, "reason": str(number)} for number in range(1000))
+        refusals.extend({"time": 1000.25 + number // 400, "reason": str(number)} for number in range(1000))
         found: list[Any] = []
         after, pages = "", 0
         while pages < 20:
             page = world.ask(f"{API}/joins/refused?limit=300&after={after}").json
+            self.assertLessEqual(len(page["items"]), 300)
             found += page["items"]
             pages += 1
             after = page["next"]

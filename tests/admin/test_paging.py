@@ -104,25 +104,34 @@ class CutTests(SynchronousTestCase):
 
 
 class LatestTests(SynchronousTestCase):
-    @given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=3), st.integers(1, 4))
+    @given(st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=3), st.integers(1, 4))
     @SOME
     def test_several(self, workers: list[list[int]], limit: int) -> None:
-        """The latest come first, page after page, and none is left out or comes twice."""
-        every = [
-            [
-                {"time": float(time), "number": (worker, number)}
-                for number, time in enumerate(sorted(times)[::-1])
-            ]
+        """The latest come first, page after page, and none is left out or comes twice; many have one time."""
+        tallies = [
+            SimpleNamespace(
+                tally=SimpleNamespace(
+                    refusals=[
+                        {"time": float(time), "number": (worker, number)} for number, time in enumerate(times)
+                    ]
+                )
+            )
             for worker, times in enumerate(workers)
         ]
         found: list[Any] = []
-        before: float | None = None
+        before: Any = None
         for _ in range(40):
-            pages = [latest_page(items, limit, before) for items in every]
-            items = sorted((item for page in pages for item in page["items"]), key=lambda item: -item["time"])
-            page = latest_page(items, limit, before, any(page["last"] is not None for page in pages))
-            found += page["items"]
-            before = page["last"]
+            arguments = {"limit": limit, "before": before}
+            answers = [
+                lists.refused(SimpleNamespace(tunnels={"t": each}), arguments)  # type: ignore[arg-type]
+                for each in tallies
+            ]
+            items = sorted(
+                (item for each in answers for item in each["items"]), key=lambda item: -item["time"]
+            )
+            page, before = latest_page(items, limit, before, any(each["more"] for each in answers))
+            self.assertLessEqual(len(page), limit)
+            found += page
             if before is None:
                 break
         self.assertEqual(

@@ -236,6 +236,8 @@ class ServiceTests(AdminTestCase):
         self.assertEqual(tls.looks, 3)
         world.proxy.reload()
         self.assertEqual(tls.looks, 4)
+        world.proxy.reload_certificates()
+        self.assertEqual(tls.looks, 5)
         [item] = world.ask("/api/tunnel/v1/certificates").json["items"]
         self.assertEqual(
             (item["use"], item["name"], item["not_after"]), ("admin.tls_context", "CN=admin", 2e9)
@@ -244,7 +246,7 @@ class ServiceTests(AdminTestCase):
         world.proxy.stopService()
         world.reactor.settle()
         world.reactor.advance(RELOAD_INTERVAL)
-        self.assertEqual(tls.looks, 4)
+        self.assertEqual(tls.looks, 5)
 
     def test_a_file_of_tokens_that_is_missing(self) -> None:
         with self.assertRaises(ConfigError) as caught:
