@@ -111,7 +111,7 @@ class FleetTests(FleetCase):
         await self.reaches("b", {"one", "two"})
         await self.reaches("a", {"one", "two"})
         mark_a, mark_b = a.mark(), b.mark()
-        for _ in range(4):
+        for _ in range(32):  # of which some go to the other server, as hosts are chosen at random
             await fetch(self.ports["b"][0], "/logged")
         line = json.loads(await b.wait_for(lambda line: '"server": "a"' in line and line, mark_b))
         self.assertEqual((line["by"], line["protocol"]), ("-", "Http1"))
