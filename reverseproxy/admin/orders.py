@@ -213,9 +213,9 @@ class OrderForwarder:
                     self._evict_one(agent, exclusion)
 
     def _evict_one(self, agent: str, exclusion: Exclusion) -> None:
-        what = "kick" if exclusion.at_once else "drain"
-        told = f"; banned: {_shown(exclusion.target)}"
-        self._disconnect(what, agent, exclusion.reason, exclusion.who, told, None, exclusion.ids[-1])
+        what, done = ("kick", "kicked") if exclusion.at_once else ("drain", "drained")
+        why, told = f"{done} by {exclusion.who}", f"; banned: {_shown(exclusion.target)}"
+        self._disconnect(what, agent, why, exclusion.who, told, None, exclusion.ids[-1])
 
 
 def _shown(target: Iterable[str]) -> str:

@@ -345,6 +345,8 @@ class ProvedTests(OrdersTestCase):
         [entry] = [each for each in self.ask(1, "audit").json["items"] if each["what"] == "kick"]
         self.assertEqual((entry["agent"], entry["caller"]), (key, "ops at server a"))
         self.assertEqual((entry["connections"], entry["kept_out"]["seconds"]), (1, 600.0))
+        leaves = self.world.servers["b"].inspector.parts.leaves.leaves
+        self.assertEqual([reason for _, reason in leaves], ["operator"])
 
     def test_a_server_that_can_not_be_told_of_a_ban(self) -> None:
         """Everybody else hears of it, so that it is no failure; who was not told is named."""
