@@ -12,7 +12,9 @@ from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import Wire, World
 from tests.proxy.test_http1 import status_of
 from tests.proxy.test_http2 import HTTP1, path
+from tests.proxy.test_http2_client import HTTP2
 from tests.wire.http1_cases import GOOD, chunked, get, respond
+from tests.wire.http2_frames import OK as OK_FIELDS
 from tests.wire.http2_frames import POST
 
 OK = respond(b"Content-Length: 2", body=b"ok")
@@ -323,6 +325,29 @@ class Http2Tests(SynchronousTestCase):
         first.send(respond(b"Content-Length: 1000", body=b"y" * 1000))
         self.assertEqual((len(client[small].body), client[small].ended), (1000, True))
         self.assert_over(world, client)
+
+    def test_a_whole_answer_that_the_window_has_no_room_for(self) -> None:
+        """It is given up while it is sent; the host's connection goes on, with the requests of others."""
+        for http2 in (False, True):
+            world = self.world(routes=HTTP2) if http2 else self.world()
+            other = world.connect()
+            client = world.connect({4: 0})
+            waits, asked = other.ask(), client.ask()
+            client.wire.end()
+            if http2:
+                host = world.peer()
+                host.answer(3, OK_FIELDS, b"ok")
+                host.answer(1, OK_FIELDS, b"ok")
+            else:
+                first, second = world.endpoint.wires
+                second.send(OK)
+                first.send(OK)
+                self.assertTrue(second.aborted)
+            self.assertIsNotNone(client[asked].reset)
+            self.assertEqual((other[waits].body, other[waits].ended), (b"ok", True))
+            self.assertFalse(world.host(0).lost)
+            world.turn()
+            self.assertTrue(client.wire.lost)
 
     def test_a_tunnel_that_has_not_ended(self) -> None:
         world = self.world()

@@ -153,7 +153,8 @@ class Exchange(RouteFinding):
     def _finish(self) -> None:
         """End the exchange, whose response is complete and sent."""
         client, self._client = self._client, None
-        assert client is not None
+        if client is None:
+            return  # the client was given up while the response was sent, as it could not be
         self._phase = DONE
         client.finish(self.request_complete)
         if not self.request_complete:
