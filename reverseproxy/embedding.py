@@ -145,7 +145,7 @@ class Proxy:
 
         @raise ConfigError: with all problems of the file.
         """
-        loaded = _read(lambda: load(path), reactor, path)
+        loaded = _read(lambda: load(path), reactor)
         return cls(loaded, lambda: load(path), reactor, path, random)
 
     @classmethod
@@ -162,7 +162,7 @@ class Proxy:
         def read() -> Loaded:
             return loads(json.dumps(document), name)
 
-        return cls(_read(read, reactor, name), read, reactor, name, random)
+        return cls(_read(read, reactor), read, reactor, name, random)
 
     # running
 
@@ -314,7 +314,7 @@ class Proxy:
         return ClusterEndpoint(cluster, timeout, directory)
 
 
-def _read(read: Callable[[], Loaded], reactor: Any, name: str) -> Loaded:
+def _read(read: Callable[[], Loaded], reactor: Any) -> Loaded:
     """
     Read a configuration.
 
@@ -323,7 +323,7 @@ def _read(read: Callable[[], Loaded], reactor: Any, name: str) -> Loaded:
     try:
         return read()
     except ConfigError as error:
-        raise examine(error, reactor, SystemRandom(), name) from None
+        raise examine(error, reactor, SystemRandom()) from None
 
 
 def _number(value: Any) -> float:

@@ -158,7 +158,7 @@ class Options(BaseOptions):
             findings.raise_errors(*self.loaded.warnings)
         except ConfigError as error:
             strict = bool(self["check"])
-            self._refuse(examine(error, _reactor(), SystemRandom(), self.file, self._look_further, strict))
+            self._refuse(examine(error, _reactor(), SystemRandom(), self._look_further, strict))
         self._check_log_options()
         if self["check"]:
             self._report([*self.loaded.warnings, *findings.warnings])
@@ -277,9 +277,9 @@ def _reactor() -> Any:
 _signals = Signals(_reactor)
 
 
-def examine_error(error: ConfigError, file: str) -> ConfigError:
+def examine_error(error: ConfigError) -> ConfigError:
     """Return why a configuration can't be loaded, with all else that is wrong with it."""
-    return examine(error, _reactor(), SystemRandom(), file)
+    return examine(error, _reactor(), SystemRandom())
 
 
 def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:

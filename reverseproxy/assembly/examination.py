@@ -26,7 +26,6 @@ def examine(
     error: ConfigError,
     reactor: Any,
     random: Random,
-    file: str,
     further: Callable[[Config, Diagnostics], object] = lambda config, findings: None,
     strict: bool = False,
 ) -> ConfigError:
@@ -36,13 +35,13 @@ def examine(
     Nothing is bound or dialled, and no log file is created.
 
     @param error: why a document could not be loaded.
-    @param file: its name.
     @param further: adds more of what is wrong with a configuration.
     @param strict: whether what is missing, but may be added later, is an error rather than a warning.
     @return: the same error if the document has no parts, as it can't be parsed.
     """
     if not isinstance(error, InvalidDocument):
         return error
+    file = error.file
     findings = Diagnostics(file)
     try:
         further(error.usable, findings)

@@ -113,7 +113,7 @@ class RunningConfig:
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
         self.reloading = Reloader(world.file, self._unread, self.take)
-        self.reloading.examine = partial(examine, reactor=world.reactor, random=world.random, file=world.file)
+        self.reloading.examine = partial(examine, reactor=world.reactor, random=world.random)
         self._opening = Opening(world)
         self._doors = AdmissionWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}

@@ -113,7 +113,7 @@ class Examination:
             loaded = load(self._file)
             built = ReverseProxy(loaded.config, self._reactor, SystemRandom(), self._file, dry=True)
         except ConfigError as found:
-            error = examine_further(found, self._reactor, SystemRandom(), self._file, strict=True)
+            error = examine_further(found, self._reactor, SystemRandom(), strict=True)
             for problem in error.problems:
                 self._found(Finding(FAIL, "configuration", str(problem)))
             for warning in error.warnings:

@@ -53,7 +53,7 @@ def reload(
         except ConfigError as error:
             from reverseproxy.tap import examine_error
 
-            raise examine_error(error, file) from None
+            raise examine_error(error) from None
         endpoint = AdminEndpoint.parse(admin, ca) if admin else endpoint_of(config.admin, ca)
         token = token_file.read_text("utf-8").strip() if token_file is not None else ""
         if pidfile is not None:

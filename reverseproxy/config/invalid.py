@@ -34,6 +34,7 @@ class InvalidDocument(ConfigError):
     A document is invalid.
 
     @ivar usable: its parts that can be built.
+    @ivar file: its name.
     """
 
     def __init__(self, config: Config, tree: Tree, findings: Diagnostics) -> None:
@@ -45,6 +46,7 @@ class InvalidDocument(ConfigError):
         self._tree = tree
         self._findings = findings
         self.usable = _usable(config, tree)
+        self.file = tree.root.place.file or ""
 
     def joined(self, errors: Iterable[Problem], warnings: Iterable[Problem] = ()) -> ConfigError:
         """

@@ -42,7 +42,7 @@ class ExaminationTests(SynchronousTestCase):
         """The places of all errors, and of all warnings."""
         Path(self.file).write_text(json.dumps(document))
         error = self.assertRaises(ConfigError, load, self.file)
-        whole = examine(error, MemoryReactorClock(), Random(1), self.file, strict=strict)
+        whole = examine(error, MemoryReactorClock(), Random(1), strict=strict)
         for problem in (*whole.problems, *whole.warnings):
             self.assertNotEqual(problem.file, "")
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -208,10 +208,10 @@ class ExaminationTests(SynchronousTestCase):
                 try:
                     loads(json.dumps(document), self.file)
                 except ConfigError as error:
-                    examine(error, MemoryReactorClock(), Random(1), self.file)
+                    examine(error, MemoryReactorClock(), Random(1))
                 self.assertEqual(self.flushLoggedErrors(), [], (path, wrong))
 
     def test_syntax(self) -> None:
         """Nothing can be built of what can't be parsed."""
         error = self.assertRaises(ConfigError, loads, "{", self.file)
-        self.assertIs(examine(error, MemoryReactorClock(), Random(1), self.file), error)
+        self.assertIs(examine(error, MemoryReactorClock(), Random(1)), error)

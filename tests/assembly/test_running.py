@@ -618,6 +618,7 @@ class ReloadingTests(SynchronousTestCase):
             ),
             (f"{TUNNEL}.filter_chains[0].filters[0].config", {"credential_policy": "mine"}),
         )
+        self.assertEqual({each.file for each in report.problems}, {"c.json"})
         self.assertEqual(
             [each.path for each in report.problems],
             [
