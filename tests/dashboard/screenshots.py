@@ -127,7 +127,7 @@ class Demo(Crowd):
         if question == "by_route":
             return [self._route(name, index) for name in CLUSTERS for index in (0, 1)]
         if question == "refused":
-            return {"items": refused(self._now), "last": None}
+            return {"items": refused(self._now), "more": False}
         return value
 
     def _of(self, cluster: str) -> list[Mapping[str, Any]]:
