@@ -130,7 +130,9 @@ class _TokensFile:
                 self._tokens = self._read()
             except (OSError, OptionsError) as error:
                 log.error(
-                    "{path} has changed but can't be used: {reason}", path=self._path, reason=reason_of(error)
+                    "{path} has changed but can't be used: {reason}",
+                    path=self._path,
+                    reason=reason_of(error, self._path),
                 )
             else:
                 log.info("{path} has changed and is in use", path=self._path)

@@ -248,7 +248,7 @@ class _FileTokens(_TokenValidator):
                 path=self._path,
                 tokens=counted(len(self._tokens.digests), "token"),
                 count=len(self._tokens.digests),
-                reason=reason_of(error),
+                reason=reason_of(error, self._path),
             )
         else:
             log.info(

@@ -48,9 +48,11 @@ def read_text(path: str, limit: int) -> str:
         raise unusable(path, f"is not UTF-8, at byte {error.start}") from None
 
 
-def reason_of(error: OSError | OptionsError) -> str:
-    """Return why a file can't be used, for a message that names the file."""
-    return error.brief if isinstance(error, OptionsError) else error.strerror or str(error)
+def reason_of(error: OSError | OptionsError, path: str) -> str:
+    """Return why a file can't be used, for a message that names the file already."""
+    if isinstance(error, OptionsError):
+        return error.brief.removeprefix(f"{path}: ")
+    return error.strerror or str(error)
 
 
 def unusable(path: str, reason: str, line: int = 0, column: int = 0) -> OptionsError:

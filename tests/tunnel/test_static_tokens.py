@@ -164,6 +164,10 @@ class StaticValidatorTests(SynchronousTestCase):
         with capture() as events:
             self.assertIsNotNone(validator.validate("secret-a", "", "c"))
         self.assertIn("keeping 1 token: No such file or directory", events.text())
+        self.write("[{agent: anna, token")
+        with capture() as events:
+            self.assertIsNotNone(validator.validate("secret-a", "", "c"))
+        self.assertIn("keeping 1 token: line 2, column 1: ", events.text())  # the file is named once
         self.write("[{agent: anna, token: secret-b}]")
         with capture():
             self.assertIsNotNone(validator.validate("secret-b", "", "c"))
