@@ -350,7 +350,7 @@ class Members:
         if not healthy:
             host.health.why = reason
         if host.healthy is was_healthy:
-            if healthy and host.health.faults and not self.ended:
+            if healthy and Fault.EJECTED in host.health.faults and not self.ended:
                 # Only ejected now: it may be the only host.
                 self.ejector.settle()
             return

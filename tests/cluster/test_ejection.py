@@ -253,6 +253,17 @@ class KeepTests(EjectorCase):
         self.cluster.set_health(self.hosts[1], False, fault=Fault.CHECK)
         self.assertRaises(NoHealthyHost, self.cluster.acquire)
 
+    def test_many_come_back_at_once(self) -> None:
+        """As when a reload lets far fewer be left out, while a check of each fails, too."""
+        self.make(1500, max_ejection_percent=100)
+        for number in range(1400):
+            self.fail_with(Outcome.UNREACHABLE, host=number)
+            self.cluster.set_health(self.hosts[number], False, fault=Fault.CHECK)
+        fewer = OutlierDetectionConfig(max_ejection_percent=10)
+        self.cluster.change(ClusterConfig(name="edge", outlier_detection=fewer))
+        self.assertEqual(len(self.cluster.ejector.ejected), 150)
+        self.assertEqual([host.healthy for host in self.hosts], 1400 * [False] + 100 * [True])
+
     def test_those_who_wait(self) -> None:
         """Whoever waits does not fail if a host is let in again instead."""
         self.make(2)
