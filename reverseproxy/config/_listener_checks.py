@@ -259,9 +259,9 @@ class ListenerChecker(NamingChecker):
             place = (*location, "cluster_credential_policies", cluster)
             self._cluster_exists(place, cluster)
             if policy == SAMPLE_POLICY:
-                self._warn(place, f"{SAMPLE}: it keeps nobody out")
+                self._warn(place, f"{SAMPLE}: it accepts every agent")
         if tunnel.credential_policy == SAMPLE_POLICY:
-            self._warn((*location, "credential_policy"), f"{SAMPLE}: it keeps nobody out")
+            self._warn((*location, "credential_policy"), f"{SAMPLE}: it accepts every agent")
         if not secure and (tunnel.credential_policy or tunnel.cluster_credential_policies):
             self._warn(location, "agents send their credentials in the clear, because TLS is off")
 

@@ -111,7 +111,10 @@ class Lifecycle:
 
     def _close(self, keep: str = "") -> None:
         for name in INHERITED.close(keep):
-            log.info("nobody listens any more where {listener} did", listener=name or "systemd")
+            log.info(
+                "closing the inherited sockets of {listener}, which no listener uses",
+                listener=name or "systemd",
+            )
 
     def serves(self, status: str) -> None:
         """

@@ -57,7 +57,7 @@ class SampleValidatorPlugin:
         @raise OptionsError: if C{config} is not empty.
         """
         Options(config, ()).raise_errors()
-        log.warn("the credential policy test keeps nobody out: it is for interoperability tests only")
+        log.warn("the credential policy test accepts every agent: it is for interoperability tests only")
         return _SampleValidator()
 
 

@@ -250,7 +250,7 @@ class SamplePolicyTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         place = "servers[0].listeners[1].filter_chains[0].filters[0].config"
-        reason = "is what MOSN's sample has, for trying things out: it keeps nobody out"
+        reason = "is what MOSN's sample has, for trying things out: it accepts every agent"
         found = warnings(
             edited(
                 TUNNEL_SERVER,

@@ -122,7 +122,7 @@ class ToldTests(SynchronousTestCase):
             tunnel.server.stopService()
             tunnel.turn(TELL + 0.2)
         self.assertIn(
-            "tunnelListener: 1 connection told that the server is about to leave, 0 without", logged.text()
+            "tunnelListener: 1 connection notified that the server is stopping, 0 can", logged.text()
         )
         self.assertIn("the server is about to leave; another connection is dialled in ", logged.text())
         self.assertIn(

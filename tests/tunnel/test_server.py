@@ -487,7 +487,7 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(len(self.cluster.hosts), 3)
         self.assertEqual((self.judge.asked, self.built), (("c", "", "blue"), 1))
         self.assertEqual(events.levels().count(LogLevel.warn), 1)
-        self.assertIn("which is not demanded", events.text())
+        self.assertIn("which is not required", events.text())
 
     def test_a_wrong_credential_of_a_policy_that_is_not_configured(self) -> None:
         server = self.server(validators={})

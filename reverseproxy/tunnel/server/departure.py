@@ -74,7 +74,7 @@ class Departure:
         others = len(self._registry) - len(self._told)
         if self._told or others:
             log.info(
-                "{listener}: {agents} told that the server is about to leave, {others} without a word for it",
+                "{listener}: {agents} notified that the server is stopping, {others} can't be notified",
                 listener=self._listener,
                 agents=counted(len(self._told), "connection"),
                 told=len(self._told),

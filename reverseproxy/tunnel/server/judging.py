@@ -99,8 +99,8 @@ class CredentialJudge:
                 )
             else:
                 log.warn(
-                    "{listener}: agents use the credential policy {policy}, which is not demanded: those "
-                    "without any credential are let in too",
+                    "{listener}: agents use the credential policy {policy}, which is not required: agents "
+                    "without any credential are accepted too",
                     listener=self._listener,
                     policy=policy,
                 )
