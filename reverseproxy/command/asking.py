@@ -204,6 +204,8 @@ def drain(
 
     if resume and seconds is not None:
         raise click.UsageError("--for and --resume can't be used together")
+    if not agent:
+        raise click.UsageError("AGENT is empty")  # which every id begins with
     try:
         client = _client(admin, config, token_file, ca)
         known = {each["id"] for each in client.items("agents")}
@@ -252,6 +254,8 @@ def exclusions(
     from reverseproxy.command.remote import AdminProblem, exclusion_path
     from reverseproxy.command.tables import exclusions_table, printable
 
+    if lift == "":
+        raise click.UsageError("--lift is empty")
     try:
         client = _client(admin, config, token_file, ca)
         found = list(client.items("exclusions"))

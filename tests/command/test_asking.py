@@ -117,6 +117,12 @@ class CommandTests(SynchronousTestCase):
         code, output = self.run_command("drain", "x", "--admin", "a:1", "--for", "2", "--resume")
         self.assertEqual(code, 2)
 
+    def test_empty_ids(self) -> None:
+        """Every id begins with nothing, as a variable of a shell may be: the only agent is not drained."""
+        for command_line in (("drain", ""), ("drain", "", "--resume"), ("exclusions", "--lift", "")):
+            code, output = self.run_command(*command_line, "--admin", "a:1")
+            self.assertEqual((code, "is empty" in output), (2, True), output)
+
     def test_nobody_there(self) -> None:
         missing = str(Path(self.mktemp()).absolute())
         for command_line in (
