@@ -13,6 +13,7 @@ from reverseproxy.errors import ClusterUnknown
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.proxy.filters import FilteredRequest, LocalReply, Passage
 from reverseproxy.proxy.flags import ResponseFlag
+from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.host_choice import REMEMBERING
 from reverseproxy.proxy.http.mirror import Mirrored
 from reverseproxy.proxy.http.reporting import begin_trace, variable
@@ -242,7 +243,7 @@ class RouteFinding(Retrying):
         times = self._times = timeouts(route, head.lookup) if asks else route.times
         timeout = times.total or inf
         if self.received or not self.request_complete:
-            timeout = self._until_look(route)
+            timeout = self._until_look(route) if head.deadline else timeout / LOOKS
         period = downstream.settings.look_period
         if route.stream_idle is not None:
             period = self._look_period(route)

@@ -119,6 +119,10 @@ class Sending(EndReporting):
         """Return whether the body may be as large as it is; if not, the request has been refused."""
         raise NotImplementedError
 
+    def _look_for_response(self) -> None:
+        """Set the next look, as the response has to begin in time from now on."""
+        raise NotImplementedError
+
     def _time_attempt(self) -> None:
         """Start the timeout of an attempt."""
         raise NotImplementedError
@@ -180,6 +184,7 @@ class Sending(EndReporting):
         self.request_complete = True
         if self._phase != NEW:
             self._asked_at = self._clock.seconds()
+            self._look_for_response()
         self._out.append(end)
         for mirror in self._mirrors:
             mirror.add(end)

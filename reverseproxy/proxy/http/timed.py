@@ -27,7 +27,6 @@ from reverseproxy.proxy.http.interfaces import IUpstream
 from reverseproxy.proxy.http.sending import ACTIVE, DONE, REQUEST_BUFFER, WAITING, Sending
 from reverseproxy.routing import ClusterRoute, grpc_timeout, patience
 from reverseproxy.transport.backlog import NOTHING
-from reverseproxy.wire.http.message import End
 
 
 class Timed(Sending):
@@ -77,9 +76,7 @@ class Timed(Sending):
             to_the_end = downstream.settings.timeout_to_end
         return TimeLimits(begin, idle, to_the_end, self._begun + downstream.settings.request_time)
 
-    def end_request(self, end: End) -> None:
-        """See L{Sending.end_request}; the response has to begin in time from now on."""
-        super().end_request(end)
+    def _look_for_response(self) -> None:
         route = self._route
         if route is not None and self._phase in (WAITING, ACTIVE) and not self.status:
             self.downstream.set_look(self._asked_at + min(self._until_look(route), self._look_period(route)))

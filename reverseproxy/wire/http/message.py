@@ -79,6 +79,7 @@ class Request:
     )
 
     _headers: Any  # None in a derived one that has not taken them apart yet
+    _deadline: bytes | None  # the same
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Request:
     @property
     def deadline(self) -> bytes:
         """The value of C{grpc-timeout}, by which the sender says how long it waits; empty for none."""
-        return self._deadline
+        return self._deadline or b""
 
     @property
     def takes_interim(self) -> bool:

@@ -66,7 +66,7 @@ class RequestHead(Request):
         self.awaits_continue = awaits_continue
         self.forwardable_verbatim = forwardable_verbatim
         self.asked_host = host
-        self._headers = None
+        self._headers = self._deadline = None
 
     @property
     def headers(self) -> Headers:
@@ -83,9 +83,12 @@ class RequestHead(Request):
 
     @property
     def deadline(self) -> bytes:
-        """See L{Request.deadline}."""
-        text = self.lookup("grpc-timeout") if self.may_have(b"grpc-timeout") else None
-        return b"" if text is None else text.encode("utf-8", "surrogateescape")
+        """See L{Request.deadline}; looked for once in a head that comes again and again."""
+        deadline = self._deadline
+        if deadline is None:
+            text = self.lookup("grpc-timeout") if self.may_have(b"grpc-timeout") else None
+            deadline = self._deadline = b"" if text is None else text.encode("utf-8", "surrogateescape")
+        return deadline
 
     def may_have(self, prefix: bytes) -> bool:
         """See L{Request.may_have}."""
