@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-FILE = click.Path(dir_okay=False)
+FILE = click.Path(readable=False)
 """A configuration; if it can't be read, that is reported as its other problems are."""
 
 

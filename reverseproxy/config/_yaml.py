@@ -16,6 +16,7 @@ import yaml
 
 from reverseproxy.config._document import TOO_DEEP, Object, SyntaxProblem, at_position, problem_at
 from reverseproxy.config.nesting import check_nesting
+from reverseproxy.problems import quote
 
 if TYPE_CHECKING:
     from yaml import SafeLoader as _BaseLoader
@@ -45,8 +46,12 @@ class _Loader(_BaseLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq")
     }
 
-    def construct_object_of_json(self, node: yaml.MappingNode) -> Object:
+    def construct_object_of_json(self, node: yaml.Node) -> Object:
         """Return an L{Object} for a mapping, with merge keys resolved."""
+        if not isinstance(node, yaml.MappingNode):
+            found = "scalar" if isinstance(node, yaml.ScalarNode) else "sequence"
+            problem = f"expected a mapping node, but found {found}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         own = sum(name.tag != "tag:yaml.org,2002:merge" for name, _ in node.value)
         self.flatten_mapping(node)
         merged = len(node.value) - own
@@ -85,17 +90,38 @@ _Loader.add_implicit_resolver(
 
 
 def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node).replace("_", "")
+    written = loader.construct_scalar(node)
+    text = written.replace("_", "")
     digits = text.lstrip("+-")
     if re.fullmatch(r"0[0-7]+", digits):
         text = text.replace("0", "0o", 1)
-    return int(text, 0)
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise _is_no(node, written, "whole number, or has too many digits") from None
 
 
 def _construct_float(loader: Any, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
+    text = loader.construct_scalar(node)
+    try:
+        return float(text)
+    except ValueError:
+        raise _is_no(node, text, "number") from None
 
 
+def _construct_bool(loader: Any, node: yaml.ScalarNode) -> bool:
+    try:
+        return bool(loader.construct_yaml_bool(node))
+    except KeyError:
+        raise _is_no(node, loader.construct_scalar(node), "boolean") from None
+
+
+def _is_no(node: yaml.Node, text: str, kind: str) -> yaml.constructor.ConstructorError:
+    """Return the error for a value that is not what its tag says."""
+    return yaml.constructor.ConstructorError(None, None, f"{quote(text)} is no {kind}", node.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_bool)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
@@ -122,8 +148,7 @@ def parse_yaml(text: str) -> Any:
         raise at_position(text, error.position, problem) from None
     except yaml.YAMLError as error:
         raise SyntaxProblem(f"not YAML: {error}") from None
-    except (KeyError, ValueError) as error:
-        # such as !!bool or !!int before something else, or an integer with too many digits
-        raise SyntaxProblem(f"not YAML: a value is not what its tag says: {error}") from None
+    except UnicodeEncodeError:
+        raise SyntaxProblem("not YAML: there is half of a character in it") from None
     except RecursionError:
         raise SyntaxProblem(TOO_DEEP) from None

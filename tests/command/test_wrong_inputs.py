@@ -305,6 +305,14 @@ class WrongInputTests(SynchronousTestCase):
             result = CliRunner().invoke(command, ["check", "--strict", str(self.file)])
             self.assertEqual(result.exit_code, 0, result.output)
 
+    def test_a_directory(self) -> None:
+        """That a file can't be read is told as all that is wrong with it, whatever the reason."""
+        for arguments in (["check"], ["doctor"], ["reload"], ["explain"]):
+            url = ["http://a/"] * (arguments == ["explain"])
+            result = CliRunner().invoke(command, [*arguments, str(self.file.parent), *url])
+            self.assertEqual(result.exit_code, 1, result.output)
+            self.assertIn(f"{self.file.parent}: can't be read: Is a directory", result.output)
+
     def test_no_file(self) -> None:
         result = CliRunner().invoke(command, ["check", "/none/here.json"])
         self.assertEqual(result.exit_code, 1)

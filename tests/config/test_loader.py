@@ -1147,9 +1147,12 @@ class SyntaxTests(SynchronousTestCase):
             "'tag:yaml.org,2002:python/none'",
             "a: !!timestamp 2020-01-01": "line 1, column 4: not YAML: could not determine a constructor "
             "for the tag 'tag:yaml.org,2002:timestamp'",
-            "a: !!int x": "not YAML: a value is not what its tag says: invalid literal for int() "
-            "with base 0: 'x'",
-            "a: !!bool x": "not YAML: a value is not what its tag says: 'x'",
+            "a: !!int x": 'line 1, column 4: not YAML: "x" is no whole number, or has too many digits',
+            "a: !!float x": 'line 1, column 4: not YAML: "x" is no number',
+            "a: !!bool x": 'line 1, column 4: not YAML: "x" is no boolean',
+            "a: !!map x": "line 1, column 4: not YAML: expected a mapping node, but found scalar",
+            "a: !!map [b]": "line 1, column 4: not YAML: expected a mapping node, but found sequence",
+            "a: !!int []": "line 1, column 4: not YAML: expected a scalar node, but found sequence",
             "? [a]\n: b": "line 1, column 3: not YAML: a key must be a text or a number",
             "a: 1\n---\nb: 2": "line 2, column 1: not YAML: but found another document",
             "a: \x00": "line 1, column 4: not YAML: the character U+0000 can't be part of it",
