@@ -9,6 +9,7 @@ from reverseproxy.config._agents import TunnelAgentConfig
 from reverseproxy.config._checker import SAMPLE, SAMPLE_POLICY
 from reverseproxy.config._nodes import Location, purpose
 from reverseproxy.config._tls_checks import NamingChecker
+from reverseproxy.config._values import quote
 
 
 class AgentChecker(NamingChecker):
@@ -57,6 +58,11 @@ class AgentChecker(NamingChecker):
         lister = agent.dynamic_server_list_config.dynamic_server_lister
         if not (agent.server_list or lister or self._lost_servers(location)):
             self._warn((*location, "server_list"), "there is none: this agent has nothing to connect to")
+        seen: set[str] = set()
+        for index, server in enumerate(agent.server_list):
+            if server in seen:
+                self._warn((*location, "server_list", index), f"{quote(server)} is listed more than once")
+            seen.add(server)
         hosts = [host_of(each) for each in agent.server_list]
         if not lister and all(map(is_ip, hosts)) and 0 < len(set(agent.server_list)) <= agent.server_count:
             self._warn((*location, "server_count"), "has no effect: there are no more servers in server_list")

@@ -6,7 +6,16 @@ Objects remember which of their keys occur twice.  Syntax errors have a line and
 
 from __future__ import annotations
 
-__all__ = ["NO_VARIABLES", "TOO_DEEP", "Object", "SyntaxProblem", "at_position", "parse_json", "problem_at"]
+__all__ = [
+    "NO_VARIABLES",
+    "TOO_DEEP",
+    "Object",
+    "SyntaxProblem",
+    "at_position",
+    "long_integer",
+    "parse_json",
+    "problem_at",
+]
 
 import json
 import re
@@ -86,16 +95,16 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise SyntaxProblem(TOO_DEEP) from None
     except ValueError:
-        raise _long_integer(text) from None
+        raise long_integer(text, "JSON") from None
 
 
 _TOO_LONG: Final = re.compile(r"\d{4300}")
 
 
-def _long_integer(text: str) -> SyntaxProblem:
+def long_integer(text: str, language: str) -> SyntaxProblem:
     """Return the error for an integer with more digits than Python parses."""
     found = _TOO_LONG.search(text)
-    problem = "not JSON: an integer has too many digits"
+    problem = f"not {language}: an integer has too many digits"
     return SyntaxProblem(problem) if found is None else at_position(text, found.start(), problem)
 
 

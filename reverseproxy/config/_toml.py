@@ -9,7 +9,7 @@ import tomllib
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from reverseproxy.config._document import Object, SyntaxProblem
+from reverseproxy.config._document import Object, SyntaxProblem, long_integer
 
 _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
@@ -31,7 +31,7 @@ def parse_toml(text: str) -> Object:
             raise SyntaxProblem(f"not TOML: {reason}") from None
         raise SyntaxProblem(f"not TOML: {found[1]}", int(found[2]), int(found[3])) from None
     except ValueError:
-        raise SyntaxProblem("an integer has too many digits") from None
+        raise long_integer(text, "TOML") from None
     except RecursionError:
         raise SyntaxProblem("is nested too deeply") from None
 

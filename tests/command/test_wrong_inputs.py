@@ -185,6 +185,7 @@ AGENTS: tuple[tuple[tuple[Any, ...], Any, str], ...] = (
     ((*AGENT, "hosting_listener"), GONE, "hosting_listener: missing key"),
     ((*AGENT, "hosting_listener"), "other", 'there is no listener "other"; defined: "serverListener"'),
     ((*AGENT, "server_list"), [], "this agent has nothing to connect to"),
+    ((*AGENT, "server_list"), ["127.0.0.1:1", "127.0.0.1:1"], 'server_list[1]: "127.0.0.1:1" is listed more'),
     ((*AGENT, "server_list"), ["a"], 'server_list[0]: "a" has no port'),
     ((*AGENT, "server_list"), "a:1", 'server_list: expected a list, got the text "a:1"'),
     ((*AGENT, "connection_num"), 0, "is 0: this agent holds no connections"),
