@@ -18,6 +18,9 @@ PATH: Final = "config"
 TIMEOUT: Final = 60.0
 """Seconds for an answer: a large configuration takes its time."""
 
+_LONGEST_PID: Final = 32
+"""Characters of a file with a process id that are read."""
+
 POLL: Final = 0.1
 """Seconds between two questions whether a signal has had its effect."""
 
@@ -53,9 +56,14 @@ def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
 
 def _read_pid(file: Path) -> int:
     try:
-        return int(file.read_text("ascii", "replace").strip())
-    except (OSError, ValueError) as error:
-        raise ReloadFailed(f"{file} has no process id: {error}") from None
+        with file.open(encoding="ascii", errors="replace") as opened:
+            text = opened.read(_LONGEST_PID).strip()
+    except OSError as error:
+        raise ReloadFailed(f"{file} has no process id: {error.strerror}") from None
+    # Numbers below 1 stand for several processes, or for all.
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**31):
+        raise ReloadFailed(f"{file} has no process id, but {text!r}")
+    return int(text)
 
 
 def reload_by_signal(
@@ -80,7 +88,7 @@ def reload_by_signal(
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
-        raise ReloadFailed(f"can't send a signal to process {pid}: {error}") from None
+        raise ReloadFailed(f"can't send a signal to process {pid}: {error.strerror}") from None
     if client is None or before is None:
         return None
     for _ in range(round(TIMEOUT / POLL)):

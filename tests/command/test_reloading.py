@@ -157,10 +157,12 @@ class ReloadTests(SynchronousTestCase):
         self.assertIn("the result is in the log of the process", output)
 
     def test_no_process(self) -> None:
+        """Nothing is sent for what is no number of one process: 0 and -1 would stand for many."""
+        sent = self.signalled()
         file = self.write("c.json", json.dumps(TUNNEL_SERVER))
-        for content in ("x", ""):
+        for content in ("x", "", "0", "-1", "-4711", "4711 4712", "9" * 30, "9" * 5000, "\u0663"):
             status, output = self.run_command(file, "--pidfile", self.write("pid", content))
-            self.assertEqual(status, 1)
+            self.assertEqual((status, sent), (1, []))
             self.assertIn("has no process id", output)
 
 
