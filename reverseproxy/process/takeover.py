@@ -27,6 +27,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -98,6 +99,8 @@ def take_over(path: str) -> TakeoverClient | None:
     @return: L{None} if there is no such process.
     @raise Taken: if there is one, and it does not give them.
     """
+    if _is_other_file(path):
+        raise TakeoverFailed(f"what is at {path} is no socket; choose another path")
     with ExitStack() as closing:
         connection = closing.enter_context(socket.socket(socket.AF_UNIX))
         connection.settimeout(TIMEOUT)
@@ -110,6 +113,14 @@ def take_over(path: str) -> TakeoverClient | None:
             raise TakeoverFailed(f"the process at {path} gives no sockets: {error}") from error
         closing.pop_all()
         return TakeoverClient(connection, bequests, claims)
+
+
+def _is_other_file(path: str) -> bool:
+    """Return whether there is something at a path that is no socket, and so must not be replaced by one."""
+    try:
+        return not stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _receive(connection: socket.socket) -> tuple[list[ListenerSockets], list[dict[str, Any]]]:
@@ -246,6 +257,8 @@ class TakeoverServer:
 
         @raise OSError: if that fails.
         """
+        if _is_other_file(self.path):
+            raise OSError(errno.EEXIST, "what is there is no socket")
         beside = f"{self.path}.{os.getpid()}"
         with ExitStack() as closing:
             listening = closing.enter_context(socket.socket(socket.AF_UNIX))

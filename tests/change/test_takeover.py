@@ -184,6 +184,24 @@ class NobodyTests(TestCase):
         self.assertIn("gives no sockets", self.answer(b"\0\0\0\x03[1]"))
 
 
+class OtherFileTests(TestCase):
+    """What is no socket is not replaced by one."""
+
+    def test_a_file(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        file = directory / "file"
+        file.write_text("kept")
+        for path in (file, directory):
+            error = self.assertRaises(TakeoverFailed, take_over, str(path))
+            self.assertIn("is no socket", str(error))
+            server = TakeoverServer(str(path), reactor, list, lambda: None)
+            self.assertRaises(FileExistsError, server.start)
+            server.stop()
+        self.assertEqual(file.read_text(), "kept")
+        self.assertEqual(list(directory.iterdir()), [file])
+
+
 class InheritanceTests(TestCase):
     def take(self, bequest: ListenerSockets, **config: Any) -> bool:
         inheritance = InheritedSockets()
