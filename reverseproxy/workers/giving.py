@@ -126,6 +126,7 @@ class Giver:
             "state": state.to_json(),
             "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
             "counted": False,
+            "untold": self._directory.links.missing(link.number),
         }
         if is_socket(transport):
             protocol = transport.protocol

@@ -247,6 +247,10 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self.up.values()))
 
+    def missing(self, but: int) -> list[int]:
+        """Return the numbers of the siblings that no link is up to, except a certain one."""
+        return [each for each in range(self.count) if each not in self.up and each not in (self.number, but)]
+
     def any_link(self) -> Link | None:
         """Return the next sibling, round robin, that is not draining; L{None} if there is none."""
         staying = [link for link in self if not link.draining]

@@ -89,6 +89,10 @@ class Taker:
         if handle is None:
             self._none_left(entry)
             return
+        for number in message.get("untold", ()):
+            # They have no link to the giver, and may never have heard of the host.
+            if number in self._links.up:
+                self._links.up[number].send({"join": entry.facts()})
         host.committed_protocol = message["committed_protocol"]
         # It may have changed since the host was announced, by an operator as well.
         host.cluster.weigh(host, facts["weight"])

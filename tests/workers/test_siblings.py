@@ -91,6 +91,20 @@ class AnnouncementTests(SynchronousTestCase):
         world.link(0, 1)
         self.assertEqual([len(world.hosts(number)) for number in range(2)], [2, 2])
 
+    def test_a_connection_comes_from_a_worker_that_could_not_announce_it(self) -> None:
+        world = World(3, linked=False)
+        world.link(0, 2)
+        world.link(1, 2)
+        world.agent(1, mux=False)
+        client = world.client(2, REQUEST % b"/1")
+        self.assertEqual(len(world.hosts(0)), 1)
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/1"])
+        world.link(0, 1)
+        client = world.client(0, REQUEST % b"/2")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/2"])
+
     def test_a_worker_that_is_gone_takes_its_hosts_along(self) -> None:
         world = World(2)
         world.agent(0)
