@@ -189,5 +189,10 @@ class DoctorTests(TestCase):
         well, found = await self.examine("{'a': 1}")
         self.assertFalse(well)
         self.assertIn("double quotation marks", found["configuration"][0].detail)
-        told: list[Finding] = []
-        self.assertFalse(await examine("absent.json", _reactor, told.append))
+
+    async def test_unreadable_configuration(self) -> None:
+        for path, reason in (("absent.json", "No such file"), (str(self.directory), "Is a directory")):
+            told: list[Finding] = []
+            self.assertFalse(await examine(path, _reactor, told.append))
+            [detail] = [each.detail for each in told if each.what == "configuration"]
+            self.assertIn(f"{path}: can't be read: {reason}", detail)

@@ -308,7 +308,7 @@ class WrongInputTests(SynchronousTestCase):
 
     def test_a_directory(self) -> None:
         """That a file can't be read is told as all that is wrong with it, whatever the reason."""
-        for arguments in (["check"], ["doctor"], ["reload"], ["explain"]):
+        for arguments in (["check"], ["reload"], ["explain"]):
             url = ["http://a/"] * (arguments == ["explain"])
             result = CliRunner().invoke(command, [*arguments, str(self.file.parent), *url])
             self.assertEqual(result.exit_code, 1, result.output)
