@@ -194,5 +194,5 @@ class DoctorTests(TestCase):
         for path, reason in (("absent.json", "No such file"), (str(self.directory), "Is a directory")):
             told: list[Finding] = []
             self.assertFalse(await examine(path, _reactor, told.append))
-            [detail] = [each.detail for each in told if each.what == "configuration"]
+            detail, _ = (each.detail for each in told if each.what == "configuration")
             self.assertIn(f"{path}: can't be read: {reason}", detail)
