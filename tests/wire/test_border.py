@@ -12,7 +12,7 @@ from reverseproxy.wire.http.message import Request
 from reverseproxy.wire.http1.heads import RequestHead, request_head_bytes
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.templates import TEMPLATE_AFTER
-from reverseproxy.wire.http2.fields import parse_request
+from reverseproxy.wire.http2.requests import parse_request
 from tests.wire.http1_cases import get
 
 MARKS: dict[bytes, int] = {

@@ -9,17 +9,9 @@ from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_head_bytes, response_head_bytes
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser
-from reverseproxy.wire.http2.fields import (
-    MAX_FIELDS,
-    Malformed,
-    list_size,
-    parse_request,
-    parse_response,
-    parse_trailers,
-    request_fields,
-    response_fields,
-    trailer_fields,
-)
+from reverseproxy.wire.http2.fields import MAX_FIELDS, Malformed, list_size, parse_trailers, trailer_fields
+from reverseproxy.wire.http2.requests import parse_request, request_fields
+from reverseproxy.wire.http2.responses import parse_response, response_fields
 from tests.wire.http2_frames import GET, OK, POST, Fields
 
 HTTP1_GET = b"GET / HTTP/1.1\r\nhost: example.com\r\n"

@@ -15,14 +15,10 @@ from reverseproxy.wire.http1.heads import request_head_bytes
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http2.connection import ClientConnection, ServerConnection
 from reverseproxy.wire.http2.events import Http2Limits, StreamReset
-from reverseproxy.wire.http2.fields import (
-    Malformed,
-    parse_request,
-    parse_response,
-    request_fields,
-    response_fields,
-)
+from reverseproxy.wire.http2.fields import Malformed
 from reverseproxy.wire.http2.frames import ErrorCode, Setting, settings
+from reverseproxy.wire.http2.requests import parse_request, request_fields
+from reverseproxy.wire.http2.responses import parse_response, response_fields
 from reverseproxy.wire.http2.upgrades import (
     ClientUpgrade,
     Content,

@@ -20,8 +20,9 @@ from reverseproxy.wire.http.forwarded import ForwardedBy
 from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.upgrades import protocols_of
-from reverseproxy.wire.http2.fields import list_size, request_fields, trailer_fields
+from reverseproxy.wire.http2.fields import list_size, trailer_fields
 from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.http2.requests import request_fields
 from reverseproxy.wire.http2.upgrades import ClientUpgrade, connect_protocol, needs_upgrade
 
 if TYPE_CHECKING:

@@ -94,8 +94,6 @@ class Http2Closing(Http2Protocol):
 
     # IEndable
 
-    # IEndable
-
     @property
     def doing(self) -> str:
         """See L{IEndable}."""

@@ -21,8 +21,9 @@ from reverseproxy.wire.http.grpc import error_fields, error_trailers
 from reverseproxy.wire.http.message import End, Response
 from reverseproxy.wire.http.message import Event as HttpEvent
 from reverseproxy.wire.http.unsent import UNSENT_FIELD
-from reverseproxy.wire.http2.fields import response_fields, trailer_fields
+from reverseproxy.wire.http2.fields import trailer_fields
 from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.http2.responses import response_fields
 from reverseproxy.wire.http2.upgrades import Content
 
 if TYPE_CHECKING:

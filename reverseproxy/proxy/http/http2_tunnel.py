@@ -34,8 +34,8 @@ from reverseproxy.transport.backlog import NOTHING, Backlog, backlog_of
 from reverseproxy.wire.http.fields import Headers
 from reverseproxy.wire.http.message import End, Request, Response
 from reverseproxy.wire.http.websocket import FrameTracker
-from reverseproxy.wire.http2.fields import response_fields
 from reverseproxy.wire.http2.frames import ErrorCode
+from reverseproxy.wire.http2.responses import response_fields
 from reverseproxy.wire.http2.upgrades import connect_protocol
 
 _MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

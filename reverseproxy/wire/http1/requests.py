@@ -37,8 +37,8 @@ from reverseproxy.wire.http.fields import MAX_HEADERS
 from reverseproxy.wire.http.message import Event
 from reverseproxy.wire.http1.fields import EMPTY_LINE
 from reverseproxy.wire.http1.heads import RequestHead
-from reverseproxy.wire.http1.significant_fields import REQUEST_FIELDS
-from reverseproxy.wire.http1.strict_requests import Found, SignificantFields, StrictRequestParser
+from reverseproxy.wire.http1.significant_fields import REQUEST_FIELDS, Found, SignificantFields
+from reverseproxy.wire.http1.strict_requests import StrictRequestParser
 from reverseproxy.wire.http1.templates import (
     MAX_KNOWN,
     REQUEST_LINE,

@@ -20,7 +20,7 @@ last.  The cache of heads is around this parser: L{reverseproxy.wire.http1.reque
 
 from __future__ import annotations
 
-__all__ = ["SignificantFields", "StrictRequestParser"]
+__all__ = ["StrictRequestParser"]
 
 import re
 from typing import Final
@@ -28,28 +28,15 @@ from typing import Final
 import httptools
 
 from reverseproxy.errors import HttpError
-from reverseproxy.wire.http.border import MOSN, NOTHING, mark_of
+from reverseproxy.wire.http.border import MOSN, NOTHING
 from reverseproxy.wire.http.fields import MAX_HEADERS, MAX_METHOD, NO_METHODS, TOKEN
-from reverseproxy.wire.http.message import END, NO_OPTIONS, End, Event
+from reverseproxy.wire.http.message import END, End, Event
 from reverseproxy.wire.http.upgrades import passed_on
 from reverseproxy.wire.http1.chunked import StrictChunkDecoder
-from reverseproxy.wire.http1.fields import CHUNKED, connection_options, content_length
+from reverseproxy.wire.http1.fields import CHUNKED
 from reverseproxy.wire.http1.heads import RequestHead
 from reverseproxy.wire.http1.parser import Parser
-from reverseproxy.wire.http1.significant_fields import (
-    CODING,
-    CONNECTION,
-    EXPECT,
-    HOST,
-    KINDS,
-    LENGTH,
-    ONLY_KEEP_ALIVE,
-    PLAIN_CODING,
-    REQUEST_FIELDS,
-    UPGRADE,
-    is_plain_length,
-    persists,
-)
+from reverseproxy.wire.http1.significant_fields import SignificantFields, persists
 
 # llhttp has a list of methods, and gives some of them a meaning.  For those that it is not given as
 # they came this one stands in.
@@ -62,103 +49,6 @@ _METHOD: Final = re.compile(TOKEN + rb"*")
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)(.*)", re.DOTALL)
 _OFFERS: Final = re.compile(rb"(?i)\r\nupgrade:([^\r]*)")
-
-Found = list[tuple[bytes, bytes, bytes, bytes]]
-"""What L{REQUEST_FIELDS} finds in a head."""
-
-
-class SignificantFields:
-    """
-    What the significant fields of a request's head say, checked as they are read.
-
-    @ivar found: these fields.
-    @ivar host: Host; empty if there is none, as in HTTP/1.0.
-    @ivar host_line: all of that field as it came, with the line ends around it.
-    @ivar length: the length of the body, as in L{RequestHead}; L{None} if no field says it.
-    @ivar options: the options of C{Connection}.
-    @ivar awaits_continue: whether the client waits for a 100.
-    @ivar upgrade: whether there is an C{Upgrade}.
-    @ivar marks: the marks of fields that not every client may set.
-    @ivar verbatim: whether the head can be forwarded as it came, as far as these fields go.
-    """
-
-    __slots__ = (
-        "awaits_continue",
-        "found",
-        "host",
-        "host_line",
-        "length",
-        "marks",
-        "options",
-        "upgrade",
-        "verbatim",
-    )
-
-    def __init__(self, raw: bytes, http11: bool) -> None:
-        """
-        @param raw: the head.
-        @raise HttpError: if a field is malformed, twice where it may be once, or missing.
-        """
-        lower = raw.lower()
-        self.found: Found = REQUEST_FIELDS.findall(lower)
-        self.host = self.host_line = b""
-        self.awaits_continue = self.upgrade = False
-        length: int | None = None
-        coding: int | None = None
-        options = NO_OPTIONS
-        marks = NOTHING
-        verbatim = http11
-        for name, gap, value, marked in self.found:
-            kind = KINDS.get(name)
-            if kind is None:
-                marks |= mark_of(marked)
-            elif kind == HOST:
-                self._read_host(raw, lower)
-            elif kind == LENGTH:
-                length = _read_length(value, length)
-                verbatim = verbatim and is_plain_length(gap, value)
-            elif kind == CODING:
-                coding = _read_coding(value, coding, http11)
-                verbatim = verbatim and PLAIN_CODING.search(raw) is not None
-            elif kind == CONNECTION:
-                options |= connection_options(value)
-            elif kind == EXPECT:
-                self.awaits_continue |= http11 and value.rstrip(b" \t") == b"100-continue"
-            else:
-                verbatim = False
-                self.upgrade |= kind == UPGRADE
-        if coding is not None and length is not None:
-            raise HttpError(400, "both Content-Length and Transfer-Encoding")
-        if http11 and not self.host_line:
-            raise HttpError(400, "no Host")
-        self.length = length if coding is None else coding
-        self.options = options
-        self.marks = marks
-        self.verbatim = verbatim and (not options or options == ONLY_KEEP_ALIVE)
-
-    def _read_host(self, raw: bytes, lower: bytes) -> None:
-        if self.host_line:
-            raise HttpError(400, "more than one Host")
-        begin = lower.index(b"\r\nhost:")
-        self.host_line = raw[begin : raw.index(b"\r", begin + 7) + 2]
-        self.host = self.host_line[7:].strip(b" \t\r\n")
-
-
-def _read_length(value: bytes, before: int | None) -> int:
-    length = content_length(value.rstrip(b" \t")) if before is None else None
-    if length is None:
-        raise HttpError(400, "Content-Length is not one number")
-    return length
-
-
-def _read_coding(value: bytes, before: int | None, http11: bool) -> int:
-    if before is not None:
-        raise HttpError(400, "more than one Transfer-Encoding")
-    if not http11:
-        raise HttpError(400, "Transfer-Encoding in HTTP/1.0")
-    if value.rstrip(b" \t") != b"chunked":
-        raise HttpError(501, "transfer coding other than chunked")
-    return CHUNKED
 
 
 def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

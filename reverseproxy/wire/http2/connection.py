@@ -38,12 +38,7 @@ from reverseproxy.wire.http2.events import (
     Http2Limits,
     StreamReset,
 )
-from reverseproxy.wire.http2.fields import (
-    Malformed,
-    list_size,
-    parse_request,
-    parse_response,
-)
+from reverseproxy.wire.http2.fields import Malformed, list_size
 from reverseproxy.wire.http2.frames import (
     MAX_STREAM_ID,
     PREFACE,
@@ -56,6 +51,8 @@ from reverseproxy.wire.http2.frames import (
 from reverseproxy.wire.http2.hpack import KNOWN_HEAD, Fields
 from reverseproxy.wire.http2.mosn import mend_request, mend_response
 from reverseproxy.wire.http2.outbound import StreamState
+from reverseproxy.wire.http2.requests import parse_request
+from reverseproxy.wire.http2.responses import parse_response
 from reverseproxy.wire.window import Reserve
 
 
