@@ -16,7 +16,7 @@ from reverseproxy.proxy.http.http2_closing import WARNING_TIME
 from reverseproxy.proxy.settings import LOG_BURST
 from reverseproxy.routing import Router
 from reverseproxy.transport.closing import LINGER, STALL
-from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode
+from reverseproxy.wire.http2.frames import MAX_STREAM_ID, PREFACE, ErrorCode, Setting, settings
 from tests.proxy.http2_memory import Http2Peer, Http2World
 from tests.proxy.memory import ROUTES, Wire
 from tests.wire.http1_cases import respond
@@ -394,6 +394,29 @@ class BackPressureTests(Http2TestCase):
             client.wire.receive()
             world.turn()
         self.assertEqual(client[number].status, 200)
+
+    def test_a_switch_of_protocols_to_a_client_that_takes_nothing(self) -> None:
+        """It is no interim response: what follows would make no sense without it."""
+        world = self.world()
+        client = self.stuff(world)
+        client.wire.protocol.resumeProducing()  # as if there were room for a moment
+        client.send(settings([(Setting.UPGRADES, 1)]))
+        fields = [(b":method", b"CONNECT"), (b":protocol", b"tcp"), (b":upgrade", b"GET 0 tcp"), *GET[1:]]
+        number = client.ask(fields, end=False)
+        client.wire.protocol.full = True
+        for each in b"abcdefghij":
+            link = b"Link: " + bytes((each,)) * 2500
+            world.host().send(respond(link, line=b"HTTP/1.1 103 Early Hints"))
+        self.assertTrue(client.wire.protocol.overfull)
+        accepted = (b"Upgrade: tcp", b"Connection: Upgrade")
+        world.host().send(respond(*accepted, line=b"HTTP/1.1 101 Switching Protocols", body=b"raw"))
+        for _ in range(3):
+            client.wire.receive()
+            world.turn()
+        self.assertEqual(client[number].heads[-1], [(b":status", b"200"), (b":upgrade", b"tcp")])
+        self.assertEqual(client[number].body, b"raw")
+        client.send(client.rst(number))
+        world.turn(20)
 
     def test_client_that_takes_nothing_is_closed(self) -> None:
         world = self.world()

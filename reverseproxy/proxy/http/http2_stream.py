@@ -14,6 +14,7 @@ from reverseproxy.proxy.http.deadlines import LOOKS
 from reverseproxy.proxy.http.exchange import Exchange
 from reverseproxy.proxy.http.http2_tunnel import Http2Tunnel, accepts, answer_to_connect
 from reverseproxy.proxy.http.interfaces import IUpgraded
+from reverseproxy.proxy.http.sending import SWITCHED
 from reverseproxy.proxy.http.upgraded import Upgraded
 from reverseproxy.transport.backlog import Backlog, Pace
 from reverseproxy.wire.http.fields import RESET_CONTENT
@@ -134,23 +135,11 @@ class Http2Stream:
             if type(event) is bytes:
                 http2.send_data(number, event)
             elif isinstance(event, Response):
-                request = exchange.head
-                if event.status == 101 and not request.options:
-                    if not accepts(request, event):
-                        exchange.fail(
-                            502,
-                            "the host took a request for a WebSocket for something else",
-                            ResponseFlag.UPE,
-                        )
-                        return
-                    http2.send_head(number, answer_to_connect(event), False)
-                    continue
-                if event.status < 200 and self._proxy.full and self._proxy.overfull:
-                    continue  # a client that reads nothing would not hear of it either
-                if request.upgrade and event.status >= 200:
-                    http2.decline_tunnel(number)
-                    if event.status < 300 and not request.options:
-                        event = _not_switched(exchange, event)
+                if event.status < 200 or exchange.head.upgrade:
+                    adapted = self._adapt(exchange, event)
+                    if adapted is None:
+                        continue
+                    event = adapted
                 following = events[index + 1] if index < last else None
                 ended = type(following) is End and not following.trailers
                 http2.send_head(number, response_fields(event, http2.peer_upgrades), ended)
@@ -160,6 +149,28 @@ class Http2Stream:
             self.full = True
             exchange.downstream_full(True)
         self._proxy.flush()
+
+    def _adapt(self, exchange: Exchange, head: Response) -> Response | None:
+        """
+        Adapt an interim response, or one to a request for another protocol.
+
+        @return: what to send; L{None} if there is nothing more to send.
+        """
+        request, http2 = exchange.head, self._http2
+        if head.status == SWITCHED:
+            if request.options:
+                return head
+            if accepts(request, head):
+                http2.send_head(self.number, answer_to_connect(head), False)
+            else:
+                reason = "the host took a request for a WebSocket for something else"
+                exchange.fail(502, reason, ResponseFlag.UPE)
+            return None
+        if head.status < 200:
+            # A client that reads nothing would not hear of it either.
+            return None if self._proxy.full and self._proxy.overfull else head
+        http2.decline_tunnel(self.number)
+        return _not_switched(exchange, head) if head.status < 300 and not request.options else head
 
     def reply(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, location: bytes
