@@ -523,6 +523,14 @@ class LocalReplyTests(Http1TestCase):
             data = self.ask(World(routes=[answer])).take()
             self.assertEqual(data.partition(b"\r\n")[2], length + b"\r\n", status)
 
+    def test_method_that_is_not_allowed(self) -> None:
+        """Allow says which are (RFC 9110 15.5.6): none, on what we can't reach."""
+        answer = {"match": {"prefix": "/"}, "direct_response": {"status": 405, "body": "none"}}
+        for request in (get(), get(line=b"CONNECT a:443 HTTP/1.1")):
+            data = self.ask(World(routes=[answer]), request).take()
+            self.assertEqual(status_of(data), 405)
+            self.assertEqual(data.count(b"\r\nallow: \r\n"), 1, data)
+
     def test_redirect(self) -> None:
         world = World()
         data = self.ask(world, get(line=b"GET /moved?q HTTP/1.1")).take()

@@ -17,7 +17,7 @@ from reverseproxy.proxy.http.interfaces import IUpgraded
 from reverseproxy.proxy.http.sending import SWITCHED
 from reverseproxy.proxy.http.upgraded import Upgraded
 from reverseproxy.transport.backlog import Backlog, Pace
-from reverseproxy.wire.http.fields import RESET_CONTENT
+from reverseproxy.wire.http.fields import METHOD_NOT_ALLOWED, RESET_CONTENT
 from reverseproxy.wire.http.grpc import error_fields, error_trailers
 from reverseproxy.wire.http.message import End, Response
 from reverseproxy.wire.http.message import Event as HttpEvent
@@ -193,6 +193,8 @@ class Http2Stream:
             if body:
                 fields.append((b"content-type", content_type))
             fields.append((b"content-length", b"%d" % len(body)))
+        if status == METHOD_NOT_ALLOWED:
+            fields.append((b"allow", b""))
         if location:
             fields.append((b"location", location))
         if unsent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "MAX_HEADERS",
     "MAX_METHOD",
+    "METHOD_NOT_ALLOWED",
     "NO_METHODS",
     "RESET_CONTENT",
     "TOKEN",
@@ -33,6 +34,14 @@ MAX_HEADERS: Final = 100
 
 NO_METHODS: Final = frozenset({b"CONNECT", b"PRI"})
 """Methods that a reverse proxy does not accept: PRI is how HTTP/2 begins."""
+
+METHOD_NOT_ALLOWED: Final = 405
+"""
+The status whose response must have C{Allow} (RFC 9110 15.5.6).
+
+In ours it is empty: nothing is allowed on the target of a CONNECT, or where the
+configuration answers with this status (10.2.1).
+"""
 
 RESET_CONTENT: Final = 205
 """The status whose response has a length of 0 (RFC 9110 15.3.6)."""

@@ -6,7 +6,7 @@ __all__ = ["ResponseWriter", "write_body"]
 
 from collections.abc import Sequence
 
-from reverseproxy.wire.http.fields import RESET_CONTENT, Headers
+from reverseproxy.wire.http.fields import METHOD_NOT_ALLOWED, RESET_CONTENT, Headers
 from reverseproxy.wire.http.message import End, Event, Request, Response
 from reverseproxy.wire.http1.fields import last_chunk, status_line
 from reverseproxy.wire.http1.heads import response_head_bytes
@@ -116,6 +116,8 @@ class ResponseWriter:
             lines.append(b"content-length: %d\r\n" % len(body))
         else:
             body = b""
+        if status == METHOD_NOT_ALLOWED:
+            lines.append(b"allow: \r\n")
         lines += [b"%b: %b\r\n" % field for field in fields]
         if not keep_alive:
             lines.append(b"connection: close\r\n")
