@@ -10,6 +10,7 @@ from reverseproxy.wire.http1.heads import RequestHead, ResponseHead, request_hea
 from reverseproxy.wire.http1.requests import RequestParser
 from reverseproxy.wire.http1.responses import ResponseParser
 from reverseproxy.wire.http2.fields import MAX_FIELDS, Malformed, list_size, parse_trailers, trailer_fields
+from reverseproxy.wire.http2.hpack import NeverIndexed
 from reverseproxy.wire.http2.requests import parse_request, request_fields
 from reverseproxy.wire.http2.responses import parse_response, response_fields
 from tests.wire.http2_frames import GET, OK, POST, Fields
@@ -173,6 +174,8 @@ class ParseResponseTests(SynchronousTestCase):
         for value in (b" a b", b"a b ", b"\ta b\t ", b"a b"):
             self.assertIn(b"x: a b", self.http1([*OK, (b"x", value), (b"content-length", b" 3")]))
             self.assertEqual(parse_trailers([(b"x", value)], response=True), [(b"x", b"a b")])
+            [(_, kept)] = parse_trailers([(b"x", NeverIndexed(value))], response=True)
+            self.assertIs(type(kept), NeverIndexed)
         self.assertIn(b"x: ", self.http1([*OK, (b"x", b" ")]))
         for name, value in ((b"x", b" a\n"), (b"x", b"a\0 "), (b"x ", b" a"), (b"connection", b" a")):
             with self.assertRaises(Malformed):

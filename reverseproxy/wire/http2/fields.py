@@ -85,7 +85,7 @@ def strip_blanks(name: bytes, value: bytes) -> bytes:
 
     RFC 9113 8.2.1 forbids them, but servers in Go send them, and in HTTP/1 they mean nothing.
     """
-    value = value.strip(b" \t")
+    value = type(value)(value.strip(b" \t"))  # may be one that is never indexed
     check_field(name, value)
     return value
 
