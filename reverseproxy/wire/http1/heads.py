@@ -103,7 +103,7 @@ class RequestHead(Request):
         @param raw: all of it.
         @param target: in origin-form.
         """
-        return RequestHead(
+        head = RequestHead(
             raw,
             method,
             target,
@@ -118,6 +118,8 @@ class RequestHead(Request):
             self.mosn,
             self.dropped,
         )
+        head._deadline = self._deadline  # the fields are the same
+        return head
 
 
 class ResponseHead(Response):
