@@ -128,8 +128,8 @@ class Http2Options(HttpOptions):
         200,
         "How many requests of one connection may be broken off in a row, by the client or for its "
         "mistakes. 20 more are allowed every second, and one for each that is completed; a client beyond "
-        "that loses its connection. Tunnel agents take 10,000 from their server, whose clients they are, "
-        "and then 1,000 every second.",
+        "that loses its connection. A tunnel agent allows its server, which forwards the requests of many "
+        "clients, 10,000, and 1,000 more every second.",
         ours=True,
     )
     max_control_frames: Annotated[Int, between(10, 10_000_000)] = key(
