@@ -134,14 +134,18 @@ class ControlReader(MessageReader):
     def _on_rst_stream(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes")
-        if not number or self._is_idle(number):
-            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM on stream {number}, which is not open")
-        code: int = _UINT32.unpack(payload)[0]
         if number not in self._streams:
-            if not self._resets.expects(number):
-                self._spend_control("RST_STREAM frames")
+            self._spend_for_closed(number, "RST_STREAM")
             return
+        code: int = _UINT32.unpack(payload)[0]
         self._on_peer_reset(number, code)
+
+    def _spend_for_closed(self, number: int, kind: str) -> None:
+        """Charge for a frame without effect, as its stream is over, unless it came before the peer knew."""
+        if self._is_idle(number):
+            raise Http2Error(ErrorCode.PROTOCOL_ERROR, f"{kind} on stream {number}, which is not open")
+        if not self._resets.expects(number):
+            self._spend_control(f"{kind} frames")
 
     def _on_peer_reset(self, number: int, code: int) -> None:
         self._drop(number)
@@ -209,12 +213,7 @@ class ControlReader(MessageReader):
             return
         stream = self._streams.get(number)
         if stream is None:
-            if self._is_idle(number):
-                raise Http2Error(
-                    ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE on stream {number}, which is not open"
-                )
-            if not self._resets.expects(number):
-                self._spend_control("WINDOW_UPDATE frames")
+            self._spend_for_closed(number, "WINDOW_UPDATE")
             return
         self._spend_update()
         if not increment:

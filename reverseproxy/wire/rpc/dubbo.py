@@ -135,13 +135,8 @@ def decode_string(data: bytes | bytearray, position: int, limit: int | None = No
             raise RpcHeaderError(f"the headers take more than {MOST_HEADERS} bytes")
         if len(parts) == _MOST_PARTS:
             raise RpcHeaderError(f"a Hessian string has more than {_MOST_PARTS} parts")
-        end = _end_of_units(data, position, length)
-        try:
-            text = data[position:end].decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            raise RpcHeaderError("a Hessian string is not UTF-8") from None
+        text, position = _decode_units(data, position, length)
         parts.append(text)
-        position = end
     text = "".join(parts)
     if not text.isascii():
         # Pairs of surrogates become what they stand for.
@@ -149,13 +144,14 @@ def decode_string(data: bytes | bytearray, position: int, limit: int | None = No
     return text, position
 
 
-def _end_of_units(data: bytes | bytearray, position: int, units: int) -> int:
-    """Find where a number of UTF-16 units ends that is encoded as UTF-8."""
-    end = position + units
+def _decode_units(data: bytes | bytearray, position: int, units: int) -> tuple[str, int]:
+    """Decode a number of UTF-16 units that is encoded as UTF-8, and return where they end, too."""
+    begin, end = position, position + units
     if end > len(data):
         raise RpcHeaderError("the frame ends before its headers do")
-    if data[position:end].isascii():
-        return end
+    piece = data[begin:end]
+    if piece.isascii():
+        return piece.decode("ascii"), end
     while units > 0:
         if position >= len(data):
             raise RpcHeaderError("the frame ends before its headers do")
@@ -164,7 +160,10 @@ def _end_of_units(data: bytes | bytearray, position: int, units: int) -> int:
         units -= 2 if lead >= 0xF0 else 1
     if units < 0 or position > len(data):
         raise RpcHeaderError("a Hessian string ends within a character")
-    return position
+    try:
+        return data[begin:position].decode("utf-8", "surrogatepass"), position
+    except UnicodeDecodeError:
+        raise RpcHeaderError("a Hessian string is not UTF-8") from None
 
 
 class DubboFrame(Frame):
