@@ -56,13 +56,8 @@ def parse_response(
         length = -1
     if len(headers) > max_fields:
         raise Malformed(f"more than {max_fields} header fields (max_response_headers_count)")
-    if upgrade:
-        check_field(b"upgraded", upgrade)
-        headers.append((b"upgrade", upgrade))
-        if status == 200:
-            return Response(101, headers, options=_UPGRADE)
-        if status != UPGRADE_REQUIRED:
-            raise Malformed(f":upgrade in an answer with status {status}")
+    if upgrade and _accepts_upgrade(status, upgrade, headers):
+        return Response(101, headers, options=_UPGRADE)
     if status < 200:
         if ended or status == 101:
             raise Malformed(f"an interim response with status {status}, which ends the stream or switches")
@@ -74,6 +69,15 @@ def parse_response(
     if ended:
         length = _no_body(length, headers)
     return Response(status, headers, length if length >= 0 else UNKNOWN_LENGTH)
+
+
+def _accepts_upgrade(status: int, upgrade: bytes, headers: Headers) -> bool:
+    """Add C{Upgrade} to the fields of a response that has C{:upgrade}; return whether that stands for 101."""
+    check_field(b"upgraded", upgrade)
+    headers.append((b"upgrade", upgrade))
+    if status not in (200, UPGRADE_REQUIRED):
+        raise Malformed(f":upgrade in an answer with status {status}")
+    return status == 200
 
 
 def _no_body(length: int, headers: Headers) -> int:
