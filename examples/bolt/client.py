@@ -38,4 +38,9 @@ def main(port: int = 2045, requests: int = 3) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:3])))
+    if len(sys.argv) > 3 or not all(each.isdecimal() for each in sys.argv[1:]):
+        sys.exit(__doc__)
+    try:
+        sys.exit(main(*map(int, sys.argv[1:])))
+    except (OSError, OverflowError) as error:
+        sys.exit(f"no answer: {error}")

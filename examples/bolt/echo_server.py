@@ -49,4 +49,9 @@ def main(port: int = 8080) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    if len(sys.argv) > 2 or not all(each.isdecimal() for each in sys.argv[1:]):
+        sys.exit(__doc__)
+    try:
+        main(*map(int, sys.argv[1:]))
+    except (OSError, OverflowError) as error:
+        sys.exit(f"no server: {error}")

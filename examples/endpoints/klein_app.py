@@ -34,4 +34,9 @@ def main(where):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1])
+    except ValueError as error:
+        sys.exit(f"{sys.argv[1]}: {error}")
