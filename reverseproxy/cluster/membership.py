@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from reverseproxy.cluster.balancers.subsets import Population, SubsetBalancer
 from reverseproxy.cluster.health.ejection import Ejector
@@ -18,19 +17,16 @@ from reverseproxy.cluster.health.outcome import Outcome
 from reverseproxy.cluster.health.service_health import ServiceHealth
 from reverseproxy.cluster.health.unreachable import UnreachableHosts
 from reverseproxy.cluster.host import Fault, Host, clamp_weight
+from reverseproxy.cluster.membership_log import log_health, log_joined, log_left
 from reverseproxy.cluster.protocol_support import ProtocolSupportTable
 from reverseproxy.cluster.tasks import Tasks
 from reverseproxy.interfaces import ILoadBalancer, PickContext
-from reverseproxy.logs import counted, shorten
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import EwmaTracker
     from reverseproxy.cluster.cluster import Cluster
     from reverseproxy.cluster.queue import Labels
     from reverseproxy.config.models import ClusterConfig
-
-# Under the name by which readers of the log know these lines.
-log = Logger(namespace="reverseproxy.cluster.manager")
 
 
 class Members:
@@ -149,17 +145,7 @@ class Members:
             self.count_health(host)
         elif not host.health.faults:
             host.set_fault(Fault.ORDERED, True)
-        # Configured hosts follow the configuration; the process that has an agent's connection logs it.
-        write = log.info if host.is_reverse and not host.is_remote else log.debug
-        write(
-            "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
-            cluster=self._cluster.name,
-            host=host.address,
-            hosts=counted(len(self.hosts), "host"),
-            count=len(self.hosts),
-            weight=host.weight,
-            **_told_of(host),
-        )
+        log_joined(self._cluster, host)
         self.service_health.joined(host)
         self.protocol_support.joined(host)
         if self._cluster.on_change is not None:
@@ -223,17 +209,7 @@ class Members:
         self.unreachable.forget(host)
         for task in self.tasks:
             task.left(host)
-        # Configured hosts follow the configuration; the process that has an agent's connection logs it.
-        write = log.info if host.is_reverse and not host.is_remote else log.debug
-        write(
-            "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
-            cluster=self._cluster.name,
-            host=host.address,
-            hosts=counted(len(self.hosts), "host"),
-            count=len(self.hosts),
-            reason=reason,
-            **_told_of(host),
-        )
+        log_left(self._cluster, host, reason)
         if self._cluster.on_change is not None:
             self._cluster.on_change("leave", host, reason)
         return healthy
@@ -354,14 +330,7 @@ class Members:
                 # Only ejected now: it may be the only host.
                 self.ejector.settle()
             return
-        write = log.debug if host.server else log.info  # the server of the agent logs it
-        write(
-            "cluster {cluster}: host {host} is {state}{reason}",
-            cluster=self._cluster.name,
-            host=host.address,
-            state="healthy" if healthy else "unhealthy",
-            reason=reason and f": {reason}",
-        )
+        log_health(self._cluster, host, reason)
         if self._cluster.on_change is not None:
             self._cluster.on_change("health", host, reason)
         if self._cluster.on_health is not None:
@@ -394,17 +363,3 @@ class Members:
             if self.ejector.ejected:
                 self.ejector.settle()
         self._cluster.queue.fail_unservable(healthy)
-
-
-def _told_of(host: Host) -> dict[str, str]:
-    """Return log fields that name the agent of a host: its proved identity, and what it claims."""
-    identity = host.identity
-    if identity is None:
-        name = shorten(host.hostname)
-        return {"who": f" ({name})" if name else "", "hostname": name}
-    return {
-        "who": f" of {identity}",
-        "identity": identity.principal,
-        "agent_id": identity.agent_id,
-        "claimed_host_name": shorten(identity.claim),
-    }

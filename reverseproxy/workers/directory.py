@@ -16,9 +16,8 @@ another, so each has the number of moves so far.
 
 from __future__ import annotations
 
-__all__ = ["Directory", "Entry"]
+__all__ = ["Directory"]
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from secrets import token_hex
@@ -28,64 +27,23 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.addresses import host_of
 from reverseproxy.cluster.balancers.factory import is_deterministic
 from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster, ClusterManager, IClusterTask
 from reverseproxy.identity import AgentIdentity
+from reverseproxy.workers.connection_counts import ConnectionCounts
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.evictions import Evictions
 from reverseproxy.workers.links import Link, Links
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.relaying import RelayedHost
-from reverseproxy.workers.requests import PROTOCOL, is_committed
+from reverseproxy.workers.requests import PROTOCOL
 from reverseproxy.workers.same_agent import SameAgent
 
 if TYPE_CHECKING:
     from reverseproxy.tunnel.server.filter import TunnelServer
 
 log = Logger()
-
-
-class Entry:
-    """
-    A host of one of the workers.
-
-    @ivar number: its name in all workers.
-    @ivar cluster: its cluster.
-    @ivar host: the host object of this worker.
-    @ivar at: the number of the worker that has its connection.
-    @ivar moves: how often the connection has moved.
-    @ivar committed: whether siblings know that it can't move any more.
-    """
-
-    __slots__ = ("at", "cluster", "committed", "host", "moves", "number")
-
-    def __init__(self, number: str, cluster: Cluster, host: Host, at: int, moves: int = 0) -> None:
-        self.number = number
-        self.cluster = cluster
-        self.host = host
-        self.at = at
-        self.moves = moves
-        self.committed = False
-
-    def facts(self) -> Message:
-        """Return what siblings need to know of it, for a message."""
-        host = self.host
-        committed = is_committed(host)
-        return {
-            "id": self.number,
-            "cluster": self.cluster.name,
-            "address": host.address,
-            "hostname": host.hostname,
-            "weight": host.weight,
-            "metadata": dict(host.metadata),
-            "kind": PROTOCOL if committed else ("plain" if host.exclusive else "streams"),
-            "identity": None if host.identity is None else host.identity.to_json(),
-            "tells": host.tells,
-            "speaks": None if host.announced is None else sorted(host.announced),
-            "well": self.cluster.service_health.is_up(host),
-            "moves": self.moves,
-        }
 
 
 @implementer(IClusterTask)
@@ -139,8 +97,7 @@ class Directory:
         self.entries: dict[str, Entry] = {}
         self.by_host: dict[Host, Entry] = {}
         self._hidden: dict[tuple[str, str], list[Entry]] = {}
-        self._plain: Counter[tuple[str, int]] = Counter()
-        self._brought: Counter[tuple[str, int]] = Counter()
+        self._counts = ConnectionCounts()
         self._same_agent = SameAgent()
         self._clock = clock
         self.evictions = Evictions(links, self.servers, clock)
@@ -200,31 +157,20 @@ class Directory:
 
     def has_plain(self, link: Link, cluster: Cluster) -> bool:
         """Whether a sibling has connections of a cluster that can move."""
-        return self._plain[cluster.name, link.number] > 0
+        return self._counts.plain(cluster.name, link.number) > 0
 
     def count_here(self, cluster: Cluster) -> int:
         """Return how many connections of a cluster that can move this worker has."""
-        return self._plain[cluster.name, self.links.number]
+        return self._counts.plain(cluster.name, self.links.number)
 
     def count_from(self, ip: str, at: int) -> int:
         """Return how many connections from an IP address a worker has."""
-        return self._brought[ip, at]
-
-    def _count(self, entry: Entry, change: int) -> None:
-        came_from = host_of(entry.host.address), entry.at
-        self._brought[came_from] += change
-        if not self._brought[came_from]:
-            del self._brought[came_from]
-        if entry.host.exclusive:
-            plain = entry.cluster.name, entry.at
-            self._plain[plain] += change
-            if not self._plain[plain]:
-                del self._plain[plain]
+        return self._counts.brought(ip, at)
 
     def _add(self, entry: Entry) -> None:
         self.entries[entry.number] = entry
         self.by_host[entry.host] = entry
-        self._count(entry, 1)
+        self._counts.count(entry, 1)
         self._same_agent.add(entry)
         if self.on_add is not None:
             self.on_add(entry)
@@ -232,7 +178,7 @@ class Directory:
     def _drop(self, entry: Entry) -> None:
         if self.entries.get(entry.number) is entry:
             del self.entries[entry.number]
-            self._count(entry, -1)
+            self._counts.count(entry, -1)
         self._same_agent.drop(entry)
         if self._hidden:
             key = entry.cluster.name, entry.host.address
@@ -247,10 +193,10 @@ class Directory:
         """Record which worker has a connection."""
         counted = self.entries.get(entry.number) is entry
         if counted:
-            self._count(entry, -1)
+            self._counts.count(entry, -1)
         entry.at = at
         if counted:
-            self._count(entry, 1)
+            self._counts.count(entry, 1)
 
     def given(self, entry: Entry, to: int) -> None:
         """Record that a connection has moved to another worker, and announce it."""

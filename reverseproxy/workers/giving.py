@@ -22,7 +22,8 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.transport.handing import is_socket, lose, take_out
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection, MovedConnection
-from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
 from reverseproxy.workers.tls_relays import TlsRelays

@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 from reverseproxy.cluster.host import Host
 from reverseproxy.cluster.manager import Cluster, QueuedDemand
 from reverseproxy.workers.demand_announcer import DemandAnnouncer
-from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message

@@ -20,7 +20,7 @@ from reverseproxy.workers.requests import is_committed
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
-    from reverseproxy.workers.directory import Entry
+    from reverseproxy.workers.entries import Entry
 
 _Key = tuple[str, str, str, str, str]
 

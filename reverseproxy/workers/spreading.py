@@ -36,7 +36,8 @@ from reverseproxy.errors import ConnectionUnavailable
 from reverseproxy.listener.sockets import address_of
 from reverseproxy.transport.delegation import build_protocol
 from reverseproxy.transport.handing import discard, put_in, take_out
-from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
 

@@ -25,7 +25,8 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.errors import ConnectionUnavailable, HostGone
 from reverseproxy.transport.handing import discard, put_in
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinRecord, MovedConnection
-from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.giving import Giver
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message

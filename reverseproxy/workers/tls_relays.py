@@ -26,7 +26,8 @@ from reverseproxy.proxy.relay import RelayEnd, couple
 from reverseproxy.transport.closing import CloseLimits
 from reverseproxy.transport.handing import make_pair, put_in
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection
-from reverseproxy.workers.directory import Directory, Entry
+from reverseproxy.workers.directory import Directory
+from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.links import Link
 from reverseproxy.workers.messages import Message
 

@@ -22,7 +22,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from reverseproxy.cluster import manager, membership, queue
+from reverseproxy.cluster import manager, membership_log, queue
 from reverseproxy.cluster.balancers import round_robin
 from reverseproxy.cluster.balancers.factory import make_balancer
 from reverseproxy.cluster.host import Fault, Host
@@ -1091,7 +1091,7 @@ class CostTests(SynchronousTestCase):
 
             debug = info
 
-        self.patch(membership, "log", Silent())
+        self.patch(membership_log, "log", Silent())
 
     def steps(self, size: int) -> float:
         cluster = make_cluster(Clock(), lb_type="LB_WEIGHTED_ROUNDROBIN")
