@@ -9,7 +9,7 @@ closes the connections whose descriptors are in them.
 
 from __future__ import annotations
 
-__all__ = ["MAX_PACKET", "MAX_QUEUED", "Channel", "IChannel", "decode", "encode"]
+__all__ = ["MAX_PACKET", "MAX_QUEUED", "Channel", "IChannel", "decode", "encode", "fits"]
 
 import errno
 import json
@@ -73,10 +73,21 @@ def encode(message: Message) -> bytes:
 
     @raise WireError: if it has more than L{MAX_PACKET} bytes.
     """
-    packet = json.dumps(message, separators=(",", ":")).encode("ascii")
+    # In UTF-8 what agents announce takes no more bytes than in their frames.
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    packet = text.encode("utf-8", "surrogatepass")
     if len(packet) > MAX_PACKET:
         raise WireError(f"a message of {len(packet)} bytes can't be sent to another worker")
     return packet
+
+
+def fits(message: Message) -> bool:
+    """Return whether a message is short enough to be sent."""
+    try:
+        encode(message)
+    except WireError:
+        return False
+    return True
 
 
 def decode(packet: bytes) -> Message:

@@ -22,6 +22,7 @@ from reverseproxy.cluster.host import Host, ReverseHost
 from reverseproxy.cluster.manager import Cluster
 from reverseproxy.transport.handing import is_socket, lose, take_out
 from reverseproxy.tunnel.server.joined import ConnectionState, JoinedConnection, MovedConnection
+from reverseproxy.workers.channel import fits
 from reverseproxy.workers.directory import Directory
 from reverseproxy.workers.entries import Entry
 from reverseproxy.workers.links import Link
@@ -123,12 +124,15 @@ class Giver:
             return False
         transport, connection = host.transport, holding.connection
         message: dict[str, Any] = {
+            "give": {**entry.facts(), "moves": entry.moves + 1},
             "join_record": holding.join_record.to_json(),
             "state": state.to_json(),
             "committed_protocol": host.committed_protocol or next(iter(host.pools), ""),
             "counted": False,
             "untold": self._directory.links.missing(link.number),
         }
+        if not fits(message):
+            return False  # what the agent has sent, its metadata and its names are too long together
         if is_socket(transport):
             protocol = transport.protocol
             handle = take_out(transport)
@@ -149,9 +153,7 @@ class Giver:
             cluster.on_change("move", host, "")
         self._directory.given(entry, link.number)
         requests = self._next.pop(host, {})
-        if not link.send({"give": entry.facts(), **message}, handle):
-            self._directory.lose(entry, "what is known of it is too much to give it to another worker")
-            return True
+        link.send(message, handle)
         for request in requests.values():
             link.send(request)
         host.fetch = self._directory.fetch

@@ -33,7 +33,7 @@ from reverseproxy.workers.sibling_sockets import ChannelAcceptor, ChannelDialler
 
 log = Logger()
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The version of the messages between workers; a new one needs a restart of all."""
 
 HELLO_TIMEOUT: Final = 10.0

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.errors import WireError
 from reverseproxy.workers import channel as module
-from reverseproxy.workers.channel import MAX_PACKET, Channel, decode, encode
+from reverseproxy.workers.channel import MAX_PACKET, Channel, decode, encode, fits
 from reverseproxy.workers.sibling_sockets import KIND
 
 
@@ -254,6 +254,14 @@ class ChannelTests(SynchronousTestCase):
         self.one.channel.send(largest)
         self.turn()
         self.assertEqual(self.other.messages, [largest])
+
+    def test_texts_of_any_script(self) -> None:
+        message = {"text": "\N{EURO SIGN}" * (MAX_PACKET // 3 - 20), "half": "\ud83d", "zero": "\0"}
+        self.assertTrue(fits(message))
+        self.one.channel.send(message)
+        self.turn()
+        self.assertEqual(self.other.messages, [message])
+        self.assertFalse(fits({"text": "\N{EURO SIGN}" * (MAX_PACKET // 3)}))
 
     def test_nonsense_ends_it(self) -> None:
         for packet in (b"{", b"[]", b"{}", b"x" * (MAX_PACKET + 100), b"[" * 100_000):

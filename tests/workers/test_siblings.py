@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from random import Random
 from typing import Any
+from unittest.mock import patch
 from weakref import ref
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -444,22 +445,38 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual([len(world.hosts(worker)) for worker in (0, 1)], [2, 2])
 
     def test_what_is_too_much_to_be_given(self) -> None:
-        """Nobody believes that another worker has it."""
+        """It stays where it is, and is used there."""
         world = World(2)
         world.agent(0, mux=False)
         [host] = world.hosts(0)
-        self.patch(JoinRecord, "to_json", lambda join_record: "x" * MAX_PACKET)
-        with capture() as events:
+        known = [set(worker.siblings.directory.entries) for worker in world.workers]
+        with patch.object(JoinRecord, "to_json", lambda join_record: "x" * MAX_PACKET):
             world.workers[0].siblings.giver.give(host, world.links(0)[1])
-            world.turn(0.01)
-        self.assertIn("can't be sent to another worker", events.text())
-        self.assertTrue(host.closed)
-        numbers = [set(worker.siblings.directory.entries) for worker in world.workers]
-        world.turn(1)  # its agent dials again
-        later = [set(worker.siblings.directory.entries) for worker in world.workers]
-        self.assertEqual([len(each) for each in later], [1, 1])
-        self.assertEqual(later[0], later[1])
-        self.assertFalse(any(host.is_remote for host in world.hosts(0)), numbers)
+            world.turn(0.1)
+        self.assertEqual((host.closed, host.is_remote, host.reserved), (False, False, False))
+        self.assertEqual([set(worker.siblings.directory.entries) for worker in world.workers], known)
+        self.assertEqual(world.workers[0].siblings.giver.leaving, {})
+        client = world.client(0, REQUEST % b"/here")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/here"])
+        self.assertEqual(world.hosts(0), [host])
+        client = world.client(1, REQUEST % b"/there")  # and it can move later
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/there"])
+
+    def test_long_metadata_of_any_script_move(self) -> None:
+        """A character takes no more bytes between workers than in the frame of the agent."""
+        world = World(2)
+        metadata = {"\N{EURO SIGN}" * 200 + f"{number}": "\N{EURO SIGN}" * 256 for number in range(30)}
+        world.agent(0, mux=False, metadata=metadata)
+        [host] = world.hosts(0)
+        self.assertEqual(dict(host.metadata), metadata)
+        [other] = world.hosts(1)
+        self.assertEqual(dict(other.metadata), metadata)
+        client = world.client(1, REQUEST % b"/there")
+        world.answer_until_done()
+        self.assertEqual(bodies(client), [b"/there"])
+        self.assertEqual((host.is_remote, other.is_remote, host.closed), (True, False, False))
 
     def test_nothing_is_kept_of_clusters_that_are_gone(self) -> None:
         """As of those that agents bring."""
