@@ -10,7 +10,7 @@ __all__ = ["MAX_QUEUED_DEMAND", "TIMER_GRAIN", "Labels", "WaitQueue", "QueuedDem
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -209,12 +209,26 @@ class WaitQueue:
         cluster = self._cluster
         if cluster.full:
             return
-        # A host that turns out to be unusable leaves, and requests that wait for it may fail.
-        for waiter, entry in list(self.waiters.items()):
-            host = cluster.choose(entry.context) if waiter in self.waiters else None
+        for waiter, entry in self._still_waiting():
+            host = cluster.choose(entry.context)
             if host is not None:
                 self._hand(waiter, host)
                 return
+
+    def _still_waiting(self) -> Iterator[tuple[Deferred[Host], _Waiter]]:
+        """
+        Iterate over the requests, any of which may leave the queue meanwhile.
+
+        A host that turns out to be unusable leaves the cluster, and requests that wait for it may fail.
+        """
+        first = next(iter(self.waiters), None)
+        if first is None:
+            return
+        yield first, self.waiters[first]
+        # Copied only if they are needed: usually the first request gets the host.
+        for waiter, entry in list(self.waiters.items()):
+            if waiter is not first and waiter in self.waiters:
+                yield waiter, entry
 
     def exempt(self) -> None:
         """Leave what has taken a host out of C{max_requests}, until L{include} is called."""
@@ -229,8 +243,8 @@ class WaitQueue:
     def fall_back(self) -> None:
         """Give hosts to requests whose subset is empty now, but that may fall back to others."""
         cluster = self._cluster
-        for waiter, entry in list(self.waiters.items()):
-            if waiter in self.waiters and not cluster.full:
+        for waiter, entry in self._still_waiting():
+            if not cluster.full:
                 host = cluster.choose(entry.context)
                 if host is not None:
                     self._hand(waiter, host)
