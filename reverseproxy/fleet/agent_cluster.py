@@ -24,6 +24,18 @@ class AgentCluster(NarrowedCluster):
         """Restrict the choice to the agent's hosts; see L{NarrowedCluster.narrow}."""
         return PickContext(tried=set() if context is None else context.tried, among=self._find())
 
+    def take_free(self) -> Host | None:
+        """
+        Take one of the agent's hosts even if the cluster has C{max_requests} in progress.
+
+        @return: L{None} if none has free capacity.
+        """
+        cluster = self._cluster
+        host = cluster.choose(self.narrow(None))
+        if host is not None:
+            cluster.take(host)
+        return host
+
     def has_others(self, context: PickContext) -> bool:
         """Return whether the agent has other healthy hosts; see L{ICluster.has_others}."""
         return any(host.healthy and host not in context.tried for host in self._find())

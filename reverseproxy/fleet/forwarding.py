@@ -154,7 +154,8 @@ class Forwarder:
             return self._protocols.serve(cluster, link, stream, header)
         chosen = AgentCluster(cluster, lambda: hosts)
         try:
-            host = chosen.acquire()
+            # What a pooled connection carries is limited at the other server.
+            host = (chosen.take_free() if header.protocol else None) or chosen.acquire()
         except PickFailed as error:
             return str(error)
         if host is not None:

@@ -87,6 +87,19 @@ class ReachTests(FleetTestCase):
         self.world.pass_time(2)
         self.assertEqual(cluster.active, 0)
 
+    def test_requests_of_other_servers_are_limited_there(self) -> None:
+        """A server that has all that it may have under way forwards those of others to its agents."""
+        limits = [{"max_requests": 2, "max_pending_requests": 0}]
+        self.servers(cluster={"circuit_breakers": limits})
+        self.world.agent(0, answer="one")
+        cluster = self.world.servers["a"].clusters.get("clientCluster")
+        [host] = cluster.hosts.values()
+        for _ in range(2):
+            cluster.take(host)
+        self.assertIn(b"503", self.world.ask(0, get(), 0.5))
+        self.assertEqual(self.answer(1), "one")
+        self.assertEqual(cluster.active, 2)
+
     def test_agents_that_were_there_before(self) -> None:
         self.world.server("a")
         self.world.agent(0, answer="one")
