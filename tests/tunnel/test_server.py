@@ -535,6 +535,19 @@ class ServerTests(SynchronousTestCase):
         )
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    def test_another_weight_before_it_is_in_its_cluster(self) -> None:
+        """As when the token file changes at that moment."""
+        self.judge.verdict = Identity("edge")
+        server = self.server()
+        connection = self.connect(server)
+        connection.receive(ConnectionInit("blue", weight=9, credential_policy="judge"))
+        self.assertEqual(self.cluster.hosts, {})
+        self.judge.verdict = Identity("edge", max_weight=3)
+        server.revocations.review(True)
+        self.clock.advance(0.02)
+        [host] = self.cluster.hosts.values()
+        self.assertEqual(host.weight, 3)
+
     def test_a_validator_that_takes_time(self) -> None:
         verdict: Deferred[Identity | None] = Deferred()
         self.judge.verdict = verdict

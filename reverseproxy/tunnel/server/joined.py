@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from reverseproxy.cluster.handover import Handover
-from reverseproxy.cluster.host import MuxHost, ReverseHost
+from reverseproxy.cluster.host import MuxHost, ReverseHost, clamp_weight
 from reverseproxy.identity import CertificateSubject
 from reverseproxy.interfaces import ConnectionInfo, IDrainable, IRevoking
 from reverseproxy.limits.connection_limit import address_key
@@ -255,9 +255,12 @@ class JoinedConnection:
             reason = server.routes.judge_again(verdict, info)
         if verdict.weight != before.weight and not self._over:
             self.join_record = replace(join_record, accepted=verdict)
-            if self.host.cluster is not None:
-                self.host.cluster.weigh(self.host, verdict.weight)
-                server.workers.announce_weight(self.host)
+            host = self.host
+            if host.cluster is None:  # it joins in a moment
+                host.weight = clamp_weight(verdict.weight, host.max_weight)
+            else:
+                host.cluster.weigh(host, verdict.weight)
+                server.workers.announce_weight(host)
         return reason
 
     def revoke(self, reason: str, grace: float) -> None:
