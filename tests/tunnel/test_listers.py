@@ -105,6 +105,8 @@ class FileListerTests(SynchronousTestCase):
                 self.poll(6)
             self.assertEqual(events.levels(), [LogLevel.error], text)
             self.assertRegex(events.text(), f"keeping 1 server: .*{pattern}")
+            reason = events.text().partition("keeping 1 server: ")[2]
+            self.assertNotIn(path, reason)  # the file is named once
         self.write('["a:1", "b:2"]', "servers.json")
         self.poll(2)
         self.assertEqual(self.lists, [["a:1"], ["a:1", "b:2"]])

@@ -13,12 +13,13 @@ from zope.interface import implementer
 
 from reverseproxy.addresses import join_host_port
 from reverseproxy.config._values import describe
+from reverseproxy.errors import OptionsError
 from reverseproxy.interfaces import IServerLister, IServerListerPlugin
 from reverseproxy.logs import counted
 from reverseproxy.tunnel.agent.discovery import parse_server
 from reverseproxy.tunnel.plugin_options import Options
 from reverseproxy.tunnel.watched_documents import parse_document
-from reverseproxy.tunnel.watched_files import Signature, read_text, signature
+from reverseproxy.tunnel.watched_files import Signature, read_text, reason_of, signature, unusable
 
 log = Logger()
 
@@ -69,13 +70,13 @@ class _FileLister:
         self._seen = now
         try:
             servers = _read_servers(self._path)
-        except (OSError, ValueError) as error:
+        except (OSError, OptionsError) as error:
             log.error(
                 "the list of servers {path} can't be used, keeping {servers}: {reason}",
                 path=self._path,
                 servers=counted(len(self._servers), "server"),
                 count=len(self._servers),
-                reason=(isinstance(error, OSError) and error.strerror) or str(error),
+                reason=reason_of(error, self._path),
             )
             return
         if self._loaded and servers == self._servers:
@@ -90,12 +91,12 @@ def _read_servers(path: str) -> list[Any]:
     Read a list of servers.
 
     @raise OSError: if the file can't be read.
-    @raise ValueError: if it has no list.
+    @raise OptionsError: if it has no list.
     """
     text = read_text(path, MAX_LIST_FILE)
     if not text.strip():
         # More likely truncated than meant; an empty list can be written explicitly.
-        raise ValueError("it is empty; for no servers at all write [], or a comment line")
+        raise unusable(path, "it is empty; for no servers at all write [], or a comment line")
     if not path.endswith((".json", ".yaml", ".yml")):
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line and line != "[]"]
@@ -103,9 +104,8 @@ def _read_servers(path: str) -> list[Any]:
     if isinstance(document, Mapping):
         document = document.get("servers")
     if not isinstance(document, list):
-        raise ValueError(
-            'expected a list of "host:port", or a mapping with such a list under the key servers'
-        )
+        wanted = 'a list of "host:port", or a mapping with such a list under the key servers'
+        raise unusable(path, f"expected {wanted}")
     return document
 
 
