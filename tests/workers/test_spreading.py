@@ -38,6 +38,36 @@ class SpreadingTests(SynchronousTestCase):
         [agent] = world.agent(0, connection_num=1).agents
         self.assertEqual((agent.wanted, agent.serving), (2, 2))
 
+    def test_the_server_has_fewer_workers_when_it_is_back(self) -> None:
+        """A former worker's connection is not kept for none."""
+        for connection_num, wanted in (1, 2), (3, 3), (6, 6):
+            with self.subTest(connection_num=connection_num):
+                world = World(4, spread=True)
+                [agent] = world.agent(0, connection_num=connection_num).agents
+                self.assertEqual(agent.serving, max(connection_num, 4))
+                for worker in world.workers:
+                    for each in worker.siblings.servers.values():
+                        each.workers.count = 2
+                for number in range(4):
+                    for host in world.hosts(number):
+                        if not host.is_remote:
+                            host.close("a test")
+                world.turn(10)
+                self.assertEqual((agent.wanted, agent.serving), (wanted, wanted))
+                self.assertEqual(sum(held(world)), wanted)
+
+    def test_connections_that_serve_are_kept(self) -> None:
+        """Several servers with different numbers of workers may share an address."""
+        world = World(4, spread=True)
+        [agent] = world.agent(0, connection_num=1).agents
+        for worker in world.workers:
+            for each in worker.siblings.servers.values():
+                each.workers.count = 2
+        [lost] = [host for host in world.hosts(2) if not host.is_remote]
+        lost.close("a test")
+        world.turn(3)
+        self.assertEqual((agent.wanted, agent.serving), (4, 4))
+
     def test_without_streams_it_has_what_is_configured(self) -> None:
         world = World(4, spread=True)
         [agent] = world.agent(0, connection_num=1, mux=False).agents

@@ -255,9 +255,8 @@ class Peer:
         """Note what the server has announced on a connection that serves."""
         self._dialler.streams = link.session is not None
         self._workers = link.workers
-        if self.wanted < link.workers and self._draining is None and not self._stopped:
-            # One at a time: the server gives it to a worker without one, and the next one to another.
-            self._add_slot().start()
+        if self._draining is None and not self._stopped:
+            self._fit_to_workers()
         asked = bool(route_request(self._plan.config))
         if asked and link.routes != self.routes:
             self.routes = link.routes
@@ -274,6 +273,17 @@ class Peer:
                 cluster=self._plan.config.cluster,
                 server=self.name,
             )
+
+    def _fit_to_workers(self) -> None:
+        """Dial one more connection if the server has more workers; give up what was meant for former ones."""
+        wanted = max(self._plan.config.connection_num, self._workers)
+        if self.wanted < wanted:
+            # One at a time: the server gives it to a worker without one, and the next one to another.
+            self._add_slot().start()
+            return
+        # Those that serve stay, as several servers may share the address.
+        idle = [number for number, core in self._cores.items() if core.state is not SlotState.SERVING]
+        self._remove(sorted(idle, reverse=True)[: self.wanted - wanted])
 
     def _may_leave(self) -> bool:
         """Return whether one more connection may be replaced while it finishes its requests."""
