@@ -51,19 +51,19 @@ def report_failed_start(runner: Mapping[str, Any], reason: str) -> None:
     Do what twistd does if an application can't be started, before this process exits by itself.
 
     The process that has started a daemon waits for its result, and would wait forever.  The file with
-    the daemon's process id is removed.
+    the daemon's process id is removed before that.
 
     @param runner: the options of twistd.
     @param reason: a text for people, which is shortened to a few words.
     """
     pipe, file = runner.get("statusPipe"), runner.get("pidfile")
     with suppress(OSError):
+        if file:
+            os.unlink(file)
+    with suppress(OSError):
         if pipe is not None:
             os.write(pipe, f"1 {reason}".encode("utf-8", "backslashreplace")[:_STATUS_SIZE])
             os.close(pipe)
-    with suppress(OSError):
-        if file:
-            os.unlink(file)
 
 
 def end_with(status: int) -> None:
