@@ -7,7 +7,7 @@ place within the options, or in the file.
 
 from __future__ import annotations
 
-__all__ = ["Options"]
+__all__ = ["Options", "is_plain_key"]
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -23,6 +23,11 @@ MAX_INTERVAL: Final = 86400.0
 
 # A misspelt key looks like this; a token in the place of a key hardly does.
 _PLAIN_KEY: Final = re.compile(r"[a-z_]{1,24}", re.IGNORECASE)
+
+
+def is_plain_key(key: object) -> bool:
+    """Return whether a key may be shown, as it looks like a key, and not like a secret."""
+    return isinstance(key, str) and _PLAIN_KEY.fullmatch(key) is not None
 
 
 class Options:
@@ -56,7 +61,7 @@ class Options:
             if key in allowed:
                 continue
             self._unknown = True
-            if isinstance(key, str) and _PLAIN_KEY.fullmatch(key):
+            if is_plain_key(key):
                 self.error(key, f"unknown key; {keys}")
             else:
                 self.whole(f"unknown key (not shown, it might be a secret); {keys}")
