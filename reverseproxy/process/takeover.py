@@ -27,7 +27,6 @@ import errno
 import json
 import os
 import socket
-import stat
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -40,6 +39,7 @@ from zope.interface import implementer
 
 from reverseproxy.errors import ReverseProxyError
 from reverseproxy.process.inherited_sockets import ListenerSockets
+from reverseproxy.process.takeover_socket import is_other_file, listen_at, try_to_bind
 
 log = Logger()
 
@@ -97,10 +97,16 @@ def take_over(path: str) -> TakeoverClient | None:
     Take the sockets of the process that listens at a path.
 
     @return: L{None} if there is no such process.
-    @raise Taken: if there is one, and it does not give them.
+    @raise TakeoverFailed: if there is one, and it does not give them; or if this process could not listen at
+        the path later, so that no other one could take over from it.
     """
-    if _is_other_file(path):
+    if is_other_file(path):
         raise TakeoverFailed(f"what is at {path} is no socket; choose another path")
+    try:
+        try_to_bind(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TakeoverFailed(f"no socket can be made at {path}: {reason}") from error
     with ExitStack() as closing:
         connection = closing.enter_context(socket.socket(socket.AF_UNIX))
         connection.settimeout(TIMEOUT)
@@ -113,14 +119,6 @@ def take_over(path: str) -> TakeoverClient | None:
             raise TakeoverFailed(f"the process at {path} gives no sockets: {error}") from error
         closing.pop_all()
         return TakeoverClient(connection, bequests, claims)
-
-
-def _is_other_file(path: str) -> bool:
-    """Return whether there is something at a path that is no socket, and so must not be replaced by one."""
-    try:
-        return not stat.S_ISSOCK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _receive(connection: socket.socket) -> tuple[list[ListenerSockets], list[dict[str, Any]]]:
@@ -257,21 +255,7 @@ class TakeoverServer:
 
         @raise OSError: if that fails.
         """
-        if _is_other_file(self.path):
-            raise OSError(errno.EEXIST, "what is there is no socket")
-        beside = f"{self.path}.{os.getpid()}"
-        with ExitStack() as closing:
-            listening = closing.enter_context(socket.socket(socket.AF_UNIX))
-            listening.setblocking(False)
-            before = os.umask(0o177)
-            try:
-                listening.bind(beside)
-            finally:
-                os.umask(before)
-            listening.listen(4)
-            os.replace(beside, self.path)
-            closing.pop_all()
-        self._listening = _Watched(listening, self._reactor, self._accept)
+        self._listening = _Watched(listen_at(self.path), self._reactor, self._accept)
 
     @property
     def open(self) -> bool:

@@ -201,6 +201,20 @@ class OtherFileTests(TestCase):
         self.assertEqual(file.read_text(), "kept")
         self.assertEqual(list(directory.iterdir()), [file])
 
+    def test_no_place_for_a_socket(self) -> None:
+        """That is told at once, and not only when the process serves."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        for path, reason in (
+            (directory / "missing" / "socket", "No such file or directory"),
+            (Path("/proc/self/socket"), ""),
+            (directory / ("x" * 200), "AF_UNIX path too long"),
+        ):
+            error = self.assertRaises(TakeoverFailed, take_over, str(path))
+            self.assertIn(f"no socket can be made at {path}: {reason}", str(error))
+        self.assertIsNone(take_over(str(directory / "socket")))
+        self.assertEqual(list(directory.iterdir()), [])
+
 
 class InheritanceTests(TestCase):
     def take(self, bequest: ListenerSockets, **config: Any) -> bool:
