@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from reverseproxy.assembly import listeners
 from reverseproxy.interfaces import IConnectionValidator, Identity
+from reverseproxy.metrics.counts import leave_reason
 from tests.assembly.test_running import GET, Sites
 from tests.certs import Certificates
 from tests.config.documents import AGENT, CLUSTER, GONE, TUNNEL_SERVER, edited
@@ -82,6 +83,20 @@ class TokenTests(RevocationCase):
         text = self.assertGone(take_out)
         self.assertIn("is revoked, and closed within 2.5 s", text)
         self.assertIn("rejected its credential", text)
+
+    def test_how_it_is_counted(self) -> None:
+        reasons: list[str] = []
+
+        def note(kind: str, host: Any, reason: str) -> None:
+            if kind == "leave":
+                reasons.append(leave_reason(reason))
+
+        [cluster] = self.sites.apps["server"].clusters
+        cluster.on_change = note
+        del self.entries[1]
+        self.write()
+        self.sites.advance(ENOUGH)
+        self.assertEqual(reasons, ["revoked"])
 
     def test_fewer_clusters(self) -> None:
         def narrow() -> None:

@@ -131,6 +131,9 @@ class TunnelTallyTests(SynchronousTestCase):
             ("connection lost: no answer to a ping", "connection_lost"),
             ("kicked by ops", "operator"),
             ("stopping", "server_stopping"),
+            ("the server stops", "server_stopping"),
+            ("the server is about to leave", "server_stopping"),
+            ("revoked: its token is unknown", "revoked"),
             ("a very special reason", OTHER),
         ):
             self.assertEqual(leave_reason(reason), expected)

@@ -276,7 +276,7 @@ class JoinedConnection:
             reason=reason,
         )
         if host.cluster is not None:
-            host.cluster.remove_host(host, reason)
+            host.cluster.remove_host(host, f"revoked: {reason}")
         else:
             host.retire()
         if not host.closed:
