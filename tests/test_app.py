@@ -269,6 +269,13 @@ class ProblemTests(SynchronousTestCase):
         found = self.problems(TUNNEL_SERVER, (f"{CHAIN}.tls_context_set", contexts))
         self.assertEqual(list(found), [f"{CHAIN}.tls_context_set[1].cert_chain"])
 
+    def test_two_certificates_of_the_same_names(self) -> None:
+        contexts = [{"status": True, **self.certs.server.options}] * 2
+        app = build(edited(TUNNEL_SERVER, (f"{CHAIN}.tls_context_set", contexts)))
+        [warning] = app.warnings
+        self.assertEqual(warning.path, f"{CHAIN}.tls_context_set[1]")
+        self.assertIn(f"get {CHAIN}.tls_context_set[0], which has the same name", warning.message)
+
     def test_the_authorities_of_a_cluster_once_for_all_its_hosts(self) -> None:
         hosts = [{"address": f"127.0.0.1:{port}"} for port in (8080, 8081)]
         found = self.problems(AGENT, (f"{CLUSTER}.hosts", hosts), (f"{CLUSTER}.tls_context", self.wrong_ca))

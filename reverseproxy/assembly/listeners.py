@@ -152,6 +152,8 @@ class ListenerBuilder:
     ) -> ServerTls:
         tls = ServerTls(contexts, path, places=places)
         tell_of_expiry(self._findings, tls)
+        for warning in tls.shared_names():
+            self._findings.add_warning(warning)
         return tls
 
     def _first_filter(

@@ -84,6 +84,7 @@ class TlsContext:
     """
     One C{tls_context}, and the OpenSSL context last made from it.
 
+    @ivar place: its place in the configuration.
     @ivar loaded: L{None} if the certificate is unusable and the configuration
         has C{fall_back}.
     """
@@ -104,7 +105,7 @@ class TlsContext:
         @raise ConfigError: with everything that is wrong.
         """
         self._config = config
-        self._where = where
+        self.place = where
         self._assemble = assemble
         self._is_server = is_server
         self._wall = wall
@@ -134,7 +135,7 @@ class TlsContext:
         return tuple(stamp(path) for path in self._paths)
 
     def _load(self, first: bool = False) -> LoadedContext:
-        material = KeyMaterial(self._config, self._where, self._is_server)
+        material = KeyMaterial(self._config, self.place, self._is_server)
         expiry = Expiry(material.dated)
         if first:
             material.warn()
@@ -169,14 +170,14 @@ class TlsContext:
         """
         now = self._wall()
         return [
-            (Problem.at(self._where / item.key, item.text(now)), urgent)
+            (Problem.at(self.place / item.key, item.text(now)), urgent)
             for item, urgent in self._expiry.due(now)
         ]
 
     @property
     def dated(self) -> list[tuple[str, Dated]]:
         """Everything in use that has a validity, each with its key in the configuration."""
-        return [((self._where / item.key).path, item) for item in self._expiry.items]
+        return [((self.place / item.key).path, item) for item in self._expiry.items]
 
     def reload_if_changed(self) -> bool:
         """
@@ -197,13 +198,13 @@ class TlsContext:
                 self._failed = stamps
                 log.warn(
                     "{where}: the changed certificate files can't be used, {state}: {reason}",
-                    where=self._where.path,
+                    where=self.place.path,
                     state="the old certificates stay" if self.loaded is not None else "TLS stays off",
                     reason=str(error),
                 )
             return False
         self.loaded, self._stamps, self._failed = loaded, stamps, None
-        log.info("{where}: new certificates are in use", where=self._where.path)
+        log.info("{where}: new certificates are in use", where=self.place.path)
         return True
 
 

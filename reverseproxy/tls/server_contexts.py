@@ -19,7 +19,7 @@ from zope.interface import implementer
 from reverseproxy.clock import wall_time
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import TlsContextConfig
-from reverseproxy.problems import Place, Problem
+from reverseproxy.problems import Place, Problem, quote
 from reverseproxy.tls.contexts import NO_DEMANDS, TLS_CONTEXT, Demands, LoadedContext, TlsContext
 from reverseproxy.tls.material import KeyMaterial, Verify
 from reverseproxy.tls.reload import IReloadable
@@ -206,6 +206,22 @@ class ServerTls:
     def expiring(self) -> list[tuple[Problem, bool]]:
         """See L{IReloadable}."""
         return [each for context in self._contexts for each in context.expiring()]
+
+    def shared_names(self) -> list[Problem]:
+        """Return warnings about contexts with names of earlier ones, which get the clients of these names."""
+        found = []
+        first: dict[str, TlsContext] = {}
+        for context in self._contexts:
+            names = sorted(context.loaded.names) if context.loaded is not None else []
+            shared = [name for name in names if name in first]
+            if shared:
+                more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+                earlier = first[shared[0]].place.path
+                reason = f"clients of {quote(shared[0])}{more} get {earlier}, which has the same name"
+                found.append(Problem.at(context.place, reason))
+            for name in names:
+                first.setdefault(name, context)
+        return found
 
     @property
     def dated(self) -> list[tuple[str, Dated]]:

@@ -563,6 +563,18 @@ class SelectionTests(ContextTestCase):
         server = self.serve(self.context(self.first), self.context(named))
         self.assertEqual(self.chosen(server, "cn.example.net"), "x.invalid")
 
+    def test_names_that_several_have(self) -> None:
+        """The first context gets the clients of such a name, which is worth a warning."""
+        alone = self.serve(self.context(self.first), self.context(self.exact))
+        self.assertEqual(alone.shared_names(), [])
+        server = self.serve(
+            self.context(self.first), self.context(self.exact), self.context(self.exact, server_name="else")
+        )
+        [warning] = server.shared_names()
+        self.assertEqual(warning.path, "tls_context_set[2]")
+        self.assertIn('clients of "www.example.com" get tls_context_set[1], which has', warning.message)
+        self.assertEqual(self.chosen(server, "else"), "www.example.com")
+
     def test_a_hello_in_small_pieces(self) -> None:
         client = self.client("www.example.com", insecure_skip=True)
         far = wrap_server(factory_of(Recorder()), self.server_of_all()).buildProtocol(None)
