@@ -7,6 +7,7 @@ Objects remember which of their keys occur twice.  Syntax errors have a line and
 from __future__ import annotations
 
 __all__ = [
+    "MOST_BITS",
     "NO_VARIABLES",
     "TOO_DEEP",
     "Object",
@@ -98,7 +99,10 @@ def parse_json(text: str) -> Any:
         raise long_integer(text, "JSON") from None
 
 
-_TOO_LONG: Final = re.compile(r"\d{4300}")
+MOST_BITS: Final = 14_000
+"""The size of an integer that can be shown in decimal; Python limits only those that are written so."""
+
+_TOO_LONG: Final = re.compile(r"\d{4300}|0x[\da-fA-F_]{3500}|0[bo][0-7_]{4300}")
 
 
 def long_integer(text: str, language: str) -> SyntaxProblem:

@@ -9,7 +9,7 @@ import tomllib
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from reverseproxy.config._document import Object, SyntaxProblem, long_integer
+from reverseproxy.config._document import MOST_BITS, Object, SyntaxProblem, long_integer
 
 _AT: Final = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
@@ -47,4 +47,6 @@ def _value(value: Any) -> Any:
         return [_value(each) for each in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()  # no key takes a time; the message about it shows what is there
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        raise ValueError("an integer has too many digits")
     return value

@@ -84,7 +84,10 @@ _LONGEST_NUMBER: Final = 40
 
 def number(value: float) -> str:
     """Return a number for messages, shortened if it is long."""
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # a hexadecimal one with more digits than Python converts
+        text = hex(int(value))
     return text if len(text) <= _LONGEST_NUMBER else f"{text[:_LONGEST_NUMBER]}\N{HORIZONTAL ELLIPSIS}"
 
 

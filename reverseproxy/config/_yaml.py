@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reverseproxy.config._document import TOO_DEEP, Object, SyntaxProblem, at_position, problem_at
+from reverseproxy.config._document import MOST_BITS, TOO_DEEP, Object, SyntaxProblem, at_position, problem_at
 from reverseproxy.config.nesting import check_nesting
 from reverseproxy.problems import quote
 
@@ -96,9 +96,12 @@ def _construct_int(loader: Any, node: yaml.ScalarNode) -> int:
     if re.fullmatch(r"0[0-7]+", digits):
         text = text.replace("0", "0o", 1)
     try:
-        return int(text, 0)
+        number = int(text, 0)
     except ValueError:
-        raise _is_no(node, written, "whole number, or has too many digits") from None
+        number = None
+    if number is None or number.bit_length() > MOST_BITS:
+        raise _is_no(node, written, "whole number, or has too many digits")
+    return number
 
 
 def _construct_float(loader: Any, node: yaml.ScalarNode) -> float:

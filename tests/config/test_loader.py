@@ -1148,6 +1148,10 @@ class SyntaxTests(SynchronousTestCase):
             "a: !!timestamp 2020-01-01": "line 1, column 4: not YAML: could not determine a constructor "
             "for the tag 'tag:yaml.org,2002:timestamp'",
             "a: !!int x": 'line 1, column 4: not YAML: "x" is no whole number, or has too many digits',
+            "a: 0x" + "f" * 5000: f'line 1, column 4: not YAML: "0x{"f" * 77}…'
+            '" is no whole number, or has too many digits',
+            "? 0b" + "1" * 15_000 + "\n: b": f'line 1, column 3: not YAML: "0b{"1" * 77}…'
+            '" is no whole number, or has too many digits',
             "a: !!float x": 'line 1, column 4: not YAML: "x" is no number',
             "a: !!bool x": 'line 1, column 4: not YAML: "x" is no boolean',
             "a: !!map x": "line 1, column 4: not YAML: expected a mapping node, but found scalar",

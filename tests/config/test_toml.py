@@ -77,5 +77,6 @@ class TomlTests(SynchronousTestCase):
             ),
             ("a = " + "[" * 100_000, "is nested too deeply"),
             ("a = " + "9" * 10_000, "FILE: line 1, column 5: not TOML: an integer has too many digits"),
+            ("a = 0x" + "f" * 5000, "FILE: line 1, column 5: not TOML: an integer has too many digits"),
         ):
             self.assertIn(wanted, self.problem(text), text[:50])
