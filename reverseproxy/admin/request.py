@@ -189,7 +189,11 @@ class AdminRequest(Request):
         channel.allow(None)  # a stream of events may be quiet for any time
         self._twisted.registerProducer(self, True)
         self._allowed = stream.allowed
-        self._on_gone = stream.begin(self._part, self.end_stream)
+        gone = stream.begin(self._part, self.end_stream)
+        if self._lost or self.finished:  # it has ended while it began
+            gone()
+        else:
+            self._on_gone = gone
 
     def _part(self, data: bytes) -> bool:
         if self._lost or self.finished:

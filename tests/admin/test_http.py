@@ -100,6 +100,19 @@ class ChannelTests(SynchronousTestCase):
             self.pass_time(60)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_stream_that_ends_as_it_begins(self) -> None:
+        """For instance as the client's token has just been revoked."""
+        self.channel.dataReceived(HEAD + b"\r\n")
+        ended: list[bool] = []
+
+        def begin(write: Any, end: Any) -> Any:
+            self.assertFalse(write(b"told"))
+            return lambda: ended.append(True)
+
+        self.asked[0].callback(StreamedReply(begin, allowed=lambda: False))
+        self.assertEqual(ended, [True])
+        self.assertNotIn(b"told", self.transport.value())
+
     def test_who_has_asked_for_nothing_is_expendable(self) -> None:
         verifyObject(IExpendable, self.channel)
         parts = (b"", HEAD, b"Content-Length: 2\r\n\r\n", b"x")
