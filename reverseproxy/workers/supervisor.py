@@ -271,12 +271,13 @@ class Supervisor(Service):
         """
         Replace workers, one after the other: each finishes its requests, and a new one starts.
 
-        @param numbers: their numbers from 1; unknown ones are ignored.
+        @param numbers: from 1; unknown ones, and those not ready, which start anyway, are ignored.
         @return: those that will be replaced.
         """
         if self._ending is not None:
             return []
-        return self._renewal.add(number for number in numbers if 0 < number <= len(self.slots))
+        ready = {slot.name for slot in self.slots if slot.ready}
+        return self._renewal.add(number for number in numbers if number in ready)
 
     def _replace(self, number: int) -> bool:
         """

@@ -402,6 +402,13 @@ class ReplaceTests(SupervisorTestCase):
             self.last.says("ready")
         self.assertEqual(len(self.reactor.processes), 11)
 
+    def test_one_that_is_not_ready(self) -> None:
+        """It is about to be started anyway."""
+        supervisor = self.run_workers(2)
+        self.reactor.processes[1].end()
+        self.assertEqual(supervisor.replace([2]), [])
+        self.assertEqual(supervisor.replace([1, 2]), [1])
+
     def test_not_while_stopping(self) -> None:
         supervisor = self.run_workers(1)
         supervisor.stopService()
