@@ -29,8 +29,8 @@ from reverseproxy.app import ReverseProxy
 from reverseproxy.assembly.examination import examine
 from reverseproxy.assembly.importing import import_parts
 from reverseproxy.config.diagnostics import Diagnostics
-from reverseproxy.config.loader import Loaded, load
-from reverseproxy.config.models import LOG_LEVELS, Config
+from reverseproxy.config.loader import Loaded, load, loads
+from reverseproxy.config.models import Config
 from reverseproxy.config.startup import startup_lines
 from reverseproxy.config.summary import summarize
 from reverseproxy.errors import ConfigError, VersionMismatch, WireError
@@ -40,19 +40,23 @@ from reverseproxy.process.lifecycle import Lifecycle
 from reverseproxy.process.runners import DeduplicatingObserver, LogPlan, is_foreign, plan_log
 from reverseproxy.process.signals import Signals
 from reverseproxy.services import quickstart
+from reverseproxy.services.command_line import (
+    FLAGS,
+    PARAMETERS,
+    check_log_options,
+    check_options,
+    check_runner,
+    workers_of,
+)
 from reverseproxy.services.exiting import end_with, exit_with, write
 from reverseproxy.services.process_service import ProcessService, take_level
 from reverseproxy.services.reactor import prepare_reactor
 from reverseproxy.services.single import SingleProcessService
 from reverseproxy.transport import is_supported
-from reverseproxy.workers.counts import MAX_WORKERS, parse_workers
+from reverseproxy.workers.counts import parse_workers
 
 if TYPE_CHECKING:
     from reverseproxy.services.supervising import SupervisorService
-
-LOG_FORMATS = ("text", "json")
-
-TRANSPORTS = ("fast", "stock")
 
 _TEACHING = """
 Try it out, in the foreground:     twistd -n reverseproxy --quickstart
@@ -80,41 +84,8 @@ class Options(BaseOptions):
         "Reverse tunnels, compatible with MOSN: a tunnel server, an agent, or both, "
         "as the configuration file says."
     )
-    optFlags: ClassVar = [
-        ["check", None, "Check the configuration, print what would run, and exit."],
-        ["strict", None, "With --check: treat warnings as errors."],
-        ["quickstart", None, "Run a tunnel server, an agent and a service in one process, to try it out."],
-    ]
-    optParameters: ClassVar = [
-        ["config", "c", None, "The configuration file: MOSN's JSON, or the same as YAML."],
-        ["log-format", None, None, "Format of the log: text, the default, or json."],
-        [
-            "log-level",
-            None,
-            None,
-            f"Level of the log, instead of default_log_level: {', '.join(LOG_LEVELS)}.",
-        ],
-        [
-            "transport",
-            None,
-            None,
-            "Transport of connections: fast, the default on Linux; or stock, Twisted's.",
-        ],
-        [
-            "workers",
-            None,
-            None,
-            "Number of worker processes, or auto for one for each core; takes precedence over processor. "
-            "The default is 1.",
-        ],
-        [
-            "takeover",
-            None,
-            None,
-            "Path of a Unix socket: take over from the process that was started with the same path, if there "
-            "is one, and let a later process take over from this one.",
-        ],
-    ]
+    optFlags: ClassVar = FLAGS
+    optParameters: ClassVar = PARAMETERS
 
     loaded: Loaded
     workers: int
@@ -147,11 +118,13 @@ class Options(BaseOptions):
 
     def postOptions(self) -> None:
         """Read the configuration."""
-        self._check_options()
+        check_options(self, lambda: is_supported(_reactor()))
+        if not self["check"]:
+            check_runner(self.parent or {})
         findings = Diagnostics()
         try:
             self.loaded = quickstart.load() if self["quickstart"] else load(self["config"])
-            self._set_workers(self.loaded.config, findings)
+            self.workers = self.count_workers(self.loaded.config, findings)
             if self["check"] or findings.errors:
                 self._check_log(self.loaded.config, findings)
                 self._build(findings)
@@ -159,49 +132,10 @@ class Options(BaseOptions):
         except ConfigError as error:
             strict = bool(self["check"])
             self._refuse(examine(error, _reactor(), SystemRandom(), self._look_further, strict))
-        self._check_log_options()
+        if self.log_plan.theirs:
+            check_log_options(self)
         if self["check"]:
             self._report([*self.loaded.warnings, *findings.warnings])
-
-    def _check_options(self) -> None:
-        """
-        Check the values of the options, and that they go together.
-
-        @raise UsageError: if they don't.
-        """
-        if bool(self["config"]) == bool(self["quickstart"]):
-            raise UsageError("name a configuration with --config FILE, or try --quickstart")
-        if self["strict"] and not self["check"]:
-            raise UsageError("--strict is for --check")
-        if self["log-format"] not in (None, *LOG_FORMATS):
-            raise UsageError(f"--log-format must be text or json, not {self['log-format']}")
-        if self["log-level"] is not None:
-            self["log-level"] = self["log-level"].upper()
-        if self["log-level"] not in (None, *LOG_LEVELS):
-            raise UsageError(f"--log-level must be one of {', '.join(LOG_LEVELS)}, not {self['log-level']}")
-        if self["transport"] not in (None, *TRANSPORTS):
-            raise UsageError(f"--transport must be fast or stock, not {self['transport']}")
-        if self["transport"] == "fast" and not is_supported(_reactor()):
-            raise UsageError("--transport fast works on Linux only, with a reactor that has sockets")
-        if self["workers"] is not None:
-            try:
-                self.workers = parse_workers(str(self["workers"]))
-            except ValueError as error:
-                raise UsageError(f"--workers: {error}") from None
-
-    def _check_log_options(self) -> None:
-        """
-        Check that no option about the log is without effect.
-
-        @raise UsageError: if one is.
-        """
-        if self.log_plan.theirs:
-            for option in ("log-format", "log-level"):
-                if self[option] is not None:
-                    raise UsageError(
-                        f"--{option} makes no difference here, where twist writes the log: "
-                        f"say twist --{option}=... reverseproxy"
-                    )
 
     def _refuse(self, error: ConfigError) -> NoReturn:
         """Print what is wrong with the configuration, and exit."""
@@ -211,13 +145,18 @@ class Options(BaseOptions):
 
     def _look_further(self, config: Config, findings: Diagnostics) -> None:
         """Check what is no part of the service."""
-        self._set_workers(config, findings)
+        self.workers = self.count_workers(config, findings)
         self._check_log(config, findings)
 
-    def _set_workers(self, config: Config, findings: Diagnostics) -> None:
-        """Set the number of workers, unless an option has."""
-        if self["workers"] is None:
-            self.workers = findings.attempt(DOCUMENT, partial(self._processor, config)) or 1
+    def count_workers(self, config: Config, findings: Diagnostics) -> int:
+        """
+        Return the number of workers for a configuration.
+
+        @return: 1 if it is wrong, which is added to the findings.
+        """
+        if self["workers"] is not None:
+            return parse_workers(str(self["workers"]))
+        return findings.attempt(DOCUMENT, partial(workers_of, config, self.file)) or 1
 
     def _check_log(self, config: Config, findings: Diagnostics) -> None:
         """Check that the log file can be opened."""
@@ -254,19 +193,6 @@ class Options(BaseOptions):
         """Return where the log goes."""
         return plan_log(self.parent, self.loaded.config.server, self["log-level"], self["log-format"])
 
-    def _processor(self, config: Config) -> int:
-        """
-        Return how many workers a configuration asks for.
-
-        @raise ConfigError: if that is no number of workers.
-        """
-        try:
-            return parse_workers(config.server.processor)
-        except ValueError:
-            given = config.server.processor
-            problem = f'expected a number from 1 to {MAX_WORKERS}, or "auto", got {given}'
-            raise ConfigError(Problem.at(Place(self.file) / "servers" / 0 / "processor", problem)) from None
-
 
 def _reactor() -> Any:
     from twisted.internet import reactor
@@ -288,19 +214,28 @@ def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
     return deferToThreadPool(reactor, reactor.getThreadPool(), call, *arguments)
 
 
-def _read_again(path: str) -> Loaded:
-    """
-    Read the configuration in a thread, and import what it needs there, which takes a while, too.
+def _load_again(path: str) -> Loaded:
+    """Load the configuration, and import what it needs; see L{_with_parts}."""
+    return _with_parts(load(path), path)
 
-    @raise ConfigError: if it can't be used, or its parts can't be imported.
+
+def _parse_another(text: str, file: str, yaml: bool) -> Loaded:
+    """Parse another configuration, and import what it needs; see L{_with_parts}."""
+    return _with_parts(loads(text, file, yaml), file)
+
+
+def _with_parts(loaded: Loaded, file: str) -> Loaded:
     """
-    loaded = load(path)
+    Import what a configuration needs, in a thread, as that takes a while.
+
+    @raise ConfigError: if its parts can't be imported.
+    """
     try:
         import_parts(loaded.config)
     except ImportError as error:
         # For instance in another root directory, or while another version is being installed.
         problem = f"what it needs can't be loaded into the running process: {error}; start the process again"
-        raise ConfigError(Problem.at(Place(path), problem)) from None
+        raise ConfigError(Problem.at(Place(file), problem)) from None
     return loaded
 
 
@@ -338,7 +273,9 @@ def makeService(options: Options) -> IService:
         exit_with(sys.stderr, "".join(f"{problem}\n" for problem in findings.errors), 1)
     warnings = [*options.loaded.warnings, *built.warnings, *built.missing]
     if options["config"]:
-        built.read_from(partial(_in_thread, _read_again, os.path.abspath(options["config"])))
+        built.read_from(partial(_in_thread, _load_again, os.path.abspath(options["config"])))
+    built.living.reloading.parse = partial(_in_thread, _parse_another)
+    built.living.check = options.count_workers
     if options["log-level"] is None and not plan.theirs:
         built.living.taken = partial(take_level, observer)
     if several:

@@ -112,6 +112,32 @@ class OptionsTests(TapTestCase):
         self.assertEqual(self.refused("--check"), hint)
         self.assertEqual(self.refused("--config", "a.json", "--quickstart"), hint)
 
+    def test_options_of_twistd_that_would_fail_later(self) -> None:
+        """With a traceback, when addresses are bound already."""
+        file = self.write(TUNNEL_SERVER)
+        nobody, missing = 4_000_000_000, str(self.directory / "missing" / "pid")
+        for twistd, wanted in (
+            ({"uid": nobody, "gid": None}, f"--uid {nobody}: there is no such user; say --gid, too"),
+            ({"pidfile": missing}, f"--pidfile {missing}: there is no directory {self.directory}/missing"),
+            ({"pidfile": str(self.directory)}, f"--pidfile {self.directory}: it is a directory"),
+            ({"rundir": missing}, f"--rundir {missing}: there is no such directory"),
+            ({"chroot": missing, "rundir": "."}, f"--chroot {missing}: there is no such directory"),
+        ):
+            start = partial(self.options, twistd={"nodaemon": True, **twistd})
+            status, _, err = self.exits(start, "--config", file)
+            self.assertEqual(status, 1)
+            self.assertIn(wanted, err)
+            self.assertEqual(self.exits(start, "--config", file, "--check")[0], 0)
+        for twistd in (
+            {"uid": nobody, "gid": 1},
+            {"uid": os.getuid(), "gid": None},
+            {"pidfile": ""},
+            {"pidfile": str(self.directory / "pid")},
+            {"pidfile": missing, "chroot": "/"},
+        ):
+            self.options("--config", file, twistd={"nodaemon": True, **twistd})
+        self.assertFalse((self.directory / "pid").exists())
+
     def test_log_options(self) -> None:
         self.assertEqual(
             self.refused("--quickstart", "--log-format", "xml"), "--log-format must be text or json, not xml"
@@ -769,6 +795,29 @@ class WorkersTests(TapTestCase):
                 self.assertEqual(error.code, 1)
                 self.assertIn("servers[0].processor: expected a number from 1 to 64", self.err.getvalue())
 
+    def test_a_reload_with_a_wrong_number(self) -> None:
+        """It is refused as at the start, with all else that is wrong, unless an option counts instead."""
+        for arguments, wrong in (((), True), (("--workers", "1"), False)):
+            service: Any = makeService(self.options("--config", self.write(TUNNEL_SERVER), *arguments))
+            self.addCleanup(service.observer.close)
+            self.write(edited(TUNNEL_SERVER, (PROCESSOR, 65)))
+            report = self.successResultOf(service.reload())
+            self.assertEqual([each.path for each in report.problems], [PROCESSOR] * wrong)
+            self.write(edited(TUNNEL_SERVER, (PROCESSOR, 65), (f"{CLUSTER}.lb_type", 7)))
+            report = self.successResultOf(service.reload())
+            self.assertEqual(
+                {each.path for each in report.problems}, {f"{CLUSTER}.lb_type", *[PROCESSOR] * wrong}
+            )
+
+    def test_other_configurations_are_parsed_in_a_thread(self) -> None:
+        called: list[Any] = []
+        self.patch(tap, "_in_thread", lambda call, *arguments: called.append(call) or call(*arguments))
+        service: Any = makeService(self.options("--config", self.write(TUNNEL_SERVER)))
+        self.addCleanup(service.observer.close)
+        loaded = service.living.reloading.parse(yaml.safe_dump(TUNNEL_SERVER), "a body", True)
+        self.assertEqual(called, [tap._parse_another])
+        self.assertEqual(loaded.config.server.listeners[0].name, "clients")
+
     def supervising(self, document: Any, *arguments: str, twistd: dict[str, Any] | None = None) -> Any:
         options = self.options("--config", self.write(document), "--workers", "2", *arguments, twistd=twistd)
         service = makeService(options)
@@ -806,7 +855,7 @@ class WorkersTests(TapTestCase):
 
     def test_another_root(self) -> None:
         options = self.options(
-            *("--config", self.write(TUNNEL_SERVER), "--workers", "2"), twistd={"chroot": "/somewhere"}
+            *("--config", self.write(TUNNEL_SERVER), "--workers", "2"), twistd={"chroot": "/"}
         )
         status, _, err = self.exits(makeService, options)
         self.assertEqual(status, 1)
@@ -838,10 +887,10 @@ class WorkersTests(TapTestCase):
             raise ModuleNotFoundError("No module named 'prometheus_client'")
 
         path = self.write(TUNNEL_SERVER)
-        self.assertEqual(tap._read_again(path).config.server.listeners, load(path).config.server.listeners)
+        self.assertEqual(tap._load_again(path).config.server.listeners, load(path).config.server.listeners)
         self.patch(tap, "import_parts", fail)
         with self.assertRaises(ConfigError) as caught:
-            tap._read_again(path)
+            tap._load_again(path)
         [problem] = caught.exception.problems
         self.assertEqual(problem.file, path)
         self.assertIn("No module named 'prometheus_client'; start the process again", problem.message)

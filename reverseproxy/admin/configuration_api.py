@@ -7,13 +7,13 @@ __all__ = ["CONFIG_PATHS", "ConfigurationApi", "IReloadableConfiguration", "relo
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import DeferredLock, maybeDeferred
 from twisted.logger import Logger
 
 from reverseproxy.admin.access import Caller
 from reverseproxy.admin.families import Family
 from reverseproxy.admin.messages import ApiProblem, Call, Reply
-from reverseproxy.config.loader import Loaded, loads
+from reverseproxy.config.loader import Loaded
 from reverseproxy.errors import ConfigError
 from reverseproxy.logs import counted
 from reverseproxy.process.reloading import Reloader, Report
@@ -64,6 +64,7 @@ class ConfigurationApi:
         """
         self._reloadable = reloadable
         self._note = note
+        self._parsing = DeferredLock()
 
     async def answer(self, call: Call, caller: Caller, name: str) -> Reply:
         """
@@ -100,7 +101,9 @@ class ConfigurationApi:
         try:
             if call.body:
                 text = call.body.decode("utf-8", "replace")
-                loaded: Loaded = loads(text, BODY, "yaml" in call.headers("content-type"))
+                is_yaml = "yaml" in call.headers("content-type")
+                # One after the other, as they would share the interpreter with all requests.
+                loaded: Loaded = await self._parsing.run(reloading.parse, text, BODY, is_yaml)
             else:
                 loaded = await maybeDeferred(reloading.read)
             report: Report = await maybeDeferred(self._reloadable.examine, loaded)

@@ -29,6 +29,7 @@ from reverseproxy.assembly.succession import Succession
 from reverseproxy.assembly.world import World, tell_of_expiry
 from reverseproxy.clock import wall_time
 from reverseproxy.cluster.manager import Cluster
+from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.loader import Loaded
 from reverseproxy.config.models import Config
 from reverseproxy.errors import ConfigError
@@ -99,9 +100,11 @@ class RunningConfig:
     @ivar running: whether the service is started, so that new parts are started at once.
     @ivar stopping: whether the process is stopping.
     @ivar taken: called with the old and the new configuration after each commit.
+    @ivar check: adds what else is wrong with another configuration to the findings; given both.
     """
 
     taken: Callable[[Config, Config], object] = staticmethod(lambda old, new: None)
+    check: Callable[[Config, Diagnostics], object] = staticmethod(lambda config, findings: None)
 
     def __init__(self, world: World, config: Config) -> None:
         """
@@ -113,7 +116,9 @@ class RunningConfig:
         self.agents: list[Agent] = []
         self.bound = self.running = self.stopping = False
         self.reloading = Reloader(world.file, self._unread, self.take)
-        self.reloading.examine = partial(examine, reactor=world.reactor, random=world.random)
+        self.reloading.examine = partial(
+            examine, reactor=world.reactor, random=world.random, further=lambda *found: self.check(*found)
+        )
         self._opening = Opening(world)
         self._doors = AdmissionWatch(world, lambda: self.assembly.server_contexts)
         self._departing: dict[Listener, None] = {}
@@ -198,6 +203,7 @@ class RunningConfig:
         changes = compare(self.config, config)
         assembly = Assembly(world, config, self.assembly, dry)
         findings = assembly.findings
+        self.check(config, findings)
         if self.bound and bind and not dry and not findings.errors:
             assembly.bind()
         new, change = self._prepare_admin(assembly, dry)

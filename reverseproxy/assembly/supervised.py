@@ -42,6 +42,7 @@ class Supervised:
 
     def __init__(self, supervisor: Supervisor, built: RunningConfig, reactor: Any, file: str) -> None:
         self.reloading = Reloader(file, lambda: built.reloading.read(), self.take)
+        self.reloading.parse = built.reloading.parse
         self.reloading.examine = built.reloading.examine
         # Events are served by the workers, each of which records this one.
         self.reloading.failed = lambda report: supervisor.ask("reload_failed", report.failure)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from reverseproxy.clock import wall_time
-from reverseproxy.config.loader import Loaded
+from reverseproxy.config.loader import Loaded, loads
 from reverseproxy.errors import ConfigError
 from reverseproxy.problems import Place, Problem
 
@@ -101,10 +101,13 @@ class Reloader:
     @ivar attempts: the number of reloads.
     @ivar last: the result of the last reload; L{None} before the first one.
     @ivar failed: called with the result of each failed reload.
+    @ivar parse: parses another configuration, given the text, its name in messages, and whether it is YAML;
+        returns a L{Loaded} or a Deferred of it.
     @ivar examine: called with why a configuration can't be read; returns that with all else that is wrong.
     """
 
     failed: Callable[[Report], object] = staticmethod(lambda report: None)
+    parse: Callable[[str, str, bool], Any] = staticmethod(loads)
     examine: Callable[[ConfigError], ConfigError] = staticmethod(lambda error: error)
 
     def __init__(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
 
@@ -24,7 +24,8 @@ from reverseproxy.admin.service import REFUSED_BURST
 from reverseproxy.admin.slices import at_once
 from reverseproxy.admin.sources import Answer as Answered
 from reverseproxy.clock import wall_time
-from reverseproxy.config.loader import loads
+from reverseproxy.config.loader import Loaded, loads
+from reverseproxy.errors import ConfigError, Problem
 from reverseproxy.testing import Recorder
 from reverseproxy.tunnel.server.exclusion_records import id_of
 from tests.admin.test_service import OPERATE, READ, AdminTestCase
@@ -504,6 +505,36 @@ class ConfigurationTests(AdminTestCase):
         self.assertEqual(self.post(world, "validate", {}).status, 422)
         self.assertEqual(self.post(world, "validate", "{").status, 422)
         self.assertEqual(self.post(world, "reload", document).status, 400)
+
+    def post_later(self, world: World, document: Any) -> Recorder:
+        """Send a document to be validated; the answer may come later."""
+        client = world.connect()
+        body = json.dumps(document)
+        head = f"POST {API}/config:validate HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER}\r\n"
+        client.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        world.reactor.settle()
+        return client
+
+    def test_documents_are_parsed_one_after_the_other(self) -> None:
+        """Where the process does that: in a thread, so that requests don't wait for it."""
+        world, document = self.world()
+        parsed: list[Deferred[Loaded]] = []
+
+        def parse(text: str, file: str, yaml: bool) -> Deferred[Loaded]:
+            self.assertEqual((json.loads(text), file, yaml), (document, "the body of the request", False))
+            parsed.append(Deferred())
+            return parsed[-1]
+
+        self.patch(world.proxy.living.reloading, "parse", parse)
+        clients = [self.post_later(world, document) for _ in range(2)]
+        self.assertEqual(len(parsed), 1)
+        parsed[0].callback(loads(json.dumps(document), "the.json"))
+        world.reactor.settle()
+        self.assertIn(b" 200 OK", clients[0].data)
+        self.assertEqual((len(parsed), clients[1].data), (2, b""))
+        parsed[1].errback(ConfigError(Problem("the.json", "", "wrong")))
+        world.reactor.settle()
+        self.assertIn(b" 422 ", clients[1].data)
 
     def test_another_address(self) -> None:
         """The answer still comes, and the audit stays."""
