@@ -7,7 +7,7 @@ features that do not exist here, such as plug-ins in Go, are missing.
 
 from __future__ import annotations
 
-__all__ = ["LOG_CHANGES", "MosnPaths"]
+__all__ = ["LOG_CHANGES", "PATHS", "MosnPaths"]
 
 import json
 import os
@@ -35,6 +35,19 @@ LOG_CHANGES: Final[Mapping[str, str]] = {
     "disable_log": "disable log",
 }
 """The paths that change a log, and the names of these changes in the audit."""
+
+PATHS: Final = (
+    "version",
+    "config_dump",
+    "stats",
+    "stats_glob",
+    "states",
+    "get_loglevel",
+    "update_loglevel",
+    "enable_log",
+    "disable_log",
+)
+"""The paths below C{/api/v1/}."""
 
 _TOTALS: Final = (
     ("downstream_connection_total", "listener_connections_total", ()),

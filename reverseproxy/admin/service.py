@@ -15,21 +15,21 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from reverseproxy.addresses import is_loopback
 from reverseproxy.admin import probes
 from reverseproxy.admin.access import Access, Caller, Role
+from reverseproxy.admin.answers import only
 from reverseproxy.admin.api import PATHS as API_PATHS
 from reverseproxy.admin.api import TunnelApi
-from reverseproxy.admin.configuration_api import IReloadableConfiguration, reload_families
-from reverseproxy.admin.exposition import Exposition
-from reverseproxy.admin.families import Family, merge
+from reverseproxy.admin.browser_checks import check_host, check_origin
+from reverseproxy.admin.configuration_api import IReloadableConfiguration
 from reverseproxy.admin.http import make_factory
 from reverseproxy.admin.lists import describe_certificates
 from reverseproxy.admin.messages import TEXT, ApiProblem, Call, Reply, StreamedReply
+from reverseproxy.admin.metrics_paths import MetricsPaths
 from reverseproxy.admin.mosn import LOG_CHANGES, MosnPaths
+from reverseproxy.admin.mosn import PATHS as MOSN_PATHS
 from reverseproxy.admin.pages import page, wants_page
-from reverseproxy.admin.slices import in_slices
-from reverseproxy.admin.sources import Answer, ISource
+from reverseproxy.admin.sources import ISource
 from reverseproxy.config.diagnostics import Diagnostics
 from reverseproxy.config.models import AdminConfig, Config, ListenerConfig
 from reverseproxy.errors import ConfigError
@@ -61,9 +61,6 @@ NOT_ALLOWED: Final = 405
 PARTING: Final = 1.0
 """Seconds after which connections are closed that were made with a previous C{tls_context}."""
 
-CERTIFICATES: Final = "reverseproxy_certificate_not_after_timestamp_seconds"
-"""The metric of the expiry of certificates."""
-
 _ADMIN: Final = DOCUMENT / "admin"
 _PROBES: Final = frozenset({"healthz", "livez", "readyz"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
@@ -78,8 +75,6 @@ class AdminServer(Service):
     @ivar tls: its TLS contexts, which are reloaded when their files change; L{None} for plaintext.
     """
 
-    _reloadable: IReloadableConfiguration | None = None
-
     def __init__(self, config: Config, reactor: Any, source: ISource) -> None:
         """
         @raise ConfigError: if the files that the configuration names can't be used.
@@ -91,10 +86,10 @@ class AdminServer(Service):
         self._refused_strangers = Throttle(reactor, REFUSED_RATE, REFUSED_BURST)
         self._source = source
         self._reactor = reactor
-        self._exposition = Exposition()
         self._admin = admin
         self._access, self.tls = load_credentials(admin)
         self._mosn = MosnPaths(config, source, reactor)
+        self._metrics = MetricsPaths(source, reactor, self._certificates)
         self._api = TunnelApi(config, source, reactor, self._certificates)
         self._build: Callable[..., Any] = make_factory(self._handle, self._reactor)
         self.listener = Listener(
@@ -138,7 +133,7 @@ class AdminServer(Service):
 
     def attach_configuration(self, reloadable: IReloadableConfiguration) -> None:
         """Enable the paths and metrics of the configuration, and its reload."""
-        self._reloadable = reloadable
+        self._metrics.reloading = reloadable.reloading
         self._api.attach_configuration(reloadable)
 
     def prepare(self, config: Config) -> AdminChange:
@@ -216,7 +211,8 @@ class AdminServer(Service):
             raise
 
     async def _answer(self, call: Call) -> Reply | StreamedReply:
-        self._check_host(call)
+        if self._local:
+            check_host(call)
         if call.parts[0] in _PROBES and len(call.parts) == 1:
             return await self._probe(call)
         if call.parts == ("dashboard", ""):
@@ -228,7 +224,7 @@ class AdminServer(Service):
         caller = self._access.judge(call.info, call.headers("authorization"))
         needed = Role.READ if call.method in _SAFE else Role.OPERATE
         if needed is Role.OPERATE:
-            self._check_origin(call)
+            check_origin(call)
         if caller.role < needed:
             raise self._refusal(call, caller, needed)
         reply = await self._route(call, caller)
@@ -247,29 +243,6 @@ class AdminServer(Service):
         if throttle.allow():
             told = f"{call.method} {shorten(call.path)}: {why}"
             self._api.note_refused(caller.name or call.info.remote, told, throttle.suppressed)
-
-    def _check_host(self, call: Call) -> None:
-        """
-        Refuse requests that a web page made a browser send (DNS rebinding).
-
-        Without authentication, the API listens on a loopback address, so that a C{Host} other than a loopback
-        name belongs to a web page whose name was made to resolve to that address.
-        """
-        if not self._local:
-            return
-        host = call.headers("host")
-        name = host if host.endswith("]") else host.rpartition(":")[0] if host[-6:].count(":") else host
-        if host and not is_loopback(name.lower()):
-            raise ApiProblem(421, "unknown Host: use localhost or 127.0.0.1")
-
-    @staticmethod
-    def _check_origin(call: Call) -> None:
-        """Refuse changes that a page of another site requests from an operator's browser (CSRF)."""
-        site, origin = call.headers("sec-fetch-site"), call.headers("origin")
-        if site not in ("", "none", "same-origin") or (
-            origin and origin.partition("://")[2] != call.headers("host")
-        ):
-            raise ApiProblem(403, "cross-site requests can't change anything")
 
     def _refusal(self, call: Call, caller: Caller, needed: Role) -> ApiProblem:
         if caller.role is Role.NOBODY:
@@ -294,10 +267,10 @@ class AdminServer(Service):
     async def _route(self, call: Call, caller: Caller) -> Reply | StreamedReply:
         match call.parts:
             case ("metrics",):
-                self._only(call, "GET")
-                return await self._metrics(call)
+                only(call, "GET")
+                return await self._metrics.metrics(call)
             case ("api", "v1", name):
-                self._only(call, "POST" if name in LOG_CHANGES else "GET")
+                only(call, "POST" if name in LOG_CHANGES else "GET")
                 reply = await self._mosn.answer(call)
                 if name in LOG_CHANGES and reply.status == 200:
                     self._api.note_log_level(caller, LOG_CHANGES[name], call.body)
@@ -307,59 +280,16 @@ class AdminServer(Service):
             case ("api", "tunnel", "v1", _, *_):
                 return await self._api.answer(call, caller)
             case ("metrics", "agents"):
-                self._only(call, "GET")
-                return await self._agent_metrics(call)
+                only(call, "GET")
+                return await self._metrics.agent_metrics(call)
             case ("",):
-                self._only(call, "GET")
+                only(call, "GET")
                 return Reply.text("".join(f"{path}\n" for path in PATHS))
         raise ApiProblem(404, "no such path")
-
-    @staticmethod
-    def _only(call: Call, method: str) -> None:
-        if call.method != method and not (method == "GET" and call.method == "HEAD"):
-            raise ApiProblem(405, f"use {method}", Allow="GET, HEAD" if method == "GET" else method)
-
-    async def _families(self, question: str) -> tuple[list[Answer], list[Family]]:
-        """Ask all processes for metrics, and merge them."""
-        answers = await self._source.ask(question, {})
-        values = [answer.value for answer in answers if answer.value is not None]
-        return answers, await in_slices(merge(values), self._reactor)
 
     def _certificates(self) -> list[dict[str, Any]]:
         """Return the certificates of the admin API itself, in the form of L{describe_certificates}."""
         return describe_certificates(self.dated)
-
-    async def _metrics(self, call: Call) -> Reply:
-        answers, families = await self._families("metrics")
-        for family in families:
-            if family.name == CERTIFICATES:
-                for place, item in self.dated:
-                    family.add(item.ends, place, item.name)
-        workers = self._source.facts()["workers"]
-        if workers:
-            up = Family("reverseproxy_worker_up", "gauge", "1 if the worker answers, else 0.", ("worker",))
-            restarts = Family(
-                "reverseproxy_worker_restarts_total",
-                "counter",
-                "Restarts of a worker.",
-                ("worker",),
-            )
-            good = {answer.worker for answer in answers if answer.value is not None}
-            for worker in workers:
-                up.add(int(worker["worker"] in good), str(worker["worker"]))
-                restarts.add(worker["restarts"], str(worker["worker"]))
-            families += [up, restarts]
-        if self._reloadable is not None:
-            families += reload_families(self._reloadable.reloading)
-        return await self._expose(families, call)
-
-    async def _agent_metrics(self, call: Call) -> Reply:
-        _, families = await self._families("agent_metrics")
-        return await self._expose(families, call)
-
-    async def _expose(self, families: list[Family], call: Call) -> Reply:
-        steps = self._exposition.encode(families, call.headers("accept"))
-        return Reply(200, *await in_slices(steps, self._reactor))
 
 
 class AdminChange:
@@ -444,15 +374,7 @@ PATHS: Final = (
     "/readyz",
     "/metrics",
     "/metrics/agents",
-    "/api/v1/version",
-    "/api/v1/config_dump",
-    "/api/v1/stats",
-    "/api/v1/stats_glob",
-    "/api/v1/states",
-    "/api/v1/get_loglevel",
-    "/api/v1/update_loglevel",
-    "/api/v1/enable_log",
-    "/api/v1/disable_log",
+    *(f"/api/v1/{path}" for path in MOSN_PATHS),
     *(f"/api/tunnel/v1/{path}" for path in API_PATHS),
 )
 """All paths."""
