@@ -109,26 +109,8 @@ class EventStream:
         seen = {} if self._seen is None else self._seen
         found: list[tuple[str, dict[str, Any]]] = []
         for answer in answers:
-            if answer.value is None:
-                continue
-            origin, last = answer.value["origin"], seen.get(answer.value["origin"], 0)
-            # A worker that has not answered before is either new, or has events from before this stream.
-            begin = 0.0 if last or self._recent else self._begun
-            for event in answer.value["events"]:
-                if len(found) % STRIDE == 0:
-                    yield
-                if event.get("time", begin) < begin:
-                    last = event["id"]
-                    continue
-                if last and event["id"] > last + 1:
-                    found.append(("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
-                last = event["id"]
-                of_all = event["kind"] in OF_ALL
-                if of_all and answer.worker > FIRST:
-                    continue
-                worker = None if of_all else answer.worker or None
-                found.append((event["kind"], {**event, "worker": worker}))
-            seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
+            if answer.value is not None:
+                yield from self._gather(answer, seen, found)
         parts: list[bytes] = []
         for kind, event in self._one_for_each_order(found):
             if len(parts) % STRIDE == 0:
@@ -141,6 +123,34 @@ class EventStream:
             parts.append(b": still here\n\n")
         if parts and self._loop.running:
             self._write(b"".join(parts))
+
+    def _gather(
+        self, answer: Answer, seen: dict[str, int], found: list[tuple[str, dict[str, Any]]]
+    ) -> Steps[None]:
+        """
+        Add the new events of one worker.
+
+        @param seen: the last event of each worker that was sent, which is changed.
+        """
+        origin = answer.value["origin"]
+        last = seen.get(origin, 0)
+        # A worker that has not answered before is either new, or has events from before this stream.
+        begin = 0.0 if last or self._recent else self._begun
+        for event in answer.value["events"]:
+            if len(found) % STRIDE == 0:
+                yield
+            if event.get("time", begin) < begin:
+                last = event["id"]
+                continue
+            if last and event["id"] > last + 1:
+                found.append(("gap", {"worker": answer.worker, "missed": event["id"] - last - 1}))
+            last = event["id"]
+            of_all = event["kind"] in OF_ALL
+            if of_all and answer.worker > FIRST:
+                continue
+            worker = None if of_all else answer.worker or None
+            found.append((event["kind"], {**event, "worker": worker}))
+        seen[origin] = max(last, answer.value["last"] if self._seen is None else 0)
 
     def _one_for_each_order(
         self, events: Iterable[tuple[str, dict[str, Any]]]

@@ -61,20 +61,23 @@ class ClusterChecker(NamingChecker):
                 )
             seen.add(host.address)
 
-    def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
-        """Warn of keys that have no effect without others."""
-        if cluster.proxy_protocol and not (cluster.hosts or self._tree.has_lost(location, "hosts")):
+    def _without_hosts(self, location: Location, cluster: ClusterConfig) -> None:
+        """Warn of keys that have no effect without hosts."""
+        if cluster.hosts or self._tree.has_lost(location, "hosts"):
+            return
+        if cluster.proxy_protocol:
             self._warn(
                 (*location, "proxy_protocol"), "has no effect: no hosts are given here, and agents' get none"
             )
-        hosts_lost = self._tree.has_lost(location, "hosts")
-        if cluster.tls_context is not None and not (
-            cluster.cluster_manager_tls or cluster.hosts or hosts_lost
-        ):
-            problem = (
-                "has no effect: no hosts are given here, and agents' connections have their listener's TLS"
+        if cluster.tls_context is not None and not cluster.cluster_manager_tls:
+            self._warn(
+                (*location, "tls_context"),
+                "has no effect: no hosts are given here, and agents' connections have their listener's TLS",
             )
-            self._warn((*location, "tls_context"), problem)
+
+    def _without_effect(self, location: Location, cluster: ClusterConfig) -> None:
+        """Warn of keys that have no effect without others."""
+        self._without_hosts(location, cluster)
         if self._tree.get((*location, "health_check")) and not cluster.health_check.enabled:
             self._warn(
                 (*location, "health_check", "service_name"),
