@@ -19,7 +19,7 @@ from reverseproxy.errors import ConfigError
 @click.option("--admin", metavar="URL", help="Address of the admin API, if not that in FILE.")
 @click.option(
     "--token-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False),
     help="File with a token of the admin API, with the role operate.",
 )
 @click.option(
@@ -33,7 +33,7 @@ from reverseproxy.errors import ConfigError
     help="Send SIGHUP to the process with the id in this file instead.",
 )
 def reload(
-    file: str, admin: str | None, token_file: Path | None, ca: str | None, pidfile: Path | None
+    file: str, admin: str | None, token_file: str | None, ca: str | None, pidfile: Path | None
 ) -> None:
     """
     Let the running process reload its configuration.
@@ -44,7 +44,7 @@ def reload(
     configuration is not in use.
     """
     from reverseproxy.command.reloading import ReloadFailed, reload_by_admin, reload_by_signal
-    from reverseproxy.command.remote import AdminEndpoint, AdminProblem, endpoint_of
+    from reverseproxy.command.remote import AdminEndpoint, AdminProblem, endpoint_of, read_token
     from reverseproxy.config.loader import load
 
     try:
@@ -55,7 +55,7 @@ def reload(
 
             raise examine_error(error) from None
         endpoint = AdminEndpoint.parse(admin, ca) if admin else endpoint_of(config.admin, ca)
-        token = token_file.read_text("utf-8").strip() if token_file is not None else ""
+        token = "" if token_file is None else read_token(token_file)
         if pidfile is not None:
             report = reload_by_signal(pidfile, endpoint, token)
         elif endpoint is None:

@@ -24,18 +24,12 @@ _LONGEST_PID: Final = 32
 POLL: Final = 0.1
 """Seconds between two questions whether a signal has had its effect."""
 
+SUCCESS: Final = 200
 INVALID: Final = 422
 
 
 class ReloadFailed(Exception):
     """The reload has failed, or its result is unknown; the message has the reason and a remedy."""
-
-
-def _ask(client: AdminClient, method: str, path: str) -> tuple[int, dict[str, Any]]:
-    try:
-        return client.request(method, path)
-    except AdminProblem as error:
-        raise ReloadFailed(f"no result from the admin API: {error}") from None
 
 
 def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
@@ -45,8 +39,11 @@ def reload_by_admin(endpoint: AdminEndpoint, token: str) -> dict[str, Any]:
     @return: the result, as the API returns it.
     @raise ReloadFailed: if the request failed or was refused.
     """
-    status, body = _ask(AdminClient(endpoint, token, TIMEOUT), "POST", f"{PATH}:reload")
-    if status in (200, INVALID):
+    try:
+        status, body = AdminClient(endpoint, token, TIMEOUT).request("POST", f"{PATH}:reload")
+    except AdminProblem as error:
+        raise ReloadFailed(f"no result from the admin API: {error}") from None
+    if status in (SUCCESS, INVALID):
         return body
     raise ReloadFailed(
         f"{endpoint} refused to reload: {body.get('title', status)}; "
@@ -66,6 +63,15 @@ def _read_pid(file: Path) -> int:
     return int(text)
 
 
+def _reloads(client: AdminClient | None) -> dict[str, Any] | None:
+    """Return the number of reloads so far, and the last one; L{None} if the admin API does not say that."""
+    try:
+        status, state = (0, {}) if client is None else client.request("GET", PATH)
+    except AdminProblem:
+        return None
+    return state if status == SUCCESS and "attempts" in state else None
+
+
 def reload_by_signal(
     pid_file: Path,
     endpoint: AdminEndpoint | None,
@@ -75,26 +81,26 @@ def reload_by_signal(
     """
     Reload by SIGHUP.
 
-    @param endpoint: the admin API, for the result; L{None} without one.
+    @param endpoint: the admin API, for the result; L{None} without one.  It need not answer: the reload
+        may add it, or change its address.
     @return: the result; L{None} if only the log has it.
     @raise ReloadFailed: if the signal could not be sent, or had no effect.
     """
     pid = _read_pid(pid_file)
-    before = client = None
-    if endpoint is not None:
-        client = AdminClient(endpoint, token, TIMEOUT)
-        status, state = _ask(client, "GET", PATH)
-        before = state["attempts"] if status == 200 else None
+    client = None if endpoint is None else AdminClient(endpoint, token, TIMEOUT)
+    before = _reloads(client)
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         raise ReloadFailed(f"can't send a signal to process {pid}: {error.strerror}") from None
-    if client is None or before is None:
+    if before is None:
         return None
     for _ in range(round(TIMEOUT / POLL)):
         sleep(POLL)
-        _, state = _ask(client, "GET", PATH)
-        if state.get("attempts", before) > before:
+        state = _reloads(client)
+        if state is None:
+            return None
+        if state["attempts"] > before["attempts"]:
             last: dict[str, Any] = state["last"]
             return last
     raise ReloadFailed(f"process {pid} got the signal, but did not reload within {TIMEOUT:g} s")

@@ -10,6 +10,7 @@ __all__ = [
     "endpoint_of",
     "exclusion_path",
     "find_admin",
+    "read_token",
 ]
 
 import http.client
@@ -141,6 +142,22 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def read_token(file: str) -> str:
+    """
+    Read a token of the admin API from a file.
+
+    @raise AdminProblem: if the file has none.
+    """
+    try:
+        with open(file, encoding="utf-8") as opened:
+            token = opened.read(4096).strip()
+    except (OSError, ValueError) as error:
+        raise AdminProblem(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
+    if not (token and token.isascii() and token.isprintable()) or " " in token:
+        raise AdminProblem(f"{file} has no token: expected one line with a token")
+    return token
+
+
 class AdminClient:
     """
     Queries one process.
@@ -166,16 +183,7 @@ class AdminClient:
 
         @raise AdminProblem: if the file has none.
         """
-        if file is None:
-            return cls(endpoint)
-        try:
-            with open(file, encoding="utf-8") as opened:
-                token = opened.read(4096).strip()
-        except (OSError, ValueError) as error:
-            raise AdminProblem(f"{file} can't be read: {getattr(error, 'strerror', None) or error}") from None
-        if not token or not token.isprintable() or " " in token:
-            raise AdminProblem(f"{file} has no token: expected one line with a token")
-        return cls(endpoint, token)
+        return cls(endpoint) if file is None else cls(endpoint, read_token(file))
 
     def ask(self, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
         """

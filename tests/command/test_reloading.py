@@ -80,14 +80,14 @@ class ReloadTests(SynchronousTestCase):
 
     def test_done(self) -> None:
         self.api.answers.append((200, REPORT))
-        token = self.write("token", "secret secret\n")
+        token = self.write("token", "secret-secret\n")
         status, output = self.run_command(self.file, "--token-file", token)
         self.assertEqual(status, 0, output)
         self.assertIn("clusters added: more\n", output)
         self.assertIn("generation 2 is in use\n", output)
         self.assertIn("needs a restart: servers[0].processor: it is so\n", output)
         [asked] = self.api.asked
-        self.assertEqual(asked, ("POST", "/api/tunnel/v1/config:reload", "Bearer secret secret"))
+        self.assertEqual(asked, ("POST", "/api/tunnel/v1/config:reload", "Bearer secret-secret"))
 
     def test_refused_there(self) -> None:
         """What this end has not seen, such as an address in use."""
@@ -119,6 +119,15 @@ class ReloadTests(SynchronousTestCase):
         status, output = self.run_command(self.file)
         self.assertEqual(status, 1)
         self.assertIn("requires the role operate: x; use --token-file", output)
+
+    def test_a_file_without_a_token(self) -> None:
+        for content in (b"\xff\xfe", b"two\nlines", b"two words", "\u65e5\u672c".encode(), b""):
+            file = self.directory / "token"
+            file.write_bytes(content)
+            status, output = self.run_command(self.file, "--token-file", str(file))
+            self.assertEqual((status, self.api.asked), (1, []))
+            self.assertIn(f"{file} ", output)
+            self.assertTrue(output.endswith("\nnot reloaded\n"), output)
 
     def test_nobody_there(self) -> None:
         for where in ("http://127.0.0.1:1", "unix:/nowhere/at/all"):
@@ -155,6 +164,19 @@ class ReloadTests(SynchronousTestCase):
         status, output = self.run_command(file, "--pidfile", self.write("pid", "4711\n"))
         self.assertEqual((status, sent), (0, [4711]))
         self.assertIn("the result is in the log of the process", output)
+
+    def test_a_signal_and_an_api_that_does_not_answer(self) -> None:
+        """The reload may be what adds it, or what gives it another address."""
+        sent = self.signalled()
+        pid = self.write("pid", "4711\n")
+        status, output = self.run_command(self.file, "--pidfile", pid, "--admin", "unix:/nowhere/at/all")
+        self.assertEqual((status, sent), (0, [4711]), output)
+        self.assertIn("the result is in the log of the process", output)
+        for answers in ([(200, {"attempts": 3}), (200, ["no object"])], [(200, {"other": 1})], [(401, {})]):
+            self.api.answers = list(answers)
+            status, output = self.run_command(self.file, "--pidfile", pid)
+            self.assertEqual((status, sent.pop()), (0, 4711), output)
+            self.assertIn("the result is in the log of the process", output)
 
     def test_no_process(self) -> None:
         """Nothing is sent for what is no number of one process: 0 and -1 would stand for many."""
