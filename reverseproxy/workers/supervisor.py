@@ -36,6 +36,7 @@ from reverseproxy.workers.route_arbiter import WorkerRouteArbiter
 from reverseproxy.workers.shared_log import SharedLog
 from reverseproxy.workers.shutdown import WorkersShutdown
 from reverseproxy.workers.slots import Slot, WorkerState, how_ended
+from reverseproxy.workers.socket_shares import PATIENCE, SocketShares
 from reverseproxy.workers.starting import Starter
 
 log = Logger()
@@ -77,8 +78,8 @@ class Supervisor(Service):
     @ivar slots: the slots of the workers.
     @ivar admin: the admin API for all workers; L{None} if there is none.
     @ivar on_settled: called once all workers have been ready.
-    @ivar holding: whether to accept nothing before all workers are ready, as the process that
-        this one takes over still serves.
+    @ivar holding: whether to accept nothing before all workers are ready, however long that takes, as the
+        process that this one takes over still serves.
     @ivar succeeded: whether another process has taken over from this one.
     @ivar shared_log: the log of all processes; L{None} if this process writes none.
     """
@@ -124,6 +125,7 @@ class Supervisor(Service):
         self._inquiry = Inquiry(reactor)
         self._rounds = LivenessChecks(reactor, self._ask_whether_there, self._hangs)
         self._renewal = Renewal(self._replace)
+        self._shares = SocketShares(self.slots, reactor)
         self._route_arbiter = WorkerRouteArbiter(self.slots, reactor, loaded.config.fleet is not None)
         self._exclusions = SupervisorExclusions(self.slots, reactor)
 
@@ -180,6 +182,7 @@ class Supervisor(Service):
         self._phase = SupervisorPhase.BEGUN
         log.info("{count} workers are started", count=len(self.slots))
         self._rounds.start()
+        self._shares.hold(None if self.holding else PATIENCE)
         for slot in self.slots:
             self._start(slot)
 
@@ -210,6 +213,7 @@ class Supervisor(Service):
 
     def _close(self) -> None:
         """Close all listening sockets."""
+        self._shares.stop()
         self._route_arbiter.stop()
         self._bound.close()
 
@@ -220,7 +224,7 @@ class Supervisor(Service):
         # The worker has to know routes that agents have brought, and bans, before it accepts: it is told
         # what to watch when it is ready, behind these.
         informed = len(self._route_arbiter) + len(self._exclusions) == 0
-        watch = self._watched_by(slot) if informed else []
+        watch = self._shares.of(slot) if informed else []
         try:
             self._starter.start(slot, self.loaded, self._bound.by_listener, watch)
         except OSError as error:
@@ -232,17 +236,6 @@ class Supervisor(Service):
             self._rounds.watch(slot.process, slot.pid)
             self._exclusions.started(slot)
             self._route_arbiter.started(slot)
-
-    def _watched_by(self, slot: Slot) -> list[int]:
-        """Return the sockets that a worker accepts from: its own, and those of workers that don't run."""
-        if self.holding:
-            return []
-        return [each.number for each in self.slots if each is slot or not each.ready]
-
-    def _share_out(self) -> None:
-        """Tell workers which sockets to accept from, after one has started or ended."""
-        for slot in self.slots:
-            slot.send({"do": "watch", "slots": self._watched_by(slot)})
 
     # workers that hang
 
@@ -290,7 +283,7 @@ class Supervisor(Service):
             return False
         log.info("worker {number}, process {pid}, is to be replaced", number=slot.name, pid=slot.pid)
         slot.state = WorkerState.LEAVING
-        self._share_out()
+        self._shares.share_out()
         slot.send({"do": "replace"})
         return True
 
@@ -304,13 +297,13 @@ class Supervisor(Service):
                 log.info("worker {number} is ready, process {pid}", number=slot.name, pid=slot.pid)
                 self._settle()
                 self._route_arbiter.ready(slot)
-                self._share_out()
+                self._shares.share_out()
                 self._renewal.ready(slot.name)
             case "prepared" | "committed":
                 self._changing.said(slot.name, message)
             case "draining":
                 slot.state = WorkerState.LEAVING
-                self._share_out()
+                self._shares.share_out()
             case "claim" | "brought" | "held" | "fleet_decided" | "fleet_bring" | "fleet_take_away":
                 self._route_arbiter.received(slot, message)
             case "kept_out" | "let_in":
@@ -328,7 +321,7 @@ class Supervisor(Service):
         """Enter the phase SETTLED, once all workers have been ready."""
         if self._phase is not SupervisorPhase.SETTLED and all(each.ready for each in self.slots):
             self._phase = SupervisorPhase.SETTLED
-            self.holding = False
+            self._shares.open()
             if self.on_settled is not None:
                 self.on_settled()
 
@@ -355,7 +348,7 @@ class Supervisor(Service):
             self._look_for_end()
             return
         self._failed(slot, how, was_ready)
-        self._share_out()
+        self._shares.share_out()
 
     def _failed(self, slot: Slot, how: str, was_ready: bool) -> None:
         """

@@ -249,12 +249,12 @@ class EndTests(WorkersTestCase):
 
     async def test_the_supervisor_is_killed(self) -> None:
         self.expected_errors.append("the supervisor is gone")
-        cloud, *ports = await self.run_workers(2)
-        # Something is under way, for which they wait.
-        held = socket.create_connection(("127.0.0.1", ports[0]))
+        cloud, *ports = await self.run_workers(2, cluster={"connect_timeout": "0.1s"})
+        # Something is under way, for which they wait: the answer to the first request says that it has come.
+        held = socket.create_connection(("127.0.0.1", ports[0]), DEADLINE)
         self.addCleanup(held.close)
-        held.sendall(b"GET / HTTP/1.1\r\n")
-        await cloud.counted(READY, 2)
+        held.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n")
+        self.assertIn(b" 503 ", await threaded(lambda: held.recv(65536)))
         begun = reactor.seconds()  # type: ignore[attr-defined]
         # Their output is closed when they have ended, so that is not to be waited for: the ports are.
         cloud.signal("KILL")

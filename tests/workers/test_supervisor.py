@@ -22,6 +22,7 @@ from reverseproxy.workers.control import CONTROL_FD, OTHER_VERSION, Setup
 from reverseproxy.workers.liveness import LOOK, STARTING
 from reverseproxy.workers.messages import ControlMessageReader, encode
 from reverseproxy.workers.slots import FIRST_PAUSE, LONGEST_PAUSE, STABLE
+from reverseproxy.workers.socket_shares import PATIENCE
 from reverseproxy.workers.supervisor import (
     ALONE,
     CUT_MARGIN,
@@ -271,12 +272,8 @@ class RestartTests(SupervisorTestCase):
     def test_the_others_stand_in(self) -> None:
         self.run_workers(3, ready=False)
         one, two, three = self.reactor.processes
-        self.assertEqual([each.setup.watch for each in (one, two, three)], [(0, 1, 2)] * 3)
-        one.says("ready")
-        self.assertEqual(two.told(), [{"do": "watch", "slots": [1, 2]}])
-        self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 1, 2]}])
-        two.says("ready")
-        three.says("ready")
+        for process in (one, two, three):
+            process.says("ready")
         self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
         three.end(signal=9)
         self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 2]}])
@@ -284,6 +281,20 @@ class RestartTests(SupervisorTestCase):
         self.assertEqual(self.last.setup.number, 2)
         self.last.says("ready")
         self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
+
+    def test_none_accepts_before_all_are_ready(self) -> None:
+        """The first one would have the connections of all agents."""
+        self.run_workers(2, ready=False)
+        one, two = self.reactor.processes
+        self.assertEqual([each.setup.watch for each in (one, two)], [(), ()])
+        self.assertIn(PATIENCE, [call.getTime() for call in self.reactor.getDelayedCalls()])
+        one.says("ready")
+        self.assertEqual(one.told(), [{"do": "watch", "slots": []}])
+        two.says("ready")
+        self.assertEqual(one.told(), [{"do": "watch", "slots": [0]}])
+        self.assertEqual(two.told()[-1], {"do": "watch", "slots": [1]})
+        two.end(signal=9)  # from now on, none waits for any other
+        self.assertEqual(one.told(), [{"do": "watch", "slots": [0, 1]}])
 
     def test_another_version_is_installed(self) -> None:
         """A worker that can't be started with the installed code: the other ones stand in for it."""
@@ -493,6 +504,7 @@ class SuccessionTests(SupervisorTestCase):
         one.says("ready")
         self.assertEqual(one.told(), [{"do": "watch", "slots": []}])
         self.assertEqual(settled, [])
+        self.assertNotIn(PATIENCE, [call.getTime() for call in self.reactor.getDelayedCalls()])
         two.says("ready")
         self.assertEqual(settled, [1])
         self.assertEqual(one.told()[-1], {"do": "watch", "slots": [0]})
