@@ -404,8 +404,8 @@ class Life(IntegrationTestCase):
 
     async def askers(self, ports: dict[str, int]) -> dict[str, list[Callable[[], Any]]]:
         """What asks once, as often as there are clients of a protocol."""
-        # Several, as a worker with an agent of its own prefers that for its clients.
-        bolts = [await self.connect(ports["bolt"], BoltClient) for _ in range(6)]
+        # So many that both workers have some, as a worker with connections of one agent prefers those.
+        bolts = [await self.connect(ports["bolt"], BoltClient) for _ in range(10)]
         for each in bolts:
             self.addCleanup(each.transport.abortConnection)
 
@@ -414,7 +414,7 @@ class Life(IntegrationTestCase):
             return bytes(message.content) or message.raw.hex().encode()
 
         return {
-            **{kind: [self._talk(kind, ports[kind]) for _ in range(4)] for kind in ("grpc", "dubbo")},
+            **{kind: [self._talk(kind, ports[kind]) for _ in range(10)] for kind in ("grpc", "dubbo")},
             "upgrade": [partial(self._upgraded, ports["upgrade"])] * 2,
             "http1": [partial(self._post, ports["http1"])] * 3,
             "http2": [partial(self._post, ports["http2"])] * 3,
