@@ -91,6 +91,7 @@ class Exposition:
         @return: the text, and its content type.
         """
         encoder, content_type = _choose_encoder(accept)
+        end = encoder(CollectorRegistry(auto_describe=False))  # what follows all families
         texts = []
         lines = 0
         for family in families:
@@ -101,7 +102,7 @@ class Exposition:
             small = len(family.samples) <= PORTION
             start = len(texts)
             for portion in _portions(family):
-                text = _encode(portion, encoder)
+                text = _encode(portion, encoder).removesuffix(end)
                 # The comments about a family may stand only once.
                 texts.append(text if len(texts) == start else _without_comments(text))
                 lines += _lines_of(portion)
@@ -110,7 +111,7 @@ class Exposition:
                     yield
             if small:
                 self._keep(family, content_type, b"".join(texts[start:]))
-        return b"".join([*texts, _end(encoder)]), content_type
+        return b"".join([*texts, end]), content_type
 
     def _keep(self, family: Family, content_type: str, text: bytes) -> None:
         if len(self._known) >= MAX_KEPT:
@@ -129,12 +130,7 @@ def _choose_encoder(accept: str) -> tuple[Encoder, str]:
 def _encode(family: Family, encoder: Encoder) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector([_metric(family)]))
-    return encoder(registry).removesuffix(_end(encoder))
-
-
-def _end(encoder: Encoder) -> bytes:
-    """Return what follows all families."""
-    return encoder(CollectorRegistry(auto_describe=False))
+    return encoder(registry)
 
 
 def _portions(family: Family) -> Iterator[Family]:

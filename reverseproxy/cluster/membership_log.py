@@ -20,29 +20,27 @@ log = Logger(namespace="reverseproxy.cluster.manager")
 
 def log_joined(cluster: Cluster, host: Host) -> None:
     """Log that a host has joined."""
-    # Configured hosts follow the configuration; the process that has an agent's connection logs it.
-    write = log.info if host.is_reverse and not host.is_remote else log.debug
-    write(
-        "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now",
-        cluster=cluster.name,
-        host=host.address,
-        hosts=counted(len(cluster.hosts), "host"),
-        count=len(cluster.hosts),
-        weight=host.weight,
-        **_agent_fields(host),
-    )
+    text = "cluster {cluster}: host {host}{who} joined with weight {weight}, {hosts} now"
+    _log_change(cluster, host, text, weight=host.weight)
 
 
 def log_left(cluster: Cluster, host: Host, reason: str) -> None:
-    """Log that a host has left; see L{log_joined} for the level."""
+    """Log that a host has left."""
+    _log_change(
+        cluster, host, "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}", reason=reason
+    )
+
+
+def _log_change(cluster: Cluster, host: Host, text: str, **fields: object) -> None:
+    # Configured hosts follow the configuration; the process that has an agent's connection logs it.
     write = log.info if host.is_reverse and not host.is_remote else log.debug
     write(
-        "cluster {cluster}: host {host}{who} left, {hosts} now: {reason}",
+        text,
         cluster=cluster.name,
         host=host.address,
         hosts=counted(len(cluster.hosts), "host"),
         count=len(cluster.hosts),
-        reason=reason,
+        **fields,
         **_agent_fields(host),
     )
 
