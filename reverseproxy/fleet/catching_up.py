@@ -87,13 +87,12 @@ class CatchUp:
         if self._linked is not None:
             over = now >= self._linked + MARGIN
         else:
-            over = now >= self._until
-            if over or (self._is_read() and all(link.failed for link in self._links)):
-                over = True
-                self._say_unknown()
+            over = now >= self._until or (self._is_read() and all(link.failed for link in self._links))
         if not over:
             self._timer = self._clock.callLater(LOOK, self._look)
             return
+        if self._linked is None:
+            self._say_unknown()
         self._exclusions.until_known = None
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
