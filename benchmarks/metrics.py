@@ -1,22 +1,24 @@
 """
 What it costs to be seen: CPU of a request with an admin API that is scraped each second, against none.
 
-Runs a tunnel server, an agent and nginx behind it, and lets wrk have 1 KB from it in many short rounds,
-without the admin API and with it: a reload switches it on and off, so that it is the same two
-processes that are compared, with the same memory, and whatever else the machine does is shared
-out between both.  Of each two rounds that lie side by side, the ratio is taken, and of all these
-the median, with the interval in which it lies with a probability of 95 %; what two rounds of the
-same kind differ by says how much of it is noise::
+Runs nginx and two sites, each a tunnel server and an agent, and lets one wrk for each of them have 1 KB from
+it.  One site has an admin API, the other has none, and they work in turns of a fifth of a second: the wrk of
+the other is stopped meanwhile (C{SIGSTOP}), so that whatever else the machine does comes to both.  Then a
+reload gives the admin API to the other site, so that what two processes of the same kind differ by comes to
+both, too; two such rounds make one ratio.  Now and then all are started anew, as where things happen to lie
+in memory makes a difference.  Printed are the median of the ratios, and the interval in which it lies with
+a probability of 95 %::
 
-    python -m benchmarks.metrics [--seconds 2] [--rounds 12] [--agents 1] [--relay] [--pin]
+    python -m benchmarks.metrics [--seconds 8] [--pairs 20] [--restarts 5] [--every 1] [--relay] [--null]
 
-With C{--pin}, the server and the agent share one core, and what drives them and answers them has another:
-slower, but nothing moves between cores, so that rounds differ less.
+All processes of both sites share one core, and what drives them and answers them has another.  With
+C{--null}, neither site has an admin API, which shows what the measurement itself adds.  With C{--every 0},
+nothing reads the metrics, which shows what counting alone costs.
 """
 
 from __future__ import annotations
 
-__all__ = ["compare", "main", "on_cpu"]
+__all__ = ["main", "on_cpu", "ratio"]
 
 import argparse
 import json
@@ -27,11 +29,10 @@ import signal
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Sequence
-from itertools import pairwise
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ http {{
 """The service."""
 
 CONNECTIONS = 32
+TURN = 0.2
+"""Seconds for which a site works before it is the turn of the other."""
+
 SETTLE = 0.5
 """Seconds after a change, in which connections that were closed for it are made again."""
 
@@ -98,25 +102,33 @@ class End:
         self._process.wait(60)
 
 
-class Site:
-    """A server and its agents."""
+def start_service(directory: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start nginx, which answers with 1 KB."""
+    config = directory / "nginx.conf"
+    config.write_text(NGINX.format(directory=directory, port=port, body=BODY))
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+    return subprocess.Popen([nginx, "-e", "stderr", "-p", str(directory), "-c", str(config)])
 
-    def __init__(self, directory: Path, agents: int, relay: bool = False, pin: bool = False) -> None:
-        core, *others = sorted(os.sched_getaffinity(0))
-        if pin and others:
-            os.sched_setaffinity(0, others)  # wrk and nginx inherit it
-        self._client, tunnel, hosting, service, *admins = free_ports(6)
-        config = directory / "nginx.conf"
-        config.write_text(NGINX.format(directory=directory, port=service, body=BODY))
-        nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
-        self._service = subprocess.Popen([nginx, "-e", "stderr", "-p", str(directory), "-c", str(config)])
-        self.ends: list[End] = []
+
+class Site:
+    """
+    A server and its agents.
+
+    @ivar client: the port for clients.
+    @ivar seen: whether it has an admin API.
+    """
+
+    def __init__(self, directory: Path, service: int, agents: int, relay: bool) -> None:
+        directory.mkdir()
+        self.client, tunnel, hosting, *admins = free_ports(5)
+        self.seen = False
+        self._ends: list[End] = []
         document = _document(
-            _listener("clients", self._client, "proxy"),
+            _listener("clients", self.client, "proxy"),
             _listener("tunnels", tunnel, "tunnel"),
             router={"route": {"cluster_name": "edge"}},
         )
-        self.ends.append(End(directory, "server", document, admins[0]))
+        self._ends.append(End(directory, "server", document, admins[0]))
         agent = {
             "enable": True,
             "hosting_listener": "hosting",
@@ -136,109 +148,168 @@ class Site:
                 "clusters": [{"name": "service", "hosts": [{"address": f"127.0.0.1:{service}"}]}]
             },
         )
-        self.ends.append(End(directory, "agent", document, admins[1]))
-        if pin and others:
-            for end in self.ends:
-                os.sched_setaffinity(end.pid, {core})
-        self._seen = False
-        _wait(self.ends[0].log, r" joined with weight", 2 * agents)
+        self._ends.append(End(directory, "agent", document, admins[1]))
+        _wait(self._ends[0].log, r" joined with weight", 2 * agents)
 
-    def _scrape(self, done: threading.Event) -> None:
-        pause = 0.5
-        while not done.wait(pause):
-            pause = 1.0
-            for end in self.ends:
-                end.scrape()
+    def pin(self, core: int) -> None:
+        """Let it run on one core only."""
+        for end in self._ends:
+            os.sched_setaffinity(end.pid, {core})
 
-    def round(self, seconds: int, seen: bool) -> float:
-        """
-        Let wrk have as much as it can get.
+    def show(self, seen: bool) -> None:
+        """Switch the admin API on or off; a reload comes to it in either case, so that both are alike."""
+        self.seen = seen
+        for end in self._ends:
+            end.show(seen)
 
-        @return: microseconds of CPU of both processes for each request.
-        """
-        if seen is not self._seen:
-            self._seen = seen
-            for end in self.ends:
-                end.show(seen)
-            time.sleep(SETTLE)
-        done = threading.Event()
-        scraping = threading.Thread(target=self._scrape, args=(done,)) if seen else None
-        before = sum(on_cpu(end.pid) for end in self.ends)
-        if scraping is not None:
-            scraping.start()
+    @property
+    def used(self) -> float:
+        """Seconds of CPU that it has used."""
+        return sum(on_cpu(end.pid) for end in self._ends)
+
+    def scrape(self) -> None:
+        """Read the metrics of both ends."""
+        for end in self._ends:
+            end.scrape()
+
+    def load(self, seconds: int) -> subprocess.Popen[str]:
+        """Start to ask for as much as there is."""
         wrk = shutil.which("wrk") or "wrk"
-        load = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{self._client}/"]
-        try:
-            output = subprocess.run(load, stdout=subprocess.PIPE, text=True, check=True).stdout
-            used = sum(on_cpu(end.pid) for end in self.ends) - before
-        finally:
-            done.set()
-            if scraping is not None:
-                scraping.join()
-        found = re.search(r"(\d+) requests in", output)
-        if found is None or "Non-2xx" in output:
-            raise RuntimeError(output)
-        return used / int(found[1]) * 1e6
+        command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{self.client}/"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def stop(self) -> None:
-        """End all."""
-        for end in self.ends:
+        """End it."""
+        for end in self._ends:
             end.stop()
-        self._service.terminate()
-        self._service.wait(60)
 
 
-def compare(costs: Sequence[float]) -> tuple[list[float], list[float]]:
+def take_turns(sites: Sequence[Site], seconds: int, every: float) -> list[float]:
     """
-    Compare rounds that lie side by side.
+    Let the sites work in turns.
 
-    @param costs: of one without, two with, two without, and so on.
-    @return: how much more one with took than the one without beside it; and how much
-        two of the same kind differ by, up or down: sorted.
+    @param seconds: for each of them.
+    @param every: seconds of work after which the metrics of a site are read; 0 to read none.
+    @return: microseconds of CPU of each site for a request.
     """
-    more, noise = [], []
-    for number, (one, other) in enumerate(pairwise(costs)):
-        if number % 2:
-            noise.append(other / one - 1)
-        else:
-            more.append((other / one if number % 4 == 0 else one / other) - 1)
-    return sorted(more), sorted(noise)
+    before = [site.used for site in sites]
+    loads = [site.load(seconds * len(sites)) for site in sites]
+    try:
+        for load in loads:
+            load.send_signal(signal.SIGSTOP)
+        worked = [0.0] * len(sites)
+        due = [every / 2] * len(sites)
+        while all(load.poll() is None for load in loads):
+            for number, (site, load) in enumerate(zip(sites, loads, strict=True)):
+                load.send_signal(signal.SIGCONT)
+                began = time.monotonic()
+                worked[number] += TURN
+                time.sleep(TURN / 4)  # in the midst of its requests
+                if site.seen and every and worked[number] >= due[number]:
+                    due[number] += every
+                    site.scrape()
+                time.sleep(max(0.0, began + TURN - time.monotonic()))
+                load.send_signal(signal.SIGSTOP)
+    finally:
+        for load in loads:
+            load.send_signal(signal.SIGCONT)
+    answered = [_answered(load.communicate()[0]) for load in loads]
+    return [
+        (site.used - known) / count * 1e6 for site, known, count in zip(sites, before, answered, strict=True)
+    ]
+
+
+def _answered(output: str) -> int:
+    """Return the number of requests that wrk says it had answered."""
+    found = re.search(r"(\d+) requests in", output)
+    if found is None or "Non-2xx" in output:
+        raise RuntimeError(output)
+    return int(found[1])
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """
+    Compare two rounds.
+
+    @param one: what a request costs at each of two sites, the first of which is seen.
+    @param other: the same with the second one seen.
+    @return: by which part more it costs to be seen: what the sites themselves differ by falls out.
+    """
+    return ((one[0] / one[1]) * (other[1] / other[0])) ** 0.5 - 1
+
+
+class Comparison:
+    """
+    Pairs of rounds.
+
+    @ivar more: what each pair says; see L{ratio}.
+    @ivar off: microseconds of CPU of a request without metrics.
+    @ivar on: the same with metrics.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.more: list[float] = []
+        self.off: list[float] = []
+        self.on: list[float] = []
+
+    def measure(self, pairs: int) -> None:
+        """Start everything anew, and add the results of some pairs of rounds."""
+        options = self._options
+        core, *others = sorted(os.sched_getaffinity(0))
+        with ExitStack() as started:
+            directory = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="metrics-")))
+            (port,) = free_ports(1)
+            sites = []
+            for name in ("one", "other"):
+                site = Site(directory / name, port, options.agents, options.relay)
+                started.callback(site.stop)
+                sites.append(site)
+                if others:
+                    site.pin(core)
+            if others:
+                os.sched_setaffinity(0, others)  # nginx and wrk inherit it
+                started.callback(os.sched_setaffinity, 0, {core, *others})
+            service = start_service(directory, port)
+            started.callback(service.wait, 60)
+            started.callback(service.terminate)
+            for _ in range(pairs):
+                rounds = []
+                for number in range(2):
+                    for place, site in enumerate(sites):
+                        site.show(place == number and not options.null)
+                    time.sleep(SETTLE)
+                    take_turns(sites, 1, options.every)
+                    rounds.append(take_turns(sites, options.seconds, options.every))
+                    self.on.append(rounds[-1][number])
+                    self.off.append(rounds[-1][1 - number])
+                self.more.append(ratio(*rounds))
+                print(f"{self.more[-1]:+.2%}", end=" ", flush=True)
 
 
 def main() -> None:
     """Measure, and print a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=12, help="of each kind")
+    parser.add_argument("--seconds", type=int, default=8, help="of work of each site in a round")
+    parser.add_argument("--pairs", type=int, default=20, help="of rounds")
+    parser.add_argument("--restarts", type=int, default=5, help="how often all is started")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between scrapes; 0 for none")
     parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--relay", action="store_true", help="let the agent pass bytes on, instead of HTTP")
-    parser.add_argument(
-        "--pin", action="store_true", help="share cores out: one for both ends, others for the rest"
-    )
+    parser.add_argument("--null", action="store_true", help="compare two sites without metrics")
     options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="metrics-"))
-    site = None
-    try:
-        site = Site(directory, options.agents, options.relay, options.pin)
-        site.round(2, False)  # to get warm
-        kinds = [False, True, True, False] * ((options.rounds + 1) // 2)
-        costs = [site.round(options.seconds, seen) for seen in kinds]
-    finally:
-        if site is not None:
-            site.stop()
-        shutil.rmtree(directory)
-    off, on = (
-        statistics.median(cost for cost, seen in zip(costs, kinds, strict=True) if seen is wanted)
-        for wanted in (False, True)
-    )
-    more, noise = compare(costs)
-    low, high = interval(more)
+    comparison = Comparison(options)
+    for number in range(options.restarts):
+        done = options.pairs * number // options.restarts
+        comparison.measure(options.pairs * (number + 1) // options.restarts - done)
+    low, high = interval(comparison.more)
     where = "the server" if options.relay else "both ends"
+    what = "with metrics" + (f" that are read every {options.every:g} s" if options.every else "")
     print(
-        f"1 KB, {CONNECTIONS} clients, HTTP at {where}: {off:.1f} us of CPU a request without, {on:.1f} us "
-        f"with metrics that are scraped each second: {statistics.median(more):+.1%}, with a probability of "
-        f"95 % from {low:+.1%} to {high:+.1%} (the median of {len(more)} pairs of rounds; two rounds of the "
-        f"same kind differ by {statistics.median(map(abs, noise)):.1%})"
+        f"\n1 KB, {CONNECTIONS} clients, HTTP at {where}: {statistics.median(comparison.off):.1f} us of CPU "
+        f"a request without, {statistics.median(comparison.on):.1f} us "
+        f"{'without as well' if options.null else what}: {statistics.median(comparison.more):+.1%}, with a "
+        f"probability of 95 % from {low:+.1%} to {high:+.1%} ({len(comparison.more)} pairs of rounds)"
     )
 
 
