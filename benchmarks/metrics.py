@@ -260,6 +260,13 @@ class Comparison:
         with ExitStack() as started:
             directory = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="metrics-")))
             (port,) = free_ports(1)
+            if others:
+                os.sched_setaffinity(0, others)  # what is started inherits it
+                started.callback(os.sched_setaffinity, 0, {core, *others})
+            # Before the agents, as these bring no host while the service can't be reached.
+            service = start_service(directory, port)
+            started.callback(service.wait, 60)
+            started.callback(service.terminate)
             sites = []
             for name in ("one", "other"):
                 site = Site(directory / name, port, options.agents, options.relay)
@@ -267,12 +274,6 @@ class Comparison:
                 sites.append(site)
                 if others:
                     site.pin(core)
-            if others:
-                os.sched_setaffinity(0, others)  # nginx and wrk inherit it
-                started.callback(os.sched_setaffinity, 0, {core, *others})
-            service = start_service(directory, port)
-            started.callback(service.wait, 60)
-            started.callback(service.terminate)
             for _ in range(pairs):
                 rounds = []
                 for number in range(2):
