@@ -26,7 +26,6 @@ from reverseproxy.metrics.latency import (
     BUCKETS,
     CLASS_STARTS,
     GRID,
-    WIDTH,
     Ends,
     Histogram,
     Recently,
@@ -138,7 +137,7 @@ class RequestCell:
     __slots__ = ("ends", "received", "recently", "seconds", "sent")
 
     def __init__(self) -> None:
-        self.ends: Ends = [0] * WIDTH
+        self.ends: Ends = []
         self.seconds = 0.0
         self.received = 0
         self.sent = 0
@@ -161,17 +160,16 @@ class RequestTally:
     @ivar listener: its name.
     @ivar cells: counters by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as a route can take
         the name of the cluster from the request.
-    @ivar last_rule: the destination of the previous request, as most requests have the same one.
-    @ivar last_cell: its counters.
     @ivar errors: requests without a complete answer of a host, by cluster and reason; bounded likewise.
     """
 
-    __slots__ = ("_places", "cells", "errors", "last_cell", "last_rule", "listener")
+    __slots__ = ("_cell", "_last", "_places", "cells", "errors", "listener")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
-        self.last_rule: IDestination | None = None
-        self.last_cell = RequestCell()
+        # The destination of the previous request, as most requests have the same one.
+        self._last: IDestination | None = None
+        self._cell = RequestCell()
         self._places: dict[str, Destination] = {}
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
         self.errors: dict[tuple[str, int], int] = {}
@@ -184,7 +182,7 @@ class RequestTally:
 
         @param now: the time, by the clock that L{IEndedRequest.started} is read from.
         """
-        cell = self.last_cell if ended.rule is self.last_rule else self.find(ended.rule)
+        cell = self._cell if ended.rule is self._last else self._find(ended.rule)
         seconds = now - ended.started
         if seconds < 0.0:  # the clock of a foreign reactor was set back
             seconds = 0.0
@@ -212,18 +210,6 @@ class RequestTally:
             if agent is not None:
                 agent.received += ended.received
 
-    def find(self, rule: IDestination | None) -> RequestCell:
-        """Return the counters of requests with this destination."""
-        place = rule or NOWHERE
-        key = (place.cluster_name, place.virtual_host, place.route)
-        cell = self.cells.get(key)
-        if cell is None:
-            if len(self.cells) >= MAX_CELLS:
-                key = (OTHER, OTHER, "")
-            cell = self.cells.setdefault(key, RequestCell())
-        self.last_rule, self.last_cell = rule, cell
-        return cell
-
     def place(self, cluster: str) -> Destination:
         """
         Return the destination of a session, which no rule of a router takes.
@@ -248,6 +234,17 @@ class RequestTally:
         self.errors[key] = self.errors.get(key, 0) + 1
         if agent is not None:
             agent.last_error = (now, reason[:MAX_REASON])
+
+    def _find(self, found: IDestination | None) -> RequestCell:
+        place = found or NOWHERE
+        key = (place.cluster_name, place.virtual_host, place.route)
+        cell = self.cells.get(key)
+        if cell is None:
+            if len(self.cells) >= MAX_CELLS:
+                key = (OTHER, OTHER, "")
+            cell = self.cells.setdefault(key, RequestCell())
+        self._last, self._cell = found, cell
+        return cell
 
 
 LEAVE_REASONS: Final[Mapping[str, str]] = {

@@ -14,7 +14,6 @@ __all__ = [
     "DURATION_BOUNDS",
     "FINE_BOUNDS",
     "GRID",
-    "WIDTH",
     "Ends",
     "Histogram",
     "Recently",
@@ -145,13 +144,13 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     return FINE_BOUNDS[-1]
 
 
-WIDTH: Final = len(FINE_BOUNDS) + 1
+_WIDTH: Final = len(FINE_BOUNDS) + 1
 """The number of fine buckets."""
 
 _CLASSES: Final = (2, 0, 4, 5, 3, 1, 6, 7, 8, 9)
 """The first digits of statuses, 0 for none; the more frequent ones come first."""
 
-CLASS_STARTS: Final = tuple(_CLASSES.index(status // 100) * WIDTH for status in range(1000))
+CLASS_STARTS: Final = tuple(_CLASSES.index(status // 100) * _WIDTH for status in range(1000))
 """The index in C{Ends} of the first bucket of each status."""
 
 NO_STATUS: Final = "none"
@@ -173,7 +172,7 @@ def end_index(status: int, seconds: float) -> int:
 
 def note_end(ends: Ends, index: int) -> None:
     """Count a request, and extend C{ends} if it is the first one of its class."""
-    missing = index // WIDTH * WIDTH + WIDTH - len(ends)
+    missing = index // _WIDTH * _WIDTH + _WIDTH - len(ends)
     ends.extend([0] * missing)
     ends[index] += 1
 
@@ -188,14 +187,14 @@ def add_ends(ends: Ends, other: Ends) -> None:
 def classes_of(ends: Ends) -> dict[int, int]:
     """Return the number of requests by the first digit of the status, 0 without a status."""
     found = {
-        _CLASSES[start // WIDTH]: sum(ends[start : start + WIDTH]) for start in range(0, len(ends), WIDTH)
+        _CLASSES[start // _WIDTH]: sum(ends[start : start + _WIDTH]) for start in range(0, len(ends), _WIDTH)
     }
     return {first: number for first, number in found.items() if number}
 
 
 def times_of(ends: Ends) -> list[int]:
     """Return the number of requests by duration, in fine buckets."""
-    return [sum(ends[bucket::WIDTH]) for bucket in range(WIDTH)]
+    return [sum(ends[bucket::_WIDTH]) for bucket in range(_WIDTH)]
 
 
 def class_names(classes: Mapping[int, int]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "default_host", "forwarded_by", "note_mistake", "record", "tell"]
+__all__ = ["default_host", "forwarded_by", "note_mistake", "record", "tell"]
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from reverseproxy.proxy.counting import note_failure
 from reverseproxy.wire.http.forwarded import ForwardedBy
 
 if TYPE_CHECKING:
-    from reverseproxy.metrics import RequestTally
     from reverseproxy.proxy.http.exchange import Exchange
     from reverseproxy.proxy.http.settings import HttpSettings
 
@@ -34,21 +33,13 @@ def default_host(info: ConnectionInfo) -> bytes:
 
 def record(settings: HttpSettings, exchange: Exchange) -> None:
     """Count an exchange that has ended, and report it to traces and the access log."""
-    if settings.tally is not None:
-        count(settings.tally, exchange, settings.clock.seconds())
+    tally = settings.tally
+    if tally is not None:
+        tally.end(exchange, settings.clock.seconds())
+        if exchange.flags:
+            note_failure(tally, exchange, exchange.flags, exchange.flag)
     if settings.observed:
         tell(settings, exchange)
-
-
-def count(tally: RequestTally, exchange: Exchange, now: float) -> None:
-    """
-    Count an exchange that has ended.
-
-    @param now: the clock's seconds.
-    """
-    tally.end(exchange, now)
-    if exchange.flags:
-        note_failure(tally, exchange, exchange.flags, exchange.flag)
 
 
 def tell(settings: HttpSettings, exchange: Exchange) -> None:
