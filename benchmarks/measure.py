@@ -9,16 +9,19 @@ __all__ = [
     "cpu_seconds",
     "established",
     "family",
+    "listens",
     "machine",
     "resident_bytes",
 ]
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ESTABLISHED = "01"
+LISTENING = "0A"
 
 
 def family(pid: int) -> list[int]:
@@ -69,6 +72,26 @@ def established(port: int) -> int:
         if fields[1].endswith(wanted) and fields[3] == ESTABLISHED:
             count += 1
     return count
+
+
+def listens(pid: int, port: int) -> bool:
+    """
+    Whether a process itself listens on a local IPv4 port.
+
+    That a connection succeeds does not say so: another process may have been faster to take the port.
+    """
+    wanted = f":{port:04X}"
+    sockets = {
+        f"socket:[{fields[9]}]"
+        for fields in (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        if fields[1].endswith(wanted) and fields[3] == LISTENING
+    }
+    found: set[str] = set()
+    with suppress(OSError):  # the process has ended
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it was closed meanwhile
+                found.add(str(descriptor.readlink()))
+    return not sockets.isdisjoint(found)
 
 
 def machine() -> str:

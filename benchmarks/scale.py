@@ -52,7 +52,7 @@ if __name__ == "__main__":
     # run as a script: the project is beside the directory of what is beside it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.measure import cpu_seconds, resident_bytes
+from benchmarks.measure import cpu_seconds, listens, resident_bytes
 from benchmarks.scale_peers import CLUSTER, LOOPBACK, raise_limit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,9 +146,8 @@ class Server:
             )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex((LOOPBACK, self.tunnel)) == 0:
-                    return
+            if listens(self._process.pid, self.tunnel):
+                return
             time.sleep(0.02)
         raise RuntimeError((self._directory / "server.log").read_text(errors="replace")[-2000:])
 
