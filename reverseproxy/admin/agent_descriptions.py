@@ -103,6 +103,7 @@ class AgentPages:
 
     def _describe(self, key: str, agent: IndexedAgent) -> Steps[dict[str, Any]]:
         figures, first, identity = agent.figures, agent.first, agent.identity
+        total = figures.total
         excluded = self._index.exclusions.find(identity, agent.ip)
         answer = {
             "id": key,
@@ -113,9 +114,9 @@ class AgentPages:
             "tls": agreed(first.transport) if agent.hosts else None,
             "clusters": sorted(agent.clusters),
             "most_connections": agent.most,
-            "ends": class_names(classes_of(figures.ends)),
+            "ends": class_names(classes_of(total.ends)),
             "times": figures.lately(self._index.seconds()),
-            "bytes": {"received": figures.received, "sent": figures.sent},
+            "bytes": {"received": total.received, "sent": total.sent},
             "last_error": None
             if figures.last_error is None
             else {"time": round(figures.last_error[0], 3), "reason": figures.last_error[1]},
@@ -211,7 +212,7 @@ def describe_remote(handle: str, records: Collection[HostRecord]) -> dict[str, A
         "tls": None,
         "clusters": sorted({record.cluster for record in records}),
         "most_connections": 0,
-        "ends": class_names(classes_of(figures.ends)),
+        "ends": class_names(classes_of(figures.total.ends)),
         "times": figures.lately(0.0),
         "bytes": {"received": 0, "sent": 0},
         "last_error": None,

@@ -63,15 +63,16 @@ def per_agent_families(parts: Parts) -> Steps[list[Family]]:
     now = parts.seconds()
 
     def count(figures: AgentFigures, *who: str) -> None:
-        for code, number in class_names(classes_of(figures.ends)).items():
+        total = figures.total
+        for code, number in class_names(classes_of(total.ends)).items():
             requests.add(number, *who, code)
         times = figures.lately(now)
         for share, family in durations.items():
             seconds = quantile(times, share)
             if seconds is not None:
                 family.add(seconds, *who)
-        sizes.add(figures.received, *who, "received")
-        sizes.add(figures.sent, *who, "sent")
+        sizes.add(total.received, *who, "received")
+        sizes.add(total.sent, *who, "sent")
 
     for number, (key, identity, figures, hosts) in enumerate(parts.agent_index.named()):
         if number % STRIDE == 0:
@@ -85,7 +86,7 @@ def per_agent_families(parts: Parts) -> Steps[list[Family]]:
             rtt.add(max(times), *who)
         count(figures, *who)
     figures, number = yield from parts.agent_index.others()
-    if number or figures.ends:
+    if number or figures.total.ends:
         connections.add(number, OTHER, OTHER)
         count(figures, OTHER, OTHER)
     return [connections, streams, active, rtt, requests, *durations.values(), sizes]

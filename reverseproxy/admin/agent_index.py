@@ -194,6 +194,7 @@ class AgentIndex:
             self.connections += 1
 
     def _forget(self, key: str, figures: AgentFigures) -> None:
+        figures.leave()
         if figures.named:
             del self._named[key]
         else:

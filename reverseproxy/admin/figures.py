@@ -141,10 +141,11 @@ def listener_families(parts: Parts, fed: Mapping[str, int]) -> Steps[list[Family
         for number, ((cluster, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
             if number % CELLS == 0:
                 yield
-            durations.add(cell.durations, tally.listener, cluster)
-            sizes.add(cell.received, tally.listener, "received")
-            sizes.add(cell.sent, tally.listener, "sent")
-            for code, ended in class_names(classes_of(cell.ends)).items():
+            total = cell.total
+            durations.add(total.durations, tally.listener, cluster)
+            sizes.add(total.received, tally.listener, "received")
+            sizes.add(total.sent, tally.listener, "sent")
+            for code, ended in class_names(classes_of(total.ends)).items():
                 requests.add(ended, tally.listener, virtual_host, route, cluster, code)
         for number, ((cluster, flags), failed) in enumerate(list(tally.errors.items())):
             if number % STRIDE == 0:

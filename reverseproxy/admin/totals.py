@@ -35,7 +35,7 @@ def sample(parts: Parts) -> Steps[Sample]:
         for number, ((cluster, *_), cell) in enumerate(list(tally.cells.items())):
             if number % STRIDE == 0:
                 yield
-            for hundred, ended in classes_of(cell.ends).items():
+            for hundred, ended in classes_of(cell.total.ends).items():
                 found.requests += ended
                 found.clusters[cluster] = found.clusters.get(cluster, 0) + ended
                 if hundred == ERRORS:
@@ -102,7 +102,8 @@ def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str,
         for number, ((_, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
             if number % STRIDE == 0:
                 yield
-            ends, times = class_names(classes_of(cell.ends)), cell.lately(now)
+            total, times = cell.total, cell.lately(now)
+            ends = class_names(classes_of(total.ends))
             known = found.get((tally.listener, virtual_host, route))
             if known is None:
                 found[tally.listener, virtual_host, route] = {
@@ -111,14 +112,14 @@ def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str,
                     "route": route,
                     "ends": ends,
                     "times": times,
-                    "received": cell.received,
-                    "sent": cell.sent,
+                    "received": total.received,
+                    "sent": total.sent,
                 }
                 continue
             known["ends"] = {
                 name: known["ends"].get(name, 0) + ends.get(name, 0) for name in {**known["ends"], **ends}
             }
             known["times"] = _add([known["times"], times])
-            known["received"] += cell.received
-            known["sent"] += cell.sent
+            known["received"] += total.received
+            known["sent"] += total.sent
     return list(found.values())

@@ -19,6 +19,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from reverseproxy.command.files import serve_directory
 from reverseproxy.command.instant import MAX_SOCKET
 from reverseproxy.command.live import LiveLine, LiveSample
+from reverseproxy.metrics.latency import times_of
 
 if TYPE_CHECKING:
     from reverseproxy.app import ReverseProxy
@@ -109,8 +110,9 @@ def sample(service: ReverseProxy, now: float) -> LiveSample:
     requests, seconds = 0, 0.0
     for tally in service.inspector.parts.tallies.values():
         for cell in list(tally.cells.values()):
-            requests += sum(cell.durations.counts)
-            seconds += cell.durations.total
+            total = cell.total
+            requests += sum(times_of(total.ends))
+            seconds += total.seconds
     return LiveSample(
         now,
         sum(agent.serving for agent in service.agents),

@@ -1,7 +1,7 @@
 """
 Counters of requests, joins and events, without I/O.
 
-Counting adds to integers: it formats nothing, calls no callback, and looks up no label but keys of small
+Counting adds to numbers: it formats nothing, calls no callback, and looks up no label but keys of small
 dictionaries.  L{reverseproxy.admin} reads the counters when a request of its API needs them.
 """
 
@@ -23,7 +23,7 @@ __all__ = [
     "TunnelTally",
 ]
 
-from reverseproxy.metrics.agents import AgentFigures
+from reverseproxy.metrics.accounts import AgentFigures, RequestCell
 from reverseproxy.metrics.counts import (
     NOWHERE,
     OTHER,
@@ -31,7 +31,6 @@ from reverseproxy.metrics.counts import (
     EndedRequest,
     IDestination,
     IEndedRequest,
-    RequestCell,
     RequestTally,
     TunnelTally,
 )

@@ -11,7 +11,6 @@ __all__ = [
     "IEndedRequest",
     "IDestination",
     "Destination",
-    "RequestCell",
     "RequestTally",
     "TunnelTally",
     "leave_reason",
@@ -21,19 +20,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
-from reverseproxy.metrics.agents import AgentFigures
-from reverseproxy.metrics.latency import (
-    BUCKETS,
-    CLASS_STARTS,
-    GRID,
-    Ends,
-    Histogram,
-    Recently,
-    coarse,
-    end_index,
-    note_end,
-    times_of,
-)
+from reverseproxy.metrics.accounts import AgentFigures, RequestCell
+from reverseproxy.metrics.latency import BUCKETS, CLASS_STARTS, GRID, Histogram, end_index, note_end
 
 OTHER: Final = "other"
 """The label of everything beyond a bound, counted together."""
@@ -123,36 +111,6 @@ class EndedRequest(NamedTuple):
     sent: int
 
 
-class RequestCell:
-    """
-    The requests of one listener to one cluster, by one rule.
-
-    @ivar ends: the numbers of requests by class of status and duration, from the first byte to the last.
-    @ivar seconds: the sum of their durations.
-    @ivar received: bytes of bodies of requests.
-    @ivar sent: bytes of bodies of responses.
-    @ivar recently: earlier counters, for L{lately}.
-    """
-
-    __slots__ = ("ends", "received", "recently", "seconds", "sent")
-
-    def __init__(self) -> None:
-        self.ends: Ends = []
-        self.seconds = 0.0
-        self.received = 0
-        self.sent = 0
-        self.recently = Recently()
-
-    def lately(self, now: float) -> list[int]:
-        """Return the durations of the last half minute to minute, in fine buckets."""
-        return self.recently.look(now, self.ends)
-
-    @property
-    def durations(self) -> Histogram:
-        """The durations, in the buckets that are exported to Prometheus."""
-        return coarse(times_of(self.ends), self.seconds)
-
-
 class RequestTally:
     """
     Counts the requests of one listener.
@@ -161,15 +119,18 @@ class RequestTally:
     @ivar cells: counters by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as a route can take
         the name of the cluster from the request.
     @ivar errors: requests without a complete answer of a host, by cluster and reason; bounded likewise.
+    @ivar rule: the rule of the previous request, as most requests have the same one.
+    @ivar cell: the counters of that rule.
+    @ivar counters: those of them that count requests to hosts of no agent.
     """
 
-    __slots__ = ("_cell", "_last", "_places", "cells", "errors", "listener")
+    __slots__ = ("_places", "cell", "cells", "counters", "errors", "listener", "rule")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
-        # The destination of the previous request, as most requests have the same one.
-        self._last: IDestination | None = None
-        self._cell = RequestCell()
+        self.rule: IDestination | None = Destination()  # of no request
+        self.cell = RequestCell()
+        self.counters = self.cell.own
         self._places: dict[str, Destination] = {}
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
         self.errors: dict[tuple[str, int], int] = {}
@@ -182,7 +143,15 @@ class RequestTally:
 
         @param now: the time, by the clock that L{IEndedRequest.started} is read from.
         """
-        cell = self._cell if ended.rule is self._last else self._find(ended.rule)
+        cell = self.cell if ended.rule is self.rule else self._find(ended.rule)
+        host = ended.host
+        agent = None if host is None else host.figures
+        if agent is None:
+            counters = cell.own
+        else:
+            counters = agent.counters
+            if counters.latest is not cell:
+                counters = agent.turn_to(cell)
         seconds = now - ended.started
         if seconds < 0.0:  # the clock of a foreign reactor was set back
             seconds = 0.0
@@ -190,25 +159,25 @@ class RequestTally:
             index = BUCKETS[(seconds * GRID).__trunc__()]
             if ended.status != 200:
                 index += CLASS_STARTS[ended.status]
-            cell.ends[index] += 1
+            counters.ends[index] += 1.0
         except IndexError:
             index = end_index(ended.status, seconds)
-            note_end(cell.ends, index)
-        sent = ended.sent
-        cell.seconds += seconds
-        cell.sent += sent
-        host = ended.host
-        agent = None
-        if host is not None and (agent := host.figures) is not None:
-            try:
-                agent.ends[index] += 1
-            except IndexError:
-                note_end(agent.ends, index)
-            agent.sent += sent
+            note_end(counters.ends, index)
+        counters.seconds += seconds
+        counters.sent += ended.sent
         if ended.received:
-            cell.received += ended.received
-            if agent is not None:
-                agent.received += ended.received
+            counters.received += ended.received
+        if counters.cell is None:
+            # The agent's own: the rule counts the request as well.
+            counters = cell.own
+            try:
+                counters.ends[index] += 1.0
+            except IndexError:
+                note_end(counters.ends, index)
+            counters.seconds += seconds
+            counters.sent += ended.sent
+            if ended.received:
+                counters.received += ended.received
 
     def place(self, cluster: str) -> Destination:
         """
@@ -243,7 +212,7 @@ class RequestTally:
             if len(self.cells) >= MAX_CELLS:
                 key = (OTHER, OTHER, "")
             cell = self.cells.setdefault(key, RequestCell())
-        self._last, self._cell = found, cell
+        self.rule, self.cell, self.counters = found, cell, cell.own
         return cell
 
 

@@ -398,6 +398,11 @@ class MetricsTests(AdminTestCase):
         world.reactor.advance(1)
         found = self.metrics(world, "/metrics/agents")
         self.assertEqual(figure("requests_total", OTHER, "2xx"), before)
+        # The rule keeps what it has had of both; the counters that it shared with one are free for another.
+        where = ("clientListener", "client_router_host", "client_router_host[0]", "clientCluster", "2xx")
+        self.assertEqual(self.metrics(world)["http_requests_total", frozenset(where)], 4)
+        [cell] = world.proxy.inspector.parts.tallies["clientListener"].cells.values()
+        self.assertEqual(len(cell.shares), 1)
 
     def test_what_waits_and_what_is_late(self) -> None:
         world = World()

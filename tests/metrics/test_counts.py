@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,8 +18,10 @@ from reverseproxy.metrics import (
     RequestTally,
     TunnelTally,
 )
+from reverseproxy.metrics.accounts import MAX_SHARES
 from reverseproxy.metrics.counts import MAX_CELLS, MAX_REFUSALS, leave_reason
 from reverseproxy.metrics.latency import classes_of, times_of
+from tests.metrics.by_hand import Ended, check
 
 
 class HistogramTests(SynchronousTestCase):
@@ -65,19 +68,19 @@ class RequestTallyTests(SynchronousTestCase):
         note(tally, blue, None, 503, 99.0, 1, 2)
         note(tally, None, None, 0, 0.0, 0, 0)
         cell = tally.cells["blue", "all", "all[0]"]
-        self.assertEqual(classes_of(cell.ends), {2: 1, 5: 1})
-        self.assertEqual((cell.received, cell.sent), (4, 42))
-        self.assertEqual(sum(cell.durations.counts), 2)
-        self.assertEqual(cell.durations.counts[-1], 1)
-        self.assertEqual(cell.durations.counts[DURATION_BOUNDS.index(0.0025)], 1)
-        self.assertEqual(classes_of(tally.cells["", "", ""].ends), {0: 1})
+        self.assertEqual(classes_of(cell.total.ends), {2: 1, 5: 1})
+        self.assertEqual((cell.total.received, cell.total.sent), (4, 42))
+        self.assertEqual(sum(cell.total.durations.counts), 2)
+        self.assertEqual(cell.total.durations.counts[-1], 1)
+        self.assertEqual(cell.total.durations.counts[DURATION_BOUNDS.index(0.0025)], 1)
+        self.assertEqual(classes_of(tally.cells["", "", ""].total.ends), {0: 1})
 
     def test_any_status(self) -> None:
         """Three digits are three digits; what a protocol of ours made of more is none."""
         tally = RequestTally("front")
         for status in (999, 100, 100000):
             note(tally, tally.place("blue"), None, status, 0.0, 0, 0)
-        self.assertEqual(classes_of(tally.cells["blue", "", ""].ends), {9: 1, 1: 1, 0: 1})
+        self.assertEqual(classes_of(tally.cells["blue", "", ""].total.ends), {9: 1, 1: 1, 0: 1})
 
     def test_a_clock_that_is_set_back(self) -> None:
         """Whatever ends before it has begun has taken no time."""
@@ -86,9 +89,9 @@ class RequestTallyTests(SynchronousTestCase):
             for status in (200, 503):
                 note(tally, Destination("blue"), agent, status, seconds, 0, 0)
         cell = tally.cells["blue", "", ""]
-        for ends in (cell.ends, agent.ends):
+        for ends in (cell.total.ends, agent.total.ends):
             self.assertEqual((times_of(ends)[0], classes_of(ends)), (14, {2: 7, 5: 7}))
-        self.assertEqual(cell.durations.total, 0.0)
+        self.assertEqual(cell.total.durations.total, 0.0)
 
     def test_cells_are_bounded(self) -> None:
         """Routes may name clusters by what requests say."""
@@ -98,7 +101,7 @@ class RequestTallyTests(SynchronousTestCase):
             note(tally, place, None, 200, 0.0, 0, 0)
             tally.fail(place, None, 1, "a reason", 17.0)
         self.assertEqual(len(tally.cells), MAX_CELLS + 1)
-        self.assertEqual(classes_of(tally.cells[OTHER, OTHER, ""].ends), {2: 50})
+        self.assertEqual(classes_of(tally.cells[OTHER, OTHER, ""].total.ends), {2: 50})
         self.assertEqual((len(tally.errors), tally.errors[OTHER, 1]), (MAX_CELLS + 1, 50))
 
     def test_equal_places(self) -> None:
@@ -106,7 +109,7 @@ class RequestTallyTests(SynchronousTestCase):
         tally = RequestTally("front")
         for cluster in ("blue", "green", "blue"):
             note(tally, Destination(cluster, "all", "all[0]"), None, 200, 0.0, 0, 0)
-        self.assertEqual(classes_of(tally.cells["blue", "all", "all[0]"].ends), {2: 2})
+        self.assertEqual(classes_of(tally.cells["blue", "all", "all[0]"].total.ends), {2: 2})
 
     def test_agents(self) -> None:
         """What an agent has had is counted for it as well, whichever rule it came by."""
@@ -114,13 +117,73 @@ class RequestTallyTests(SynchronousTestCase):
         note(tally, Destination("blue"), agent, 200, 0.002, 3, 40)
         note(tally, Destination("green"), agent, 502, 0.004, 0, 2)
         tally.fail(Destination("green"), agent, 2, "it" * 1000, 17.0)
-        self.assertEqual((classes_of(agent.ends), agent.received, agent.sent), ({2: 1, 5: 1}, 3, 42))
+        self.assertEqual(classes_of(agent.total.ends), {2: 1, 5: 1})
+        self.assertEqual((agent.total.received, agent.total.sent), (3, 42))
         assert agent.last_error is not None
         self.assertEqual((agent.last_error[0], len(agent.last_error[1])), (17.0, 300))
         other = AgentFigures()
         other.add(agent)
         other.add(agent)
-        self.assertEqual((classes_of(other.ends), other.received), ({2: 2, 5: 2}, 6))
+        self.assertEqual((classes_of(other.total.ends), other.total.received), ({2: 2, 5: 2}, 6))
+
+
+class SharedCountersTests(SynchronousTestCase):
+    """Whatever rules and agents have in common, each knows all of its requests, and counts none twice."""
+
+    def test_the_first_request(self) -> None:
+        """A request that no rule takes counts even if there was no other before."""
+        tally = RequestTally("front")
+        note(tally, None, None, 404, 0.0, 0, 0)
+        self.assertEqual(classes_of(tally.cells["", "", ""].total.ends), {4: 1})
+
+    def test_any_order(self) -> None:
+        """More rules and agents than can share counters, on two listeners, some of which leave meanwhile."""
+        random = Random(7)
+        places = [Destination("blue", "all", f"all[{number}]") for number in range(MAX_SHARES + 5)]
+        tallies = [RequestTally("front"), RequestTally("back")]
+        agents: list[AgentFigures | None] = [None, *(AgentFigures() for _ in range(MAX_SHARES + 5))]
+        by_rule: dict[tuple[int, str], list[Ended]] = {}
+        by_agent: dict[AgentFigures | None, list[Ended]] = {}
+        for turn in range(5000):
+            where, place, agent = random.randrange(2), random.choice(places), random.choice(agents)
+            ended = Ended(
+                random.choice((200, 200, 200, 404, 503, 0)),
+                random.choice((0.0, 0.002, 0.05, 0.3)),
+                random.choice((0, 5)),
+                random.choice((0, 7)),
+            )
+            note(tallies[where], place, agent, *ended)
+            by_rule.setdefault((where, place.route), []).append(ended)
+            by_agent.setdefault(agent, []).append(ended)
+            if turn % 100 == 99 and agent is not None:
+                agent.leave()  # requests to it go on to end
+                agents.append(AgentFigures())
+        for (where, route), wanted in by_rule.items():
+            cell = tallies[where].cells["blue", "all", route]
+            check(self, cell.total, wanted)
+            self.assertLessEqual(len(cell.shares), MAX_SHARES)
+        for agent, wanted in by_agent.items():
+            if agent is not None:
+                check(self, agent.total, wanted)
+                self.assertLessEqual(len(agent.shares), MAX_SHARES)
+
+    def test_agents_that_leave_make_room(self) -> None:
+        tally, place = RequestTally("front"), Destination("blue")
+        left = [AgentFigures() for _ in range(MAX_SHARES)]
+        for agent in left:
+            note(tally, place, agent, 200, 0.002, 0, 1)
+        late, later = AgentFigures(), AgentFigures()
+        note(tally, place, late, 200, 0.002, 0, 1)
+        cell = tally.cells["blue", "", ""]
+        self.assertEqual((len(cell.shares), len(late.shares)), (MAX_SHARES, 0))
+        for agent in left:
+            agent.leave()
+            self.assertEqual((classes_of(agent.total.ends), agent.total.sent), ({2: 1}, 1))
+        note(tally, place, later, 200, 0.002, 0, 1)
+        self.assertEqual((list(cell.shares), list(later.shares)), ([later], [cell]))
+        self.assertEqual(
+            (classes_of(cell.total.ends), cell.total.sent), ({2: MAX_SHARES + 2}, MAX_SHARES + 2)
+        )
 
 
 class TunnelTallyTests(SynchronousTestCase):

@@ -44,7 +44,7 @@ class BoundsTests(SynchronousTestCase):
         times += [*DURATION_BOUNDS, 0.0, 1e9]
         for each in times:
             wanted.note(each)
-        found = coarse(times_of(counted(*times).ends), wanted.total)
+        found = coarse(times_of(counted(*times).total.ends), wanted.total)
         self.assertEqual(found.counts, wanted.counts)
         self.assertEqual(found.total, wanted.total)
 
@@ -53,7 +53,7 @@ class BoundsTests(SynchronousTestCase):
         random = Random(2)
         for scale in (0.0005, 0.01, 2.0):
             times = sorted(random.uniform(0.2, 1.8) * scale for _ in range(1001))
-            counts = times_of(counted(*times).ends)
+            counts = times_of(counted(*times).total.ends)
             for share in (0.5, 0.9, 0.99):
                 found = quantile(counts, share)
                 assert found is not None
@@ -63,8 +63,8 @@ class BoundsTests(SynchronousTestCase):
     def test_extremes(self) -> None:
         self.assertIsNone(quantile([0] * (len(FINE_BOUNDS) + 1), 0.5))
         self.assertIsNone(quantile([], 0.5))
-        self.assertEqual(quantile(times_of(counted(1e9).ends), 0.99), FINE_BOUNDS[-1])
-        found = quantile(times_of(counted(0.0).ends), 0.99)
+        self.assertEqual(quantile(times_of(counted(1e9).total.ends), 0.99), FINE_BOUNDS[-1])
+        found = quantile(times_of(counted(0.0).total.ends), 0.99)
         assert found is not None
         self.assertLessEqual(found, FINE_BOUNDS[0])
 
@@ -74,8 +74,8 @@ class EndsTests(SynchronousTestCase):
         tally, agent = RequestTally("front"), AgentFigures()
         for status in (200, 204, 404, 503, 0, 100000):
             note(tally, Destination("blue"), agent, status, 0.01, 0, 0)
-        self.assertEqual(class_names(classes_of(agent.ends)), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
-        self.assertEqual(sum(times_of(agent.ends)), 6)
+        self.assertEqual(class_names(classes_of(agent.total.ends)), {"none": 2, "2xx": 2, "4xx": 1, "5xx": 1})
+        self.assertEqual(sum(times_of(agent.total.ends)), 6)
 
     def test_lately(self) -> None:
         """What is older than a minute or so is left out, if somebody looks from time to time."""

@@ -1015,7 +1015,7 @@ class TallyTests(RpcTestCase):
             host.send(response(first.id), response(second.id, status=BoltStatus.SERVER_THREADPOOL_BUSY))
             self.assertEqual(client.answers(), [(5, 0), (6, BoltStatus.SERVER_THREADPOOL_BUSY)])
             (cell,) = tally.cells.values()
-            self.assertEqual(classes_of(cell.ends), {2: 2, 5: 1, 0: 1})
+            self.assertEqual(classes_of(cell.total.ends), {2: 2, 5: 1, 0: 1})
 
 
 class OtherProtocolTests(RpcTestCase):

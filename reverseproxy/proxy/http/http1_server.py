@@ -26,6 +26,7 @@ from reverseproxy.interfaces import ConnectionInfo, IDrainable, IEndable, IExpen
 from reverseproxy.limits.buffered_bytes import BufferAccount
 from reverseproxy.limits.refusals import REFUSALS
 from reverseproxy.logs import loss
+from reverseproxy.metrics.latency import BUCKETS, GRID, GRID_END
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.counting import note_failure
@@ -286,10 +287,25 @@ class Http1Proxy(Answering):
         now = self._seconds()
         tally = settings.tally
         if tally is not None:
-            # As L{count} does, without another call for each request.
-            tally.end(exchange, now)
-            if exchange.flags:
-                note_failure(tally, exchange, exchange.flags, exchange.flag)
+            host = exchange.host
+            agent = None if host is None else host.figures
+            counters = tally.counters if agent is None else agent.counters
+            if (
+                exchange.rule is tally.rule
+                and counters.cell is tally.cell
+                and exchange.status == 200
+                and not (exchange.received or exchange.flags)
+                and (seconds := now - exchange.started) >= 0.0
+                and seconds < GRID_END
+            ):
+                # As RequestTally.end would do, but for its call, which takes as long as a third of this.
+                counters.ends[BUCKETS[(seconds * GRID).__trunc__()]] += 1.0
+                counters.seconds += seconds
+                counters.sent += exchange.sent
+            else:
+                tally.end(exchange, now)
+                if exchange.flags:
+                    note_failure(tally, exchange, exchange.flags, exchange.flag)
         if settings.observed:
             tell(settings, exchange)
         if not keep_alive or self._closing_phase is not OPEN:
