@@ -30,9 +30,9 @@ import statistics
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,9 @@ http {{
 }}
 """
 """The service."""
+
+PROMETHEUS = {"Accept": "application/openmetrics-text;version=1.0.0"}
+"""The header fields of a scrape."""
 
 CONNECTIONS = 32
 TURN = 0.2
@@ -79,6 +82,7 @@ class End:
         self._document = document
         self._file = directory / f"{name}.json"
         self._admin = admin
+        self._prometheus = HTTPConnection("127.0.0.1", admin, timeout=10)
         self._process, self.log = _start(directory, name, document, 1)
         self._changes = 0
         self.pid = self._process.pid
@@ -90,11 +94,15 @@ class End:
         self._process.send_signal(signal.SIGHUP)
         self._changes += 1
         _wait(self.log, r"is in use, generation", self._changes)
+        self._prometheus.close()  # it is opened again when it is needed
 
     def scrape(self) -> None:
-        """Do what Prometheus does."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/metrics", timeout=10) as answer:
-            answer.read()
+        """Do what Prometheus does, which keeps its connection."""
+        self._prometheus.request("GET", "/metrics", headers=PROMETHEUS)
+        answer = self._prometheus.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"the metrics are answered with {answer.status}")
 
     def stop(self) -> None:
         """End it."""

@@ -146,10 +146,16 @@ class Server:
             )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
-            if listens(self._process.pid, self.tunnel):
+            # One alone may be closed again: the server ends if the other is taken.
+            if all(listens(self._process.pid, port) for port in (self.client, self.tunnel)):
                 return
             time.sleep(0.02)
-        raise RuntimeError((self._directory / "server.log").read_text(errors="replace")[-2000:])
+        raise RuntimeError(self.log)
+
+    @property
+    def log(self) -> str:
+        """The end of its log."""
+        return (self._directory / "server.log").read_text(errors="replace")[-2000:]
 
     def kill(self) -> None:
         """End it, without a chance to say so to anybody."""
@@ -341,6 +347,8 @@ def swarming(limits: Limits) -> Iterator[tuple[Server, Swarms]]:
         swarms = Swarms(server, limits)
         try:
             yield server, swarms
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}; the server says:\n{server.log}") from error
         finally:
             swarms.stop()
 

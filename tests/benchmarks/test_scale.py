@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks import scale
+from benchmarks.measure import listens
 from benchmarks.scale import BALANCERS, Limits, joins, memory, picking, recovery, table
 from benchmarks.scale_peers import raise_limit
 
@@ -30,6 +32,24 @@ class RunTests(SynchronousTestCase):
         found = recovery(FEW, down=0.3, watch=100.0)
         self.assertEqual(set(found["back"]), {"50 %", "90 %", "99 %", "100 %"})
         self.assertEqual(found["curve"][-1]["serving"], 1.0)
+
+    def test_a_port_is_taken(self) -> None:
+        """A server that can't bind both ports is no server, even if it has listened on one for a moment."""
+        started: list[scale.Server] = []
+
+        class Server(scale.Server):
+            def start(self) -> None:
+                started.append(self)
+                if len(started) > 1:
+                    super().start()
+                    return
+                with socket.create_server(("127.0.0.1", self.client)):
+                    super().start()
+
+        self.patch(scale, "Server", Server)
+        with scale.running(FEW, 0) as server:
+            self.assertEqual(len(started), 2)
+            self.assertTrue(listens(server.pid, server.client))
 
 
 class PartTests(SynchronousTestCase):
