@@ -65,13 +65,7 @@ def busy_seconds() -> float:
 
 def established(port: int) -> int:
     """How many established TCP connections this machine has accepted on a local IPv4 port."""
-    wanted = f":{port:04X}"
-    count = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1].endswith(wanted) and fields[3] == ESTABLISHED:
-            count += 1
-    return count
+    return len(_sockets(port, ESTABLISHED))
 
 
 def listens(pid: int, port: int) -> bool:
@@ -80,18 +74,23 @@ def listens(pid: int, port: int) -> bool:
 
     That a connection succeeds does not say so: another process may have been faster to take the port.
     """
-    wanted = f":{port:04X}"
-    sockets = {
-        f"socket:[{fields[9]}]"
-        for fields in (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-        if fields[1].endswith(wanted) and fields[3] == LISTENING
-    }
     found: set[str] = set()
     with suppress(OSError):  # the process has ended
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):  # it was closed meanwhile
                 found.add(str(descriptor.readlink()))
-    return not sockets.isdisjoint(found)
+    return any(f"socket:[{number}]" in found for number in _sockets(port, LISTENING))
+
+
+def _sockets(port: int, state: str) -> list[str]:
+    """Return the inodes of the sockets of a local IPv4 port that are in a state."""
+    wanted = f":{port:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return [
+        fields[9]
+        for fields in (line.split() for line in lines)
+        if fields[1].endswith(wanted) and fields[3] == state
+    ]
 
 
 def machine() -> str:

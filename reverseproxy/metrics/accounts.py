@@ -27,7 +27,6 @@ class Counters:
     Requests that have ended.
 
     @ivar cell: the rule that they count for; L{None} if they count for an agent alone.
-    @ivar latest: the rule that the latest request was for.
     @ivar ends: the numbers of requests by class of status and duration, from the first byte to the last; if
         they count for a rule, there are those of statuses from 200 to 299 at least.
     @ivar seconds: the sum of their durations.
@@ -35,10 +34,10 @@ class Counters:
     @ivar sent: bytes of bodies of responses.
     """
 
-    __slots__ = ("cell", "ends", "latest", "received", "seconds", "sent")
+    __slots__ = ("cell", "ends", "received", "seconds", "sent")
 
     def __init__(self, cell: RequestCell | None = None) -> None:
-        self.cell = self.latest = cell
+        self.cell = cell
         self.ends: Ends = [] if cell is None else no_ends()
         self.seconds = 0.0
         self.received = 0
@@ -107,16 +106,18 @@ class AgentFigures(Account):
     The requests that went to one agent, over all its connections to this process.
 
     @ivar shares: the counters of its requests by single rules, by rule.
-    @ivar counters: those that count the latest request.
+    @ivar latest: the rule that the latest request was for.
+    @ivar counters: those that count it.
     @ivar last_error: the time of the latest request without a complete answer of the agent, in seconds since
         1970, and the reason.
     @ivar named: whether the agent has series of its own among the metrics of agents.
     """
 
-    __slots__ = ("_left", "counters", "last_error", "named")
+    __slots__ = ("_left", "counters", "last_error", "latest", "named")
 
     def __init__(self) -> None:
         super().__init__(Counters())
+        self.latest: RequestCell | None = None
         self.counters = self.own
         self.last_error: tuple[float, str] | None = None
         self.named = False
@@ -134,8 +135,7 @@ class AgentFigures(Account):
                 found = self.shares[cell] = cell.shares[self] = Counters(cell)
             else:
                 found = self.own
-                found.latest = cell
-        self.counters = found
+        self.latest, self.counters = cell, found
         return found
 
     def leave(self) -> None:

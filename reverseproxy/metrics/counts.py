@@ -121,16 +121,14 @@ class RequestTally:
     @ivar errors: requests without a complete answer of a host, by cluster and reason; bounded likewise.
     @ivar rule: the rule of the previous request, as most requests have the same one.
     @ivar cell: the counters of that rule.
-    @ivar counters: those of them that count requests to hosts of no agent.
     """
 
-    __slots__ = ("_places", "cell", "cells", "counters", "errors", "listener", "rule")
+    __slots__ = ("_places", "cell", "cells", "errors", "listener", "rule")
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
         self.rule: IDestination | None = Destination()  # of no request
         self.cell = RequestCell()
-        self.counters = self.cell.own
         self._places: dict[str, Destination] = {}
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
         self.errors: dict[tuple[str, int], int] = {}
@@ -149,9 +147,7 @@ class RequestTally:
         if agent is None:
             counters = cell.own
         else:
-            counters = agent.counters
-            if counters.latest is not cell:
-                counters = agent.turn_to(cell)
+            counters = agent.counters if agent.latest is cell else agent.turn_to(cell)
         seconds = now - ended.started
         if seconds < 0.0:  # the clock of a foreign reactor was set back
             seconds = 0.0
@@ -212,7 +208,7 @@ class RequestTally:
             if len(self.cells) >= MAX_CELLS:
                 key = (OTHER, OTHER, "")
             cell = self.cells.setdefault(key, RequestCell())
-        self.rule, self.cell, self.counters = found, cell, cell.own
+        self.rule, self.cell = found, cell
         return cell
 
 

@@ -289,7 +289,7 @@ class Http1Proxy(Answering):
         if tally is not None:
             host = exchange.host
             agent = None if host is None else host.figures
-            counters = tally.counters if agent is None else agent.counters
+            counters = tally.cell.own if agent is None else agent.counters
             if (
                 exchange.rule is tally.rule
                 and counters.cell is tally.cell
