@@ -18,7 +18,7 @@ from reverseproxy.fleet.etcd import Etcd
 from tests.fleet.processes import FleetCase
 from tests.fleet.real_etcd import ETCD
 from tests.integration.clients import Load, gather
-from tests.integration.harness import JOINED, ReverseProxy
+from tests.integration.harness import JOINED, SLOW_MACHINE, ReverseProxy
 
 reactor: Any = global_reactor
 
@@ -27,9 +27,6 @@ NOTICED = 5.0
 
 LATE = 2.0
 """Seconds that a request may take at the most that had to be repeated, beside that."""
-
-SLOW_MACHINE = 5.0
-"""Seconds for which a machine that has other work may delay what is waited for here."""
 
 PREFIX = "/reverseproxy/fleet/"
 HOURS = 5 * 3600.0

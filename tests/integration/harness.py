@@ -12,6 +12,7 @@ __all__ = [
     "JOINED",
     "LEFT",
     "SERVING",
+    "SLOW_MACHINE",
     "Backend",
     "Child",
     "IntegrationTestCase",
@@ -46,6 +47,13 @@ from tests.integration.forked import fork
 
 DEADLINE = 30.0
 """Seconds after which anything that a test waits for has failed to come."""
+
+SLOW_MACHINE = 5.0
+"""
+Seconds that a machine with other work may add to a time that is promised.
+
+What no test may miss by a moment is held exactly by tests with a clock of their own.
+"""
 
 JOINED = r"^cluster clientCluster: host .* joined "
 """What a tunnel server logs once a connection can be given requests."""
