@@ -94,7 +94,7 @@ class _Pair:
             tally=RequestTally("test") if metrics else None,
         )
         if metrics:
-            world.hosts[0].figures = AgentFigures()  # as if an agent had brought it
+            world.hosts[0].counters = AgentFigures().own  # as if an agent had brought it
         info = ConnectionInfo("10.9.9.9:1234", "10.0.0.1:80")
         method = rest[-1].upper().encode()
         self._post = method == b"POST"

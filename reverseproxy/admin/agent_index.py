@@ -151,7 +151,7 @@ class AgentIndex:
         # Of all workers, as connections are lost at one worker and come back at another.
         agent.most = max(agent.most, len(agent.hosts) + len(agent.relayed))
         if isinstance(host, AgentHost):
-            host.figures = agent.figures
+            host.counters = agent.figures.own
         self._keys[host] = key
         return key
 

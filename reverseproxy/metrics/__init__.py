@@ -11,7 +11,9 @@ __all__ = [
     "DURATION_BOUNDS",
     "NOWHERE",
     "OTHER",
+    "UNCOUNTED",
     "AgentFigures",
+    "Counters",
     "EndedRequest",
     "Histogram",
     "IEndedRequest",
@@ -23,7 +25,7 @@ __all__ = [
     "TunnelTally",
 ]
 
-from reverseproxy.metrics.accounts import AgentFigures, RequestCell
+from reverseproxy.metrics.accounts import UNCOUNTED, AgentFigures, Counters, RequestCell
 from reverseproxy.metrics.counts import (
     NOWHERE,
     OTHER,

@@ -8,7 +8,7 @@ an agent share counters for what both have in common, and whoever reads adds up 
 
 from __future__ import annotations
 
-__all__ = ["MAX_SHARES", "Account", "AgentFigures", "Counters", "RequestCell"]
+__all__ = ["MAX_SHARES", "UNCOUNTED", "Account", "AgentFigures", "Counters", "RequestCell"]
 
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ class Counters:
     Requests that have ended.
 
     @ivar cell: the rule that they count for; L{None} if they count for an agent alone.
+    @ivar agent: the agent that they count for; L{None} if they count for a rule alone.
+    @ivar beside: for those of an agent alone, the rule that the latest request was counted for elsewhere.
     @ivar ends: the numbers of requests by class of status and duration, from the first byte to the last; if
         they count for a rule, there are those of statuses from 200 to 299 at least.
     @ivar seconds: the sum of their durations.
@@ -34,10 +36,12 @@ class Counters:
     @ivar sent: bytes of bodies of responses.
     """
 
-    __slots__ = ("cell", "ends", "received", "seconds", "sent")
+    __slots__ = ("agent", "beside", "cell", "ends", "received", "seconds", "sent")
 
-    def __init__(self, cell: RequestCell | None = None) -> None:
+    def __init__(self, cell: RequestCell | None = None, agent: AgentFigures | None = None) -> None:
         self.cell = cell
+        self.agent = agent
+        self.beside: RequestCell | None = None
         self.ends: Ends = [] if cell is None else no_ends()
         self.seconds = 0.0
         self.received = 0
@@ -54,6 +58,10 @@ class Counters:
         self.seconds += other.seconds
         self.received += other.received
         self.sent += other.sent
+
+
+UNCOUNTED: Final = Counters()
+"""Those of a host that no request has gone to, and no agent has brought; they count nothing."""
 
 
 class Account:
@@ -106,47 +114,45 @@ class AgentFigures(Account):
     The requests that went to one agent, over all its connections to this process.
 
     @ivar shares: the counters of its requests by single rules, by rule.
-    @ivar latest: the rule that the latest request was for.
-    @ivar counters: those that count it.
     @ivar last_error: the time of the latest request without a complete answer of the agent, in seconds since
         1970, and the reason.
     @ivar named: whether the agent has series of its own among the metrics of agents.
     """
 
-    __slots__ = ("_left", "counters", "last_error", "latest", "named")
+    __slots__ = ("last_error", "named")
 
     def __init__(self) -> None:
-        super().__init__(Counters())
-        self.latest: RequestCell | None = None
-        self.counters = self.own
+        super().__init__(Counters(agent=self))
         self.last_error: tuple[float, str] | None = None
         self.named = False
-        self._left = False
 
-    def turn_to(self, cell: RequestCell) -> Counters:
+    def count_for(self, cell: RequestCell) -> Counters:
         """
-        Have L{counters} count for a rule.
+        Find what counts the agent's requests by a rule.
 
-        @return: these: shared ones, or the agent's own if no more can be shared.
+        @return: shared counters, or the agent's own if no more can be shared.
         """
         found = self.shares.get(cell)
         if found is None:
-            if not self._left and len(self.shares) < MAX_SHARES and len(cell.shares) < MAX_SHARES:
-                found = self.shares[cell] = cell.shares[self] = Counters(cell)
-            else:
-                found = self.own
-        self.latest, self.counters = cell, found
+            if len(self.shares) >= MAX_SHARES or len(cell.shares) >= MAX_SHARES:
+                self.own.beside = cell
+                return self.own
+            found = self.shares[cell] = cell.shares[self] = Counters(cell, self)
         return found
 
     def leave(self) -> None:
-        """Leave what it shares to its rules, so that other agents can; requests may still end."""
-        self._left = True
+        """
+        Leave what it shares to its rules, so that other agents can.
+
+        Requests that are still under way will count for their rules alone.
+        """
         for cell, counters in self.shares.items():
             cell.own.add(counters)
             del cell.shares[self]
             self.own.add(counters)
+            counters.cell = counters.agent = None
         self.shares.clear()
-        self.counters = self.own
+        self.own.agent = self.own.beside = None
 
     def add(self, other: AgentFigures) -> None:
         """Add the counters of another agent."""

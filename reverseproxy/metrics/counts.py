@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
-from reverseproxy.metrics.accounts import AgentFigures, RequestCell
+from reverseproxy.metrics.accounts import AgentFigures, Counters, RequestCell
 from reverseproxy.metrics.latency import BUCKETS, CLASS_STARTS, GRID, Histogram, end_index, note_end
 
 OTHER: Final = "other"
@@ -66,6 +66,9 @@ NOWHERE: Final = Destination()
 
 class ICountedHost(Protocol):
     """A host, as far as counting its requests goes."""
+
+    counters: Counters
+    """Those that count its latest request, or those of its agent alone."""
 
     @property
     def figures(self) -> AgentFigures | None:
@@ -119,7 +122,7 @@ class RequestTally:
     @ivar cells: counters by cluster, virtual host and rule; bounded by L{MAX_CELLS}, as a route can take
         the name of the cluster from the request.
     @ivar errors: requests without a complete answer of a host, by cluster and reason; bounded likewise.
-    @ivar rule: the rule of the previous request, as most requests have the same one.
+    @ivar rule: the rule of the previous request that had one, as most requests have the same one.
     @ivar cell: the counters of that rule.
     """
 
@@ -127,7 +130,7 @@ class RequestTally:
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
-        self.rule: IDestination | None = Destination()  # of no request
+        self.rule: IDestination = Destination()  # of no request
         self.cell = RequestCell()
         self._places: dict[str, Destination] = {}
         self.cells: dict[tuple[str, str, str], RequestCell] = {}
@@ -143,11 +146,11 @@ class RequestTally:
         """
         cell = self.cell if ended.rule is self.rule else self._find(ended.rule)
         host = ended.host
-        agent = None if host is None else host.figures
-        if agent is None:
-            counters = cell.own
-        else:
-            counters = agent.counters if agent.latest is cell else agent.turn_to(cell)
+        counters = cell.own if host is None else host.counters
+        if counters.cell is not cell and counters.beside is not cell:
+            assert host is not None
+            agent = counters.agent
+            counters = host.counters = cell.own if agent is None else agent.count_for(cell)
         seconds = now - ended.started
         if seconds < 0.0:  # the clock of a foreign reactor was set back
             seconds = 0.0
@@ -208,7 +211,8 @@ class RequestTally:
             if len(self.cells) >= MAX_CELLS:
                 key = (OTHER, OTHER, "")
             cell = self.cells.setdefault(key, RequestCell())
-        self.rule, self.cell = found, cell
+        if found is not None:
+            self.rule, self.cell = found, cell
         return cell
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from random import Random
-from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from reverseproxy.metrics import (
     DURATION_BOUNDS,
     OTHER,
+    UNCOUNTED,
     AgentFigures,
     Destination,
     EndedRequest,
@@ -40,10 +40,15 @@ class HistogramTests(SynchronousTestCase):
         self.assertEqual((histogram.counts, histogram.total), ([1, 0, 0], 0.0))
 
 
-class Counted(NamedTuple):
-    """A host of an agent."""
+class Counted:
+    """A host, which an agent may have brought."""
 
-    figures: AgentFigures
+    def __init__(self, figures: AgentFigures | None) -> None:
+        self.counters = UNCOUNTED if figures is None else figures.own
+
+    @property
+    def figures(self) -> AgentFigures | None:
+        return self.counters.agent
 
 
 def note(
@@ -141,31 +146,37 @@ class SharedCountersTests(SynchronousTestCase):
         random = Random(7)
         places = [Destination("blue", "all", f"all[{number}]") for number in range(MAX_SHARES + 5)]
         tallies = [RequestTally("front"), RequestTally("back")]
-        agents: list[AgentFigures | None] = [None, *(AgentFigures() for _ in range(MAX_SHARES + 5))]
+        agents = [AgentFigures() for _ in range(MAX_SHARES + 5)]
+        hosts = [Counted(agent) for agent in (None, *agents, *agents)]
         by_rule: dict[tuple[int, str], list[Ended]] = {}
-        by_agent: dict[AgentFigures | None, list[Ended]] = {}
+        by_agent: dict[AgentFigures, list[Ended]] = {}
+        left: list[AgentFigures] = []
         for turn in range(5000):
-            where, place, agent = random.randrange(2), random.choice(places), random.choice(agents)
+            where, place, host = random.randrange(2), random.choice(places), random.choice(hosts)
+            agent = host.figures
             ended = Ended(
                 random.choice((200, 200, 200, 404, 503, 0)),
                 random.choice((0.0, 0.002, 0.05, 0.3)),
                 random.choice((0, 5)),
                 random.choice((0, 7)),
             )
-            note(tallies[where], place, agent, *ended)
+            record = EndedRequest(place, host, ended.status, 0.0, ended.received, ended.sent)
+            tallies[where].end(record, ended.seconds)
             by_rule.setdefault((where, place.route), []).append(ended)
+            if agent is None:
+                continue
             by_agent.setdefault(agent, []).append(ended)
-            if turn % 100 == 99 and agent is not None:
-                agent.leave()  # requests to it go on to end
-                agents.append(AgentFigures())
+            if turn % 100 == 99:
+                agent.leave()  # requests to its hosts go on to end, and count for their rules
+                hosts.append(Counted(AgentFigures()))
+                left.append(agent)
         for (where, route), wanted in by_rule.items():
             cell = tallies[where].cells["blue", "all", route]
             check(self, cell.total, wanted)
             self.assertLessEqual(len(cell.shares), MAX_SHARES)
         for agent, wanted in by_agent.items():
-            if agent is not None:
-                check(self, agent.total, wanted)
-                self.assertLessEqual(len(agent.shares), MAX_SHARES)
+            check(self, agent.total, wanted)
+            self.assertLessEqual(len(agent.shares), 0 if agent in left else MAX_SHARES)
 
     def test_agents_that_leave_make_room(self) -> None:
         tally, place = RequestTally("front"), Destination("blue")

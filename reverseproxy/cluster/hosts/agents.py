@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reverseproxy.cluster.hosts.base import Host
+from reverseproxy.metrics import UNCOUNTED
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol
 
     from reverseproxy.cluster.handover import Handover
     from reverseproxy.identity import AgentIdentity
-    from reverseproxy.metrics import AgentFigures
+    from reverseproxy.metrics import Counters
 
 
 class AgentHost(Host):
@@ -25,12 +26,12 @@ class AgentHost(Host):
     Its connection may be in this process, in another worker, or at another server.
     """
 
-    __slots__ = ("_left", "_on_gone", "announced", "figures", "identity", "same_agent", "tells")
+    __slots__ = ("_left", "_on_gone", "announced", "counters", "identity", "same_agent", "tells")
 
     is_reverse = True
 
     announced: frozenset[str] | None
-    figures: AgentFigures | None
+    counters: Counters
     identity: AgentIdentity | None
     same_agent: Collection[Host]
     tells: bool
@@ -51,7 +52,8 @@ class AgentHost(Host):
         super().__init__(address, hostname, weight, metadata, capacity)
         self._on_gone = on_gone
         self._left = False
-        self.announced = self.figures = self.identity = None
+        self.announced = self.identity = None
+        self.counters = UNCOUNTED
         self.same_agent = ()
         self.tells = False
 

@@ -17,6 +17,7 @@ from zope.interface import Interface, implementer
 
 from reverseproxy.cluster.hosts.health import HostHealth
 from reverseproxy.interfaces import IHost
+from reverseproxy.metrics import UNCOUNTED
 
 if TYPE_CHECKING:
     from reverseproxy.cluster.balancers.peak_ewma import HostLoad
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from reverseproxy.cluster.manager import Cluster
     from reverseproxy.cluster.protocol_support import ProtocolSupport
     from reverseproxy.identity import AgentIdentity
-    from reverseproxy.metrics import AgentFigures, Histogram
+    from reverseproxy.metrics import AgentFigures, Counters, Histogram
 
 MAX_WEIGHT: Final = 128
 """The largest weight of a host; the smallest is 1 (docs/mosn.rst, section 5)."""
@@ -62,8 +63,8 @@ class AgentAttributes:
     identity: AgentIdentity | None = None
     """The identity of its agent; L{None} for a host without one."""
 
-    figures: AgentFigures | None = None
-    """The request counters of its agent, if there is an admin API that shows them."""
+    counters: Counters = UNCOUNTED
+    """What counts its requests; see L{reverseproxy.metrics.counts.ICountedHost}."""
 
     tells: bool = False
     """Whether its agent reports requests not sent on; see L{reverseproxy.wire.http.unsent}."""
@@ -77,6 +78,11 @@ class AgentAttributes:
 
     A failure of one of them is likely to affect the others.
     """
+
+    @property
+    def figures(self) -> AgentFigures | None:
+        """The request counters of its agent, if there is an admin API that shows them."""
+        return self.counters.agent
 
 
 @implementer(IHost)

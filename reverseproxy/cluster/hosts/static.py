@@ -18,11 +18,12 @@ from twisted.python.failure import Failure
 
 from reverseproxy.cluster.hosts.base import Host
 from reverseproxy.errors import ConnectionUnavailable, HostGone
+from reverseproxy.metrics import UNCOUNTED
 from reverseproxy.net.lenient_timeouts import add_lenient_timeout
 
 if TYPE_CHECKING:
     from reverseproxy.config.models import HostConfig
-    from reverseproxy.metrics import AgentFigures
+    from reverseproxy.metrics import Counters
 
 
 class StaticHost(Host):
@@ -34,11 +35,11 @@ class StaticHost(Host):
         "_connect_timeout",
         "_endpoint",
         "_introduce",
-        "figures",
+        "counters",
         "sends_proxy_header",
     )
 
-    figures: AgentFigures | None  # a slot, as each request reads it: the interpreter finds these fastest
+    counters: Counters
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class StaticHost(Host):
         @param sends_proxy_header: see L{Host}; then C{endpoint} names no client.
         """
         super().__init__(address or config.address, config.hostname, config.weight, config.metadata)
-        self.figures = None
+        self.counters = UNCOUNTED
         self._endpoint = endpoint
         self._check_endpoint = endpoint if check_endpoint is None else check_endpoint
         self._clock = clock

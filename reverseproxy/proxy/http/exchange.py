@@ -49,7 +49,7 @@ class Exchange(RouteFinding):
         self._begun = now
         self._direct = direct
         self._answered = False
-        self._facts = self._passage = self._try_timer = self._watch = self.response_head = self.rule = None
+        self._facts = self._passage = self._try_timer = self._watch = self.response_head = self.usual = None
         self._sent_at = 0.0
         self.sent = 0
 
@@ -85,15 +85,17 @@ class Exchange(RouteFinding):
 
         @return: whether the response goes on to the client; if not, all its events are dealt with.
         """
-        if head.status < 200:
-            self._interim(events, index)
-            return False
-        if head.status >= 500:
-            if self._heed_unsent(events, index):
+        if head.status != 200:
+            if head.status < 200:
+                self._interim(events, index)
                 return False
-            changed = events[index]
-            assert isinstance(changed, Response)
-            head = changed
+            self._note_unusual()
+            if head.status >= 500:
+                if self._heed_unsent(events, index):
+                    return False
+                changed = events[index]
+                assert isinstance(changed, Response)
+                head = changed
         if self._stop_try(head.status, type(events[-1]) is End):
             return False
         self.response_head = head
@@ -114,7 +116,7 @@ class Exchange(RouteFinding):
             self._facts is not None
             or self._trace is not None
             or self._try_timer is not None
-            or status >= 500
+            or (status != 200 and self._is_failure(status))
             or self.retry.status_codes
             or cluster is None
             or cluster.watches_answers
@@ -135,6 +137,11 @@ class Exchange(RouteFinding):
             body = data[begin:]
             self.downstream.send(self, [head, body, END] if body else [head, END])
         self._finish()
+
+    def _is_failure(self, status: int) -> bool:
+        """Note a status other than 200, and return whether it says that the host has failed."""
+        self._note_unusual()
+        return status >= 500
 
     def response_sink(self) -> Any:
         """See L{reverseproxy.proxy.http.interfaces.IDirectReader}."""
@@ -204,6 +211,7 @@ class Exchange(RouteFinding):
             return
         self.response_head = head
         self.status = SWITCHED
+        self._note_unusual()
         if self.request_complete or self.head.length != UNKNOWN_LENGTH:
             self._switch()
         else:
@@ -299,6 +307,7 @@ class Exchange(RouteFinding):
     def _answer(self, status: int, body: bytes, location: bytes = b"") -> None:
         self._end()
         self.status = status
+        self._note_unusual()
         self.downstream.reply(self, status, body, b"text/plain", location)
 
     def _break(self, status: int, reason: str, remedy: str = "") -> None:

@@ -288,13 +288,10 @@ class Http1Proxy(Answering):
         tally = settings.tally
         if tally is not None:
             host = exchange.host
-            agent = None if host is None else host.figures
-            counters = tally.cell.own if agent is None else agent.counters
             if (
-                exchange.rule is tally.rule
-                and counters.cell is tally.cell
-                and exchange.status == 200
-                and not (exchange.received or exchange.flags)
+                exchange.usual is tally.rule
+                and host is not None
+                and (counters := host.counters).cell is tally.cell
                 and (seconds := now - exchange.started) >= 0.0
                 and seconds < GRID_END
             ):

@@ -41,12 +41,15 @@ class RouteFinding(Retrying):
     """
     The part of an exchange that finds its route.
 
-    @ivar rule: what has taken the request: a route, or what answers without a host.
+    @ivar usual: the route, as long as all is as with most requests: there is no body, there are no flags,
+        and the status is 200, if there is one; else L{None}.  This is all that has to be looked at for such
+        a request to be counted.
     """
 
-    __slots__ = ("_facts", "_passage", "rule")
+    __slots__ = ("_facts", "_passage", "_rule", "usual")
 
-    rule: RouteResult | None
+    usual: ClusterRoute | None
+    _rule: RouteResult | None  # in its place; set only where there has been something else
     _facts: RouteInput | None  # kept where the response is to be changed
     _passage: Passage | None  # through the listener's filters of requests
 
@@ -61,6 +64,16 @@ class RouteFinding(Retrying):
         raise NotImplementedError
 
     # what the request is for
+
+    @property
+    def rule(self) -> RouteResult | None:
+        """What has taken the request: a route, or what answers without a host."""
+        return getattr(self, "_rule", None) if self.usual is None else self.usual
+
+    def _note_unusual(self) -> None:
+        """Note that not all is as with most requests."""
+        if self.usual is not None:
+            self._rule, self.usual = self.usual, None
 
     def _find_route(self) -> None:
         downstream = self.downstream
@@ -96,7 +109,7 @@ class RouteFinding(Retrying):
 
     def _answer_for(self, result: RouteResult | None, facts: RouteInput) -> None:
         """Answer a request that goes to no host: a redirect, a direct response, or 404."""
-        self.rule = result
+        self._rule = result
         if isinstance(result, DirectResponse):
             self._answer(result.status, result.body)
         elif isinstance(result, Redirect):
@@ -226,10 +239,10 @@ class RouteFinding(Retrying):
         """
         downstream = self.downstream
         head = self.head
-        self.rule = route
         try:
             cluster = self.cluster = downstream.settings.clusters.get(route.cluster_name)
         except ClusterUnknown as error:
+            self._rule = route
             self.fail(error.status, str(error), ResponseFlag.NC)
             return
         self._route = route
@@ -237,13 +250,17 @@ class RouteFinding(Retrying):
         if route.upstream_protocol:
             self.protocol = route.upstream_protocol
             if not is_pooled(self.protocol):
+                self._rule = route
                 self.fail(502, f"hosts can't be spoken to in {self.protocol}", ResponseFlag.UPE)
                 return
         asks = head.mosn and head.may_have(b"x-mosn-")
         times = self._times = timeouts(route, head.lookup) if asks else route.times
         timeout = times.total or inf
         if self.received or not self.request_complete:
+            self._rule = route
             timeout = self._until_look(route) if head.deadline else timeout / LOOKS
+        else:
+            self.usual = route
         period = downstream.settings.look_period
         if route.stream_idle is not None:
             period = self._look_period(route)
@@ -252,8 +269,11 @@ class RouteFinding(Retrying):
         if not route.has_no_transforms or lb_type in REMEMBERING:
             self._prepare(route, facts or self._gather_facts(), lb_type)
         passage = self._passage
-        if passage is not None and passage.request.labels:
-            self._require_labels(route, passage.request.labels)
+        if passage is not None:
+            if self.flags:
+                self._note_unusual()
+            if passage.request.labels:
+                self._require_labels(route, passage.request.labels)
         self._acquire()
 
     def _prepare(self, route: ClusterRoute, facts: RouteInput, lb_type: str) -> None:
