@@ -115,7 +115,7 @@ class AgentPages:
             "clusters": sorted(agent.clusters),
             "most_connections": agent.most,
             "ends": class_names(classes_of(total.ends)),
-            "times": figures.lately(self._index.seconds()),
+            "times": figures.lately(self._index.seconds(), total),
             "bytes": {"received": total.received, "sent": total.sent},
             "last_error": None
             if figures.last_error is None
@@ -203,6 +203,7 @@ def describe_remote(handle: str, records: Collection[HostRecord]) -> dict[str, A
     first = next(iter(records))
     identity = first.identity or AgentIdentity()
     figures = AgentFigures()
+    total = figures.total
     return {
         "id": handle,
         **_describe_identity(identity),
@@ -212,8 +213,8 @@ def describe_remote(handle: str, records: Collection[HostRecord]) -> dict[str, A
         "tls": None,
         "clusters": sorted({record.cluster for record in records}),
         "most_connections": 0,
-        "ends": class_names(classes_of(figures.total.ends)),
-        "times": figures.lately(0.0),
+        "ends": class_names(classes_of(total.ends)),
+        "times": figures.lately(0.0, total),
         "bytes": {"received": 0, "sent": 0},
         "last_error": None,
         "weight": first.weight,

@@ -66,7 +66,7 @@ def per_agent_families(parts: Parts) -> Steps[list[Family]]:
         total = figures.total
         for code, number in class_names(classes_of(total.ends)).items():
             requests.add(number, *who, code)
-        times = figures.lately(now)
+        times = figures.lately(now, total)
         for share, family in durations.items():
             seconds = quantile(times, share)
             if seconds is not None:

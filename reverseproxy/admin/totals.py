@@ -53,7 +53,8 @@ def _lately(tallies: Iterable[RequestTally], now: float) -> Steps[list[int]]:
     for number, cell in enumerate([cell for tally in tallies for cell in tally.cells.values()]):
         if number % STRIDE == 0:
             yield
-        times = _add([times, cell.lately(now)]) if times else cell.lately(now)
+        latest = cell.lately(now, cell.total)
+        times = _add([times, latest]) if times else latest
     return times
 
 
@@ -102,7 +103,8 @@ def by_route(parts: Parts, arguments: Mapping[str, Any]) -> Steps[list[dict[str,
         for number, ((_, virtual_host, route), cell) in enumerate(list(tally.cells.items())):
             if number % STRIDE == 0:
                 yield
-            total, times = cell.total, cell.lately(now)
+            total = cell.total
+            times = cell.lately(now, total)
             ends = class_names(classes_of(total.ends))
             known = found.get((tally.listener, virtual_host, route))
             if known is None:

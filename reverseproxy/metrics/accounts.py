@@ -89,11 +89,15 @@ class Account:
             total.add(counters)
         return total
 
-    def lately(self, now: float) -> list[int]:
-        """Return the durations of the last half minute to minute, in fine buckets."""
+    def lately(self, now: float, total: Counters) -> list[int]:
+        """
+        Return the durations of the last half minute to minute, in fine buckets.
+
+        @param total: the present L{total}, which whoever asks has added up already.
+        """
         if self._recently is None:
             self._recently = Recently()
-        return self._recently.look(now, self.total.ends)
+        return self._recently.look(now, total.ends)
 
 
 class RequestCell(Account):

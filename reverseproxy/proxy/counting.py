@@ -1,8 +1,8 @@
-"""Counting requests and sessions that have failed."""
+"""Counting requests that have ended, and what has failed."""
 
 from __future__ import annotations
 
-__all__ = ["note_failure"]
+__all__ = ["count", "note_failure"]
 
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +11,8 @@ from reverseproxy.proxy.flags import ResponseFlag
 
 if TYPE_CHECKING:
     from reverseproxy.metrics import IEndedRequest, RequestTally
+    from reverseproxy.proxy.http.exchange import Exchange
+    from reverseproxy.proxy.rpc.exchange import RpcExchange
 
 _OF_HOSTS: Final = (
     ResponseFlag.UF
@@ -25,6 +27,17 @@ _OF_HOSTS: Final = (
     | ResponseFlag.UO
 )
 """The flags that count for the agent: failures of its host, not of clients or filters."""
+
+
+def count(tally: RequestTally, exchange: Exchange | RpcExchange, now: float) -> None:
+    """
+    Count an exchange that has ended.
+
+    @param now: the clock's seconds.
+    """
+    tally.end(exchange, now)
+    if exchange.flags:
+        note_failure(tally, exchange, exchange.flags, exchange.flag)
 
 
 def note_failure(tally: RequestTally, ended: IEndedRequest, flags: int, reason: str) -> None:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from reverseproxy.addresses import is_unix
 from reverseproxy.config.models import Http1Options, Http2Options
 from reverseproxy.interfaces import ConnectionInfo
-from reverseproxy.proxy.counting import note_failure
+from reverseproxy.proxy.counting import count
 from reverseproxy.wire.http.forwarded import ForwardedBy
 
 if TYPE_CHECKING:
@@ -33,11 +33,8 @@ def default_host(info: ConnectionInfo) -> bytes:
 
 def record(settings: HttpSettings, exchange: Exchange) -> None:
     """Count an exchange that has ended, and report it to traces and the access log."""
-    tally = settings.tally
-    if tally is not None:
-        tally.end(exchange, settings.clock.seconds())
-        if exchange.flags:
-            note_failure(tally, exchange, exchange.flags, exchange.flag)
+    if settings.tally is not None:
+        count(settings.tally, exchange, settings.clock.seconds())
     if settings.observed:
         tell(settings, exchange)
 

@@ -116,7 +116,7 @@ class Exchange(RouteFinding):
             self._facts is not None
             or self._trace is not None
             or self._try_timer is not None
-            or (status != 200 and self._is_failure(status))
+            or (status != 200 and self._note_status(status))
             or self.retry.status_codes
             or cluster is None
             or cluster.watches_answers
@@ -138,7 +138,7 @@ class Exchange(RouteFinding):
             self.downstream.send(self, [head, body, END] if body else [head, END])
         self._finish()
 
-    def _is_failure(self, status: int) -> bool:
+    def _note_status(self, status: int) -> bool:
         """Note a status other than 200, and return whether it says that the host has failed."""
         self._note_unusual()
         return status >= 500

@@ -29,7 +29,7 @@ from reverseproxy.logs import loss
 from reverseproxy.metrics.latency import BUCKETS, GRID, GRID_END
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
-from reverseproxy.proxy.counting import note_failure
+from reverseproxy.proxy.counting import count
 from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.http.client_side import default_host, forwarded_by, note_mistake, tell
 from reverseproxy.proxy.http.decisions import exchange_class
@@ -300,9 +300,7 @@ class Http1Proxy(Answering):
                 counters.seconds += seconds
                 counters.sent += exchange.sent
             else:
-                tally.end(exchange, now)
-                if exchange.flags:
-                    note_failure(tally, exchange, exchange.flags, exchange.flag)
+                count(tally, exchange, now)
         if settings.observed:
             tell(settings, exchange)
         if not keep_alive or self._closing_phase is not OPEN:

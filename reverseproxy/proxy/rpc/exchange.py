@@ -12,9 +12,7 @@ from __future__ import annotations
 __all__ = ["RpcExchange"]
 
 from reverseproxy.errors import RpcHeaderError
-from reverseproxy.metrics import RequestTally
 from reverseproxy.proxy.access import AccessRecord
-from reverseproxy.proxy.counting import note_failure
 from reverseproxy.proxy.flags import ResponseFlag
 from reverseproxy.proxy.rpc.interfaces import Batch, IRpcOwner
 from reverseproxy.proxy.rpc.reporting import end_trace, failed, record
@@ -164,13 +162,3 @@ class RpcExchange(RpcRouteFinding):
     def record(self) -> AccessRecord:
         """Return the access log's record of an exchange that has ended."""
         return record(self)
-
-    def count(self, tally: RequestTally, now: float) -> None:
-        """
-        Count an exchange that has ended.
-
-        @param now: the clock's seconds.
-        """
-        tally.end(self, now)
-        if self.flags:
-            note_failure(tally, self, self.flags, self.flag)

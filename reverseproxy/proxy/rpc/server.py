@@ -32,6 +32,7 @@ from reverseproxy.logs import counted, loss
 from reverseproxy.net.dead_peers import watch_for_reset
 from reverseproxy.proxy.clients import account_of, say_cut_off
 from reverseproxy.proxy.closing import note_loss
+from reverseproxy.proxy.counting import count
 from reverseproxy.proxy.flags import ResponseFlag, who_ended
 from reverseproxy.proxy.lazy_timer import LazyTimer
 from reverseproxy.proxy.rpc.answers import Answers
@@ -290,7 +291,7 @@ class RpcProxy(Rebindable, AccountedProtocol):
         if settings.tracing is not None:
             exchange.end_trace()
         if settings.tally is not None:
-            exchange.count(settings.tally, settings.clock.seconds())
+            count(settings.tally, exchange, settings.clock.seconds())
         if settings.access_log is not None:
             settings.access_log(exchange.record())
 
