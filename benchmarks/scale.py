@@ -104,10 +104,12 @@ class Server:
 
     def __init__(self, directory: Path, limits: Limits, joins_per_second: int | None) -> None:
         """@param joins_per_second: see L{Limits}."""
-        with socket.socket() as one, socket.socket() as two:
-            for each in (one, two):
-                each.bind((LOOPBACK, 0))
-            self.client, self.tunnel = one.getsockname()[1], two.getsockname()[1]
+        # They stay bound, without listening, so that nobody else is given these ports.
+        self._holders = (socket.socket(), socket.socket())
+        for each in self._holders:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind((LOOPBACK, 0))
+        self.client, self.tunnel = (each.getsockname()[1] for each in self._holders)
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         config: dict[str, Any] = {
@@ -163,6 +165,12 @@ class Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
+        for each in self._holders:
+            each.close()
 
     @property
     def memory(self) -> int:
@@ -321,6 +329,7 @@ def _started(directory: Path, limits: Limits, joins_per_second: int | None) -> S
         try:
             server.start()
         except RuntimeError as error:
+            server.close()
             if "Address already in use" not in str(error):
                 raise
         else:
@@ -337,7 +346,7 @@ def running(limits: Limits, joins_per_second: int | None) -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.kill()
+            server.close()
 
 
 @contextmanager
